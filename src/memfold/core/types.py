@@ -1,0 +1,209 @@
+"""The records that every system, driver, trainer and suite share.
+
+A call names blocks, never tensors, so that a trace can be stored, replayed after a weight update and turned into a
+training row.  Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from memfold.core.document import Document
+
+Finish = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a document's text, in characters: `text[start:end]`."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Text:
+    """A part of a call: a string, or token ids where a border must not be tokenised again."""
+
+    text: str = ""
+    tokens: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class BlockRef:
+    """A part of a call: block `index` of the memory named `memory`."""
+
+    memory: str
+    index: int
+
+
+Part = Text | BlockRef
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How a reply is sampled and when it ends.  `temperature` 0 is greedy."""
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request to the backbone.  `trained` says whether its reply is a training target."""
+
+    purpose: str
+    parts: tuple[Part, ...]
+    limits: Limits = Limits()
+    adapter: str | None = None
+    trained: bool = True
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back.  `logprobs` are untempered, one for each of `tokens`."""
+
+    text: str = ""
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    finish: Finish = "stop"
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Citation:
+    """A passage that an answer rests on; `text` is empty when the memory holds none."""
+
+    source: str
+    start: int
+    end: int
+    text: str = ""
+    score: float = 0.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a system returns for one question: the bare answer, and the whole reply it was taken from."""
+
+    text: str
+    reply: str = ""
+    citations: tuple[Citation, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a trace and its reply."""
+
+    call: Call
+    reply: Reply
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one question cost; `positions` are those that the decoder saw, wrappers included."""
+
+    calls: int = 0
+    document_tokens: int = 0
+    slots: int = 0
+    positions: int = 0
+    generated_tokens: int = 0
+    seconds: float = 0.0
+    first_token_seconds: float = 0.0
+
+    @property
+    def effective_ratio(self) -> float:
+        """Document tokens divided by the memory positions that the decoder really sees."""
+        return self.document_tokens / self.positions if self.positions else 0.0
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Everything that happened for one question.  `settings` are those that scoring needs to render it again."""
+
+    question: str
+    system: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+    answer: Answer | None = None
+    reward: float | None = None
+    error: str | None = None
+    cost: Cost = Cost()
+
+    def with_reward(self, reward: float) -> Trace:
+        return replace(self, reward=reward)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A question about a document, with what is needed to train on it and to score it.
+
+    `target` is the reply that a model should have given: text, or token ids for the tasks that work on tokens.
+    `context` is how many of the document's tokens a reader may see (None: all of them), `bridge` the token ids kept
+    uncompressed between the memory and the target.  `support` are the sentences behind the answer, in reading order.
+    """
+
+    task: str
+    document: Document
+    question: str
+    answers: tuple[str, ...] = ()
+    target: str | tuple[int, ...] = ""
+    bridge: tuple[int, ...] = ()
+    evidence: tuple[Span, ...] = ()
+    support: tuple[str, ...] = ()
+    kind: str = ""
+    hops: int = 0
+    split: str = "in"
+    level: int = 0
+
+
+@dataclass(frozen=True)
+class Block:
+    """One chunk's share of a memory.
+
+    `slots` is [n, d] for a memory of embeddings, None for systems whose memory is the text itself.  `starts` holds
+    the first token of each slot, counted from the start of its document (the strided position rule needs it).
+    """
+
+    index: int
+    source: int  # which document of the memory
+    token_start: int
+    token_end: int
+    char_start: int
+    char_end: int
+    slots: Tensor | None = None
+    starts: tuple[int, ...] = ()
+    text: str | None = None
+
+    @property
+    def token_count(self) -> int:
+        return self.token_end - self.token_start
+
+
+@dataclass
+class Memory:
+    """An ordered list of blocks, the settings they were made with, and the fingerprint of their encoder."""
+
+    name: str
+    system: str
+    settings: Mapping[str, Any]
+    fingerprint: str
+    sources: tuple[str, ...]
+    blocks: list[Block]
+    sha256: tuple[str, ...] = ()
+
+    @property
+    def token_count(self) -> int:
+        return sum(block.token_count for block in self.blocks)
+
+    @property
+    def slot_count(self) -> int:
+        return sum(len(block.starts) for block in self.blocks)
