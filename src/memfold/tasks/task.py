@@ -1,0 +1,41 @@
+"""What a task is: a pure function from a seed and a size to samples that share one document.
+
+A task never reads the network, the clock or global random state.  Adding one is a file and a line in `table.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from memfold.core.types import Sample
+
+# text -> token ids, as the backbone's tokenizer gives them, without special tokens
+Encode = Callable[[str], list[int]]
+
+SPLITS = ("in", "out")
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """Settings of a task; each task reads those that concern it.
+
+    `level` 0-3 is the difficulty, `split` in or out of distribution, `samples` how many questions (or cues) to ask about
+    the one document, `kinds` restricts the kinds of question (empty: all that the level has), `bridge` the most bridge
+    chunks of a continuation, `ratio` their length in tokens, `filler` the share of filler prose.
+    """
+
+    level: int = 3
+    split: str = "in"
+    samples: int = 1
+    kinds: tuple[str, ...] = ()
+    bridge: int = 0
+    ratio: int = 16
+    filler: float = 0.0
+
+
+class Task(Protocol):
+    """`size` is the wanted length of the document in tokens; the document is at most that long, and close to it."""
+
+    def __call__(self, seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]: ...
