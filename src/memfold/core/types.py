@@ -70,13 +70,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back.  `logprobs` are untempered, one for each of `tokens`."""
+    """What came back.  `logprobs` are untempered, one for each of `tokens`; `positions` those that the memory took."""
 
     text: str = ""
     tokens: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     finish: Finish = "stop"
     score: float | None = None
+    positions: int = 0
 
 
 @dataclass(frozen=True)
