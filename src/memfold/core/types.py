@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -166,12 +166,21 @@ class Sample:
     level: int = 0
 
 
+class StoredText(Protocol):
+    """A block's text that stays in its memory file until somebody reads it."""
+
+    def read(self) -> str:
+        """The text of the chunk, read anew each time."""
+        ...
+
+
 @dataclass(frozen=True)
 class Block:
     """One chunk's share of a memory.
 
     `slots` is [n, d] for a memory of embeddings, None for systems whose memory is the text itself.  `starts` holds
     the first token of each slot, counted from the start of its document (the strided position rule needs it).
+    A block made by folding carries its `text`, one from a memory file where it is `stored`: `read` serves both.
     """
 
     index: int
@@ -183,10 +192,15 @@ class Block:
     slots: Tensor | None = None
     starts: tuple[int, ...] = ()
     text: str | None = None
+    stored: StoredText | None = field(default=None, repr=False, compare=False)
 
     @property
     def token_count(self) -> int:
         return self.token_end - self.token_start
+
+    def read(self) -> str | None:
+        """The text of the chunk; None when the memory holds none."""
+        return self.stored.read() if self.text is None and self.stored is not None else self.text
 
 
 @dataclass
