@@ -1,0 +1,82 @@
+"""The almanac: a document about invented people, places and works, and questions that only the document answers.
+
+Level 0 has eight relations and one-word names; level 1 all relations; level 2 adds pronouns, shuffled sentences and
+questions of two hops, comparison, listing and counting; level 3 adds filler.  Split 'out' asks about templates,
+relations and name shapes that split 'in' never shows.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from memfold.core.document import Document
+from memfold.core.types import Sample
+from memfold.tasks.filler import sentence
+from memfold.tasks.page import Page, lay_out
+from memfold.tasks.questions import HOPS, KINDS, Asker, evidence
+from memfold.tasks.task import Encode, TaskOptions
+from memfold.tasks.world import BREAK_COST, Unit, World, meter
+
+FILLER_SHARE = 0.1
+
+
+def almanac(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
+    """Questions about one document of at most `size` tokens; fewer than `options.samples` if it has no more to ask."""
+    rng = Random(seed)
+    page = write(rng, size, options, encode)
+    document = Document(source=f"almanac-{seed}", text=page.text)
+    kinds = options.kinds or (KINDS if options.level >= 2 else KINDS[:1])
+    asker = Asker(rng, page, options.level, options.split == "out")
+    samples = []
+    for draft in asker.ask(options.samples, kinds):
+        spans, support = evidence(draft.facts)
+        samples.append(
+            Sample(
+                task="almanac",
+                document=document,
+                question=draft.question,
+                answers=draft.answers,
+                target=draft.target,
+                evidence=spans,
+                support=support,
+                kind=draft.kind,
+                hops=HOPS.get(draft.kind, 0),
+                split=options.split,
+                level=options.level,
+            )
+        )
+    return samples
+
+
+def write(rng: Random, size: int, options: TaskOptions, encode: Encode) -> Page:
+    """The page that `almanac` asks about."""
+    gauge = meter(encode)
+    share = options.filler or (FILLER_SHARE if options.level >= 3 else 0.0)
+    fillers: list[Unit] = []
+    spent = 0.0
+    while spent < share * size:
+        text = sentence(rng)
+        spent += gauge.count(text) + BREAK_COST
+        fillers.append(text)
+    if fillers and spent - share * size > rng.random() * gauge.typical:
+        spent -= gauge.count(str(fillers.pop())) + BREAK_COST
+    world = World(rng, options.level, options.split, gauge)
+    world.fill(size - spent)
+    if options.level >= 2:
+        units = world.units + fillers
+        rng.shuffle(units)
+    else:
+        units = _mixed(rng, world.units, fillers)
+    return lay_out(rng, units, size, encode)
+
+
+def _mixed(rng: Random, units: list[Unit], fillers: list[Unit]) -> list[Unit]:
+    """The units in their order, with the fillers at random places between them."""
+    places = sorted(rng.randrange(len(units) + 1) for _ in fillers)
+    mixed: list[Unit] = []
+    start = 0
+    for place, filler in zip(places, fillers, strict=True):
+        mixed += units[start:place]
+        mixed.append(filler)
+        start = place
+    return mixed + units[start:]

@@ -1,0 +1,84 @@
+"""Lays the sentences of a document out in paragraphs, within an exact number of tokens.
+
+The sentences were counted one by one, which is nearly exact; the whole text is counted once at the end, and last
+sentences are taken away, or short ones added, until it fits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from memfold.core.errors import ConfigError
+from memfold.tasks.task import Encode
+from memfold.tasks.world import Fact, Unit
+
+SHORTEST_SHARE = 0.9
+PADDING = (
+    "Rain fell.",
+    "It was cold.",
+    "The road was long.",
+    "A dog sat by the gate.",
+    "Nobody was there.",
+    "The evening was warm and still.",
+)
+
+
+@dataclass
+class Page:
+    """A document's text and the facts that it states, in reading order, each with its `start`."""
+
+    text: str
+    facts: list[Fact]
+
+
+def lay_out(rng: Random, units: list[Unit], size: int, encode: Encode) -> Page:
+    """A page of at most `size` tokens, and of at least nine tenths of that from 128 tokens on.
+
+    Raises:
+        ConfigError: when not even one sentence fits.
+    """
+    breaks = [rng.randint(3, 6) for _ in range(len(units) // 3 + 8)]
+    lowest = SHORTEST_SHARE * size
+    tried: set[int] = set()
+    while units:
+        page = _join(units, breaks)
+        count = len(encode(page.text))
+        if count > size:
+            tried.add(len(units))
+            surplus = int((count - size) / count * len(units))
+            del units[len(units) - max(1, surplus) :]
+        elif count < lowest and len(units) + 1 not in tried:
+            units.append(_padding(rng, size - count, encode))
+        else:
+            return page
+    raise ConfigError(f"a document of {size} tokens holds no sentence; use a larger size (48 or more)")
+
+
+def _padding(rng: Random, room: int, encode: Encode) -> str:
+    fitting = [text for text in PADDING if len(encode(" " + text)) < room]
+    return rng.choice(fitting or PADDING[:1])
+
+
+def _join(units: list[Unit], breaks: list[int]) -> Page:
+    parts: list[str] = []
+    facts: list[Fact] = []
+    position, in_paragraph, paragraph = 0, 0, 0
+    for unit in units:
+        length = 1 if isinstance(unit, str) else len(unit)
+        if in_paragraph and in_paragraph + length > breaks[paragraph % len(breaks)]:
+            paragraph, in_paragraph = paragraph + 1, 0
+        for sentence in (unit,) if isinstance(unit, str) else unit:
+            if parts:
+                parts.append(" " if in_paragraph else "\n")
+                position += 1
+            if isinstance(sentence, str):
+                text = sentence
+            else:
+                text = sentence.text
+                sentence.start = position
+                facts.append(sentence)
+            parts.append(text)
+            position += len(text)
+            in_paragraph += 1
+    return Page("".join(parts), facts)
