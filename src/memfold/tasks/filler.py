@@ -9,7 +9,15 @@ from random import Random
 
 _WHEN = ("In the morning", "In the evening", "At noon", "In the winter", "In the summer", "After the rain", "At night")
 _WHO = ("an old man", "a young woman", "a child", "a student", "the neighbour", "a few friends", "many people")
-_WHERE = ("on the road", "at the market", "near the bridge", "by the gate", "in the hall", "in the harbour", "by the sea")
+_WHERE = (
+    "on the road",
+    "at the market",
+    "near the bridge",
+    "by the gate",
+    "in the hall",
+    "in the harbour",
+    "by the sea",
+)
 _SKY = ("rain", "snow", "wind", "cold air", "warm air", "black clouds", "a golden light")
 _LIKE = ("cold", "warm", "quiet", "full", "long", "dry", "wet", "white", "grey")
 _THING = ("a box", "a lamp", "a cart", "a basket", "a letter", "a coin", "some bread", "some paper", "a bell")
