@@ -46,13 +46,21 @@ def lay_out(rng: Random, units: list[Unit], size: int, encode: Encode) -> Page:
         count = len(encode(page.text))
         if count > size:
             tried.add(len(units))
-            surplus = int((count - size) / count * len(units))
-            del units[len(units) - max(1, surplus) :]
+            units = _shorter(units, max(1, int((count - size) / count * len(units))))
         elif count < lowest and len(units) + 1 not in tried:
             units.append(_padding(rng, size - count, encode))
         else:
             return page
     raise ConfigError(f"a document of {size} tokens holds no sentence; use a larger size (48 or more)")
+
+
+def _shorter(units: list[Unit], surplus: int) -> list[Unit]:
+    """Without the last `surplus` filler sentences; without the last units where there is no filler left."""
+    fillers = [place for place, unit in enumerate(units) if isinstance(unit, str)][-surplus:]
+    if not fillers:
+        return units[:-surplus]
+    dropped = set(fillers)
+    return [unit for place, unit in enumerate(units) if place not in dropped]
 
 
 def _padding(rng: Random, room: int, encode: Encode) -> str:

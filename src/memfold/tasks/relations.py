@@ -17,7 +17,8 @@ class Relation:
 
     `value` is an entity type or a key of `names.LITERALS`.  `says` are the statements, `unseen` the one kept for split
     'out', `pronoun` those that follow a sentence naming the subject.  `phrase` stands for an entity value inside
-    another question, `many` completes 'Which ...?' and 'How many ...?', `compare` names the smaller and the larger of two.
+    another question, `many` completes 'Which ...?' and 'How many ...?', `compare` names the smaller and the larger of
+    two.
     """
 
     key: str

@@ -25,7 +25,8 @@ FIRST_KEYS = ("birthplace", "born", "sells", "seal", "founder", "founded", "popu
 FIRST_HELD_OUT = ("married", "bell")
 FIRST_TEMPLATES = 2
 
-PRONOUN_SHARE = 0.3
+PRONOUN_SHARE = 0.5  # of the facts that could follow a sentence about the same entity
+FAVOURITE_SHARE = 0.6  # how often many entities of a cluster link to the same one
 OLD_ENTITY_SHARE = 0.3
 HELD_OUT_NAME_SHARE = 0.35
 HELD_OUT_TEMPLATE_SHARE = 0.4
@@ -158,10 +159,11 @@ class World:
         end_relations = self._relations(link.value, max(1, round(wanted * 0.45 / len(ends))), ())
         spare = wanted - len(starts) - len(ends) * len(end_relations)
         start_relations = self._relations(kind, -(-max(spare, 0) // len(starts)), (link,))
+        favourite = rng.choice(ends) if not small and rng.random() < FAVOURITE_SHARE else None
         plan: list[tuple[Entity, Relation, Sequence[Entity]]] = []
-        favourite = [rng.choice(ends)] if rng.random() < 0.5 and not small else ends
-        for entity in starts:
-            plan.append((entity, link, favourite if rng.random() < 0.7 else ends))
+        for place, entity in enumerate(starts):
+            often = favourite is not None and rng.random() < FAVOURITE_SHARE
+            plan.append((entity, link, (favourite if favourite and often else ends[place % len(ends)],)))
         plan += [(entity, relation, ()) for relation in end_relations for entity in ends]
         plan += [(entity, relation, ()) for relation in start_relations for entity in starts]
         return self._state(plan)

@@ -1,0 +1,60 @@
+"""Summaries that can be checked: whom and what an almanac document tells of, and one thing about its main subject.
+
+The summary is a function of the document: the first names of its two commonest types, the entity with the most facts,
+and the first sentence that names it as its subject.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+
+from memfold.core.document import Document
+from memfold.core.types import Sample
+from memfold.tasks.almanac import write
+from memfold.tasks.instructions import instruction
+from memfold.tasks.questions import evidence
+from memfold.tasks.task import Encode, TaskOptions
+from memfold.tasks.world import Fact
+
+MOST_NAMES = 3
+MOST_TYPES = 2
+PLURALS = {"person": "people", "town": "towns", "river": "rivers", "book": "books", "guild": "guilds", "ship": "ships"}
+
+
+def summarisation(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
+    """One document and its summary."""
+    rng = Random(seed)
+    page = write(rng, size, options, encode)
+    summary, main = summarise(page.facts)
+    spans, support = evidence([main])
+    return [
+        Sample(
+            task="summarisation",
+            document=Document(source=f"summarisation-{seed}", text=page.text),
+            question=instruction(rng, "summarisation"),
+            answers=(summary,),
+            target=summary,
+            evidence=spans,
+            support=support,
+            kind="summarisation",
+            split=options.split,
+            level=options.level,
+        )
+    ]
+
+
+def summarise(facts: Sequence[Fact]) -> tuple[str, Fact]:
+    """The summary of facts in reading order, and the fact it quotes."""
+    subjects = Counter(fact.subject for fact in facts)
+    types = Counter(fact.subject.type for fact in facts)
+    parts = []
+    for kind, _ in types.most_common(MOST_TYPES):
+        names = [entity.bare for entity in subjects if entity.type == kind]
+        listed = names[:MOST_NAMES] + ["others"] * (len(names) > MOST_NAMES)
+        joined = f"{', '.join(listed[:-1])} and {listed[-1]}" if len(listed) > 1 else listed[0]
+        parts.append(f"the {PLURALS[kind] if len(names) > 1 else kind} {joined}")
+    main = subjects.most_common(1)[0][0]
+    quoted = next(fact for fact in facts if fact.subject is main and fact.after is None)
+    return f"The text tells of {', and of '.join(parts)}. Most is told of {main.name}. {quoted.text}", quoted

@@ -1,0 +1,34 @@
+"""Every task by name, loaded when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import cast
+
+from memfold.core.errors import unknown
+from memfold.tasks.task import Task
+
+TASKS = {
+    "almanac": "memfold.tasks.almanac:almanac",
+    "prose": "memfold.tasks.prose:prose",
+    "filler": "memfold.tasks.prose:filler",
+    "needle": "memfold.tasks.needle:needle",
+    "reconstruction": "memfold.tasks.reconstruction:reconstruction",
+    "continuation": "memfold.tasks.reconstruction:continuation",
+    "cued": "memfold.tasks.reconstruction:cued",
+    "group": "memfold.tasks.reconstruction:group",
+    "summarisation": "memfold.tasks.summarisation:summarisation",
+    "induction": "memfold.tasks.induction:induction",
+}
+
+
+def load_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        ConfigError: for a name that is not in `TASKS`.
+    """
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
+    module, function = TASKS[name].split(":")
+    return cast(Task, getattr(import_module(module), function))
