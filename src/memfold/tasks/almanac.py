@@ -10,25 +10,44 @@ from __future__ import annotations
 from random import Random
 
 from memfold.core.document import Document
+from memfold.core.errors import ConfigError, unknown
 from memfold.core.types import Sample
 from memfold.tasks.filler import sentence
 from memfold.tasks.page import Page, lay_out
-from memfold.tasks.questions import HOPS, KINDS, Asker, evidence
+from memfold.tasks.questions import HOPS, KINDS, Asker, Draft, evidence
 from memfold.tasks.task import Encode, TaskOptions
 from memfold.tasks.world import BREAK_COST, Unit, World, meter
 
 FILLER_SHARE = 0.1
+MOST_PAGES = 12  # written until one has something to ask
 
 
 def almanac(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
-    """Questions about one document of at most `size` tokens; fewer than `options.samples` if it has no more to ask."""
-    rng = Random(seed)
-    page = write(rng, size, options, encode)
-    document = Document(source=f"almanac-{seed}", text=page.text)
+    """Questions about one document of at most `size` tokens; fewer than `options.samples` if it has no more to ask.
+
+    The target is the bare answer.  For a listing `answers` are the items, for all other kinds the accepted strings.
+
+    Raises:
+        ConfigError: for an unknown kind, or kinds that documents of this size and level do not have.
+    """
     kinds = options.kinds or (KINDS if options.level >= 2 else KINDS[:1])
-    asker = Asker(rng, page, options.level, options.split == "out")
+    for kind in kinds:
+        if kind not in KINDS:
+            raise unknown("kind of question", kind, KINDS)
+    rng = Random(seed)
+    drafts: list[Draft] = []
+    for _ in range(MOST_PAGES):
+        page = write(rng, size, options, encode)
+        asker = Asker(rng, page, options.level, options.split == "out")
+        drafts = asker.ask(options.samples, kinds)
+        if drafts:
+            break
+    else:
+        wanted = ", ".join(kinds)
+        raise ConfigError(f"no question ({wanted}) in documents of {size} tokens at level {options.level}; use more")
+    document = Document(source=f"almanac-{seed}", text=page.text)
     samples = []
-    for draft in asker.ask(options.samples, kinds):
+    for draft in drafts:
         spans, support = evidence(draft.facts)
         samples.append(
             Sample(

@@ -76,7 +76,8 @@ class Namer:
                 break
         self._used.add(bare)
         if kind == "book":
-            return bare, bare
+            title = f"The {self._rng.choice(TITLE_WORDS)} of {bare}"
+            return title, title
         written = {"river": "the river ", "ship": "the ship ", "guild": "the guild of "}.get(kind, "") + bare
         return written, bare
 
@@ -87,14 +88,10 @@ class Namer:
             core = held_out_word(rng, plain=self._level == 0)
         elif kind == "person" and self._level > 0:
             core = word(rng, 2)
-        elif kind == "book":
-            core = word(rng, 2 + longer)
         else:
             core = word(rng, (2 if rng.random() < 0.7 else 3) + longer)
         if kind == "person" and self._level > 0:
             return f"{core} {word(rng, 1 + (rng.random() < 0.5) + longer)}"
-        if kind == "book":
-            return f"The {rng.choice(TITLE_WORDS)} of {core}"
         return core
 
 

@@ -54,17 +54,19 @@ class Asker:
                 self._groups[fact.relation.key, fact.target].append(fact)
 
     def ask(self, count: int, kinds: Sequence[str]) -> list[Draft]:
-        """Up to `count` questions of these kinds; fewer when the page has no more to ask."""
+        """Up to `count` questions of these kinds; fewer when the page has no more to ask.
+
+        Where a page has none left of a kind, questions of one or two hops stand in for it.
+        """
         order = list(self._facts)
         self._rng.shuffle(order)
         sources = {kind: self._drafts(kind, order) for kind in kinds}
+        common = [kind for kind in HOPS if kind in sources] or list(sources)
         drafts: list[Draft] = []
-        while sources and len(drafts) < count:
-            kind = self._rng.choices(list(sources), [SHARES[kind] for kind in sources])[0]
-            draft = next(sources[kind], None)
+        for wanted in self._rng.choices(list(sources), [SHARES[kind] for kind in sources], k=count):
+            draft = next((draft for kind in (wanted, *common) for draft in sources[kind]), None)
             if draft is None:
-                del sources[kind]
-                continue
+                break
             self._used.update(draft.keys)
             drafts.append(draft)
         return drafts

@@ -26,11 +26,11 @@ FIRST_HELD_OUT = ("married", "bell")
 FIRST_TEMPLATES = 2
 
 PRONOUN_SHARE = 0.5  # of the facts that could follow a sentence about the same entity
-FAVOURITE_SHARE = 0.6  # how often many entities of a cluster link to the same one
+FAVOURITE_SHARE = 0.3  # how often all entities of a cluster link to the same one
 OLD_ENTITY_SHARE = 0.3
-HELD_OUT_NAME_SHARE = 0.35
-HELD_OUT_TEMPLATE_SHARE = 0.4
-HELD_OUT_RELATION_SHARE = 0.4
+HELD_OUT_NAME_SHARE = 0.4
+HELD_OUT_TEMPLATE_SHARE = 0.5
+HELD_OUT_RELATION_SHARE = 0.5
 BREAK_COST = 0.3  # of a paragraph border, in tokens for each sentence
 _PRONOUNS = {
     "he": {"He": "He", "he": "he", "him": "him", "his": "his", "His": "His"},
@@ -155,15 +155,15 @@ class World:
         rng = self._rng
         small = wanted < 10
         ends = [self._entity(link.value) for _ in range(2 if small else rng.randint(2, 4))]
-        starts = [self._entity(kind) for _ in range(2 if small else rng.randint(2, 6))]
+        favourite = rng.choice(ends) if not small and rng.random() < FAVOURITE_SHARE else None
+        most = 6 if favourite else len(ends) + 1
+        starts = [self._entity(kind) for _ in range(2 if small else rng.randint(2, most))]
         end_relations = self._relations(link.value, max(1, round(wanted * 0.45 / len(ends))), ())
         spare = wanted - len(starts) - len(ends) * len(end_relations)
         start_relations = self._relations(kind, -(-max(spare, 0) // len(starts)), (link,))
-        favourite = rng.choice(ends) if not small and rng.random() < FAVOURITE_SHARE else None
         plan: list[tuple[Entity, Relation, Sequence[Entity]]] = []
         for place, entity in enumerate(starts):
-            often = favourite is not None and rng.random() < FAVOURITE_SHARE
-            plan.append((entity, link, (favourite if favourite and often else ends[place % len(ends)],)))
+            plan.append((entity, link, (favourite or ends[place % len(ends)],)))
         plan += [(entity, relation, ()) for relation in end_relations for entity in ends]
         plan += [(entity, relation, ()) for relation in start_relations for entity in starts]
         return self._state(plan)
