@@ -70,16 +70,18 @@ FRAMES = (
 
 def sentence(rng: Random) -> str:
     """One filler sentence."""
-    who, when, where = rng.choice(_WHO), rng.choice(_WHEN), rng.choice(_WHERE)
+    when, where = rng.choice(_WHEN), rng.choice(_WHERE)
+    who, who2 = rng.sample(_WHO, 2)
+    like, like2 = rng.sample(_LIKE, 2)
     return rng.choice(FRAMES).format(
         who=who,
         Who=who[0].upper() + who[1:],
-        who2=rng.choice(_WHO),
+        who2=who2,
         when=when[0].lower() + when[1:],
         When=when,
         where=where,
         sky=rng.choice(_SKY),
         thing=rng.choice(_THING),
-        like=rng.choice(_LIKE),
-        like2=rng.choice(_LIKE),
+        like=like,
+        like2=like2,
     )
