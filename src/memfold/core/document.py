@@ -36,8 +36,8 @@ class Document:
     tokens: tuple[int, ...] | None = None
 
     def pieces(self) -> Iterator[str]:
-        """The text in pieces of at most `PIECE_CHARACTERS`, cut after the last line end (else before the last space)."""
-        strings = iter((self.text,)) if self.text is not None else _decode(self.path, self.source)
+        """The text in pieces of at most `PIECE_CHARACTERS`, cut after the last line end, else before the last space."""
+        strings = _given(self.text, self.source) if self.text is not None else _decode(self.path, self.source)
         rest = ""
         for string in strings:
             rest += string
@@ -76,6 +76,7 @@ class Chunk:
 
     @property
     def token_end(self) -> int:
+        """One past the last token, counted as `token_start`."""
         return self.token_start + len(self.tokens)
 
 
@@ -107,8 +108,10 @@ def chunks(document: Document, tokenize: Tokenize, size: int) -> Iterator[Chunk]
     A byte-level tokenizer may spend several tokens on one character; such a character goes whole into the next chunk.
 
     Raises:
-        DataError: when one character alone has more tokens than `size`.
+        DataError: when one character alone has more tokens than `size`, or `size` is under 1.
     """
+    if size < 1:
+        raise DataError(f"chunk size {size} is not possible; allowed: from 1 token")
     if document.tokens is not None:
         yield from _token_chunks(document.tokens, size)
         return
@@ -158,12 +161,25 @@ def _cut(text: str, start: int) -> int:
     return space if space > start else limit
 
 
+def _given(text: str, source: str) -> Iterator[str]:
+    """A string as it is, once it is known to have UTF-8 (a hash, a tokenizer and a memory file all need it)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{source}: character {error.start} is half a surrogate pair; replace it first") from None
+    yield text
+
+
 def _decode(path: Path | None, source: str) -> Iterator[str]:
     """UTF-8 text of a file, a stretch at a time, with line ends as they are."""
     if path is None:
         raise DataError(f"document {source!r} has neither text nor path")
-    decoder, offset = codecs.getincrementaldecoder("utf-8")(), 0
-    with path.open("rb") as file:
+    decoder, offset, begun = codecs.getincrementaldecoder("utf-8")(), 0, False
+    try:
+        opened = path.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; give a file that can be read") from None
+    with opened as file:
         while True:
             data = file.read(READ_BYTES)
             pending = len(decoder.getstate()[0])
@@ -177,7 +193,8 @@ def _decode(path: Path | None, source: str) -> Iterator[str]:
                 byte = error.object[error.start]
                 raise DataError(f"{path} is not UTF-8: byte 0x{byte:02x} at offset {at}; convert it first") from None
             if text:
-                yield text if offset else text.removeprefix("\ufeff")
+                yield text if begun else text.removeprefix("\ufeff")
+                begun = True
             if not data:
                 return
             offset += len(data)

@@ -1,0 +1,191 @@
+"""What a memory file says of itself: its manifest, its tensors, and the header that holds both.
+
+A memory file is a safetensors file.  Its header is a function of `Manifest` and `Contents` alone, so a reader rebuilds
+the header from what it has parsed and compares bytes: nothing in it can change unseen.  The block table is an integer
+tensor of seven columns; where a slot begins is not stored, it follows from the settings' `ratio`.
+Left out: the data itself (`writer` and `reader`), and big-endian machines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import string
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from memfold.core.errors import DataError
+
+FORMAT = "memfold-memory"
+VERSION = 1
+COLUMNS = ("source", "token_start", "token_end", "char_start", "char_end", "slot_count", "text_bytes")
+# dtype of the slots -> (its name in safetensors, bytes for each value)
+SLOT_TYPES = {"float32": ("F32", 4), "bfloat16": ("BF16", 2), "int8": ("I8", 1)}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of a memory before its first block.
+
+    `sources` and `sha256` (of the UTF-8 text, in hex) go together, one for each document.  `settings` are the system's;
+    `settings["ratio"]` tokens make a slot, and a system without slots has no such setting.
+
+    Raises:
+        DataError: for a dtype, ratio, hash or setting that a memory file cannot hold.
+    """
+
+    system: str
+    settings: Mapping[str, Any]
+    fingerprint: str
+    sources: tuple[str, ...]
+    sha256: tuple[str, ...]
+    dtype: str = "bfloat16"
+    keep_text: bool = True
+
+    def __post_init__(self) -> None:
+        if self.dtype not in SLOT_TYPES:
+            raise DataError(f"memory dtype {self.dtype!r} is not possible; allowed: {', '.join(SLOT_TYPES)}")
+        if not self.sources or len(self.sha256) != len(self.sources):
+            raise DataError(
+                f"{len(self.sha256)} hashes for {len(self.sources)} documents; give one for each, at least one"
+            )
+        for value in self.sha256:
+            if len(value) != 64 or not set(value) <= set(string.hexdigits.lower()):
+                raise DataError(
+                    f"document hash {value!r} is not possible; allowed: a sha256 of 64 lower-case hex digits"
+                )
+        ratio = self.settings.get("ratio", 1)
+        if type(ratio) is not int or ratio < 1:
+            raise DataError(f"ratio {ratio!r} of a memory is not possible; allowed: one whole number from 1")
+        try:
+            settings = json.loads(canonical(dict(self.settings)))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"settings cannot be stored in a memory file: {error}; use JSON values") from None
+        object.__setattr__(self, "settings", settings)  # as a reader will find them: tuples are lists
+
+    @property
+    def ratio(self) -> int | None:
+        """Tokens per slot; None for a system without slots."""
+        ratio: int | None = self.settings.get("ratio")
+        return ratio
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the blocks add up to.  `tensors` holds the sha256 of each stored tensor's bytes."""
+
+    blocks: int
+    tokens: int
+    characters: int
+    slots: int
+    hidden: int
+    text_bytes: int
+    tensors: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A stored tensor: `dtype` as safetensors names it, and where its bytes are, counted from the end of the header."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def tensors(manifest: Manifest, contents: Contents) -> list[Tensor]:
+    """The tensors of a file in the order of their bytes, widest values first so that each is aligned."""
+    slot_type, width = SLOT_TYPES[manifest.dtype]
+    shapes: list[tuple[str, str, int, tuple[int, ...]]] = [("table", "I64", 8, (contents.blocks, len(COLUMNS)))]
+    if manifest.ratio and manifest.dtype == "int8":
+        shapes.append(("scales", "F32", 4, (contents.slots,)))
+    if manifest.ratio:
+        shapes.append(("slots", slot_type, width, (contents.slots, contents.hidden)))
+    if manifest.keep_text:
+        shapes.append(("text", "U8", 1, (contents.text_bytes,)))
+    placed, start = [], 0
+    for name, dtype, size, shape in shapes:
+        for length in shape:
+            size *= length
+        placed.append(Tensor(name, dtype, shape, start, start + size))
+        start += size
+    return placed
+
+
+def encode(manifest: Manifest, contents: Contents) -> bytes:
+    """The head of a file: eight bytes of length, then the JSON header, padded so that the data is aligned to 8 bytes.
+
+    >>> one = Manifest("full", {}, "", ("a.txt",), ("0" * 64,))
+    >>> decode(encode(one, Contents(1, 9, 30, 0, 0, 25))[8:])[0] == one
+    True
+    """
+    text = canonical(asdict(manifest) | asdict(contents))
+    header: dict[str, Any] = {
+        "__metadata__": {
+            "format": FORMAT,
+            "version": str(VERSION),
+            "manifest": text,
+            "manifest_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        }
+    }
+    for tensor in tensors(manifest, contents):
+        offsets = [tensor.start, tensor.end]
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
+    body = canonical(header).encode()
+    body += b" " * (-len(body) % 8)
+    return len(body).to_bytes(8, "little") + body
+
+
+def decode(body: bytes) -> tuple[Manifest, Contents]:
+    """Read a JSON header (without its length); the inverse of `encode`.
+
+    Raises:
+        DataError: when it is no memory file's, of another format version, or altered.  The message lacks the path.
+    """
+    try:
+        metadata = json.loads(body)["__metadata__"]
+        found, version = metadata["format"], metadata["version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        what = "is damaged: its header cannot be read" if FORMAT.encode() in body else "is not a memory file"
+        raise DataError(f"{what}; give one that memfold fold wrote") from None
+    if found != FORMAT:
+        raise DataError(
+            f"is not a memory file: its format is {found!r}, not {FORMAT!r}; give one that memfold fold wrote"
+        )
+    if version != str(VERSION):
+        raise DataError(
+            f"has format version {version!r}, this memfold reads version '{VERSION}'; fold the document again"
+        )
+    try:
+        text = metadata["manifest"]
+        if hashlib.sha256(text.encode()).hexdigest() != metadata["manifest_sha256"]:
+            raise ValueError
+        values = json.loads(text)
+        contents = Contents(**{name: values.pop(name) for name in Contents.__dataclass_fields__})
+        values["sources"], values["sha256"] = tuple(values["sources"]), tuple(values["sha256"])
+        manifest = Manifest(**values)
+        same = _sound(manifest, contents) and encode(manifest, contents)[8:] == body
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError):
+        same = False
+    if not same:
+        raise DataError("is damaged: its header was altered after it was written; fold the document again")
+    return manifest, contents
+
+
+def _sound(manifest: Manifest, contents: Contents) -> bool:
+    """Whether the types are right, which only a forged digest can hide."""
+    counts = [value for name, value in vars(contents).items() if name != "tensors"]
+    texts = (manifest.system, manifest.fingerprint, *manifest.sources)
+    names = {tensor.name for tensor in tensors(manifest, contents)}
+    return (
+        all(type(value) is int and value >= 0 for value in counts)
+        and all(isinstance(text, str) for text in texts)
+        and set(contents.tensors) == names
+    )
+
+
+def canonical(value: Any) -> str:
+    """JSON without spaces, ASCII only, keys sorted: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,239 @@
+"""Opening a memory file, and saying what is in it.
+
+Everything is checked before anything is used: the header against its digest, the size, each tensor against its hash,
+the block table against the ratio.  Slots then stay in the file, mapped; text is decompressed block by block when it is
+read; nothing is ever unpickled.
+Left out: protection against a file that is changed in place while it is open (a new fold replaces it instead).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from memfold.core.errors import DataError
+from memfold.core.types import Block, Memory
+from memfold.memory.manifest import COLUMNS, Contents, Manifest, decode, tensors
+from memfold.memory.slots import TORCH_TYPES, dequantise
+
+READ_BYTES = 1 << 20
+HEADER_LIMIT = 100_000_000  # that of safetensors
+ALTERED = "was altered after it was written; fold the document again"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parsed and verified parts of a memory file; `data` is where its tensors begin, `digest` names its content."""
+
+    manifest: Manifest
+    contents: Contents
+    data: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class StoredSegment:
+    """The compressed text of one block, in a mapped file."""
+
+    path: Path
+    mapped: mmap.mmap
+    start: int
+    end: int
+    characters: int
+
+    def read(self) -> str:
+        """The text, decompressed anew each time.
+
+        Raises:
+            DataError: when it is not what the block table announces.
+        """
+        engine = zlib.decompressobj()
+        try:
+            text = engine.decompress(self.mapped[self.start : self.end], 4 * self.characters + 1).decode()
+        except (zlib.error, UnicodeDecodeError):
+            text = ""
+        if len(text) != self.characters:
+            raise DataError(
+                f"{self.path}: text of a block has not the {self.characters} characters of its table; {ALTERED}"
+            )
+        return text
+
+
+def open_memory(path: str | Path) -> Memory:
+    """Check a memory file and open it; `Block.slots` are views of the mapped file (float32 copies for int8).
+
+    The memory's `name` is derived from its content.
+
+    Raises:
+        DataError: when the file is missing, truncated, altered, no memory file, or of another format version.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        layout = _verify(path, file)
+        # a private copy on write: torch wants memory that it could write to, the file stays as it is
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    manifest = layout.manifest
+    return Memory(
+        name=layout.digest[:16],
+        system=manifest.system,
+        settings=manifest.settings,
+        fingerprint=manifest.fingerprint,
+        sources=manifest.sources,
+        blocks=_blocks(path, mapped, layout),
+        sha256=manifest.sha256,
+    )
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """What a memory file holds, in numbers: `bytes` by part, and per source token beside a full KV cache.
+
+    `bytes["slots"]` includes the scales of int8; `bytes["rest"]` is all but slots and text.  `kv_cache` is None unless
+    the settings hold `kv_bytes_per_token`.
+
+    Raises:
+        DataError: as `open_memory`.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        layout = _verify(path, file)
+    manifest, contents = layout.manifest, layout.contents
+    sizes = {tensor.name: tensor.end - tensor.start for tensor in tensors(manifest, contents)}
+    slots, text = sizes.get("slots", 0) + sizes.get("scales", 0), sizes.get("text", 0)
+    total, tokens = layout.data + sum(sizes.values()), max(contents.tokens, 1)
+    return {
+        "path": str(path),
+        "name": layout.digest[:16],
+        "system": manifest.system,
+        "fingerprint": manifest.fingerprint,
+        "settings": dict(manifest.settings),
+        "documents": [{"source": s, "sha256": h} for s, h in zip(manifest.sources, manifest.sha256, strict=True)],
+        "dtype": manifest.dtype if manifest.ratio else None,
+        "ratio": manifest.ratio,
+        "hidden": contents.hidden,
+        "blocks": contents.blocks,
+        "tokens": contents.tokens,
+        "characters": contents.characters,
+        "slots": contents.slots,
+        "bytes": {
+            "total": total,
+            "slots": slots,
+            "text": text,
+            "table": sizes["table"],
+            "header": layout.data,
+            "rest": total - slots - text,
+        },
+        "bytes_per_token": {
+            "slots": slots / tokens,
+            "without_text": (total - text) / tokens,
+            "total": total / tokens,
+            "kv_cache": manifest.settings.get("kv_bytes_per_token"),
+        },
+    }
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise DataError(f"no memory file at {path}; make one with memfold fold") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; give a memory file that can be read") from None
+
+
+def _verify(path: Path, file: BinaryIO) -> Layout:
+    """Parse the header and check every byte of the file against it."""
+    size = os.fstat(file.fileno()).st_size
+    head = file.read(8)
+    length = int.from_bytes(head, "little")
+    if len(head) < 8 or length > HEADER_LIMIT:
+        raise DataError(f"{path} is not a memory file; give one that memfold fold wrote")
+    body = file.read(length)
+    if len(body) < length:
+        short = body[:1] == b"{"  # as a memory file begins
+        what = f"is truncated: {size} bytes, its header alone has {8 + length}" if short else "is not a memory file"
+        raise DataError(f"{path} {what}; give a whole one that memfold fold wrote")
+    try:
+        manifest, contents = decode(body)
+    except DataError as error:
+        raise DataError(f"{path} {error}") from None
+    placed, data = tensors(manifest, contents), 8 + length
+    expected = data + placed[-1].end
+    if size != expected:
+        what = "truncated" if size < expected else "longer than it was written"
+        raise DataError(f"{path} is {what}: {size} bytes, its header announces {expected}; fold the document again")
+    for tensor in placed:
+        if _hash(file, tensor.end - tensor.start) != contents.tensors[tensor.name]:
+            raise DataError(f"{path} is damaged: its {tensor.name} part {ALTERED}")
+    return Layout(manifest, contents, data, hashlib.sha256(body).hexdigest())
+
+
+def _hash(file: BinaryIO, size: int) -> str:
+    digest = hashlib.sha256()
+    while size:
+        data = file.read(min(size, READ_BYTES))
+        if not data:
+            break  # it shrank meanwhile: the digest will not match
+        digest.update(data)
+        size -= len(data)
+    return digest.hexdigest()
+
+
+def _blocks(path: Path, mapped: mmap.mmap, layout: Layout) -> list[Block]:
+    manifest, contents = layout.manifest, layout.contents
+    placed = {tensor.name: tensor for tensor in tensors(manifest, contents)}
+    table = np.frombuffer(mapped, "<i8", contents.blocks * len(COLUMNS), layout.data).reshape(-1, len(COLUMNS))
+    _check_table(path, table, manifest, contents)
+    slots = _tensor(mapped, layout, "slots", TORCH_TYPES[manifest.dtype]) if manifest.ratio else None
+    scales = _tensor(mapped, layout, "scales", torch.float32) if "scales" in placed else None
+    text = layout.data + placed["text"].start if "text" in placed else 0
+    blocks, slot = [], 0
+    for index, row in enumerate(table.tolist()):
+        source, token_start, token_end, char_start, char_end, count, text_bytes = row
+        own = None if slots is None else slots[slot : slot + count]
+        if own is not None and scales is not None:
+            own = dequantise(own, scales[slot : slot + count])
+        starts = tuple(range(token_start, token_end, manifest.ratio)) if manifest.ratio else ()
+        stored = StoredSegment(path, mapped, text, text + text_bytes, char_end - char_start) if text_bytes else None
+        blocks.append(Block(index, source, token_start, token_end, char_start, char_end, own, starts, stored=stored))
+        slot, text = slot + count, text + text_bytes
+    return blocks
+
+
+def _check_table(
+    path: Path, table: np.ndarray[Any, np.dtype[np.int64]], manifest: Manifest, contents: Contents
+) -> None:
+    """Refuse a table that does not agree with the manifest, however well its hash is forged."""
+    column = dict(zip(COLUMNS, table.T, strict=True))
+    tokens = column["token_end"] - column["token_start"]
+    characters = column["char_end"] - column["char_start"]
+    ratio = manifest.ratio
+    good = (
+        (table >= 0).all()
+        and (tokens >= 0).all()
+        and (characters >= 0).all()
+        and (column["source"] < len(manifest.sources)).all()
+        and (column["slot_count"] == (-(-tokens // ratio) if ratio else 0)).all()
+        and int(tokens.sum()) == contents.tokens
+        and int(characters.sum()) == contents.characters
+        and int(column["slot_count"].sum()) == contents.slots
+        and int(column["text_bytes"].sum()) == contents.text_bytes
+    )
+    if not good:
+        raise DataError(f"{path} is damaged: its block table does not agree with its manifest; fold the document again")
+
+
+def _tensor(mapped: mmap.mmap, layout: Layout, name: str, dtype: torch.dtype) -> torch.Tensor:
+    """A stored tensor as a view of the mapped file."""
+    stored = next(tensor for tensor in tensors(layout.manifest, layout.contents) if tensor.name == name)
+    if stored.end == stored.start:  # torch.frombuffer refuses to view nothing
+        return torch.empty(stored.shape, dtype=dtype)
+    count = (stored.end - stored.start) // dtype.itemsize
+    return torch.frombuffer(mapped, dtype=dtype, count=count, offset=layout.data + stored.start).view(stored.shape)
