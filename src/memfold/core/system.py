@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memfold.core.document import Document
+from memfold.core.prompt import Style
 from memfold.core.types import Answer, Block, Call, Memory, Reply, Sample, Trace
 
 if TYPE_CHECKING:
@@ -23,18 +24,24 @@ Replies = Reply | list[Reply]
 AnswerSteps = Generator[Calls, Replies, Answer]
 
 
+SLOT = -1  # stands in `Inputs.tokens` where a slot does
+
+
 @dataclass(frozen=True)
 class Inputs:
-    """One rendered call, for one sample.
+    """One rendered call, for one sample: a sequence of t places, each a token or a slot.
 
-    `embeddings` [t, d] and `positions` [t]; `memory_positions` counts those that stand for the memory, wrappers
-    included; `slots` [n] gives the positions in the sequence that hold slots (for attention over them).
+    `tokens` [t] holds token ids, `SLOT` at the places of `slots` [n, d] in their order; `positions` [t] are what the
+    rotary embedding sees; `lengths` are the places that each part of the call took; `memory_positions` counts the places
+    that stand for the memory, wrappers included.  `key_values` (one pair [heads, p, size] for each layer) come before.
     """
 
-    embeddings: Tensor
-    positions: Tensor
+    tokens: list[int]
+    positions: list[int]
+    lengths: tuple[int, ...]
+    slots: Tensor | None = None
     memory_positions: int = 0
-    slots: tuple[int, ...] = ()
+    key_values: list[tuple[Tensor, Tensor]] | None = None
     adapter: str | None = None
 
 
@@ -46,15 +53,18 @@ class MemorySystem(Protocol):
     @property
     def settings(self) -> dict[str, Any]: ...
 
-    def compress(self, document: Document, backbone: Backbone) -> Iterator[Block]:
-        """Blocks of a document, question-free and streaming; with gradient where autograd is on."""
+    def compress(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[Block]:
+        """Blocks of one document or several, in their order: question-free, streaming, batched over documents.
+
+        With gradient where autograd is on.
+        """
         ...
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """Yields a call or several independent ones, receives as many replies, returns the answer."""
         ...
 
-    def script(self, sample: Sample, memory: Memory, backbone: Backbone) -> Trace:
+    def script(self, sample: Sample, backbone: Backbone, style: Style) -> Trace:
         """The trace of a supervised sample: the calls with the replies they should have had."""
         ...
 

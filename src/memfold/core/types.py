@@ -147,7 +147,8 @@ class Trace:
 class Sample:
     """A question about a document, with what is needed to train on it and to score it.
 
-    `target` is the reply that a model should have given: text, or token ids for the tasks that work on tokens.
+    `target` is the reply that a model should have given: text, or token ids for the tasks that work on tokens.  `answers`
+    are the accepted answers to a question; for the kind `listing`, all the items that it asks for.
     `context` is how many of the document's tokens a reader may see (None: all of them), `bridge` the token ids kept
     uncompressed between the memory and the target.  `support` are the sentences behind the answer, in reading order.
     """
@@ -164,6 +165,13 @@ class Sample:
     hops: int = 0
     split: str = "in"
     level: int = 0
+
+    @property
+    def expected(self) -> str:
+        """The answer as it should be written: all items of a listing, else the first of the accepted answers."""
+        if self.kind != "listing" or len(self.answers) < 2:
+            return self.answers[0] if self.answers else ""
+        return f"{', '.join(self.answers[:-1])} and {self.answers[-1]}"
 
 
 class StoredText(Protocol):

@@ -41,8 +41,20 @@ def reconstruction(seed: int, size: int, options: TaskOptions, encode: Encode) -
 
 
 def group(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
-    """The same for a document of one group: `size` is meant to be the ratio."""
-    return _whole("group", seed, size, options, encode)
+    """`options.samples` documents of one group each, cut from one page: `size` is meant to be the ratio."""
+    rng = Random(seed)
+    tokens = window(rng, size * options.samples, options, encode)
+    pieces = [tokens[start : start + size] for start in range(0, len(tokens), size)]
+    return [
+        _sample(
+            "group",
+            Document(f"group-{seed}-{number}", tokens=piece),
+            instruction(rng, "reconstruction"),
+            options,
+            piece,
+        )
+        for number, piece in enumerate(pieces)
+    ]
 
 
 def continuation(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:

@@ -1,4 +1,4 @@
-"""What a task is: a pure function from a seed and a size to samples that share one document.
+"""What a task is: a pure function from a seed and a size to samples, those of one document next to each other.
 
 A task never reads the network, the clock or global random state.  Adding one is a file and a line in `table.py`.
 """

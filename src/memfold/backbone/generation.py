@@ -1,0 +1,170 @@
+"""Batched decoding from rendered calls, on top of optional key/value prefixes of different lengths.
+
+An own loop, because `generate()` of `transformers` silently goes wrong when a filled cache is followed by embeddings
+alone.  Rows are padded on the left, with explicit mask and positions; finished rows leave the batch.  Only the last
+position is turned into logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from memfold.backbone.model import Backbone
+from memfold.core.system import SLOT, Inputs
+from memfold.core.types import Finish, Limits, Reply
+
+OnToken = Callable[[int, str], None]
+Cancel = Callable[[int], bool]
+
+
+@dataclass
+class _Place:
+    """One row of the batch while it is being decoded."""
+
+    number: int
+    limits: Limits
+    position: int
+    generator: torch.Generator
+    inputs: Inputs
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish: Finish | None = None
+    shown: str = ""
+
+
+@torch.no_grad()
+def generate(backbone: Backbone, inputs: Sequence[Inputs], limits: Sequence[Limits], on_token: OnToken | None = None,
+             cancel: Cancel | None = None) -> list[Reply]:  # fmt: skip
+    """One reply for each rendered call; all in one batch."""
+    places = [
+        _Place(number, limit, row.positions[-1] + 1, torch.Generator().manual_seed(limit.seed), row)
+        for number, (row, limit) in enumerate(zip(inputs, limits, strict=True))
+    ]
+    cache, mask, logits = _prefill(backbone, inputs)
+    active = list(places)
+    while True:
+        _extend(backbone, active, logits, on_token, cancel)
+        kept = [index for index, place in enumerate(active) if place.finish is None]
+        if not kept:
+            return [_reply(backbone, place) for place in places]
+        if len(kept) < len(active):
+            chosen = torch.tensor(kept, device=backbone.device)
+            cache.batch_select_indices(chosen)
+            mask, active = mask[chosen], [active[index] for index in kept]
+        mask = torch.cat([mask, mask.new_ones(len(active), 1)], 1)
+        logits = _step(backbone, active, cache, mask)
+
+
+def _prefill(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[DynamicCache, Tensor, Tensor]:
+    """Run all prompts; the cache, the mask over it [b, p + t], and the logits of the last place [b, v]."""
+    length = max(len(row.tokens) for row in inputs)
+    tokens = torch.zeros(len(inputs), length, dtype=torch.long)
+    positions = torch.zeros(len(inputs), length, dtype=torch.long)
+    mask = torch.zeros(len(inputs), length, dtype=torch.long)
+    for index, row in enumerate(inputs):
+        start = length - len(row.tokens)
+        tokens[index, start:] = torch.tensor(row.tokens)
+        positions[index, start:] = torch.tensor(row.positions)
+        mask[index, start:] = 1
+    tokens, positions, mask = (tensor.to(backbone.device) for tensor in (tokens, positions, mask))
+    embeddings: Tensor = backbone.model.get_input_embeddings()(tokens.clamp(min=0))
+    slots = [row.slots for row in inputs if row.slots is not None and len(row.slots)]
+    if slots:
+        embeddings = embeddings.masked_scatter((tokens == SLOT)[..., None], torch.cat(slots).to(embeddings))
+    cache, prefix = _prefix_cache(backbone, inputs)
+    mask = torch.cat([prefix, mask], 1)
+    logits = _logits(backbone, embeddings, positions, cache, mask)
+    return cache, mask, logits
+
+
+def _prefix_cache(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[DynamicCache, Tensor]:
+    """Key/value prefixes padded on the left into one cache, and their mask [b, p]."""
+    length = max((row.key_values[0][0].shape[1] for row in inputs if row.key_values), default=0)
+    mask = torch.zeros(len(inputs), length, dtype=torch.long, device=backbone.device)
+    if length == 0:
+        return DynamicCache(), mask
+    filled = next(row.key_values for row in inputs if row.key_values)
+    layers: list[tuple[Tensor, Tensor]] = []
+    for layer, (key, value) in enumerate(filled):
+        keys = key.new_zeros(len(inputs), key.shape[0], length, key.shape[2])
+        values = value.new_zeros(len(inputs), value.shape[0], length, value.shape[2])
+        for index, row in enumerate(inputs):
+            if row.key_values:
+                own_key, own_value = row.key_values[layer]
+                keys[index, :, length - own_key.shape[1] :] = own_key
+                values[index, :, length - own_value.shape[1] :] = own_value
+                mask[index, length - own_key.shape[1] :] = 1
+        layers.append((keys, values))
+    return DynamicCache(layers), mask
+
+
+def _step(backbone: Backbone, active: Sequence[_Place], cache: DynamicCache, mask: Tensor) -> Tensor:
+    tokens = torch.tensor([[place.tokens[-1]] for place in active], device=backbone.device)
+    positions = torch.tensor([[place.position + len(place.tokens) - 1] for place in active], device=backbone.device)
+    return _logits(backbone, backbone.model.get_input_embeddings()(tokens), positions, cache, mask)
+
+
+def _logits(backbone: Backbone, embeddings: Tensor, positions: Tensor, cache: DynamicCache, mask: Tensor) -> Tensor:
+    whole = None if bool(mask.all()) else mask
+    output = backbone.model.base_model(
+        inputs_embeds=embeddings, position_ids=positions, attention_mask=whole, past_key_values=cache, use_cache=True
+    )
+    return backbone.logits(output.last_hidden_state[:, -1]).float()
+
+
+def _extend(backbone: Backbone, active: Sequence[_Place], logits: Tensor, on_token: OnToken | None,
+            cancel: Cancel | None) -> None:  # fmt: skip
+    """Choose the next token of every row and note which rows are finished."""
+    table = logits.log_softmax(-1).cpu()
+    greedy = logits.argmax(-1).tolist()
+    for index, place in enumerate(active):
+        if cancel is not None and cancel(place.number):
+            place.finish = "cancelled"
+            continue
+        plain = place.limits.temperature == 0 and place.limits.repetition_penalty == 1
+        token = greedy[index] if plain else _sample(table[index], place)
+        place.tokens.append(token)
+        place.logprobs.append(float(table[index, token]))
+        if token == backbone.end_token:
+            place.finish = "stop"
+        elif len(place.tokens) >= place.limits.max_tokens:
+            place.finish = "length"
+        if on_token is not None and token != backbone.end_token:
+            _show(backbone, place, on_token)
+
+
+def _sample(table: Tensor, place: _Place) -> int:
+    """One token by temperature, top-k, top-p and repetition penalty, from log-probabilities [v]."""
+    limits, scores = place.limits, table.clone()
+    if limits.repetition_penalty != 1:
+        seen = torch.tensor(sorted({token for token in [*place.inputs.tokens, *place.tokens] if token >= 0}))
+        scores[seen] *= limits.repetition_penalty  # log-probabilities are negative: this lowers them
+    if limits.temperature == 0:
+        return int(scores.argmax())
+    scores /= limits.temperature
+    if limits.top_k:
+        scores[scores < scores.topk(min(limits.top_k, len(scores))).values[-1]] = -torch.inf
+    if limits.top_p < 1:
+        ordered, order = scores.softmax(-1).sort(descending=True)
+        beyond = ordered.cumsum(0) - ordered >= limits.top_p
+        scores[order[beyond]] = -torch.inf
+    return int(torch.multinomial(scores.softmax(-1), 1, generator=place.generator))
+
+
+def _show(backbone: Backbone, place: _Place, on_token: OnToken) -> None:
+    """Hand on what the new token adds to the text, holding back half a character."""
+    text = backbone.decode(place.tokens)
+    if not text.endswith("\N{REPLACEMENT CHARACTER}") and len(text) > len(place.shown):
+        on_token(place.number, text[len(place.shown) :])
+        place.shown = text
+
+
+def _reply(backbone: Backbone, place: _Place) -> Reply:
+    text = backbone.decode(place.tokens)
+    return Reply(text, tuple(place.tokens), tuple(place.logprobs), place.finish or "length",
+                 positions=place.inputs.memory_positions)  # fmt: skip

@@ -1,0 +1,218 @@
+"""A backbone: an unmodified causal LM of `transformers`, its tokenizer, and the heads that memory systems add to it.
+
+A model folder is an ordinary Hugging Face folder plus `memfold.json` (prompt frame, trained settings of each system,
+provenance) and `heads.safetensors` (for `pooled`: the projection).  A folder without those is a plain causal LM, good
+for the systems that read text.  Left out: training state, which belongs to checkpoints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from memfold.core.errors import CheckpointError, ConfigError
+from memfold.core.prompt import FRAMES, Frame
+
+START, END = "<MEM_START>", "<MEM_END>"
+SETTINGS_FILE, HEADS_FILE = "memfold.json", "heads.safetensors"
+SETTINGS_FORMAT = 1
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Backbone:
+    """The model with everything that a system needs of it.
+
+    `trained` maps a system's name to the settings it was trained with (ratios, wrapper, positions, ...).
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    frame: Frame = "flat"
+    heads: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+    trained: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    familiar_loss: float | None = None  # nats per token above which a text is unlike the training text
+    stored_fingerprint: str | None = None
+    body: Any = None  # what runs hidden states; replaced by a compiled form in training
+
+    def __post_init__(self) -> None:
+        self.body = self.body or self.model.base_model
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def window(self) -> int:
+        """The most positions that a reader of plain text may use."""
+        return int(self.model.config.get_text_config().max_position_embeddings)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """What a full key/value cache takes for one token in 16-bit numbers."""
+        config = self.model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return int(2 * 2 * config.num_hidden_layers * heads * size)
+
+    @property
+    def end_token(self) -> int:
+        """The token that begins a sequence of text and ends a reply."""
+        return int(self.tokenizer.eos_token_id)  # type: ignore[arg-type]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids without special tokens added."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
+
+    def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids and their offsets in characters."""
+        output = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return list(output["input_ids"]), [tuple(pair) for pair in output["offset_mapping"]]  # type: ignore[arg-type]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def token_id(self, token: str) -> int:
+        """The id of one special token.
+
+        Raises:
+            CheckpointError: when the tokenizer does not have it.
+        """
+        index = self.tokenizer.convert_tokens_to_ids(token)
+        if not isinstance(index, int) or index == self.tokenizer.unk_token_id:
+            raise CheckpointError(f"model {self.name!r} has no token {token!r}; train it for this system first")
+        return index
+
+    def embed(self, tokens: Sequence[int]) -> Tensor:
+        """[t, d]"""
+        ids = torch.tensor(list(tokens), dtype=torch.long, device=self.device)
+        return self.model.get_input_embeddings()(ids)  # type: ignore[no-any-return]
+
+    def hidden(self, embeddings: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Final hidden states [b, t, d]; `mask` is [b, 1, t, t] with True where a position may be read."""
+        output = self.body(inputs_embeds=embeddings, position_ids=positions, attention_mask=mask, use_cache=False)
+        return output.last_hidden_state  # type: ignore[no-any-return]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., vocabulary]"""
+        return self.model.get_output_embeddings()(hidden)  # type: ignore[no-any-return, operator]
+
+    def fingerprint(self) -> str:
+        """SHA-256 over configuration, tokenizer and weights: which encoder made a memory."""
+        if self.stored_fingerprint is None:
+            self.stored_fingerprint = _fingerprint(self)
+        return self.stored_fingerprint
+
+    def parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """All weights by name, those of heads under `heads.`."""
+        return [*self.model.named_parameters(), *((f"heads.{n}", p) for n, p in self.heads.named_parameters())]
+
+
+def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32") -> Backbone:
+    """Load a model folder (or a Hugging Face id), with heads where it has them.
+
+    Raises:
+        ConfigError: for an unknown dtype or an unavailable device.
+        CheckpointError: for a folder that is missing, damaged or written by another format version.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype {dtype!r} is unknown; allowed: {', '.join(DTYPES)}")
+    folder = Path(where)
+    if not folder.is_dir() and ("/" not in str(where) or str(where).startswith((".", "/", "~"))):
+        raise CheckpointError(f"no model at {str(where)!r}; give 'tiny', a model folder or a Hugging Face id")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(where), dtype=DTYPES[dtype], attn_implementation="sdpa")
+        tokenizer = AutoTokenizer.from_pretrained(str(where))
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"cannot load model {str(where)!r}: {_first_line(error)}") from error
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {device!r} cannot be used: {_first_line(error)}") from error
+    backbone = Backbone(folder.name if folder.is_dir() else str(where), model.eval(), tokenizer)
+    if (folder / SETTINGS_FILE).exists():
+        _read_settings(backbone, folder)
+        backbone.stored_fingerprint = _file_fingerprint(folder)
+    return backbone
+
+
+def save_backbone(backbone: Backbone, folder: Path, dtype: str = "float32") -> None:
+    """Write a model folder that `load_backbone` reads back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.to(DTYPES[dtype]) for name, value in backbone.model.state_dict().items()}
+    backbone.model.save_pretrained(folder, state_dict=state)
+    config = json.loads((folder / "config.json").read_text())
+    config["dtype"] = dtype
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    backbone.tokenizer.save_pretrained(folder)
+    heads = {name: value.to(DTYPES[dtype]).contiguous() for name, value in backbone.heads.state_dict().items()}
+    save_file(heads, folder / HEADS_FILE)
+    settings = {
+        "format": SETTINGS_FORMAT,
+        "frame": backbone.frame,
+        "trained": backbone.trained,
+        "familiar_loss": backbone.familiar_loss,
+        "provenance": backbone.provenance,
+    }
+    (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _read_settings(backbone: Backbone, folder: Path) -> None:
+    try:
+        settings = json.loads((folder / SETTINGS_FILE).read_text())
+        heads = load_file(folder / HEADS_FILE)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} is damaged: {_first_line(error)}") from error
+    if settings.get("format") != SETTINGS_FORMAT:
+        raise CheckpointError(
+            f"{folder / SETTINGS_FILE} has format {settings.get('format')}, this memfold reads {SETTINGS_FORMAT}"
+        )
+    if settings["frame"] not in FRAMES:
+        raise CheckpointError(f"{folder / SETTINGS_FILE}: frame {settings['frame']!r} is not one of {FRAMES}")
+    backbone.frame, backbone.trained = settings["frame"], settings["trained"]
+    backbone.familiar_loss, backbone.provenance = settings["familiar_loss"], settings["provenance"]
+    for name, weight in heads.items():
+        system, _ = name.rsplit(".", 1)
+        head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        head.weight = nn.Parameter(weight.to(backbone.dtype).to(backbone.device))
+        backbone.heads[system] = head
+
+
+def _fingerprint(backbone: Backbone) -> str:
+    digest = hashlib.sha256(json.dumps(backbone.model.config.to_dict(), sort_keys=True, default=str).encode())
+    digest.update(backbone.tokenizer.backend_tokenizer.to_str().encode())
+    for _, weight in sorted(backbone.parameters(), key=lambda pair: pair[0]):
+        digest.update(weight.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _file_fingerprint(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), folder / "config.json", folder / "tokenizer.json"]):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,64 @@
+"""The frame around a memory and a question, and how the answer is taken from a reply.
+
+`flat` is one stretch of text, for base models; `chatml` is the frame of the Qwen chat models.  A reply is `bare` (the
+answer alone) or `recall` (the supporting sentences written out, then the answer in `\\boxed{}`).  The published prompts
+of the pooled paper are pictures only; the words here are ours.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Frame = Literal["flat", "chatml"]
+Style = Literal["bare", "recall"]
+
+FRAMES: tuple[Frame, ...] = ("flat", "chatml")
+STYLES: tuple[Style, ...] = ("bare", "recall")
+
+_CUES = {"bare": "Answer:", "recall": "Recall:"}
+_REQUESTS = {
+    "bare": "Answer from the text above in a few words.",
+    "recall": "Write out the sentences of the text above that you need, then give the answer in \\boxed{}.",
+}
+LAST_WORDS = 20
+
+
+def before_memory(frame: Frame) -> str:
+    """What stands before the memory, after the token that begins a sequence."""
+    return "<|im_start|>user\n" if frame == "chatml" else ""
+
+
+def after_memory(frame: Frame, question: str, style: Style | None) -> str:
+    """What stands between the memory and the reply.  `style` None is an instruction that is no question."""
+    if frame == "chatml":
+        request = f"{question}\n{_REQUESTS[style]}" if style else question
+        return f"\n{request}<|im_end|>\n<|im_start|>assistant\n"
+    return f"\n{question}\n{_CUES[style]}" if style else f"\n{question}\n"
+
+
+def target(answer: str, support: tuple[str, ...], style: Style) -> str:
+    """The reply that a question should have had, with the space that separates it from the frame."""
+    return f" {answer}" if style == "bare" else f" {' '.join(support)} \\boxed{{{answer}}}"
+
+
+def final_answer(reply: str, style: Style) -> str:
+    r"""The answer in a reply: the last `\boxed{}`, else the last 20 words (appendix H.1); a bare reply is its answer.
+
+    >>> final_answer(r" Ada was born in Velm. \boxed{Velm}", "recall")
+    'Velm'
+    """
+    start = reply.rfind("\\boxed{")
+    if start < 0:
+        return reply.strip() if style == "bare" else " ".join(reply.split()[-LAST_WORDS:])
+    depth, begin = 0, start + len("\\boxed{") - 1
+    for end in range(begin, len(reply)):
+        depth += (reply[end] == "{") - (reply[end] == "}")
+        if depth == 0:
+            return reply[begin + 1 : end].strip()
+    return reply[begin + 1 :].strip()
+
+
+def recalled(reply: str) -> str:
+    r"""What a reply says before its `\boxed{}`: the recalled sentences, empty for a bare reply."""
+    start = reply.rfind("\\boxed{")
+    return reply[:start].strip() if start >= 0 else ""

@@ -1,0 +1,101 @@
+"""The full context: the model reads the document's own tokens.  The baseline that every memory is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from memfold.backbone.model import Backbone
+from memfold.backbone.sequence import SequenceBuilder
+from memfold.core.config import require
+from memfold.core.document import Document, chunks
+from memfold.core.errors import DataError
+from memfold.core.prompt import STYLES, Style, after_memory, before_memory, final_answer, target
+from memfold.core.system import AnswerSteps, Inputs
+from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Reply, Sample, Step, Text, Trace
+
+
+class Full:
+    """One call over everything; an error past the backbone's window.
+
+    `read_loss` makes supervised traces score the document's own tokens too: plain language modelling for the same
+    forward pass.
+    """
+
+    name = "full"
+
+    def __init__(self, frame: str = "flat", style: Style = "recall", chunk: int = 4096, read_loss: bool = True) -> None:
+        require(style in STYLES, "style", style, ", ".join(STYLES))
+        self.frame, self.style, self.chunk, self.read_loss = frame, style, chunk, read_loss
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a trace must record."""
+        return {"style": self.style, "chunk": self.chunk, "frame": self.frame}
+
+    def compress(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[Block]:
+        """Blocks that hold text; nothing is compressed."""
+        for source, document in enumerate(documents):
+            for chunk in chunks(document, backbone.tokenize, self.chunk):
+                yield Block(chunk.index, source, chunk.token_start, chunk.token_end, chunk.char_start, chunk.char_end,
+                            text=chunk.text)  # fmt: skip
+
+    def answer(self, memory: Memory, question: str) -> AnswerSteps:
+        """One call over all blocks."""
+        if not question.strip():
+            raise DataError("the question is empty; ask something")
+        blocks = (BlockRef(memory.name, block.index) for block in memory.blocks)
+        frame = after_memory(self.frame, question, self.style)  # type: ignore[arg-type]
+        parts = (Text(before_memory(self.frame)), *blocks, Text(frame))  # type: ignore[arg-type]
+        reply = yield Call("answer", parts, Limits(max_tokens=160))
+        assert isinstance(reply, Reply)
+        return Answer(final_answer(reply.text, self.style), reply.text)
+
+    def script(self, sample: Sample, backbone: Backbone, style: Style) -> Trace:
+        """The document as token ids, the question, the reply; a sample without question is plain language modelling."""
+        opening = Text(tokens=(backbone.end_token, *backbone.encode(before_memory(self.frame))))  # type: ignore[arg-type]
+        if not sample.question:
+            whole = sample.target if isinstance(sample.target, tuple) else tuple(backbone.encode(sample.target))
+            return self._trace(sample, [Step(Call("language", (opening,)), Reply(tokens=whole, finish="length"))])
+        document = sample.document
+        tokens = document.tokens if document.tokens is not None else tuple(backbone.encode(document.read()))
+        asked = style if sample.answers else None
+        frame = Text(after_memory(self.frame, sample.question, asked))  # type: ignore[arg-type]
+        given = target(sample.expected, sample.support, style) if sample.answers else sample.target
+        reply = tuple(backbone.encode(given)) if isinstance(given, str) else given
+        bridge = (Text(tokens=sample.bridge),) if sample.bridge else ()
+        steps = [
+            Step(Call("language", (opening,), trained=self.read_loss), Reply(tokens=tokens, finish="length")),
+            Step(
+                Call("answer", (opening, Text(tokens=tokens), frame, *bridge)),
+                Reply(tokens=(*reply, backbone.end_token)),
+            ),
+        ]
+        return self._trace(sample, steps)
+
+    def render(self, memory: Memory, call: Call, backbone: Backbone) -> Inputs:
+        """Tokens only.
+
+        Raises:
+            DataError: when the call is longer than the backbone's window.
+        """
+        builder = SequenceBuilder()
+        for part in call.parts:
+            if isinstance(part, BlockRef):
+                tokens = backbone.encode(memory.blocks[part.index].text or "")
+                builder.memory_positions += len(tokens)
+                builder.text(tokens)
+            else:
+                builder.text(backbone.encode(part.text) if part.tokens is None else part.tokens)
+            if not builder.tokens:  # a sequence never begins with nothing
+                builder.text([backbone.end_token])
+            builder.end_part()
+        if len(builder.tokens) + call.limits.max_tokens > backbone.window:
+            raise DataError(
+                f"the text takes {len(builder.tokens)} tokens and the reply up to {call.limits.max_tokens}, the model's "
+                f"window is {backbone.window}; fold it (system pooled) or shorten it"
+            )
+        return builder.inputs()
+
+    def _trace(self, sample: Sample, steps: list[Step]) -> Trace:
+        return Trace(sample.question, self.name, self.settings, tuple(steps))

@@ -1,0 +1,48 @@
+"""Groups of tokens to slots: the same LLM encodes each group alone, its final hidden states are averaged, projected.
+
+Equation 1 of the pooled paper: m_i = Proj(1/C * sum_j h_ij).  Groups are independent, so those of many chunks and
+documents go through the model in one batch; the result does not depend on the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from memfold.backbone.model import Backbone
+
+HEAD = "pooled"
+
+
+def add_head(backbone: Backbone) -> None:
+    """Give a backbone its projection, the identity to begin with, unless it has one."""
+    if HEAD not in backbone.heads:
+        size = backbone.hidden_size
+        head = nn.Linear(size, size, bias=False, device=backbone.device, dtype=backbone.dtype)
+        nn.init.eye_(head.weight)
+        backbone.heads[HEAD] = head
+
+
+def group_starts(tokens: int, ratio: int) -> tuple[int, ...]:
+    """The first token of each group; the last group may be shorter than `ratio`."""
+    return tuple(range(0, tokens, ratio))
+
+
+def encode_groups(backbone: Backbone, groups: Sequence[Sequence[int]], ratio: int) -> Tensor:
+    """One slot for each group of at most `ratio` tokens: [n, d] in float32.
+
+    Short groups are padded on the right: attention is causal, so padding changes no token before it, and the average
+    leaves it out.
+    """
+    counts = [len(group) for group in groups]
+    ids = torch.tensor([[*group, *[0] * (ratio - len(group))] for group in groups], device=backbone.device)
+    hidden = backbone.hidden(backbone.model.get_input_embeddings()(ids))
+    if min(counts) == ratio:
+        mean = hidden.mean(1)
+    else:
+        valid = torch.arange(ratio, device=ids.device) < torch.tensor(counts, device=ids.device)[:, None]
+        mean = (hidden * valid[..., None]).sum(1) / valid.sum(1, keepdim=True)
+    slots: Tensor = backbone.heads[HEAD](mean)
+    return slots.float()

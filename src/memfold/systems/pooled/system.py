@@ -1,0 +1,144 @@
+"""Pooled memory: every `ratio` tokens become one embedding that the same LLM reads in place of the text.
+
+Bridging the Memorization-Utilization Gap (papers' section 3.1).  One call per question.  Left out: encoder windows
+wider than a group, other poolings and projections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from memfold.backbone.model import END, START, Backbone
+from memfold.backbone.sequence import SequenceBuilder
+from memfold.core.document import Chunk, Document, chunks
+from memfold.core.errors import CheckpointError, DataError
+from memfold.core.prompt import Style, after_memory, before_memory, final_answer, target
+from memfold.core.system import SLOT, AnswerSteps, Inputs
+from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Reply, Sample, Step, Text, Trace
+from memfold.systems.pooled.encoder import HEAD, encode_groups, group_starts
+from memfold.systems.pooled.settings import PooledSettings
+
+# Tokens that one forward pass of the encoder takes: enough to fill the machine, little enough to stay small in memory.
+BATCH_TOKENS = 8192
+
+
+class Pooled:
+    """See the module docstring."""
+
+    name = "pooled"
+
+    def __init__(self, frame: str = "flat", **settings: Any) -> None:
+        self.options = PooledSettings(**settings)
+        self.frame = frame
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a trace or memory file must record."""
+        return asdict(self.options) | {"frame": self.frame}
+
+    def compress(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[Block]:
+        """Blocks with slots [n, d]; chunks of several documents share forward passes."""
+        if HEAD not in backbone.heads:
+            raise CheckpointError(f"model {backbone.name!r} has no projection for pooled memory; train it first")
+        batch: list[tuple[int, Chunk]] = []
+        for source, document in enumerate(documents):
+            for chunk in chunks(document, backbone.tokenize, self.options.chunk):
+                if batch and sum(len(c.tokens) for _, c in batch) + len(chunk.tokens) > BATCH_TOKENS:
+                    yield from self._encode(batch, backbone)
+                    batch = []
+                batch.append((source, chunk))
+        if batch:
+            yield from self._encode(batch, backbone)
+
+    def answer(self, memory: Memory, question: str) -> AnswerSteps:
+        """One call over all blocks."""
+        if not question.strip():
+            raise DataError("the question is empty; ask something")
+        call = Call("answer", self._parts(memory, question), Limits(max_tokens=160))
+        reply = yield call
+        assert isinstance(reply, Reply)
+        return Answer(final_answer(reply.text, self.options.style), reply.text)
+
+    def script(self, sample: Sample, backbone: Backbone, style: Style) -> Trace:
+        """Memory, instruction, bridge, target.  A sample with answers is a question; another's target is its reply."""
+        count = sum(1 for _ in chunks(sample.document, backbone.tokenize, self.options.chunk))
+        asked = style if sample.answers else None
+        frame = after_memory(self.frame, sample.question, asked)  # type: ignore[arg-type]
+        parts = [*self._opening(), *(BlockRef(sample.document.source, index) for index in range(count)), Text(frame)]
+        if sample.bridge:
+            parts.append(Text(tokens=sample.bridge))
+        if sample.answers:
+            reply = (*backbone.encode(target(sample.expected, sample.support, style)), backbone.end_token)
+        else:
+            given = sample.target
+            reply = tuple(backbone.encode(given)) if isinstance(given, str) else given
+            reply = (*reply, backbone.end_token) if sample.task != "cued" else reply
+        step = Step(Call("answer", tuple(parts)), Reply(tokens=reply))
+        return Trace(sample.question, self.name, self.settings, (step,))
+
+    def render(self, memory: Memory, call: Call, backbone: Backbone) -> Inputs:
+        """Slots between texts; wrappers and positions as the settings say."""
+        builder = SequenceBuilder()
+        references = [part for part in call.parts if isinstance(part, BlockRef)]
+        base = 0
+        for part in call.parts:
+            if isinstance(part, Text):
+                builder.text(backbone.encode(part.text) if part.tokens is None else part.tokens)
+                if not builder.tokens:  # a sequence never begins with nothing
+                    builder.text([backbone.end_token])
+            else:
+                if part is references[0]:
+                    base = self._open(builder, backbone)
+                base = self._block(builder, backbone, memory.blocks[part.index], base)
+                if part is references[-1] and self.options.wrapper == "span":
+                    builder.place(backbone.token_id(END), builder.next)
+            builder.end_part()
+        return builder.inputs()
+
+    def _opening(self) -> list[Text | BlockRef]:
+        return [Text(before_memory(self.frame))]  # type: ignore[arg-type]
+
+    def _parts(self, memory: Memory, question: str) -> tuple[Text | BlockRef, ...]:
+        blocks = (BlockRef(memory.name, block.index) for block in memory.blocks)
+        frame = after_memory(self.frame, question, self.options.style)  # type: ignore[arg-type]
+        return (*self._opening(), *blocks, Text(frame))
+
+    def _open(self, builder: SequenceBuilder, backbone: Backbone) -> int:
+        if self.options.wrapper == "span":
+            builder.place(backbone.token_id(START), builder.next)
+        return builder.next
+
+    def _block(self, builder: SequenceBuilder, backbone: Backbone, block: Block, base: int) -> int:
+        """Lay down one block's slots from position `base` on; returns the position of what follows."""
+        assert block.slots is not None, "pooled blocks have slots"
+        width = 3 if self.options.wrapper == "slot" else 1
+        strided = self.options.positions == "strided"
+        for number, start in enumerate(block.starts):
+            offset = max(start - block.token_start, number * width) if strided else number * width
+            position = base + offset
+            if width == 3:
+                builder.place(backbone.token_id(START), position)
+                position += 1
+            builder.place(SLOT, position)
+            if width == 3:
+                builder.place(backbone.token_id(END), position + 1)
+        builder.slots.append(block.slots)
+        following = max(base + block.token_count, builder.next) if strided else builder.next
+        builder.next = following
+        return following
+
+    def _encode(self, batch: Sequence[tuple[int, Chunk]], backbone: Backbone) -> Iterator[Block]:
+        ratio = self.options.ratio
+        starts = [group_starts(len(chunk.tokens), ratio) for _, chunk in batch]
+        groups = [
+            chunk.tokens[start : start + ratio] for (_, chunk), own in zip(batch, starts, strict=True) for start in own
+        ]
+        slots = encode_groups(backbone, groups, ratio).split([len(own) for own in starts])
+        for (source, chunk), own, part in zip(batch, starts, slots, strict=True):
+            yield Block(
+                index=chunk.index, source=source, token_start=chunk.token_start, token_end=chunk.token_end,
+                char_start=chunk.char_start, char_end=chunk.char_end, slots=part,
+                starts=tuple(chunk.token_start + start for start in own), text=chunk.text,
+            )  # fmt: skip

@@ -1,0 +1,103 @@
+"""The batches of a stage: a pure function of the recipe and the micro-batch number.
+
+Nothing is remembered from batch to batch, so a resumed run sees exactly what an unbroken one does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from random import Random
+
+from memfold.backbone.model import Backbone
+from memfold.core.document import Document
+from memfold.core.prompt import Style
+from memfold.core.registry import system_class
+from memfold.core.system import MemorySystem
+from memfold.core.types import Sample, Text, Trace
+from memfold.tasks.table import load_task
+from memfold.tasks.task import TaskOptions
+from memfold.training.recipe import Recipe, Share
+
+GOLDEN = 0.6180339887498949
+MOST_DOCUMENTS = 512
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Documents with their traces, all of one mixture entry, ready for `logprobs`."""
+
+    share: Share
+    system: MemorySystem
+    scored: list[tuple[Document, list[Trace]]]
+    tokens: int
+
+
+def batch(recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train", share: Share | None = None) -> Batch:
+    """Micro-batch `number`; `purpose` separates training from validation seeds, `share` picks the mixture entry."""
+    rng = Random(_seed(recipe.seed, purpose, number))
+    share = share or _choose(recipe, number)
+    size = rng.choice(share.sizes)
+    ratio = rng.choice(share.ratios)
+    system = make_system(share.system, recipe, ratio)
+    options = TaskOptions(share.level, "in", share.samples, share.kinds, share.bridge, ratio, share.filler)
+    task = load_task(share.task)
+    scored: list[tuple[Document, list[Trace]]] = []
+    tokens = 0
+    while tokens < recipe.tokens and len(scored) < MOST_DOCUMENTS:
+        samples = task(rng.getrandbits(40), size, options, backbone.encode)
+        for _, same in groupby(samples, key=lambda sample: id(sample.document)):
+            document, traces = _script(list(same), system, backbone, share, rng)
+            scored.append((document, traces))
+            tokens += _cost(document, traces, ratio if share.system == "pooled" else 0)
+    return Batch(share, system, scored, tokens)
+
+
+def make_system(name: str, recipe: Recipe, ratio: int) -> MemorySystem:
+    """A system with the recipe's settings for it, at one of its ratios."""
+    settings = recipe.settings | {"ratio": ratio} if name == "pooled" else {}
+    return system_class(name)(frame=recipe.frame, **settings)  # type: ignore[no-any-return]
+
+
+def _script(samples: Sequence[Sample], system: MemorySystem, backbone: Backbone, share: Share,
+            rng: Random) -> tuple[Document, list[Trace]]:  # fmt: skip
+    """Tokenise the document once and write the traces of its samples."""
+    document = samples[0].document
+    if document.tokens is None:
+        document = replace(document, tokens=tuple(backbone.encode(document.read())))
+    traces = []
+    for sample in samples:
+        style: Style = "recall" if rng.random() < share.recall else "bare"
+        traces.append(system.script(replace(sample, document=document), backbone, style))
+    return document, traces
+
+
+def _choose(recipe: Recipe, number: int) -> Share:
+    """Entries in their shares, evenly spread: the golden ratio sequence over the cumulated shares."""
+    total = sum(share.share for share in recipe.mixture)
+    point = (number * GOLDEN) % 1.0 * total
+    for share in recipe.mixture:
+        point -= share.share
+        if point < 0:
+            return share
+    return recipe.mixture[-1]
+
+
+def _cost(document: Document, traces: Sequence[Trace], ratio: int) -> int:
+    """About how many places the model runs over: the document (encoded or read) and what follows it."""
+    length = len(document.tokens or ())
+    cost = length + (length // ratio + 2 if ratio else 0)
+    for trace in traces:
+        for step in (step for step in trace.steps if step.call.trained and step.call.purpose != "language"):
+            parts = (part for part in step.call.parts[-2:] if isinstance(part, Text))
+            texts = (len(part.tokens) if part.tokens is not None else len(part.text) // 4 for part in parts)
+            cost += len(step.reply.tokens) + sum(count for count in texts if count < 64)
+        if not length:
+            cost += sum(len(step.reply.tokens) for step in trace.steps)
+    return cost
+
+
+def _seed(*values: object) -> int:
+    return int.from_bytes(hashlib.sha256(repr(values).encode()).digest()[:8], "big")

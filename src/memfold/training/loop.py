@@ -1,0 +1,209 @@
+"""The supervised loop: traces in, log-probabilities out, their negative mean down.  All stages run through it.
+
+Reinforcement learning has its own loop; distribution over several machines is left to `accelerate`'s settings.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from memfold.backbone.model import Backbone, load_backbone, save_backbone
+from memfold.backbone.scoring import Scores, logprobs
+from memfold.core.errors import ConfigError, MemfoldError
+from memfold.systems.pooled.encoder import add_head
+from memfold.training import checkpoint
+from memfold.training.batches import Batch, batch
+from memfold.training.checkpoint import Progress
+from memfold.training.optimisers import Optimisers
+from memfold.training.predecessor import PredecessorLoss
+from memfold.training.recipe import Recipe, Share, model_folder
+from memfold.training.scratch import make_backbone
+
+Report = Callable[[dict[str, Any]], None]
+LANGUAGE = "language"
+
+
+@dataclass
+class Run:
+    """Everything that a step needs."""
+
+    recipe: Recipe
+    folder: Path
+    backbone: Backbone
+    optimisers: Optimisers
+    accelerator: Accelerator
+    predecessor: PredecessorLoss | None
+    progress: Progress
+
+
+def train(recipe: Recipe, folder: Path, resume: bool = False, report: Report | None = None) -> Backbone:
+    """Run a stage to its end; returns the trained backbone, which is also in `folder`/model.
+
+    Raises:
+        ConfigError, CheckpointError: before anything is trained.
+        MemfoldError: for a loss that is not a number, naming the step and the task.
+    """
+    run = prepare(recipe, folder, resume)
+    started, seen = time.perf_counter(), run.progress.tokens
+    while run.progress.step < recipe.steps:
+        metrics = step(run)
+        passed = time.perf_counter() - started
+        metrics["tokens_per_second"] = round((run.progress.tokens - seen) / passed, 1)
+        done = run.progress.step
+        last = done == recipe.steps
+        if done % recipe.validate_every == 0 or last:
+            metrics["validation"] = validate(run)
+            run.progress = _patience(run.progress, metrics["validation"])
+        _write(run.folder, metrics)
+        if report is not None:
+            report(metrics)
+        stop = bool(recipe.patience) and run.progress.waited >= recipe.patience
+        if done % recipe.checkpoint_every == 0 or last or stop:
+            _checkpoint(run)
+        if stop:
+            break
+    save_backbone(run.backbone, folder / "model")
+    return run.backbone
+
+
+def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
+    """Make or load the model, the optimisers and the run folder."""
+    accelerator = Accelerator(mixed_precision="bf16" if recipe.precision == "bfloat16" else "no")
+    resolved = json.loads(json.dumps(asdict(recipe)))
+    if resume:
+        where = checkpoint.newest(folder)
+        checkpoint.check_recipe(folder, resolved)
+        progress, states, extra = checkpoint.load(where)
+        backbone = load_backbone(where / "model", str(accelerator.device))
+        checkpoint.keep_until(folder / "metrics.jsonl", progress.step)
+    else:
+        if any(folder.glob("step-??????")):
+            raise ConfigError(f"{folder} holds a run already; add --resume to go on, or name another --out")
+        backbone = _begin(recipe, str(accelerator.device))
+        progress, states, extra = Progress(), [], {}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.json").write_text(json.dumps(resolved, indent=2) + "\n")
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+    add_head(backbone)
+    backbone.frame = recipe.frame
+    backbone.trained["pooled"] = recipe.settings | {"ratios": sorted({r for s in recipe.mixture for r in s.ratios})}
+    predecessor = PredecessorLoss(backbone) if recipe.predecessor_loss else None
+    named = backbone.parameters()
+    if predecessor is not None:
+        named += [(f"predecessor.{name}", weight) for name, weight in predecessor.head.named_parameters()]
+        if "predecessor" in extra:
+            predecessor.head.load_state_dict(extra["predecessor"])
+    optimisers = Optimisers(named, recipe.groups, recipe.freeze, recipe.schedule, recipe.steps)
+    if states:
+        optimisers.load_state_dict(states)
+    if recipe.compile:
+        backbone.body = torch.compile(backbone.model.base_model, dynamic=True)
+    backbone.model.train()
+    return Run(recipe, folder, backbone, optimisers, accelerator, predecessor, progress)
+
+
+def step(run: Run) -> dict[str, Any]:
+    """One update from `micro_batches` batches; returns its metrics."""
+    recipe, number = run.recipe, run.progress.step
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    tokens = 0
+    for index in range(recipe.micro_batches):
+        work = batch(recipe, run.backbone, number * recipe.micro_batches + index)
+        with run.accelerator.autocast():
+            scores = logprobs(run.backbone, work.system, work.scored)
+            loss = _loss(run, work.share, scores)
+        if not bool(torch.isfinite(loss)):
+            raise MemfoldError(
+                f"the loss of step {number} ({work.share.label}) is {float(loss)}; the last checkpoint is whole: lower "
+                "the learning rate and resume from it"
+            )
+        scores.backward(loss / recipe.micro_batches)
+        tokens += work.tokens
+        for name, value in _summary(work, scores).items():
+            sums[name][0] += value[0]
+            sums[name][1] += value[1]
+    norm = torch.nn.utils.clip_grad_norm_(run.optimisers.parameters, recipe.clip)
+    factor = run.optimisers.step(number)
+    run.progress = replace(run.progress, step=number + 1, tokens=run.progress.tokens + tokens)
+    losses = {name: round(total / count, 5) for name, (total, count) in sums.items()}
+    return {"step": number + 1, "tokens": run.progress.tokens, "rate": factor, "norm": round(float(norm), 4),
+            "loss": losses}  # fmt: skip
+
+
+@torch.no_grad()
+def validate(run: Run) -> dict[str, dict[str, float]]:
+    """Loss, token accuracy and share of wholly right replies on held-out seeds, for each mixture entry."""
+    result: dict[str, dict[str, float]] = {}
+    recipe = run.recipe
+    for position, share in enumerate(recipe.mixture):
+        sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * 5)
+        for number in range(recipe.validation_batches):
+            work = batch(recipe, run.backbone, number, f"validation-{position}", share)
+            with run.accelerator.autocast():
+                scores = logprobs(run.backbone, work.system, work.scored)
+            for stretch, values, correct in scores.parts():
+                entry = sums[stretch.purpose]
+                new = (-float(values.sum()), stretch.count, float(correct.sum()), float(correct.all()), 1)
+                sums[stretch.purpose] = [old + more for old, more in zip(entry, new, strict=True)]
+        for purpose, (loss, count, right, whole, replies) in sums.items():
+            measured = {"loss": loss / count, "accuracy": right / count, "whole": whole / replies}
+            result[f"{position}:{share.label}/{purpose}"] = {name: round(value, 4) for name, value in measured.items()}
+    return result
+
+
+def _loss(run: Run, share: Share, scores: Scores) -> Tensor:
+    """Mean negative log-probability for each purpose of call, weighted, plus the auxiliary loss."""
+    by_purpose: dict[str, list[Tensor]] = defaultdict(list)
+    for stretch, values, _ in scores.parts():
+        by_purpose[stretch.purpose].append(values)
+    loss = scores.logprobs.new_zeros(())
+    for purpose, values in by_purpose.items():
+        alone = len(by_purpose) == 1
+        weight = share.language if purpose == LANGUAGE and not alone else 1.0
+        loss = loss - weight * torch.cat(values).mean()
+    if run.predecessor is not None:
+        loss = loss + run.recipe.predecessor_loss * run.predecessor(scores.packed)
+    return loss
+
+
+def _summary(work: Batch, scores: Scores) -> dict[str, tuple[float, float]]:
+    """Summed loss and tokens for each purpose."""
+    sums: dict[str, tuple[float, float]] = {}
+    for stretch, values, _ in scores.parts():
+        name = f"{work.share.label}/{stretch.purpose}"
+        loss, count = sums.get(name, (0.0, 0.0))
+        sums[name] = (loss - float(values.detach().sum()), count + stretch.count)
+    return sums
+
+
+def _begin(recipe: Recipe, device: str) -> Backbone:
+    if recipe.model is not None:
+        return make_backbone(recipe.model, recipe.seed, device)
+    return load_backbone(model_folder(str(recipe.parent)), device)
+
+
+def _patience(progress: Progress, validation: dict[str, dict[str, float]]) -> Progress:
+    loss = sum(entry["loss"] for entry in validation.values()) / len(validation)
+    if loss < progress.best:
+        return replace(progress, best=loss, waited=0)
+    return replace(progress, waited=progress.waited + 1)
+
+
+def _checkpoint(run: Run) -> None:
+    extra = {"predecessor": run.predecessor.head.state_dict()} if run.predecessor is not None else {}
+    checkpoint.save(run.folder, run.backbone, run.progress, run.optimisers.state_dict(), extra)
+
+
+def _write(folder: Path, metrics: dict[str, Any]) -> None:
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(metrics) + "\n")

@@ -1,0 +1,71 @@
+"""Parameter groups with their own optimiser and learning rate, stepped as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from torch import nn
+
+from memfold.core.errors import ConfigError
+from memfold.training.recipe import Group, Schedule
+
+
+class Optimisers:
+    """One torch optimiser for each group that has parameters.
+
+    Frozen parameters (`freeze` patterns) get no gradient and belong to no group.
+
+    Raises:
+        ConfigError: for a trained parameter that no group matches, or a Muon group with a parameter that is no matrix.
+    """
+
+    def __init__(self, named: Sequence[tuple[str, nn.Parameter]], groups: Sequence[Group], freeze: Sequence[str],
+                 schedule: Schedule, steps: int) -> None:  # fmt: skip
+        self.schedule, self.steps = schedule, steps
+        members: list[list[nn.Parameter]] = [[] for _ in groups]
+        self.parameters: list[nn.Parameter] = []
+        for name, parameter in named:
+            if any(fnmatch(name, pattern) for pattern in freeze):
+                parameter.requires_grad_(False)
+                continue
+            parameter.requires_grad_(True)
+            members[_group_of(name, parameter, groups)].append(parameter)
+            self.parameters.append(parameter)
+        self.parts = [(group, _make(group, own)) for group, own in zip(groups, members, strict=True) if own]
+
+    def step(self, number: int) -> float:
+        """Update all parameters with the learning rates of step `number`; returns the schedule's factor."""
+        factor = self.schedule.factor(number, self.steps)
+        for group, optimiser in self.parts:
+            for entry in optimiser.param_groups:
+                entry["lr"] = group.lr * factor
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        return factor
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """The states of all parts, in the order of their groups."""
+        return [optimiser.state_dict() for _, optimiser in self.parts]
+
+    def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
+        """Restore what `state_dict` gave."""
+        for (_, optimiser), state in zip(self.parts, states, strict=True):
+            optimiser.load_state_dict(state)
+
+
+def _group_of(name: str, parameter: nn.Parameter, groups: Sequence[Group]) -> int:
+    for index, group in enumerate(groups):
+        if any(fnmatch(name, pattern) for pattern in group.match):
+            if group.kind == "muon" and parameter.ndim != 2:
+                raise ConfigError(f"{name} has {parameter.ndim} dimensions; Muon takes matrices: match it elsewhere")
+            return index
+    raise ConfigError(f"no optimiser group matches {name!r}; add a last group with match = ['*'] or freeze it")
+
+
+def _make(group: Group, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if group.kind == "muon":
+        return torch.optim.Muon(parameters, lr=group.lr, weight_decay=group.weight_decay)
+    return torch.optim.AdamW(parameters, lr=group.lr, betas=group.betas, weight_decay=group.weight_decay, fused=True)

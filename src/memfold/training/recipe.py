@@ -1,0 +1,170 @@
+"""A recipe: one stage of training as data, read from TOML.
+
+The stages of the pooled paper (`base` is ours, for models made from scratch) differ only in what their recipes say:
+where the weights come from, which tasks in which shares, what is frozen, which optimiser and schedule.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from memfold.core.config import build, require
+from memfold.core.errors import CheckpointError, ConfigError
+from memfold.core.prompt import Frame
+from memfold.core.registry import SYSTEMS
+from memfold.tasks.table import TASKS
+
+Stage = Literal["base", "cpt1", "cpt2", "sft"]
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """The model that a `base` stage makes: Qwen3 architecture, tied embeddings, its own tokenizer."""
+
+    vocabulary: int = 2048
+    hidden: int = 384
+    layers: int = 4
+    heads: int = 6
+    feedforward: int = 1024
+    window: int = 32768
+    rope_theta: float = 1e6
+    init: float = 0.06
+    tokenizer_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Share:
+    """One entry of a mixture: which task, read through which system, how often and how large.
+
+    `share` is a weight among the entries; `sizes` are document lengths in tokens, one drawn for each micro-batch;
+    `ratios` likewise for systems with a ratio; `recall` is the share of questions answered by recall; `language` weighs
+    the plain language modelling of a document that is read as text.
+    """
+
+    task: str
+    share: float
+    sizes: tuple[int, ...]
+    system: str = "pooled"
+    ratios: tuple[int, ...] = (16,)
+    level: int = 3
+    samples: int = 1
+    kinds: tuple[str, ...] = ()
+    bridge: int = 0
+    recall: float = 0.5
+    language: float = 0.5
+    filler: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.task in TASKS, "task", self.task, ", ".join(TASKS))
+        require(self.system in SYSTEMS, "system", self.system, ", ".join(SYSTEMS))
+        require(self.share > 0, "share", self.share, "above 0")
+        require(bool(self.sizes) and min(self.sizes) > 0, "sizes", self.sizes, "one or more positive numbers")
+        require(0 <= self.recall <= 1, "recall", self.recall, "0 to 1")
+
+    @property
+    def label(self) -> str:
+        return f"{self.system}/{self.task}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters whose names match one of `match` (shell patterns; the first group that matches wins)."""
+
+    match: tuple[str, ...]
+    kind: Literal["adamw", "muon"] = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate over the stage: a warm-up, then a cosine, or flat with a linear decay at the end (trapezoid)."""
+
+    kind: Literal["trapezoid", "cosine"] = "trapezoid"
+    warmup: float = 0.02
+    decay: float = 0.4
+    floor: float = 0.02
+
+    def __post_init__(self) -> None:
+        require(0 <= self.warmup < 1, "schedule.warmup", self.warmup, "0 to 1")
+        require(0 < self.decay <= 1 - self.warmup, "schedule.decay", self.decay, "above 0, at most 1 - warmup")
+
+    def factor(self, step: int, steps: int) -> float:
+        """What the learning rates are multiplied by at a step."""
+        import math
+
+        progress = (step + 0.5) / steps
+        if progress < self.warmup:
+            return progress / self.warmup
+        if self.kind == "cosine":
+            progress = (progress - self.warmup) / (1 - self.warmup)
+            return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
+        return min(1.0, self.floor + (1 - self.floor) * (1 - progress) / self.decay)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """See the module docstring.  `parent` is a model folder or a run folder; `tokens` are those of one micro-batch."""
+
+    stage: Stage
+    steps: int
+    mixture: tuple[Share, ...]
+    parent: str | None = None
+    model: ModelSize | None = None
+    frame: Frame = "flat"
+    settings: dict[str, Any] = field(default_factory=dict)
+    groups: tuple[Group, ...] = (Group(("*",)),)
+    schedule: Schedule = Schedule()
+    freeze: tuple[str, ...] = ()
+    seed: int = 0
+    tokens: int = 4096
+    micro_batches: int = 2
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    compile: bool = False
+    clip: float = 1.0
+    predecessor_loss: float = 0.0
+    validate_every: int = 200
+    validation_batches: int = 4
+    checkpoint_every: int = 200
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "tokens", "micro_batches", "validate_every", "validation_batches", "checkpoint_every"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
+        require(bool(self.mixture), "mixture", self.mixture, "one entry or more")
+        require(self.patience >= 0, "patience", self.patience, "0 (no early stopping) or more validations")
+        if (self.parent is None) == (self.model is None):
+            raise ConfigError("a recipe names either a parent to start from or a [model] to make, not both or neither")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe from a TOML file.
+
+    Raises:
+        ConfigError: for TOML that cannot be read, an unknown key (with the nearest name) or an impossible value.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no recipe at {path}; the shipped ones are in recipes/") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a TOML file: {error}") from error
+    return build(Recipe, values)
+
+
+def model_folder(where: str) -> Path:
+    """The model of a run folder (its newest checkpoint) or the folder itself.
+
+    Raises:
+        CheckpointError: when there is no model.
+    """
+    folder = Path(where)
+    candidates = [folder / "model", *sorted(folder.glob("step-*/model"), reverse=True), folder]
+    for candidate in candidates:
+        if (candidate / "config.json").exists():
+            return candidate
+    raise CheckpointError(f"no model in {where}; train its recipe first or name another parent")

@@ -1,0 +1,34 @@
+"""A model from nothing: Qwen3 architecture (query/key normalisation helps at this size), tied embeddings."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoModelForCausalLM, Qwen3Config
+
+from memfold.backbone.model import Backbone
+from memfold.training.recipe import ModelSize
+from memfold.training.tokenizer import train_tokenizer
+
+
+def make_backbone(size: ModelSize, seed: int, device: str) -> Backbone:
+    """Random weights from a seed, and a tokenizer trained on generated text."""
+    tokenizer = train_tokenizer(size.vocabulary, size.tokenizer_seed)
+    config = Qwen3Config(
+        vocab_size=size.vocabulary,
+        hidden_size=size.hidden,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.heads,
+        head_dim=size.hidden // size.heads,
+        intermediate_size=size.feedforward,
+        max_position_embeddings=size.window,
+        rope_parameters={"rope_type": "default", "rope_theta": size.rope_theta},
+        initializer_range=size.init,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    return Backbone("scratch", model.to(device), tokenizer)
