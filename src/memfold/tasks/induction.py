@@ -23,7 +23,7 @@ SMALLEST_CYCLE, LARGEST_CYCLE = 6, 32
 _PAGE_TOKENS = 4096
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)  # a bound method keeps its model alive
 def symbols(encode: Encode) -> tuple[int, ...]:
     """The token ids of syllables, first in a word and inside one, and of an almanac page."""
     found: set[int] = set()

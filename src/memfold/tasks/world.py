@@ -94,7 +94,7 @@ class Meter:
         return total
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)  # a bound method keeps its model alive
 def meter(encode: Encode) -> Meter:
     """The meter of a tokenizer, kept from one document to the next."""
     return Meter(encode)
