@@ -13,7 +13,7 @@ from memfold.core.document import Document
 from memfold.core.errors import ConfigError
 from memfold.core.types import Sample
 from memfold.tasks.almanac import write
-from memfold.tasks.instructions import instruction
+from memfold.tasks.instructions import INSTRUCTIONS, instruction
 from memfold.tasks.task import Encode, TaskOptions
 
 SMALLEST_PAGE = 128
@@ -41,9 +41,13 @@ def reconstruction(seed: int, size: int, options: TaskOptions, encode: Encode) -
 
 
 def group(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
-    """`options.samples` documents of one group each, cut from one page: `size` is meant to be the ratio."""
+    """`options.samples` documents of one group each, cut from one page: `size` is meant to be the ratio.
+
+    The instruction is always the shortest, which would otherwise take more places than the group.
+    """
     rng = Random(seed)
     tokens = window(rng, size * options.samples, options, encode)
+    shortest = min(INSTRUCTIONS["reconstruction"], key=len)
     pieces = [tokens[start : start + size] for start in range(0, len(tokens), size)]
     return [
         _sample(
