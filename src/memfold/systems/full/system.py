@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from memfold.backbone.model import Backbone
-from memfold.backbone.sequence import SequenceBuilder
+from memfold.backbone.sequence import text_inputs
 from memfold.core.config import require
 from memfold.core.document import Document, chunks
 from memfold.core.errors import DataError
@@ -79,23 +79,7 @@ class Full:
         Raises:
             DataError: when the call is longer than the backbone's window.
         """
-        builder = SequenceBuilder()
-        for part in call.parts:
-            if isinstance(part, BlockRef):
-                tokens = backbone.encode(memory.blocks[part.index].text or "")
-                builder.memory_positions += len(tokens)
-                builder.text(tokens)
-            else:
-                builder.text(backbone.encode(part.text) if part.tokens is None else part.tokens)
-            if not builder.tokens:  # a sequence never begins with nothing
-                builder.text([backbone.end_token])
-            builder.end_part()
-        if len(builder.tokens) + call.limits.max_tokens > backbone.window:
-            raise DataError(
-                f"the text takes {len(builder.tokens)} tokens and the reply up to {call.limits.max_tokens}, the model's "
-                f"window is {backbone.window}; fold it (system pooled) or shorten it"
-            )
-        return builder.inputs()
+        return text_inputs(memory, call, backbone)
 
     def _trace(self, sample: Sample, steps: list[Step]) -> Trace:
         return Trace(sample.question, self.name, self.settings, tuple(steps))

@@ -1,0 +1,78 @@
+"""Retrieval: BM25 over small chunks, the best of them read as text in one call.  The baseline beside the full context."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from memfold.backbone.model import Backbone
+from memfold.backbone.sequence import text_inputs
+from memfold.core.config import require
+from memfold.core.document import Document, chunks
+from memfold.core.errors import DataError
+from memfold.core.prompt import STYLES, Style, after_memory, before_memory, final_answer, target
+from memfold.core.system import AnswerSteps, Inputs
+from memfold.core.types import Answer, Block, BlockRef, Call, Citation, Limits, Memory, Reply, Sample, Step, Text, Trace
+from memfold.systems.passages import PassageIndex
+
+
+class Retrieval:
+    """One call over the `top` chunks of `chunk` tokens that share most with the question, in the document's order."""
+
+    name = "retrieval"
+
+    def __init__(self, frame: str = "flat", style: Style = "recall", chunk: int = 64, top: int = 4) -> None:
+        require(style in STYLES, "style", style, ", ".join(STYLES))
+        require(chunk > 0, "chunk", chunk, "1 token or more")
+        require(top > 0, "top", top, "1 chunk or more")
+        self.frame, self.style, self.chunk, self.top = frame, style, chunk, top
+        self._indexes: dict[str, PassageIndex] = {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a trace must record."""
+        return {"style": self.style, "chunk": self.chunk, "top": self.top, "frame": self.frame}
+
+    def compress(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[Block]:
+        """Small blocks of text; the index over them is made when the first question is asked."""
+        for source, document in enumerate(documents):
+            for chunk in chunks(document, backbone.tokenize, self.chunk):
+                yield Block(chunk.index, source, chunk.token_start, chunk.token_end, chunk.char_start, chunk.char_end,
+                            text=chunk.text)  # fmt: skip
+
+    def answer(self, memory: Memory, question: str) -> AnswerSteps:
+        """One call over the best blocks; they are the citations, best first."""
+        if not question.strip():
+            raise DataError("the question is empty; ask something")
+        best = self._index(memory).best(question, self.top)
+        blocks = (BlockRef(memory.name, index) for index in sorted(index for index, _ in best))
+        frame = after_memory(self.frame, question, self.style)  # type: ignore[arg-type]
+        reply = yield Call("answer", (Text(before_memory(self.frame)), *blocks, Text(frame)), Limits(max_tokens=160))  # type: ignore[arg-type]
+        assert isinstance(reply, Reply)
+        citations = tuple(_cite(memory, index, score) for index, score in best)
+        return Answer(final_answer(reply.text, self.style), reply.text, citations)
+
+    def script(self, sample: Sample, backbone: Backbone, style: Style) -> Trace:
+        """The question over all blocks in order, with the reply it should have had."""
+        count = sum(1 for _ in chunks(sample.document, backbone.tokenize, self.chunk))
+        blocks = (BlockRef(sample.document.source, index) for index in range(count))
+        frame = after_memory(self.frame, sample.question, style if sample.answers else None)  # type: ignore[arg-type]
+        given = target(sample.expected, sample.support, style) if sample.answers else sample.target
+        reply = tuple(backbone.encode(given)) if isinstance(given, str) else given
+        call = Call("answer", (Text(before_memory(self.frame)), *blocks, Text(frame)))  # type: ignore[arg-type]
+        step = Step(call, Reply(tokens=(*reply, backbone.end_token)))
+        return Trace(sample.question, self.name, self.settings, (step,))
+
+    def render(self, memory: Memory, call: Call, backbone: Backbone) -> Inputs:
+        """Tokens only."""
+        return text_inputs(memory, call, backbone)
+
+    def _index(self, memory: Memory) -> PassageIndex:
+        if memory.name not in self._indexes:
+            self._indexes = {memory.name: PassageIndex([block.read() or "" for block in memory.blocks])}
+        return self._indexes[memory.name]
+
+
+def _cite(memory: Memory, index: int, score: float) -> Citation:
+    block = memory.blocks[index]
+    return Citation(memory.sources[block.source], block.char_start, block.char_end, block.read() or "", score)
