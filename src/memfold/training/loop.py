@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from memfold.backbone.model import Backbone, load_backbone, save_backbone
+from memfold.backbone.resolve import model_folder
 from memfold.backbone.scoring import Scores, logprobs
 from memfold.core.errors import ConfigError, MemfoldError
 from memfold.systems.pooled.encoder import add_head
@@ -26,7 +27,7 @@ from memfold.training.batches import Batch, batch
 from memfold.training.checkpoint import Progress
 from memfold.training.optimisers import Optimisers
 from memfold.training.predecessor import PredecessorLoss
-from memfold.training.recipe import Recipe, Share, model_folder
+from memfold.training.recipe import Recipe, Share
 from memfold.training.scratch import make_backbone
 
 Report = Callable[[dict[str, Any]], None]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from memfold.core.config import build, require
-from memfold.core.errors import CheckpointError, ConfigError
+from memfold.core.errors import ConfigError
 from memfold.core.prompt import Frame
 from memfold.core.registry import SYSTEMS
 from memfold.tasks.table import TASKS
@@ -154,17 +154,3 @@ def read_recipe(path: Path) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from error
     return build(Recipe, values)
-
-
-def model_folder(where: str) -> Path:
-    """The model of a run folder (its newest checkpoint) or the folder itself.
-
-    Raises:
-        CheckpointError: when there is no model.
-    """
-    folder = Path(where)
-    candidates = [folder / "model", *sorted(folder.glob("step-*/model"), reverse=True), folder]
-    for candidate in candidates:
-        if (candidate / "config.json").exists():
-            return candidate
-    raise CheckpointError(f"no model in {where}; train its recipe first or name another parent")

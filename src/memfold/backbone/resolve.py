@@ -1,0 +1,57 @@
+"""From the name of a model to what loads it: the shipped `tiny`, a model or run folder, a Hugging Face id.
+
+Left out: endpoints; a model behind an address is refused until there is a policy for one.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from memfold.core.errors import CheckpointError, ConfigError, unknown
+
+TINY = "tiny"
+RECIPE = "recipes/pooled/tiny/base.toml"
+
+
+def resolve_model(name: str) -> str:
+    """A model folder or a Hugging Face id, for `load_backbone`.
+
+    Raises:
+        ConfigError: for an address, and for a bare name that is neither `tiny` nor a folder.
+        CheckpointError: when `tiny` is not in the package, or a folder holds no model.
+    """
+    if name.startswith(("http://", "https://")):
+        raise ConfigError(f"model {name!r} is an endpoint; they are not supported yet, give a folder or a model id")
+    if name == TINY:
+        return _tiny()
+    if Path(name).expanduser().is_dir():
+        return str(model_folder(Path(name).expanduser()))
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise CheckpointError(f"no model at {name!r}; give 'tiny', a model folder or a Hugging Face id")
+    if "/" not in name:
+        raise unknown("model", name, (TINY,))
+    return name
+
+
+def model_folder(where: str | Path) -> Path:
+    """The model of a run folder (its newest checkpoint) or the folder itself.
+
+    Raises:
+        CheckpointError: when there is no model.
+    """
+    folder = Path(where)
+    candidates = [folder / "model", *sorted(folder.glob("step-*/model"), reverse=True), folder]
+    for candidate in candidates:
+        if (candidate / "config.json").exists():
+            return candidate
+    raise CheckpointError(f"no model in {where}; train its recipe first or give a folder with a config.json")
+
+
+def _tiny() -> str:
+    folder = Path(str(resources.files("memfold"))) / "assets" / TINY
+    if not (folder / "config.json").exists():
+        raise CheckpointError(
+            f"the model 'tiny' is not in {folder}; train it (memfold train {RECIPE}) and give --model its run folder"
+        )
+    return str(folder)
