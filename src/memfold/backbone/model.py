@@ -51,14 +51,17 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.model.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the weights."""
         return self.model.dtype
 
     @property
     def hidden_size(self) -> int:
+        """Of embeddings, hidden states and slots."""
         return int(self.model.config.get_text_config().hidden_size)
 
     @property
@@ -77,18 +80,19 @@ class Backbone:
     @property
     def end_token(self) -> int:
         """The token that begins a sequence of text and ends a reply."""
-        return int(self.tokenizer.eos_token_id)  # type: ignore[arg-type]
+        return int(self.tokenizer.eos_token_id)
 
     def encode(self, text: str) -> list[int]:
         """Token ids without special tokens added."""
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids and their offsets in characters."""
         output = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return list(output["input_ids"]), [tuple(pair) for pair in output["offset_mapping"]]  # type: ignore[arg-type]
+        return list(output["input_ids"]), [tuple(pair) for pair in output["offset_mapping"]]
 
     def decode(self, tokens: Sequence[int]) -> str:
+        """Text without special tokens."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def token_id(self, token: str) -> int:
@@ -114,7 +118,7 @@ class Backbone:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., vocabulary]"""
-        return self.model.get_output_embeddings()(hidden)  # type: ignore[no-any-return, operator]
+        return self.model.get_output_embeddings()(hidden)
 
     def fingerprint(self) -> str:
         """SHA-256 over configuration, tokenizer and weights: which encoder made a memory."""
@@ -145,7 +149,7 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"cannot load model {str(where)!r}: {_first_line(error)}") from error
     try:
-        model.to(device)
+        model.to(torch.device(device))  # type: ignore[arg-type]
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {device!r} cannot be used: {_first_line(error)}") from error
     backbone = Backbone(folder.name if folder.is_dir() else str(where), model.eval(), tokenizer)

@@ -28,20 +28,24 @@ class Line:
 
     @classmethod
     def of(cls, inputs: Inputs, parts: Sequence[Part], reply: Reply) -> Line:
+        """The line of a rendered call; a `CallError` where it stands on a key/value prefix."""
         if inputs.key_values is not None:
             raise CallError("policy", "log-probabilities over a key/value prefix are not supported")
         return cls(inputs, (*parts, Text(tokens=reply.tokens)), reply.tokens)
 
     @property
     def lengths(self) -> tuple[int, ...]:
+        """Places of each element."""
         return (*self.inputs.lengths, len(self.reply))
 
     @property
     def tokens(self) -> list[int]:
+        """The whole sequence, `SLOT` at slots."""
         return self.inputs.tokens + list(self.reply)
 
     @property
     def positions(self) -> list[int]:
+        """Of the whole sequence; a reply's follow the call's last."""
         following = self.inputs.positions[-1] + 1 if self.inputs.positions else 0
         return self.inputs.positions + list(range(following, following + len(self.reply)))
 

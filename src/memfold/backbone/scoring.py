@@ -54,7 +54,7 @@ class Scores:
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradient of `loss` in the decoder and, through the slots, in the compressor."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         reached = [(slots, leaf.grad) for slots, leaf in self.slots if leaf.grad is not None]
         if reached:
             torch.autograd.backward([slots for slots, _ in reached], [grad for _, grad in reached])

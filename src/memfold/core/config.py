@@ -66,7 +66,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if fixed and len(value) != 2:
             raise ConfigError(f"{where} = {value!r} must have two values")
         inner = list(arguments) if fixed else [arguments[0]] * len(value)
-        return origin(_convert(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(inner, value)))
+        return origin(
+            _convert(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(inner, value, strict=True))
+        )
     if origin is dict:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} = {value!r} must be a table")

@@ -32,7 +32,7 @@ class Inputs:
     """One rendered call, for one sample: a sequence of t places, each a token or a slot.
 
     `tokens` [t] holds token ids, `SLOT` at the places of `slots` [n, d] in their order; `positions` [t] are what the
-    rotary embedding sees; `lengths` are the places that each part of the call took; `memory_positions` counts the places
+    rotary embedding sees; `lengths` are the places that each part of the call took; `memory_positions` counts those
     that stand for the memory, wrappers included.  `key_values` (one pair [heads, p, size] for each layer) come before.
     """
 
@@ -51,7 +51,9 @@ class MemorySystem(Protocol):
     name: str
 
     @property
-    def settings(self) -> dict[str, Any]: ...
+    def settings(self) -> dict[str, Any]:
+        """What rendering a call needs besides the memory."""
+        ...
 
     def compress(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[Block]:
         """Blocks of one document or several, in their order: question-free, streaming, batched over documents.

@@ -140,6 +140,7 @@ class Trace:
     cost: Cost = Cost()
 
     def with_reward(self, reward: float) -> Trace:
+        """The same trace with its reward."""
         return replace(self, reward=reward)
 
 
@@ -147,10 +148,10 @@ class Trace:
 class Sample:
     """A question about a document, with what is needed to train on it and to score it.
 
-    `target` is the reply that a model should have given: text, or token ids for the tasks that work on tokens.  `answers`
-    are the accepted answers to a question; for the kind `listing`, all the items that it asks for.
-    `context` is how many of the document's tokens a reader may see (None: all of them), `bridge` the token ids kept
-    uncompressed between the memory and the target.  `support` are the sentences behind the answer, in reading order.
+    `target` is the reply that a model should have given: text, or token ids for the tasks that work on tokens.
+    `answers` are the accepted answers to a question; for the kind `listing`, all the items that it asks for.
+    `bridge` are the token ids kept uncompressed between the memory and the target, `support` the sentences behind the
+    answer, in reading order.
     """
 
     task: str
@@ -204,6 +205,7 @@ class Block:
 
     @property
     def token_count(self) -> int:
+        """Tokens of the document that this block stands for."""
         return self.token_end - self.token_start
 
     def read(self) -> str | None:
@@ -225,8 +227,10 @@ class Memory:
 
     @property
     def token_count(self) -> int:
+        """Tokens of all documents."""
         return sum(block.token_count for block in self.blocks)
 
     @property
     def slot_count(self) -> int:
+        """Slots of all blocks; none for a memory of text."""
         return sum(len(block.starts) for block in self.blocks)

@@ -50,13 +50,7 @@ def group(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sa
     shortest = min(INSTRUCTIONS["reconstruction"], key=len)
     pieces = [tokens[start : start + size] for start in range(0, len(tokens), size)]
     return [
-        _sample(
-            "group",
-            Document(f"group-{seed}-{number}", tokens=piece),
-            instruction(rng, "reconstruction"),
-            options,
-            piece,
-        )
+        _sample("group", Document(f"group-{seed}-{number}", tokens=piece), shortest, options, piece)
         for number, piece in enumerate(pieces)
     ]
 

@@ -21,9 +21,9 @@ SPLITS = ("in", "out")
 class TaskOptions:
     """Settings of a task; each task reads those that concern it.
 
-    `level` 0-3 is the difficulty, `split` in or out of distribution, `samples` how many questions (or cues) to ask about
-    the one document, `kinds` restricts the kinds of question (empty: all that the level has), `bridge` the most bridge
-    chunks of a continuation, `ratio` their length in tokens, `filler` the share of filler prose.
+    `level` 0-3 is the difficulty, `split` in or out of distribution, `samples` how many questions (or cues) to ask
+    about the one document, `kinds` restricts the kinds of question (empty: all that the level has), `bridge` the
+    most bridge chunks of a continuation, `ratio` their length in tokens, `filler` the share of filler prose.
     """
 
     level: int = 3
@@ -38,4 +38,6 @@ class TaskOptions:
 class Task(Protocol):
     """`size` is the wanted length of the document in tokens; the document is at most that long, and close to it."""
 
-    def __call__(self, seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]: ...
+    def __call__(self, seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
+        """Samples for one seed."""
+        ...

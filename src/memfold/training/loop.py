@@ -168,10 +168,9 @@ def _loss(run: Run, share: Share, scores: Scores) -> Tensor:
     for stretch, values, _ in scores.parts():
         by_purpose[stretch.purpose].append(values)
     loss = scores.logprobs.new_zeros(())
-    for purpose, values in by_purpose.items():
-        alone = len(by_purpose) == 1
-        weight = share.language if purpose == LANGUAGE and not alone else 1.0
-        loss = loss - weight * torch.cat(values).mean()
+    for purpose, found in by_purpose.items():
+        weight = share.language if purpose == LANGUAGE and len(by_purpose) > 1 else 1.0
+        loss = loss - weight * torch.cat(found).mean()
     if run.predecessor is not None:
         loss = loss + run.recipe.predecessor_loss * run.predecessor(scores.packed)
     return loss

@@ -24,7 +24,7 @@ class PredecessorLoss:
         torch.manual_seed(0)
         self.head = nn.Linear(backbone.hidden_size, size, bias=False, device=backbone.device)
         self._hidden: Tensor | None = None
-        layers: Any = backbone.model.base_model.layers  # type: ignore[union-attr]
+        layers: Any = backbone.model.base_model.layers
         layers[0].register_forward_hook(self._keep)
 
     def __call__(self, packed: Packed) -> Tensor:

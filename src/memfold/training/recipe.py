@@ -66,6 +66,7 @@ class Share:
 
     @property
     def label(self) -> str:
+        """Its name in metrics and curves."""
         return f"{self.system}/{self.task}"
 
 

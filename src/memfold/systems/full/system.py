@@ -44,7 +44,7 @@ class Full:
         """One call over all blocks."""
         if not question.strip():
             raise DataError("the question is empty; ask something")
-        blocks = (BlockRef(memory.name, block.index) for block in memory.blocks)
+        blocks: Iterator[Text | BlockRef] = (BlockRef(memory.name, block.index) for block in memory.blocks)
         frame = after_memory(self.frame, question, self.style)  # type: ignore[arg-type]
         parts = (Text(before_memory(self.frame)), *blocks, Text(frame))  # type: ignore[arg-type]
         reply = yield Call("answer", parts, Limits(max_tokens=160))

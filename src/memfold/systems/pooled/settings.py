@@ -19,8 +19,8 @@ POSITION_RULES: tuple[PositionRule, ...] = ("consecutive", "strided")
 class PooledSettings:
     """How a document becomes slots and how the decoder meets them.
 
-    `ratio` tokens become one slot.  `wrapper`: two special tokens around each slot (the paper), around the whole memory,
-    or none.  `positions`: consecutive (the paper), or strided, each slot at the position of the first token of its text.
+    `ratio` tokens become one slot.  `wrapper`: two special tokens around each slot (the paper), around the whole
+    memory, or none.  `positions`: consecutive (the paper), or strided, each slot at the position of its first token.
     `chunk` is the streaming unit in tokens.  `style` is the reply that a question is asked for.
     """
 

@@ -1,4 +1,4 @@
-"""Retrieval: BM25 over small chunks, the best of them read as text in one call.  The baseline beside the full context."""
+"""Retrieval: BM25 over small chunks, the best of them read as text in one call.  A baseline beside the full context."""
 
 from __future__ import annotations
 
