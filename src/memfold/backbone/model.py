@@ -118,7 +118,8 @@ class Backbone:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., vocabulary]"""
-        return self.model.get_output_embeddings()(hidden)
+        output: Tensor = self.model.get_output_embeddings()(hidden)
+        return output
 
     def fingerprint(self) -> str:
         """SHA-256 over configuration, tokenizer and weights: which encoder made a memory."""
