@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from memfold.core.errors import CheckpointError, ConfigError
 from memfold.core.prompt import FRAMES, Frame
@@ -25,6 +26,8 @@ from memfold.core.prompt import FRAMES, Frame
 START, END = "<MEM_START>", "<MEM_END>"
 SETTINGS_FILE, HEADS_FILE = "memfold.json", "heads.safetensors"
 SETTINGS_FORMAT = 1
+transformers_logging.disable_progress_bar()  # loading and saving a model is one step of ours, not theirs to report
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

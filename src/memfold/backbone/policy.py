@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from memfold.backbone.attention import reads
 from memfold.backbone.generation import generate
 from memfold.backbone.model import Backbone
 from memfold.backbone.scoring import Scored, Scores, logprobs
@@ -45,7 +47,9 @@ class LocalPolicy:
                 None if on_token is None else _renumber(on_token, numbers),
                 None if cancel is None else _renumber_cancel(cancel, numbers),
             )
-            for index, reply in zip(numbers, made, strict=True):
+            for (index, inputs, call), reply in zip(batch, made, strict=True):
+                if call.limits.reads:
+                    reply = replace(reply, reads=reads(self.backbone, requests[index][1], call, inputs, reply))
                 replies[index] = reply
         return replies
 

@@ -47,7 +47,7 @@ Part = Text | BlockRef
 
 @dataclass(frozen=True)
 class Limits:
-    """How a reply is sampled and when it ends.  `temperature` 0 is greedy."""
+    """How a reply is sampled and when it ends.  `temperature` 0 is greedy; `reads` asks for `Reply.reads`."""
 
     max_tokens: int = 256
     temperature: float = 0.0
@@ -55,6 +55,7 @@ class Limits:
     top_k: int = 0
     repetition_penalty: float = 1.0
     seed: int = 0
+    reads: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,16 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Read:
+    """A stretch of document `source`, in characters, that a reply attended to with this weight."""
+
+    source: int
+    start: int
+    end: int
+    weight: float
+
+
+@dataclass(frozen=True)
 class Reply:
     """What came back.  `logprobs` are untempered, one for each of `tokens`; `positions` those that the memory took."""
 
@@ -78,6 +89,7 @@ class Reply:
     finish: Finish = "stop"
     score: float | None = None
     positions: int = 0
+    reads: tuple[Read, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from memfold.backbone.sequence import text_inputs
 from memfold.core.config import require
 from memfold.core.document import Document, chunks
 from memfold.core.errors import DataError
-from memfold.core.prompt import STYLES, Style, after_memory, before_memory, final_answer, target
+from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer, target
 from memfold.core.system import AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Reply, Sample, Step, Text, Trace
+from memfold.systems.citation import Citing
 
 
 class Full:
@@ -24,9 +25,12 @@ class Full:
 
     name = "full"
 
-    def __init__(self, frame: str = "flat", style: Style = "recall", chunk: int = 4096, read_loss: bool = True) -> None:
+    def __init__(
+        self, frame: Frame = "flat", style: Style = "recall", chunk: int = 4096, read_loss: bool = True
+    ) -> None:
         require(style in STYLES, "style", style, ", ".join(STYLES))
         self.frame, self.style, self.chunk, self.read_loss = frame, style, chunk, read_loss
+        self._citing = Citing()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -45,22 +49,23 @@ class Full:
         if not question.strip():
             raise DataError("the question is empty; ask something")
         blocks: Iterator[Text | BlockRef] = (BlockRef(memory.name, block.index) for block in memory.blocks)
-        frame = after_memory(self.frame, question, self.style)  # type: ignore[arg-type]
-        parts = (Text(before_memory(self.frame)), *blocks, Text(frame))  # type: ignore[arg-type]
+        frame = after_memory(self.frame, question, self.style)
+        parts = (Text(before_memory(self.frame)), *blocks, Text(frame))
         reply = yield Call("answer", parts, Limits(max_tokens=160))
         assert isinstance(reply, Reply)
-        return Answer(final_answer(reply.text, self.style), reply.text)
+        answer = final_answer(reply.text, self.style)
+        return Answer(answer, reply.text, self._citing.cite(memory, question, reply.text, answer))
 
     def script(self, sample: Sample, backbone: Backbone, style: Style) -> Trace:
         """The document as token ids, the question, the reply; a sample without question is plain language modelling."""
-        opening = Text(tokens=(backbone.end_token, *backbone.encode(before_memory(self.frame))))  # type: ignore[arg-type]
+        opening = Text(tokens=(backbone.end_token, *backbone.encode(before_memory(self.frame))))
         if not sample.question:
             whole = sample.target if isinstance(sample.target, tuple) else tuple(backbone.encode(sample.target))
             return self._trace(sample, [Step(Call("language", (opening,)), Reply(tokens=whole, finish="length"))])
         document = sample.document
         tokens = document.tokens if document.tokens is not None else tuple(backbone.encode(document.read()))
         asked = style if sample.answers else None
-        frame = Text(after_memory(self.frame, sample.question, asked))  # type: ignore[arg-type]
+        frame = Text(after_memory(self.frame, sample.question, asked))
         given = target(sample.expected, sample.support, style) if sample.answers else sample.target
         reply = tuple(backbone.encode(given)) if isinstance(given, str) else given
         bridge = (Text(tokens=sample.bridge),) if sample.bridge else ()

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from memfold.core.config import require
-from memfold.core.prompt import STYLES, Style
 
+Cite = Literal["recall", "attention"]
 Wrapper = Literal["slot", "span", "none"]
 PositionRule = Literal["consecutive", "strided"]
 
+CITES: tuple[Cite, ...] = ("recall", "attention")
 WRAPPERS: tuple[Wrapper, ...] = ("slot", "span", "none")
 POSITION_RULES: tuple[PositionRule, ...] = ("consecutive", "strided")
 
@@ -21,20 +22,18 @@ class PooledSettings:
 
     `ratio` tokens become one slot.  `wrapper`: two special tokens around each slot (the paper), around the whole
     memory, or none.  `positions`: consecutive (the paper), or strided, each slot at the position of its first token.
-    `chunk` is the streaming unit in tokens.  `style` is the reply that a question is asked for.
+    `chunk` is the streaming unit in tokens.
     """
 
     ratio: int = 16
     wrapper: Wrapper = "span"
     positions: PositionRule = "strided"
     chunk: int = 4096
-    style: Style = "recall"
 
     def __post_init__(self) -> None:
         require(1 <= self.ratio <= 1024, "ratio", self.ratio, "1 to 1024")
         require(self.wrapper in WRAPPERS, "wrapper", self.wrapper, ", ".join(WRAPPERS))
         require(self.positions in POSITION_RULES, "positions", self.positions, ", ".join(POSITION_RULES))
-        require(self.style in STYLES, "style", self.style, ", ".join(STYLES))
         require(
             self.chunk >= self.ratio and self.chunk % self.ratio == 0, "chunk", self.chunk, "a multiple of the ratio"
         )

@@ -12,13 +12,15 @@ from typing import Any
 
 from memfold.backbone.model import END, START, Backbone
 from memfold.backbone.sequence import SequenceBuilder
+from memfold.core.config import build, require
 from memfold.core.document import Chunk, Document, chunks
 from memfold.core.errors import CheckpointError, DataError
-from memfold.core.prompt import Style, after_memory, before_memory, final_answer, target
+from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer, target
 from memfold.core.system import SLOT, AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Reply, Sample, Step, Text, Trace
+from memfold.systems.citation import Citing, cite_reads
 from memfold.systems.pooled.encoder import HEAD, encode_groups, group_starts
-from memfold.systems.pooled.settings import PooledSettings
+from memfold.systems.pooled.settings import CITES, Cite, PooledSettings
 
 # Tokens that one forward pass of the encoder takes: enough to fill the machine, little enough to stay small in memory.
 BATCH_TOKENS = 8192
@@ -29,14 +31,17 @@ class Pooled:
 
     name = "pooled"
 
-    def __init__(self, frame: str = "flat", **settings: Any) -> None:
-        self.options = PooledSettings(**settings)
-        self.frame = frame
+    def __init__(self, frame: Frame = "flat", style: Style = "recall", cite: Cite = "recall", **settings: Any) -> None:
+        self.options = build(PooledSettings, settings)
+        require(style in STYLES, "style", style, ", ".join(STYLES))
+        require(cite in CITES, "cite", cite, ", ".join(CITES))
+        self.frame, self.style, self.cite = frame, style, cite
+        self._citing = Citing()
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a trace or memory file must record."""
-        return asdict(self.options) | {"frame": self.frame}
+        return asdict(self.options) | {"frame": self.frame, "style": self.style, "cite": self.cite}
 
     def compress(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[Block]:
         """Blocks with slots [n, d]; chunks of several documents share forward passes."""
@@ -56,16 +61,20 @@ class Pooled:
         """One call over all blocks."""
         if not question.strip():
             raise DataError("the question is empty; ask something")
-        call = Call("answer", self._parts(memory, question), Limits(max_tokens=160))
-        reply = yield call
+        by_attention = self.cite == "attention" or not self._citing.possible(memory)
+        limits = Limits(max_tokens=160, reads=by_attention)
+        reply = yield Call("answer", self._parts(memory, question), limits)
         assert isinstance(reply, Reply)
-        return Answer(final_answer(reply.text, self.options.style), reply.text)
+        answer = final_answer(reply.text, self.style)
+        if by_attention:
+            return Answer(answer, reply.text, cite_reads(memory, reply.reads))
+        return Answer(answer, reply.text, self._citing.cite(memory, question, reply.text, answer))
 
     def script(self, sample: Sample, backbone: Backbone, style: Style) -> Trace:
         """Memory, instruction, bridge, target.  A sample with answers is a question; another's target is its reply."""
         count = sum(1 for _ in chunks(sample.document, backbone.tokenize, self.options.chunk))
         asked = style if sample.answers else None
-        frame = after_memory(self.frame, sample.question, asked)  # type: ignore[arg-type]
+        frame = after_memory(self.frame, sample.question, asked)
         parts = [*self._opening(), *(BlockRef(sample.document.source, index) for index in range(count)), Text(frame)]
         if sample.bridge:
             parts.append(Text(tokens=sample.bridge))
@@ -98,11 +107,11 @@ class Pooled:
         return builder.inputs()
 
     def _opening(self) -> list[Text | BlockRef]:
-        return [Text(before_memory(self.frame))]  # type: ignore[arg-type]
+        return [Text(before_memory(self.frame))]
 
     def _parts(self, memory: Memory, question: str) -> tuple[Text | BlockRef, ...]:
         blocks = (BlockRef(memory.name, block.index) for block in memory.blocks)
-        frame = after_memory(self.frame, question, self.options.style)  # type: ignore[arg-type]
+        frame = after_memory(self.frame, question, self.style)
         return (*self._opening(), *blocks, Text(frame))
 
     def _open(self, builder: SequenceBuilder, backbone: Backbone) -> int:

@@ -10,7 +10,7 @@ from memfold.backbone.sequence import text_inputs
 from memfold.core.config import require
 from memfold.core.document import Document, chunks
 from memfold.core.errors import DataError
-from memfold.core.prompt import STYLES, Style, after_memory, before_memory, final_answer, target
+from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer, target
 from memfold.core.system import AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Citation, Limits, Memory, Reply, Sample, Step, Text, Trace
 from memfold.systems.passages import PassageIndex
@@ -21,7 +21,7 @@ class Retrieval:
 
     name = "retrieval"
 
-    def __init__(self, frame: str = "flat", style: Style = "recall", chunk: int = 64, top: int = 4) -> None:
+    def __init__(self, frame: Frame = "flat", style: Style = "recall", chunk: int = 64, top: int = 4) -> None:
         require(style in STYLES, "style", style, ", ".join(STYLES))
         require(chunk > 0, "chunk", chunk, "1 token or more")
         require(top > 0, "top", top, "1 chunk or more")
@@ -46,8 +46,8 @@ class Retrieval:
             raise DataError("the question is empty; ask something")
         best = self._index(memory).best(question, self.top)
         blocks = (BlockRef(memory.name, index) for index in sorted(index for index, _ in best))
-        frame = after_memory(self.frame, question, self.style)  # type: ignore[arg-type]
-        reply = yield Call("answer", (Text(before_memory(self.frame)), *blocks, Text(frame)), Limits(max_tokens=160))  # type: ignore[arg-type]
+        frame = after_memory(self.frame, question, self.style)
+        reply = yield Call("answer", (Text(before_memory(self.frame)), *blocks, Text(frame)), Limits(max_tokens=160))
         assert isinstance(reply, Reply)
         citations = tuple(_cite(memory, index, score) for index, score in best)
         return Answer(final_answer(reply.text, self.style), reply.text, citations)
@@ -56,10 +56,10 @@ class Retrieval:
         """The question over all blocks in order, with the reply it should have had."""
         count = sum(1 for _ in chunks(sample.document, backbone.tokenize, self.chunk))
         blocks = (BlockRef(sample.document.source, index) for index in range(count))
-        frame = after_memory(self.frame, sample.question, style if sample.answers else None)  # type: ignore[arg-type]
+        frame = after_memory(self.frame, sample.question, style if sample.answers else None)
         given = target(sample.expected, sample.support, style) if sample.answers else sample.target
         reply = tuple(backbone.encode(given)) if isinstance(given, str) else given
-        call = Call("answer", (Text(before_memory(self.frame)), *blocks, Text(frame)))  # type: ignore[arg-type]
+        call = Call("answer", (Text(before_memory(self.frame)), *blocks, Text(frame)))
         step = Step(call, Reply(tokens=(*reply, backbone.end_token)))
         return Trace(sample.question, self.name, self.settings, (step,))
 

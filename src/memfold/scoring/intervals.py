@@ -1,0 +1,73 @@
+"""95 % intervals for the figures of a report: Wilson for proportions, the bootstrap for means and paired ratios.
+
+Samples are taken to be independent: several questions about one document are less than that, and their intervals are
+too narrow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+Z_95 = 1.959963984540054
+DRAWS = 2000
+SEED = 0
+TAILS = (2.5, 97.5)
+
+Interval = tuple[float, float]
+
+
+def wilson(right: int, count: int) -> Interval:
+    """The Wilson score interval of the proportion `right` / `count`; all of [0, 1] when nothing was counted.
+
+    >>> tuple(round(bound, 4) for bound in wilson(8, 10))
+    (0.4902, 0.9433)
+    """
+    if count == 0:
+        return 0.0, 1.0
+    share, square = right / count, Z_95 * Z_95
+    middle = share + square / (2 * count)
+    reach = Z_95 * math.sqrt(share * (1 - share) / count + square / (4 * count * count))
+    whole = 1 + square / count
+    return max(0.0, (middle - reach) / whole), min(1.0, (middle + reach) / whole)
+
+
+def mean_interval(values: Sequence[float], seed: int = SEED, draws: int = DRAWS) -> Interval:
+    """The percentile bootstrap interval of a mean; the same seed gives the same interval.
+
+    Raises:
+        ValueError: without values.
+    """
+    if not values:
+        raise ValueError("an interval needs one value or more")
+    array, rng = np.asarray(values, dtype=float), np.random.default_rng(seed)
+    means = [array[rng.integers(len(array), size=len(array))].mean() for _ in range(draws)]
+    low, high = np.percentile(means, TAILS)
+    return float(low), float(high)
+
+
+def ratio_interval(
+    values: Sequence[float], baseline: Sequence[float], seed: int = SEED, draws: int = DRAWS
+) -> Interval | None:
+    """The percentile bootstrap interval of mean(`values`) / mean(`baseline`), both about the same samples in order.
+
+    Samples are drawn in pairs, so that what makes a sample hard for both sides cancels.  Draws in which the baseline is
+    nothing are left out; None when that is all of them.
+
+    Raises:
+        ValueError: for sides of different length, or empty ones.
+    """
+    if len(values) != len(baseline) or not values:
+        raise ValueError(f"a paired ratio needs two sides of the same length, not {len(values)} and {len(baseline)}")
+    pairs, rng = np.array([values, baseline], dtype=float), np.random.default_rng(seed)
+    ratios: list[float] = []
+    for _ in range(draws):
+        above, below = pairs[:, rng.integers(pairs.shape[1], size=pairs.shape[1])].sum(1)
+        if below > 0:
+            ratios.append(float(above / below))
+    if not ratios:
+        return None
+    low, high = np.percentile(ratios, TAILS)
+    return float(low), float(high)

@@ -1,0 +1,111 @@
+"""Where an answer comes from: passages that match the recalled text, or those that the decoder attended to.
+
+Matching needs the text that a memory holds by default; attention needs only the slots.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from memfold.core.prompt import recalled
+from memfold.core.types import Citation, Memory, Read
+from memfold.systems.passages import PassageIndex
+
+MOST = 3
+_SENTENCE = re.compile(r"[^.!?\n]*[.!?]+[\"')\]]*(?=\s|$)|[^.!?\n]+(?=\n|$)")
+
+
+@dataclass(frozen=True)
+class _Place:
+    source: int
+    start: int
+    end: int
+
+
+class SentenceIndex:
+    """The sentences of the text that a memory holds, found again by what they say."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._places: list[_Place] = []
+        sentences: list[str] = []
+        for source in range(len(memory.sources)):
+            blocks = [block for block in memory.blocks if block.source == source]
+            text = "".join(block.read() or "" for block in blocks)
+            for match in _SENTENCE.finditer(text):
+                sentence = match[0].strip()
+                if sentence:
+                    start = match.start() + len(match[0]) - len(match[0].lstrip())
+                    self._places.append(_Place(source, start, start + len(sentence)))
+                    sentences.append(sentence)
+        self._sources, self._sentences = memory.sources, sentences
+        self._index = PassageIndex(sentences)
+
+    def cite(self, quoted: str, question: str, answer: str) -> tuple[Citation, ...]:
+        """For each recalled sentence its best match, then the next best ones for all of them; at most three.
+
+        Without recalled text, what matches the question and the answer together.
+        """
+        queries = [sentence for match in _SENTENCE.finditer(quoted) if (sentence := match[0].strip())]
+        queries = queries or [f"{question} {answer}"]
+        ranked = [self._index.best(query, MOST) for query in queries]
+        chosen: dict[int, float] = {}
+        for rank in range(MOST):
+            for found in ranked:
+                if rank < len(found) and found[rank][1] > 0 and len(chosen) < MOST:
+                    chosen.setdefault(*found[rank])
+        return tuple(self._citation(number, score) for number, score in chosen.items())
+
+    def _citation(self, number: int, score: float) -> Citation:
+        place = self._places[number]
+        return Citation(self._sources[place.source], place.start, place.end, self._sentences[number], score)
+
+
+class Citing:
+    """Citations by matching; keeps the sentence index of the memory asked last."""
+
+    def __init__(self) -> None:
+        self._name, self._sentences = "", SentenceIndex(Memory("", "", {}, "", (), []))
+
+    @staticmethod
+    def possible(memory: Memory) -> bool:
+        """Whether the memory holds its text."""
+        return bool(memory.blocks) and memory.blocks[0].read() is not None
+
+    def cite(self, memory: Memory, question: str, reply: str, answer: str) -> tuple[Citation, ...]:
+        """The passages behind a reply; none where the memory holds no text."""
+        if not self.possible(memory):
+            return ()
+        if memory.name != self._name:
+            self._name, self._sentences = memory.name, SentenceIndex(memory)
+        return self._sentences.cite(recalled(reply), question, answer)
+
+
+def cite_reads(memory: Memory, reads: Sequence[Read]) -> tuple[Citation, ...]:
+    """The stretches that the decoder attended to most, neighbours joined, widened to whole sentences; at most three."""
+    citations: list[Citation] = []
+    for read in reads:
+        near = next((c for c in citations if c.source == memory.sources[read.source] and _touch(c, read)), None)
+        if near is not None:
+            position = citations.index(near)
+            start, end = min(near.start, read.start), max(near.end, read.end)
+            citations[position] = Citation(near.source, start, end, "", near.score + read.weight)
+        else:
+            citations.append(Citation(memory.sources[read.source], read.start, read.end, "", read.weight))
+    return tuple(_with_text(memory, citation) for citation in citations[:MOST])
+
+
+def _touch(citation: Citation, read: Read) -> bool:
+    return read.start <= citation.end + 1 and citation.start <= read.end + 1
+
+
+def _with_text(memory: Memory, citation: Citation) -> Citation:
+    """The same stretch with its text where the memory holds it."""
+    source = memory.sources.index(citation.source)
+    pieces = []
+    for block in memory.blocks:
+        if block.source == source and block.char_start < citation.end and citation.start < block.char_end:
+            start, end = citation.start - block.char_start, citation.end - block.char_start
+            pieces.append((block.read() or "")[max(0, start) : max(0, end)])
+    return Citation(citation.source, citation.start, citation.end, "".join(pieces), citation.score)

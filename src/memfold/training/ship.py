@@ -1,0 +1,93 @@
+"""Make a run's model fit to ship: 16-bit weights, the loss of familiar text, and the whole provenance in one folder.
+
+    python -m memfold.training.ship runs/pooled-tiny-base runs/pooled-tiny-cpt1 ... --to src/memfold/assets/tiny
+
+The runs are named in their order; the last one's model is shipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memfold.backbone.familiarity import loss_of
+from memfold.backbone.model import Backbone, load_backbone, save_backbone
+from memfold.backbone.resolve import model_folder
+from memfold.tasks.almanac import almanac
+from memfold.tasks.task import SPLITS, TaskOptions
+from memfold.training.curves import draw, read_metrics
+
+# A text is called strange above this multiple of the highest loss on almanac pages of any level and split.
+MARGIN = 1.2
+PAGES, PAGE_TOKENS = 48, 600
+
+
+def ship(runs: Sequence[Path], target: Path) -> Backbone:
+    """Write the model folder, `provenance.json` and one picture of curves for each run."""
+    backbone = load_backbone(model_folder(str(runs[-1])))
+    backbone.familiar_loss = round(MARGIN * max(_familiar_losses(backbone)), 3)
+    backbone.provenance = {"stages": [stage(run) for run in runs], "hardware": hardware(), "commit": commit()}
+    shutil.rmtree(target, ignore_errors=True)
+    save_backbone(backbone, target, dtype="bfloat16")
+    for run in runs:
+        shutil.copy(draw(run), target / f"curves-{run.name}.png")
+    return backbone
+
+
+def stage(run: Path) -> dict[str, Any]:
+    """What one run was: its recipe, steps, tokens, hours and last validation."""
+    metrics = read_metrics(run)
+    validated = [line["validation"] for line in metrics if "validation" in line]
+    return {
+        "run": run.name,
+        "recipe": json.loads((run / "recipe.json").read_text()),
+        "steps": metrics[-1]["step"],
+        "tokens": metrics[-1]["tokens"],
+        "validation": validated[-1] if validated else {},
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """The machine that this runs on."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"machine": platform.machine(), "cores": os.cpu_count(), "gpu": gpu, "torch": torch.__version__}
+
+
+def commit() -> str | None:
+    """The commit of the source folder, None outside a checkout."""
+    here = Path(__file__).parent
+    done = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def _familiar_losses(backbone: Backbone) -> list[float]:
+    losses = []
+    for seed in range(PAGES):
+        options = TaskOptions(level=seed % 4, split=SPLITS[seed // 4 % 2])
+        page = almanac(2**42 + seed, PAGE_TOKENS, options, backbone.encode)[0].document
+        losses.append(loss_of(backbone, page.read()))
+    return losses
+
+
+def main() -> None:
+    """The command of the module docstring."""
+    parser = argparse.ArgumentParser(description="make a trained model fit to ship")
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--to", required=True, type=Path)
+    arguments = parser.parse_args()
+    backbone = ship(arguments.runs, arguments.to)
+    size = sum(path.stat().st_size for path in arguments.to.iterdir()) / 1e6
+    print(f"{arguments.to}: {size:.1f} MB, familiar loss {backbone.familiar_loss}")
+
+
+if __name__ == "__main__":
+    main()
