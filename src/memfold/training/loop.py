@@ -45,6 +45,7 @@ class Run:
     accelerator: Accelerator
     predecessor: PredecessorLoss | None
     progress: Progress
+    predecessor_value: Tensor | None = None  # of the last batch
 
 
 def train(recipe: Recipe, folder: Path, resume: bool = False, report: Report | None = None) -> Backbone:
@@ -137,6 +138,8 @@ def step(run: Run) -> dict[str, Any]:
     factor = run.optimisers.step(number)
     run.progress = replace(run.progress, step=number + 1, tokens=run.progress.tokens + tokens)
     losses = {name: round(total / count, 5) for name, (total, count) in sums.items()}
+    if run.predecessor_value is not None:
+        losses["predecessor"] = round(float(run.predecessor_value.detach()), 5)
     return {"step": number + 1, "tokens": run.progress.tokens, "rate": factor, "norm": round(float(norm), 4),
             "loss": losses}  # fmt: skip
 
@@ -172,7 +175,8 @@ def _loss(run: Run, share: Share, scores: Scores) -> Tensor:
         weight = share.language if purpose == LANGUAGE and len(by_purpose) > 1 else 1.0
         loss = loss - weight * torch.cat(found).mean()
     if run.predecessor is not None:
-        loss = loss + run.recipe.predecessor_loss * run.predecessor(scores.packed)
+        run.predecessor_value = run.predecessor(scores.packed)
+        loss = loss + run.recipe.predecessor_loss * run.predecessor_value
     return loss
 
 

@@ -1,0 +1,159 @@
+"""The almanac suite: questions about invented worlds, by kind, split and document length, all systems side by side.
+
+Every system is asked the same questions about the same documents, none of which training has seen.  Accuracy also as a
+share of `full` (the same weights reading the text), and the quality of citations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from memfold.backbone.model import Backbone
+from memfold.core.driver import Job
+from memfold.core.types import Memory, Trace
+from memfold.evaluation.contender import CLOSED_BOOK, Contender, baseline
+from memfold.evaluation.records import Record
+from memfold.evaluation.suite import Case, Options, Score, document_seed
+from memfold.evaluation.table import Cell, Figure, Row, Table, mean, paired_ratio, proportion
+from memfold.scoring.citations import FIRST, hits
+from memfold.scoring.metrics import answered
+from memfold.tasks.almanac import almanac
+from memfold.tasks.questions import HOPS, KINDS
+from memfold.tasks.task import TaskOptions
+
+REPLY_TOKENS = 160
+ALL = "all"
+
+
+class AlmanacSuite:
+    """See the module docstring."""
+
+    name = "almanac"
+    defaults = Options(lengths=(128, 256, 512, 1024), questions=1000)
+    quick = Options(lengths=(128, 256), questions=40)
+    contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
+
+    def check(self) -> None:
+        """Needs nothing beyond the package."""
+
+    def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
+        """Questions in the task's own shares of kinds; a page that runs out of questions is followed by another."""
+        for split, length, questions in options.cells():
+            page, asked = 0, 0
+            while asked < questions:
+                wanted = min(options.per_document, questions - asked)
+                task = TaskOptions(level=options.level, split=split, samples=wanted)
+                seed = document_seed(self.name, options.seed, options.level, split, length, page)
+                samples = almanac(seed, length, task, backbone.encode)
+                for number, sample in enumerate(samples):
+                    yield Case(f"{split}/{length}/{page}/{number}", sample, seed, length, REPLY_TOKENS)
+                page, asked = page + 1, asked + len(samples)
+
+    def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
+        """The question, as any user would ask it."""
+        return Job(contender.system, memory, case.sample.question)
+
+    def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
+        """Right or wrong; where the answer cites, whether its first citations show the evidence."""
+        assert trace.answer is not None, "only traces without error are scored"
+        answer, figures = trace.answer, {}
+        if answer.citations:
+            some, every = hits(answer.citations, case.sample.evidence)
+            cited = sum(citation.end - citation.start for citation in answer.citations[:FIRST])
+            figures = {"evidence_any": float(some), "evidence_all": float(every), "cited_characters": float(cited)}
+        return Score(answer.text, answered(case.sample, answer.text), figures)
+
+    def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
+        """For each split: accuracy, share of `full`, citations."""
+        tables: list[Table] = []
+        for split in dict.fromkeys(record.split for record in records):
+            own = [record for record in records if record.split == split]
+            tables.append(_accuracy(own, labels, split))
+            reference = baseline(labels)
+            if reference is not None and len(labels) > 1:
+                tables.append(_shares(own, labels, reference, split))
+            if any(record.figures for record in own):
+                tables.append(_citations(own, labels, split))
+        return tables
+
+    def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:
+        """Accuracy over document length for each split, all questions and by hop."""
+        figures = []
+        for split in dict.fromkeys(record.split for record in records):
+            panels = []
+            for kind in (ALL, *HOPS):
+                own = [record for record in records if record.split == split and kind in (ALL, record.kind)]
+                if own:
+                    panels.append((f"{kind}, split {split}", _curves(own, labels)))
+            figures.append(Figure(f"accuracy-{split}", "document tokens", tuple(panels)))
+        return figures
+
+
+def _accuracy(records: Sequence[Record], labels: Sequence[str], split: str) -> Table:
+    kinds = [kind for kind in KINDS if any(record.kind == kind for record in records)]
+    rows = []
+    for length in _lengths(records):
+        for label in labels:
+            own = _of(records, label, length)
+            cells = [_right(own), *(_right([record for record in own if record.kind == kind]) for kind in kinds)]
+            rows.append(Row((_shown(length), label), tuple(cells)))
+    return Table(f"Accuracy, split {split}", ("tokens", "system"), (ALL, *kinds), tuple(rows))
+
+
+def _shares(records: Sequence[Record], labels: Sequence[str], reference: str, split: str) -> Table:
+    lengths = _lengths(records)
+    rows = []
+    for label in labels:
+        if label != reference:
+            cells = tuple(_share(_of(records, label, length), _of(records, reference, length)) for length in lengths)
+            rows.append(Row((label,), cells))
+    note = f"Accuracy divided by that of `{reference}` on the same questions; interval by the paired bootstrap."
+    return Table(f"Share of {reference}, split {split}", ("system",), tuple(map(_shown, lengths)), tuple(rows), note)
+
+
+def _citations(records: Sequence[Record], labels: Sequence[str], split: str) -> Table:
+    rows = []
+    for label in labels:
+        own = _of(records, label, None)
+        right = [record for record in own if record.correct] if any(record.figures for record in own) else []
+        cells = [proportion([record.figures.get(f"evidence_{name}", 0.0) == 1 for record in right])
+                 for name in ("any", "all")]  # fmt: skip
+        cited = mean([record.figures.get("cited_characters", 0.0) for record in right])
+        rows.append(Row((label,), (*cells, cited)))
+    note = (
+        f"Of the right answers: do the first {FIRST} citations overlap one sentence of the evidence, or all of them?  "
+        "Characters that they cite, since citing more hits more.  A system that never cites has no figure."
+    )
+    columns = ("one sentence", "all sentences", "characters cited")
+    return Table(f"Citations, split {split}", ("system",), columns, tuple(rows), note)
+
+
+def _curves(records: Sequence[Record], labels: Sequence[str]) -> dict[str, list[tuple[float, Cell]]]:
+    lengths = sorted({record.size for record in records})
+    return {label: [(length, _right(_of(records, label, length))) for length in lengths] for label in labels}
+
+
+def _right(records: Sequence[Record]) -> Cell:
+    return proportion([record.correct for record in records], sum(record.error is not None for record in records))
+
+
+def _share(records: Sequence[Record], reference: Sequence[Record]) -> Cell:
+    """Over the cases that both sides have finished."""
+    expected = {record.case: record.correct for record in reference}
+    pairs = [(record.correct, expected[record.case]) for record in records if record.case in expected]
+    return paired_ratio([one for one, _ in pairs], [other for _, other in pairs])
+
+
+def _lengths(records: Sequence[Record]) -> list[int | None]:
+    """The lengths in order, before them None for all of them when there are several."""
+    lengths = sorted({record.size for record in records})
+    return [None, *lengths] if len(lengths) > 1 else list(lengths)
+
+
+def _of(records: Sequence[Record], label: str, length: int | None) -> list[Record]:
+    keep: Callable[[Record], bool] = lambda record: length in (None, record.size)  # noqa: E731
+    return [record for record in records if record.system == label and keep(record)]
+
+
+def _shown(length: int | None) -> str:
+    return ALL if length is None else str(length)

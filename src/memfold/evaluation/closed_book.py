@@ -1,0 +1,57 @@
+"""Closed book: the same model, the same question, no memory at all.  What it answers, it knew or guessed.
+
+It exists for evaluation only and is no system of the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from memfold.backbone.model import Backbone
+from memfold.backbone.sequence import text_inputs
+from memfold.core.config import require
+from memfold.core.document import Document
+from memfold.core.errors import CallError
+from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer
+from memfold.core.system import AnswerSteps, Inputs
+from memfold.core.types import Answer, Block, Call, Limits, Memory, Reply, Sample, Text, Trace
+
+
+class ClosedBook:
+    """One call without blocks."""
+
+    name = "closed-book"
+
+    def __init__(self, frame: Frame = "flat", style: Style = "recall") -> None:
+        require(style in STYLES, "style", style, ", ".join(STYLES))
+        self.frame: Frame = frame
+        self.style: Style = style
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a trace must record."""
+        return {"style": self.style, "frame": self.frame}
+
+    def compress(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[Block]:
+        """Nothing is kept of a document."""
+        yield from ()
+
+    def answer(self, memory: Memory, question: str) -> AnswerSteps:
+        """One call that holds the question alone."""
+        parts = (Text(before_memory(self.frame)), Text(after_memory(self.frame, question, self.style)))
+        reply = yield Call("answer", parts, Limits(max_tokens=160))
+        assert isinstance(reply, Reply)
+        return Answer(final_answer(reply.text, self.style), reply.text)
+
+    def script(self, sample: Sample, backbone: Backbone, style: Style) -> Trace:
+        """Nobody trains a model to answer without its text.
+
+        Raises:
+            CallError: always.
+        """
+        raise CallError("system", "closed-book is asked questions only; name another system for this suite")
+
+    def render(self, memory: Memory, call: Call, backbone: Backbone) -> Inputs:
+        """Tokens only."""
+        return text_inputs(memory, call, backbone)

@@ -1,0 +1,167 @@
+"""Runs a suite: folds its documents, asks every system the same cases in batches, and appends one record a sample.
+
+What a folder holds already is not asked again.  Left out: what the records mean, which is the suite's and the report's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memfold.backbone.model import Backbone
+from memfold.backbone.policy import LocalPolicy
+from memfold.core import driver
+from memfold.core.document import Document
+from memfold.core.system import MemorySystem, Policy
+from memfold.core.types import Block, Memory, Trace
+from memfold.evaluation.contender import Contender
+from memfold.evaluation.records import Record, RecordFile, Spent
+from memfold.evaluation.suite import Case, Options, Score, Suite
+
+# Keys and values of all rows of a batch together; activations and embeddings come to about as much again.
+CACHE_BYTES = {"cpu": 256 << 20}
+CACHE_BYTES_ELSEWHERE = 4 << 30
+
+OnRecord = Callable[[Record], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A suite with what it is asked about whom."""
+
+    suite: Suite
+    options: Options
+    contenders: tuple[Contender, ...]
+    backbone: Backbone
+
+    @property
+    def labels(self) -> list[str]:
+        return [contender.label for contender in self.contenders]
+
+    def arguments(self) -> dict[str, Any]:
+        """What two runs must share to be one; systems may be added to a run later."""
+        model = {"model": self.backbone.fingerprint(), "dtype": str(self.backbone.dtype).removeprefix("torch.")}
+        return {"suite": self.suite.name} | asdict(self.options) | model
+
+
+def run(
+    evaluation: Evaluation, folder: Path, policy: Policy | None = None, on_record: OnRecord | None = None
+) -> list[Record]:
+    """Ask what is not in the folder yet; all records of these systems, old and new.
+
+    `on_record` receives every record that is counted, those found in the folder first.
+
+    Raises:
+        MemfoldError: for a folder of another run, or a model that cannot do what a system needs.  What fails for one
+            sample alone is in its record.
+    """
+    backbone, labels = evaluation.backbone, set(evaluation.labels)
+    file = RecordFile(folder, evaluation.arguments())
+    notify = on_record or (lambda record: None)
+    for record in file.records:
+        if record.system in labels:
+            notify(record)
+    positions = cache_positions(backbone)
+    policy = policy or LocalPolicy(backbone, positions)
+    for batch in batches(evaluation.suite.cases(evaluation.options, backbone), positions):
+        for contender in evaluation.contenders:
+            waiting = [case for case in batch if (contender.label, case.key) not in file.done]
+            for record in _ask(evaluation, contender, waiting, policy, positions):
+                file.append(record)
+                notify(record)
+    return [record for record in file.records if record.system in labels]
+
+
+def cache_positions(backbone: Backbone) -> int:
+    """How many places all rows of a batch may have together on this backbone's device."""
+    budget = CACHE_BYTES.get(backbone.device.type, CACHE_BYTES_ELSEWHERE)
+    return max(1, budget // (backbone.kv_bytes_per_token * backbone.dtype.itemsize // 2))
+
+
+def batches(cases: Iterable[Case], positions: int) -> Iterator[list[Case]]:
+    """Whole documents of one length, as many as have room with their replies, but at least one."""
+    batch: list[Case] = []
+    used = 0
+    for _, group in groupby(cases, key=lambda case: case.seed):
+        together = list(group)
+        cost = sum(map(_places, together))
+        if batch and (batch[0].size != together[0].size or used + cost > positions):
+            yield batch
+            batch, used = [], 0
+        batch += together
+        used += cost
+    if batch:
+        yield batch
+
+
+def fold(system: MemorySystem, documents: Sequence[Document], backbone: Backbone) -> list[Memory]:
+    """A memory for each document, folded together."""
+    blocks: list[list[Block]] = [[] for _ in documents]
+    with torch.no_grad():
+        for block in system.compress(documents, backbone):
+            blocks[block.source].append(replace(block, source=0))
+    fingerprint = backbone.fingerprint()
+    return [
+        Memory(document.source, system.name, system.settings, fingerprint, (document.source,), own)
+        for document, own in zip(documents, blocks, strict=True)
+    ]
+
+
+def _ask(
+    evaluation: Evaluation, contender: Contender, cases: Sequence[Case], policy: Policy, positions: int
+) -> Iterator[Record]:
+    """Fold the documents of these cases and answer them."""
+    if not cases:
+        return
+    suite, backbone = evaluation.suite, evaluation.backbone
+    documents = {case.seed: case.sample.document for case in cases}
+    started = time.perf_counter()
+    memories = dict(zip(documents, fold(contender.system, list(documents.values()), backbone), strict=True))
+    fold_seconds = (time.perf_counter() - started) / len(documents)
+    jobs = [suite.job(contender, case, memories[case.seed], backbone) for case in cases]
+    places = max(1, positions // max(map(_places, cases)))
+    for number, trace in driver.run(jobs, policy, places):
+        case = cases[number]
+        score = Score("", False) if trace.answer is None else suite.score(case, trace, backbone)
+        yield _record(suite.name, contender, case, trace, score, fold_seconds)
+
+
+def _places(case: Case) -> int:
+    return case.size + case.reply_tokens
+
+
+def _record(
+    suite: str, contender: Contender, case: Case, trace: Trace, score: Score, fold_seconds: float
+) -> Record:
+    sample, cost = case.sample, trace.cost
+    spent = Spent(
+        cost.calls, cost.document_tokens, cost.slots, cost.positions, round(cost.effective_ratio, 4),
+        cost.generated_tokens, round(cost.seconds, 4), round(fold_seconds, 4),
+    )  # fmt: skip
+    return Record(
+        case=case.key,
+        system=contender.label,
+        suite=suite,
+        seed=case.seed,
+        size=case.size,
+        split=sample.split,
+        kind=sample.kind,
+        hops=sample.hops,
+        question=sample.question,
+        accepted=sample.answers,
+        answer=score.answer,
+        reply=trace.answer.reply if trace.answer else "",
+        correct=score.correct,
+        ratio=contender.system.settings.get("ratio"),
+        citations=trace.answer.citations if trace.answer else (),
+        evidence=sample.evidence,
+        figures=score.figures,
+        error=trace.error,
+        cost=spent,
+    )

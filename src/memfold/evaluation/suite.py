@@ -1,0 +1,128 @@
+"""What a suite is: cases to ask, how each is asked and scored, and the tables and figures made of the records.
+
+Adding a suite is a file and a line in `SUITES`; the runner, the report and the command know none of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+from memfold.backbone.model import Backbone
+from memfold.core.config import require
+from memfold.core.driver import Job
+from memfold.core.registry import load
+from memfold.core.types import Memory, Sample, Trace
+from memfold.evaluation.contender import Contender
+from memfold.evaluation.records import Record
+from memfold.evaluation.table import Figure, Table
+from memfold.tasks.task import SPLITS
+
+SUITES = {
+    "almanac": "memfold.evaluation.almanac:AlmanacSuite",
+    "reconstruction": "memfold.evaluation.reconstruction:ReconstructionSuite",
+}
+
+# Training draws 40-bit seeds, so no document of an evaluation has ever been trained on.
+FIRST_SEED = 1 << 41
+SEED_BYTES = 5
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of a suite.
+
+    `lengths` are document lengths in tokens; `questions` are those asked of each system in all, spread evenly over
+    splits and lengths; `per_document` of them share a document; `level` 0-3 is the almanac's difficulty.
+    """
+
+    lengths: tuple[int, ...]
+    questions: int
+    splits: tuple[str, ...] = SPLITS
+    level: int = 3
+    per_document: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(bool(self.lengths) and min(self.lengths) > 0, "lengths", self.lengths, "one or more positive numbers")
+        require(self.questions > 0, "questions", self.questions, "1 or more")
+        require(0 <= self.level <= 3, "level", self.level, "0 to 3")
+        require(self.per_document > 0, "per_document", self.per_document, "1 or more")
+        known = bool(self.splits) and set(self.splits) <= set(SPLITS)
+        require(known, "splits", self.splits, f"one or more of {', '.join(SPLITS)}")
+
+    def cells(self) -> list[tuple[str, int, int]]:
+        """(split, length, questions) in the order in which they run; the first cells take what does not divide."""
+        places = [(split, length) for split in dict.fromkeys(self.splits) for length in dict.fromkeys(self.lengths)]
+        share, rest = divmod(self.questions, len(places))
+        return [(*place, share + (number < rest)) for number, place in enumerate(places)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to ask.  `key` names it in every run with the same options; `reply_tokens` is the most it may take."""
+
+    key: str
+    sample: Sample
+    seed: int
+    size: int
+    reply_tokens: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a suite makes of a trace: the answer to record, whether it is right, and further figures by name."""
+
+    answer: str
+    correct: bool
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+class Suite(Protocol):
+    """See the module docstring.  `contenders` are the systems compared when none is named."""
+
+    name: str
+    defaults: Options
+    quick: Options
+    contenders: tuple[str, ...]
+
+    def check(self) -> None:
+        """Raise a `ConfigError` when a library that scoring needs is missing: before the run, not after it."""
+        ...
+
+    def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
+        """All cases, those of one document next to each other, the same for every system."""
+        ...
+
+    def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
+        """How a case is put to a system that holds this memory."""
+        ...
+
+    def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
+        """A trace without error, scored."""
+        ...
+
+    def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
+        """The tables of a report, the systems in the order of `labels`."""
+        ...
+
+    def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:
+        """What the report plots."""
+        ...
+
+
+def load_suite(name: str) -> Suite:
+    """The suite of that name.
+
+    Raises:
+        ConfigError: for a name that is not in `SUITES`, with the nearest one.
+    """
+    return cast(Callable[[], Suite], load("suite", name, SUITES))()
+
+
+def document_seed(*place: object) -> int:
+    """The seed of a document by its place in an evaluation: from `FIRST_SEED` on, 40 bits of them."""
+    digest = hashlib.sha256(repr(place).encode()).digest()
+    return FIRST_SEED + int.from_bytes(digest[:SEED_BYTES], "big")

@@ -1,0 +1,105 @@
+"""Figures with their sample size and 95 % interval, and the tables and plots made of them.
+
+A cell is data until the report writes it, so that Markdown, JSON and plots say the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from memfold.scoring.intervals import mean_interval, ratio_interval, wilson
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure over `count` samples, `failed` of which ended in an error and count as wrong.
+
+    `value` is None where there was nothing to measure.  A `share` is shown in per cent.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    count: int = 0
+    failed: int = 0
+    share: bool = True
+
+    def markdown(self) -> str:
+        """The figure as a table shows it: `93.2 % [91.0, 95.0] n=250`."""
+        if self.count and self.failed == self.count:
+            return f"error n={self.count}"
+        if self.value is None:
+            return "–"
+        scale, digits, unit = (100, 1, " %") if self.share else (1, 3 if self.value < 10 else 1, "")
+        text = f"{scale * self.value:.{digits}f}{unit}"
+        if self.low is not None and self.high is not None:
+            text += f" [{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}]"
+        text += f" n={self.count}"
+        return f"{text}, {self.failed} failed" if self.failed else text
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: what names it, and its cells."""
+
+    names: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """`names` head the columns that name a row, `columns` those of the cells."""
+
+    title: str
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+
+    def markdown(self) -> str:
+        """The table as Markdown, with its title and note."""
+        heads = (*self.names, *self.columns)
+        lines = [f"## {self.title}", "", *([self.note, ""] if self.note else [])]
+        lines += [_line(heads), _line(["---"] * len(heads))]
+        lines += [_line((*row.names, *(cell.markdown() for cell in row.cells))) for row in self.rows]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot of lines with error bars: `panels` are (title, {label: [(x, cell)]}), next to each other."""
+
+    name: str
+    x_label: str
+    panels: tuple[tuple[str, dict[str, list[tuple[float, Cell]]]], ...]
+
+
+def proportion(outcomes: Sequence[bool], failed: int = 0) -> Cell:
+    """The share of true outcomes with its Wilson interval."""
+    if not outcomes:
+        return Cell(None)
+    low, high = wilson(sum(outcomes), len(outcomes))
+    return Cell(sum(outcomes) / len(outcomes), low, high, len(outcomes), failed)
+
+
+def mean(values: Sequence[float], failed: int = 0, share: bool = False) -> Cell:
+    """A mean with its bootstrap interval; a value that is not a number is left out."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return Cell(None, count=len(values), failed=failed)
+    low, high = mean_interval(finite)
+    return Cell(sum(finite) / len(finite), low, high, len(finite), failed, share)
+
+
+def paired_ratio(values: Sequence[bool], baseline: Sequence[bool]) -> Cell:
+    """How the accuracy of one side compares with that of a baseline on the same samples."""
+    if not values or not any(baseline):
+        return Cell(None, count=len(values))
+    interval = ratio_interval(values, baseline) or (None, None)
+    return Cell(sum(values) / sum(baseline), *interval, len(values))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
