@@ -91,6 +91,7 @@ def _advance(sample: _Running, replies: Reply | list[Reply] | None) -> None:
             calls: Calls = sample.generator.send(replies)  # type: ignore[arg-type]
         except StopIteration as stop:
             sample.answer = stop.value
+            sample.error = None if stop.value is not None else "system: it ended without an answer"
             return
         except Exception as error:  # a broken sample is data, not the end of the run
             sample.error = _describe("system", error)
