@@ -6,12 +6,13 @@ share of `full` (the same weights reading the text), and the quality of citation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from memfold.backbone.model import Backbone
 from memfold.core.driver import Job
 from memfold.core.types import Memory, Trace
 from memfold.evaluation.contender import CLOSED_BOOK, Contender, baseline
+from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, lengths, of, shown, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed
 from memfold.evaluation.table import Cell, Figure, Row, Table, mean, paired_ratio, proportion
@@ -22,7 +23,7 @@ from memfold.tasks.questions import HOPS, KINDS
 from memfold.tasks.task import TaskOptions
 
 REPLY_TOKENS = 160
-ALL = "all"
+CITED = ("evidence_any", "evidence_all")
 
 
 class AlmanacSuite:
@@ -46,7 +47,8 @@ class AlmanacSuite:
                 seed = document_seed(self.name, options.seed, options.level, split, length, page)
                 samples = almanac(seed, length, task, backbone.encode)
                 for number, sample in enumerate(samples):
-                    yield Case(f"{split}/{length}/{page}/{number}", sample, seed, length, REPLY_TOKENS)
+                    key = f"{split}/{length}/{page}/{number}"
+                    yield Case(key, sample, sample.answers, seed, length, REPLY_TOKENS)
                 page, asked = page + 1, asked + len(samples)
 
     def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
@@ -66,10 +68,9 @@ class AlmanacSuite:
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
         """For each split: accuracy, share of `full`, citations."""
         tables: list[Table] = []
-        for split in dict.fromkeys(record.split for record in records):
-            own = [record for record in records if record.split == split]
+        reference = baseline(labels)
+        for split, own in splits(records):
             tables.append(_accuracy(own, labels, split))
-            reference = baseline(labels)
             if reference is not None and len(labels) > 1:
                 tables.append(_shares(own, labels, reference, split))
             if any(record.figures for record in own):
@@ -79,47 +80,41 @@ class AlmanacSuite:
     def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:
         """Accuracy over document length for each split, all questions and by hop."""
         figures = []
-        for split in dict.fromkeys(record.split for record in records):
-            panels = []
-            for kind in (ALL, *HOPS):
-                own = [record for record in records if record.split == split and kind in (ALL, record.kind)]
-                if own:
-                    panels.append((f"{kind}, split {split}", _curves(own, labels)))
+        for split, own in splits(records):
+            chosen = [(kind, [record for record in own if kind in (ALL, record.kind)]) for kind in (ALL, *HOPS)]
+            panels = [(f"{kind}, split {split}", curves(some, labels, _right)) for kind, some in chosen if some]
             figures.append(Figure(f"accuracy-{split}", "document tokens", tuple(panels)))
         return figures
 
 
-def _accuracy(records: Sequence[Record], labels: Sequence[str], split: str) -> Table:
+def _accuracy(records: Group, labels: Sequence[str], split: str) -> Table:
     kinds = [kind for kind in KINDS if any(record.kind == kind for record in records)]
-    rows = []
-    for length in _lengths(records):
-        for label in labels:
-            own = _of(records, label, length)
-            cells = [_right(own), *(_right([record for record in own if record.kind == kind]) for kind in kinds)]
-            rows.append(Row((_shown(length), label), tuple(cells)))
-    return Table(f"Accuracy, split {split}", ("tokens", "system"), (ALL, *kinds), tuple(rows))
+
+    def cells(own: Group) -> list[Cell]:
+        return [_right(own), *(_right([record for record in own if record.kind == kind]) for kind in kinds)]
+
+    return Table(f"Accuracy, split {split}", ("tokens", "system"), (ALL, *kinds), grid(records, labels, cells))
 
 
-def _shares(records: Sequence[Record], labels: Sequence[str], reference: str, split: str) -> Table:
-    lengths = _lengths(records)
-    rows = []
-    for label in labels:
-        if label != reference:
-            cells = tuple(_share(_of(records, label, length), _of(records, reference, length)) for length in lengths)
-            rows.append(Row((label,), cells))
+def _shares(records: Group, labels: Sequence[str], reference: str, split: str) -> Table:
+    columns = lengths(records)
+    rows = tuple(
+        Row((label,), tuple(_share(of(records, label, length), of(records, reference, length)) for length in columns))
+        for label in labels
+        if label != reference
+    )
     note = f"Accuracy divided by that of `{reference}` on the same questions; interval by the paired bootstrap."
-    return Table(f"Share of {reference}, split {split}", ("system",), tuple(map(_shown, lengths)), tuple(rows), note)
+    return Table(f"Share of {reference}, split {split}", ("system",), tuple(map(shown, columns)), rows, note)
 
 
-def _citations(records: Sequence[Record], labels: Sequence[str], split: str) -> Table:
+def _citations(records: Group, labels: Sequence[str], split: str) -> Table:
     rows = []
     for label in labels:
-        own = _of(records, label, None)
+        own = of(records, label)
         right = [record for record in own if record.correct] if any(record.figures for record in own) else []
-        cells = [proportion([record.figures.get(f"evidence_{name}", 0.0) == 1 for record in right])
-                 for name in ("any", "all")]  # fmt: skip
+        shares = [proportion([record.figures.get(name, 0.0) == 1 for record in right]) for name in CITED]
         cited = mean([record.figures.get("cited_characters", 0.0) for record in right])
-        rows.append(Row((label,), (*cells, cited)))
+        rows.append(Row((label,), (*shares, cited)))
     note = (
         f"Of the right answers: do the first {FIRST} citations overlap one sentence of the evidence, or all of them?  "
         "Characters that they cite, since citing more hits more.  A system that never cites has no figure."
@@ -128,32 +123,12 @@ def _citations(records: Sequence[Record], labels: Sequence[str], split: str) -> 
     return Table(f"Citations, split {split}", ("system",), columns, tuple(rows), note)
 
 
-def _curves(records: Sequence[Record], labels: Sequence[str]) -> dict[str, list[tuple[float, Cell]]]:
-    lengths = sorted({record.size for record in records})
-    return {label: [(length, _right(_of(records, label, length))) for length in lengths] for label in labels}
+def _right(records: Group) -> Cell:
+    return proportion([record.correct for record in records], failures(records))
 
 
-def _right(records: Sequence[Record]) -> Cell:
-    return proportion([record.correct for record in records], sum(record.error is not None for record in records))
-
-
-def _share(records: Sequence[Record], reference: Sequence[Record]) -> Cell:
+def _share(records: Group, reference: Group) -> Cell:
     """Over the cases that both sides have finished."""
     expected = {record.case: record.correct for record in reference}
     pairs = [(record.correct, expected[record.case]) for record in records if record.case in expected]
     return paired_ratio([one for one, _ in pairs], [other for _, other in pairs])
-
-
-def _lengths(records: Sequence[Record]) -> list[int | None]:
-    """The lengths in order, before them None for all of them when there are several."""
-    lengths = sorted({record.size for record in records})
-    return [None, *lengths] if len(lengths) > 1 else list(lengths)
-
-
-def _of(records: Sequence[Record], label: str, length: int | None) -> list[Record]:
-    keep: Callable[[Record], bool] = lambda record: length in (None, record.size)  # noqa: E731
-    return [record for record in records if record.system == label and keep(record)]
-
-
-def _shown(length: int | None) -> str:
-    return ALL if length is None else str(length)

@@ -29,6 +29,7 @@ class Contender:
     label: str
     name: str
     system: MemorySystem
+    trained: bool = True  # at this ratio, or with none to train
 
 
 def make_contender(label: str, backbone: Backbone) -> Contender:
@@ -44,16 +45,23 @@ def make_contender(label: str, backbone: Backbone) -> Contender:
     settings: dict[str, Any] = {key: value for key, value in trained.items() if key != "ratios"}
     if parts["ratio"] is not None:
         settings["ratio"] = int(parts["ratio"])
-    elif trained.get("ratios"):
+    elif "ratios" in trained:
         settings["ratio"] = DEFAULT_RATIO if DEFAULT_RATIO in trained["ratios"] else max(trained["ratios"])
     if parts["style"] is not None:
         settings["style"] = parts["style"]
+    known = "ratios" not in trained or settings["ratio"] in trained["ratios"]
     try:
-        return Contender(label, name, kind(frame=backbone.frame, **settings))
+        return Contender(label, name, kind(frame=backbone.frame, **settings), known)
     except TypeError:
         if parts["ratio"] is None:
             raise
         raise ConfigError(f"system {label!r}: {name!r} has no ratio; leave out ':{parts['ratio']}'") from None
+
+
+def check_names(labels: Sequence[str]) -> None:
+    """Raise a `ConfigError` for a label that cannot be read or names no system: before a model is loaded."""
+    for label in labels:
+        load("system", _parse(label)["name"], CONTENDERS)
 
 
 def with_ratios(labels: Sequence[str], ratios: Sequence[int], backbone: Backbone) -> list[str]:

@@ -6,19 +6,24 @@ greedy, and a little longer than the document.  Needs the rouge-score library.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from memfold.backbone.model import Backbone
+from memfold.core.document import Document
 from memfold.core.driver import Job
 from memfold.core.errors import ConfigError
+from memfold.core.prompt import Style
 from memfold.core.system import AnswerSteps, Inputs, MemorySystem
-from memfold.core.types import Answer, BlockRef, Call, Limits, Memory, Reply, Trace
+from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Reply, Sample, Trace
 from memfold.evaluation.contender import Contender
+from memfold.evaluation.grouping import Group, curves, failures, grid, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed
-from memfold.evaluation.table import Cell, Figure, Row, Table, mean, proportion
+from memfold.evaluation.table import Cell, Figure, Table, mean, proportion
 from memfold.scoring.rewriting import exact_strings, rouge, token_accuracy
 from memfold.tasks.reconstruction import reconstruction
 from memfold.tasks.task import TaskOptions
@@ -27,27 +32,32 @@ SPARE_TOKENS = 32  # so that a reply which goes on too long is seen to
 FIGURES = {"rouge1": "ROUGE-1", "rougeL": "ROUGE-L", "tokens": "token accuracy", "strings": "exact strings"}
 
 
-@dataclass(frozen=True)
 class Scripted:
     """A system that is asked one call made beforehand, and answers with its reply."""
 
-    system: MemorySystem
-    call: Call
-
-    @property
-    def name(self) -> str:
-        return self.system.name
+    def __init__(self, system: MemorySystem, call: Call) -> None:
+        self.name = system.name
+        self.system = system
+        self.call = call
 
     @property
     def settings(self) -> dict[str, Any]:
         """Those of the system."""
         return self.system.settings
 
+    def compress(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[Block]:
+        """As the system does."""
+        return self.system.compress(documents, backbone)
+
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """The call."""
         reply = yield self.call
         assert isinstance(reply, Reply)
         return Answer(reply.text, reply.text)
+
+    def script(self, sample: Sample, backbone: Backbone, style: Style) -> Trace:
+        """As the system does."""
+        return self.system.script(sample, backbone, style)
 
     def render(self, memory: Memory, call: Call, backbone: Backbone) -> Inputs:
         """As the system does."""
@@ -74,8 +84,7 @@ class ReconstructionSuite:
                 seed = document_seed(self.name, options.seed, options.level, split, length, number)
                 sample = reconstruction(seed, length, task, backbone.encode)[0]
                 text = backbone.decode(sample.document.tokens or ())
-                yield Case(f"{split}/{length}/{number}", replace(sample, answers=()), seed, length,
-                           length + SPARE_TOKENS) if text else None  # fmt: skip
+                yield Case(f"{split}/{length}/{number}", sample, (text,), seed, length, length + SPARE_TOKENS)
 
     def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
         """The call of the system's own training sample.
@@ -97,9 +106,40 @@ class ReconstructionSuite:
         assert trace.answer is not None, "only traces without error are scored"
         source = list(case.sample.document.tokens or ())
         tokens = [token for token in trace.steps[-1].reply.tokens if token != backbone.end_token]
-        original, rewritten = backbone.decode(source), trace.answer.reply
+        original, rewritten = case.accepted[0], trace.answer.reply
         figures = rouge(original, rewritten) | {"tokens": token_accuracy(source, tokens)}
         strings = exact_strings(original, rewritten)
         if strings is not None:
             figures["strings"] = strings
         return Score(rewritten, tokens == source, figures)
+
+    def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
+        """For each split: the figures and the share of texts that came back whole."""
+        columns = (*FIGURES.values(), "whole text")
+        note = "Means over documents.  Exact strings: codes, dates and numbers of the source, found in its order."
+        return [
+            Table(f"Reconstruction, split {split}", ("tokens", "system"), columns, grid(own, labels, _cells), note)
+            for split, own in splits(records)
+        ]
+
+    def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:
+        """Every figure over document length."""
+        return [
+            Figure(
+                f"reconstruction-{split}",
+                "document tokens",
+                tuple((title, curves(own, labels, partial(_figure, name))) for name, title in FIGURES.items()),
+            )
+            for split, own in splits(records)
+        ]
+
+
+def _cells(records: Group) -> list[Cell]:
+    whole = proportion([record.correct for record in records], failures(records))
+    return [*(_figure(name, records) for name in FIGURES), whole]
+
+
+def _figure(name: str, records: Group) -> Cell:
+    """A mean over documents; one that failed counts as nothing, one without exact strings not at all."""
+    values = [0.0 if record.error else record.figures.get(name, math.nan) for record in records]
+    return mean(values, failures(records))

@@ -42,6 +42,7 @@ class Evaluation:
 
     @property
     def labels(self) -> list[str]:
+        """The systems in the order in which they were named."""
         return [contender.label for contender in self.contenders]
 
     def arguments(self) -> dict[str, Any]:
@@ -136,9 +137,7 @@ def _places(case: Case) -> int:
     return case.size + case.reply_tokens
 
 
-def _record(
-    suite: str, contender: Contender, case: Case, trace: Trace, score: Score, fold_seconds: float
-) -> Record:
+def _record(suite: str, contender: Contender, case: Case, trace: Trace, score: Score, fold_seconds: float) -> Record:
     sample, cost = case.sample, trace.cost
     spent = Spent(
         cost.calls, cost.document_tokens, cost.slots, cost.positions, round(cost.effective_ratio, 4),
@@ -154,7 +153,7 @@ def _record(
         kind=sample.kind,
         hops=sample.hops,
         question=sample.question,
-        accepted=sample.answers,
+        accepted=case.accepted,
         answer=score.answer,
         reply=trace.answer.reply if trace.answer else "",
         correct=score.correct,

@@ -62,10 +62,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to ask.  `key` names it in every run with the same options; `reply_tokens` is the most it may take."""
+    """One thing to ask.  `key` names it in every run with the same options; `reply_tokens` is the most it may take.
+
+    `accepted` is what the record says would have been right: the answers to a question, the text to write again.
+    """
 
     key: str
     sample: Sample
+    accepted: tuple[str, ...]
     seed: int
     size: int
     reply_tokens: int

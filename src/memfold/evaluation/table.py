@@ -31,7 +31,7 @@ class Cell:
         if self.count and self.failed == self.count:
             return f"error n={self.count}"
         if self.value is None:
-            return "–"
+            return "-"
         scale, digits, unit = (100, 1, " %") if self.share else (1, 3 if self.value < 10 else 1, "")
         text = f"{scale * self.value:.{digits}f}{unit}"
         if self.low is not None and self.high is not None:
@@ -97,8 +97,8 @@ def paired_ratio(values: Sequence[bool], baseline: Sequence[bool]) -> Cell:
     """How the accuracy of one side compares with that of a baseline on the same samples."""
     if not values or not any(baseline):
         return Cell(None, count=len(values))
-    interval = ratio_interval(values, baseline) or (None, None)
-    return Cell(sum(values) / sum(baseline), *interval, len(values))
+    low, high = ratio_interval(values, baseline) or (None, None)
+    return Cell(sum(values) / sum(baseline), low, high, len(values))
 
 
 def _line(cells: Sequence[str]) -> str:

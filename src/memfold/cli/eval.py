@@ -1,0 +1,156 @@
+"""`memfold eval`: systems side by side on a suite; samples, tables, JSON and plots in a folder.
+
+    memfold eval almanac --system full --system pooled --ratio 4 --ratio 16 --lengths 128,256
+
+A run that was interrupted goes on where it stopped: without --out the folder is named after the arguments.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from memfold.cli.options import Device, Json, Model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from memfold.evaluation.runner import Evaluation, OnRecord
+    from memfold.evaluation.suite import Options
+
+NAME = "eval"
+
+Systems = Annotated[
+    list[str] | None,
+    typer.Option("--system", help="NAME, NAME:RATIO or NAME:RATIO/STYLE (pooled:16/bare), or closed-book; repeatable."),
+]
+Ratios = Annotated[list[int] | None, typer.Option("--ratio", help="For the systems that have one; repeatable.")]
+Lengths = Annotated[str | None, typer.Option("--lengths", help="Document tokens, with commas: 128,256.")]
+Questions = Annotated[int | None, typer.Option("--questions", help="In all, spread over splits and lengths.")]
+Splits = Annotated[list[str] | None, typer.Option("--split", help="in or out (of distribution); repeatable.")]
+
+
+def command(
+    suite: Annotated[str, typer.Argument(help="almanac or reconstruction.")],
+    system: Systems = None,
+    model: Model = "tiny",
+    lengths: Lengths = None,
+    questions: Questions = None,
+    level: Annotated[int | None, typer.Option("--level", help="Difficulty of the almanac, 0 to 3.")] = None,
+    split: Splits = None,
+    ratio: Ratios = None,
+    per_document: Annotated[int | None, typer.Option("--per-document", help="Questions about one document.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; one that was begun goes on.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Other documents and questions.")] = None,
+    device: Device = "cpu",
+    quick: Annotated[bool, typer.Option("--quick", help="A few short documents, for a first look.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure systems side by side on a suite: tables, plots, 95 % intervals, one JSON line for each sample."""
+    from memfold.backbone.model import load_backbone
+    from memfold.backbone.resolve import resolve_model
+    from memfold.cli.options import model_dtype
+    from memfold.evaluation.contender import check_names, make_contender, with_ratios
+    from memfold.evaluation.plots import load_pyplot
+    from memfold.evaluation.runner import Evaluation
+    from memfold.evaluation.suite import load_suite
+
+    chosen = load_suite(suite)
+    options = _options(
+        chosen.quick if quick else chosen.defaults,
+        lengths=_numbers(lengths),
+        questions=questions,
+        level=level,
+        splits=tuple(split) if split else None,
+        per_document=per_document,
+        seed=seed,
+    )
+    labels = list(system or chosen.contenders)
+    check_names(labels)
+    chosen.check()
+    load_pyplot()
+    backbone = load_backbone(resolve_model(model), device, model_dtype(device))
+    contenders = tuple(make_contender(label, backbone) for label in with_ratios(labels, ratio or (), backbone))
+    _measure(Evaluation(chosen, options, contenders, backbone), out, as_json)
+
+
+def _measure(evaluation: Evaluation, out: Path | None, as_json: bool) -> None:
+    """Run, write the report, and show it."""
+    import time
+
+    from memfold.cli.output import Interrupted, notes, print_json
+    from memfold.evaluation.report import TABLE_FILE, write_report
+    from memfold.evaluation.runner import run
+
+    folder = out or _folder(evaluation)
+    started = time.perf_counter()
+    try:
+        with _progress(evaluation) as count:
+            records = run(evaluation, folder, on_record=count)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; the samples in {folder} are kept, run the same command again") from None
+    result = write_report(evaluation, records, folder, time.perf_counter() - started)
+    if as_json:
+        print_json(result | {"folder": str(folder)})
+    else:
+        typer.echo((folder / TABLE_FILE).read_text(encoding="utf-8"))
+        notes().print(f"samples, tables and plots are in {folder}")
+
+
+def _options(defaults: Options, **given: Any) -> Options:
+    """The suite's defaults with what was given in their place."""
+    from dataclasses import replace
+
+    return replace(defaults, **{name: value for name, value in given.items() if value is not None})
+
+
+def _numbers(text: str | None) -> tuple[int, ...] | None:
+    from memfold.core.errors import ConfigError
+
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--lengths {text!r} cannot be read; write numbers with commas: 128,256") from None
+
+
+def _folder(evaluation: Evaluation) -> Path:
+    """A folder of its own for every set of arguments and model."""
+    import hashlib
+
+    digest = hashlib.sha256(repr(evaluation.arguments()).encode()).hexdigest()[:8]
+    return Path("runs") / f"eval-{evaluation.suite.name}-{digest}"
+
+
+def _progress(evaluation: Evaluation) -> AbstractContextManager[OnRecord]:
+    """A bar on standard error for each system, with the share of right answers so far."""
+    from collections import Counter
+    from contextlib import contextmanager
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from memfold.cli.output import notes
+    from memfold.evaluation.records import Record
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[right]}"))
+
+    @contextmanager
+    def bars() -> Iterator[OnRecord]:
+        right: Counter[str] = Counter()
+        with Progress(*columns, TimeRemainingColumn(), console=notes()) as progress:
+            total = evaluation.options.questions
+            tasks = {label: progress.add_task(label, total=total, right="") for label in evaluation.labels}
+
+            def count(record: Record) -> None:
+                right[record.system] += record.correct
+                progress.advance(tasks[record.system])
+                done = progress.tasks[tasks[record.system]].completed
+                progress.update(tasks[record.system], right=f"{right[record.system] / done:.0%} right")
+
+            yield count
+
+    return bars()

@@ -1,0 +1,54 @@
+"""Records by system and document length, as the rows of a table and the lines of a plot want them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from memfold.evaluation.records import Record
+from memfold.evaluation.table import Cell, Row
+
+ALL = "all"
+
+Group = Sequence[Record]
+
+
+def of(records: Group, label: str, length: int | None = None) -> list[Record]:
+    """The records of one system, of one length or (None) of all."""
+    return [record for record in records if record.system == label and length in (None, record.size)]
+
+
+def lengths(records: Group) -> list[int | None]:
+    """The lengths in their order, and before them None for all together when there are several."""
+    found: list[int | None] = [*sorted({record.size for record in records})]
+    return [None, *found] if len(found) > 1 else found
+
+
+def shown(length: int | None) -> str:
+    """A length as a table writes it."""
+    return ALL if length is None else str(length)
+
+
+def splits(records: Group) -> list[tuple[str, list[Record]]]:
+    """The records of each split, in the order in which splits appear."""
+    names = dict.fromkeys(record.split for record in records)
+    return [(name, [record for record in records if record.split == name]) for name in names]
+
+
+def failures(records: Group) -> int:
+    """How many ended in an error."""
+    return sum(record.error is not None for record in records)
+
+
+def grid(records: Group, labels: Sequence[str], cells: Callable[[Group], Sequence[Cell]]) -> tuple[Row, ...]:
+    """A row for each length and system, the systems of one length below each other."""
+    return tuple(
+        Row((shown(length), label), tuple(cells(of(records, label, length))))
+        for length in lengths(records)
+        for label in labels
+    )
+
+
+def curves(records: Group, labels: Sequence[str], cell: Callable[[Group], Cell]) -> dict[str, list[tuple[float, Cell]]]:
+    """For each system one figure over document length."""
+    sizes = sorted({record.size for record in records})
+    return {label: [(size, cell(of(records, label, size))) for size in sizes] for label in labels}

@@ -1,0 +1,57 @@
+"""Draws the figures of a report as PNG files with matplotlib, which is imported when it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from memfold.core.errors import ConfigError
+from memfold.evaluation.table import Cell, Figure
+
+PANEL_INCHES = (4.5, 3.8)
+DOTS_PER_INCH = 120
+
+
+def draw(figure: Figure, folder: Path) -> Path:
+    """Write one figure into a folder: a line with 95 % bars for each system, its panels next to each other."""
+    pyplot = load_pyplot()
+    width, height = PANEL_INCHES
+    drawn, axes = pyplot.subplots(1, len(figure.panels), figsize=(width * len(figure.panels), height), squeeze=False)
+    for (title, lines), place in zip(figure.panels, axes[0], strict=True):
+        for label, points in lines.items():
+            _line(place, label, [(x, cell) for x, cell in points if cell.value is not None])
+        place.set(title=title, xlabel=figure.x_label, ylim=(-0.02, 1.02))
+        place.set_xscale("log", base=2)
+        sizes = sorted({x for points in lines.values() for x, _ in points})
+        place.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        place.minorticks_off()
+        place.grid(alpha=0.3)
+    axes[0][0].legend(fontsize="small")
+    drawn.tight_layout()
+    path = folder / f"{figure.name}.png"
+    drawn.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
+    pyplot.close(drawn)
+    return path
+
+
+def load_pyplot() -> Any:
+    """matplotlib, drawing to files only.
+
+    Raises:
+        ConfigError: when it is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise ConfigError("plots need matplotlib; install it: pip install 'memfold[train]'") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as pyplot
+
+    return pyplot
+
+
+def _line(place: Any, label: str, points: list[tuple[float, Cell]]) -> None:
+    values = [cell.value or 0.0 for _, cell in points]
+    below = [max(0.0, value - (cell.low or 0.0)) for value, (_, cell) in zip(values, points, strict=True)]
+    above = [max(0.0, (cell.high or 0.0) - value) for value, (_, cell) in zip(values, points, strict=True)]
+    place.errorbar([x for x, _ in points], values, [below, above], label=label, marker="o", markersize=4, capsize=2)

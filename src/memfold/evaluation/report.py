@@ -1,0 +1,89 @@
+"""Writes what a run found: `table.md`, `result.json` and plots beside the samples.
+
+Every figure carries its sample size and 95 % interval, every report the commit, the hardware and the model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from memfold.evaluation.grouping import Group, grid
+from memfold.evaluation.origin import commit, hardware
+from memfold.evaluation.plots import draw
+from memfold.evaluation.records import Record
+from memfold.evaluation.runner import Evaluation
+from memfold.evaluation.table import Cell, Table, mean
+
+TABLE_FILE, RESULT_FILE = "table.md", "result.json"
+COSTS = {
+    "positions": "memory positions",
+    "generated_tokens": "generated tokens",
+    "fold_seconds": "fold seconds",
+}
+
+
+def write_report(evaluation: Evaluation, records: Sequence[Record], folder: Path, seconds: float) -> dict[str, Any]:
+    """Write the report of these records into `folder`; `seconds` is the wall time of this run.  Returns result.json."""
+    suite, labels = evaluation.suite, evaluation.labels
+    tables = [*suite.tables(records, labels), _costs(records, labels)]
+    plots = [draw(figure, folder).name for figure in suite.plots(records, labels)]
+    result = _result(evaluation, records, seconds) | {"tables": [asdict(table) for table in tables], "plots": plots}
+    (folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    (folder / TABLE_FILE).write_text(markdown(result, tables), encoding="utf-8")
+    return result
+
+
+def markdown(result: dict[str, Any], tables: Sequence[Table]) -> str:
+    """The report as Markdown: what ran where, then the tables."""
+    machine, arguments = result["hardware"], result["arguments"]
+    head = [
+        f"# {result['suite']}",
+        "",
+        f"Model {result['model']['name']} ({result['model']['fingerprint'][:12]}, {arguments['dtype']}), "
+        f"commit {result['commit'] or 'unknown'}, {machine.get('gpu', machine['cpu'])}, {machine['cores']} cores, "
+        f"{machine['threads']} threads, torch {machine['torch']}, {result['samples']} samples.  "
+        f"Level {arguments['level']}, seed {arguments['seed']}, {arguments['per_document']} per document; "
+        "every cell: figure [95 % interval] sample size.",
+    ]
+    notes = [f"- {label}: samples failed and count as wrong: {error}" for label, error in result["errors"].items()]
+    notes += [f"- {label}: the model was not trained at this ratio." for label in result["untrained"]]
+    return "\n".join([*head, *(["", *notes] if notes else []), *("\n" + table.markdown() for table in tables)]) + "\n"
+
+
+def _result(evaluation: Evaluation, records: Sequence[Record], seconds: float) -> dict[str, Any]:
+    backbone = evaluation.backbone
+    errors: dict[str, str] = {}
+    for record in records:
+        if record.error is not None:
+            errors.setdefault(record.system, record.error)
+    return {
+        "suite": evaluation.suite.name,
+        "model": {"name": backbone.name, "fingerprint": backbone.fingerprint(), "provenance": backbone.provenance},
+        "arguments": evaluation.arguments(),
+        "systems": {contender.label: contender.system.settings for contender in evaluation.contenders},
+        "untrained": [contender.label for contender in evaluation.contenders if not contender.trained],
+        "samples": len(records),
+        "errors": errors,
+        "seconds": round(seconds, 1),
+        "commit": commit(),
+        "hardware": hardware(backbone.device),
+    }
+
+
+def _costs(records: Sequence[Record], labels: Sequence[str]) -> Table:
+    def cells(own: Group) -> list[Cell]:
+        spent = [record.cost for record in own if record.error is None]
+        ratios = [cost.effective_ratio or math.nan for cost in spent]  # nothing to divide by without a memory
+        return [mean(ratios), *(mean([float(getattr(cost, name)) for cost in spent]) for name in COSTS)]
+
+    note = (
+        "Means.  Effective ratio: document tokens divided by the memory positions that the decoder sees, wrappers "
+        "included.  Seconds are shares of a batch."
+    )
+    columns = ("effective ratio", *COSTS.values())
+    return Table("Cost", ("tokens", "system"), columns, grid(records, labels, cells), note)
