@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -180,7 +180,7 @@ class FoldedMemory:
 
     def with_style(self, style: Style) -> FoldedMemory:
         """The same memory, answered `bare` or by `recall`."""
-        system = _remake(self.choice.system, style=style)
+        system = rebuild(self.choice.system.name, self.choice.system.settings | {"style": style})
         return FoldedMemory(self.memory, replace(self.choice, system=system), self.fold_seconds)
 
     def save(self, path: str | Path, keep_text: bool = True, dtype: str = "bfloat16") -> None:
@@ -219,13 +219,12 @@ def open(path: str | Path, *, model: str = TINY, system: str | None = None, rati
     """
     memory = open_memory(path)
     backbone = load(model, device, dtype)
-    own = {name: value for name, value in memory.settings.items() if name not in (*DESCRIPTIVE, "frame")}
     check_readable(memory, system=system or memory.system, fingerprints=[backbone.fingerprint()],
                    settings={} if ratio is None else {"ratio": ratio})  # fmt: skip
-    expected = make_system(memory.system, backbone, own.get("ratio"))
+    expected = make_system(memory.system, backbone, memory.settings.get("ratio"))
     must = {name: value for name, value in expected.settings.items() if name not in FREE}
     check_readable(memory, system=memory.system, fingerprints=[backbone.fingerprint()], settings=must)
-    return FoldedMemory(memory, Choice(_remake(expected, **own), backbone))
+    return FoldedMemory(memory, Choice(rebuild(memory.system, memory.settings), backbone))
 
 
 def fold_documents(found: Sequence[Document], choice: Choice, progress: Progress | None = None) -> FoldedMemory:
@@ -298,6 +297,12 @@ def make_system(name: str, backbone: Backbone, ratio: int | None = None) -> Memo
     return make(frame=backbone.frame, **settings | {"ratio": ratio or default})  # type: ignore[no-any-return]
 
 
+def rebuild(name: str, settings: Mapping[str, Any]) -> MemorySystem:
+    """A system from the settings that a memory records."""
+    own = {key: value for key, value in settings.items() if key not in DESCRIPTIVE}
+    return system_class(name)(**own)  # type: ignore[no-any-return]
+
+
 def load(model: str, device: str = "cpu", dtype: str = "float32") -> Backbone:
     """A model by name, loaded once."""
     where = resolve_model(model)
@@ -316,7 +321,7 @@ def warning(backbone: Backbone, text: str) -> str | None:
         return None
     return (
         f"this text is unlike anything {backbone.name} has read ({loss:.1f} nats a token; up to {limit:.1f} is "
-        "familiar) and the answer is not to be trusted; read the passages that a search finds, or give --model a larger model"
+        "familiar) and the answer is not to be trusted; read the passages that a search finds, or give a larger --model"
     )
 
 
@@ -341,11 +346,6 @@ def _label(where: str) -> str:
     path = path.resolve()
     path = path.parent if path.name == "model" else path
     return f"{path.parent.name}/{path.name}" if path.name.startswith("step-") else path.name
-
-
-def _remake(system: MemorySystem, **changed: Any) -> MemorySystem:
-    """The same system with some settings changed."""
-    return system_class(system.name)(**{**system.settings, **changed})  # type: ignore[no-any-return]
 
 
 def _error(described: str) -> Exception:

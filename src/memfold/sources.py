@@ -15,6 +15,7 @@ from memfold.core.errors import DataError
 Source = str | Path | Sequence[str | Path]
 NAMED = tuple(suffix for suffix in SUFFIXES if suffix)  # the names that say that a file is text
 MEMORY_SUFFIX = ".fold"
+LONGEST_PATH = 250
 
 
 def documents(source: Source) -> list[Document]:
@@ -57,7 +58,7 @@ def _documents_at(path: Path) -> list[Document]:
 
 
 def _is_text(source: str) -> bool:
-    if "\n" in source or not source.strip():
+    if "\n" in source or not source.strip() or len(source) > LONGEST_PATH:
         return True
     named = Path(source).suffix.lower() in NAMED
-    return " " in source and not named and not (len(source) < 1024 and Path(source).expanduser().exists())
+    return " " in source and not named and not Path(source).expanduser().exists()

@@ -1,0 +1,161 @@
+"""`memfold ask`: one question, a file of them, or question after question, about a memory file or a document."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from memfold.cli.options import Device, Json, Model, Ratio, model_dtype
+from memfold.core.errors import ConfigError, DataError, MemfoldError
+from memfold.core.prompt import STYLES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from memfold.api import FoldedMemory
+
+NAME = "ask"
+
+Question = Annotated[str | None, typer.Argument(metavar="QUESTION", help="Left out: question after question.")]
+Questions = Annotated[Path | None, typer.Option("--questions", help="A .jsonl file, one question a line.")]
+System = Annotated[str | None, typer.Option("--system", help="pooled (the default), full or retrieval, for a text.")]
+Style = Annotated[str | None, typer.Option("--style", help="recall: sentences, then the answer. bare: it alone.")]
+
+
+def command(
+    source: Annotated[str, typer.Argument(metavar="DOC_OR_MEMORY", help="A memory file, a text, a folder, or -.")],
+    question: Question = None,
+    questions: Questions = None,
+    system: System = None,
+    model: Model = "tiny",
+    ratio: Ratio = None,
+    style: Style = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Answer questions from a memory file, or from a document folded on the spot, with citations."""
+    asked = None if questions is None else _read_questions(questions)
+    _check(source, question, asked, style)
+    memory = _memory(source, system, model, ratio, device)
+    if style is not None:
+        memory = memory.with_style("bare" if style == "bare" else "recall")
+    if asked is not None:
+        _ask_all(memory, asked)
+    elif question is not None:
+        _ask_one(memory, question, as_json)
+    else:
+        _converse(memory, as_json)
+
+
+def _check(source: str, question: str | None, asked: list[str] | None, style: str | None) -> None:
+    """Refuse what cannot be asked before anything is folded."""
+    if style is not None and style not in STYLES:
+        raise ConfigError(f"style {style!r} is not possible; allowed: {', '.join(STYLES)}")
+    if question is not None and asked is not None:
+        raise ConfigError("give either one QUESTION or --questions, not both")
+    if question is not None and not question.strip():
+        raise DataError("the question is empty; ask something")
+    if source == "-" and question is None and asked is None:
+        raise ConfigError("standard input holds the text; give the QUESTION as an argument or use --questions")
+
+
+def _read_questions(path: Path) -> list[str]:
+    """The questions of a file of JSON lines."""
+    import json
+
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise DataError(f"cannot read {path}: {reason}; give a file of JSON lines") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(str(json.loads(line)["question"]))
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f'{path}, line {number} is not {{"question": ...}}; correct it') from None
+        if not found[-1].strip():
+            raise DataError(f"{path}, line {number}: the question is empty; ask something")
+    if not found:
+        raise DataError(f"{path} holds no questions; give at least one line")
+    return found
+
+
+def _memory(source: str, system: str | None, model: str, ratio: int | None, device: str) -> FoldedMemory:
+    """The memory of a file, or of a document folded now."""
+    from memfold import api
+    from memfold.cli.output import folding
+    from memfold.cli.stdin import read_sources
+    from memfold.sources import is_memory
+
+    dtype = model_dtype(device)
+    if source != "-" and is_memory(Path(source)):
+        return api.open(source, model=model, system=system, ratio=ratio, device=device, dtype=dtype)
+    documents = read_sources([source])
+    choice = api.choose(system or "pooled", model, ratio, device, dtype)
+    with folding(documents) as progress:
+        return api.fold_documents(documents, choice, progress)
+
+
+def _ask_one(memory: FoldedMemory, question: str, as_json: bool) -> None:
+    from memfold.cli.output import print_json, screen, show, show_warning
+
+    response = memory.ask(question)
+    if as_json:
+        print_json(response.record())
+        return
+    show_warning(response, screen())
+    show(response, screen())
+
+
+def _ask_all(memory: FoldedMemory, questions: list[str]) -> None:
+    """One JSON line for each question, in their order, as soon as all before it are answered."""
+    from memfold.cli.output import notes, print_json
+
+    if memory.warning is not None:
+        notes().print(f"warning: {memory.warning}", style="yellow", markup=False)
+    ready: dict[int, dict[str, Any]] = {}
+    shown = failed = 0
+    for number, response in memory.answers(questions):
+        ready[number] = {"question": questions[number]} | response.record()
+        failed += response.error is not None
+        while shown in ready:
+            print_json(ready.pop(shown))
+            shown += 1
+    if failed:
+        raise typer.Exit(1)
+
+
+def _converse(memory: FoldedMemory, as_json: bool) -> None:
+    """Question after question, replies as they are written; an empty line or Ctrl-D ends."""
+    from memfold.cli.output import notes, screen
+
+    console = screen()
+    if not as_json:
+        console.print(f"{memory.memory.token_count:,} tokens are in memory; an empty line or Ctrl-D ends", style="dim")
+    while question := _next_question(console, "" if as_json else "[bold]question[/]  "):
+        try:
+            _reply(memory, question, console, as_json)
+        except MemfoldError as error:
+            notes().print(f"memfold: {error}", markup=False)
+
+
+def _next_question(console: Console, prompt: str) -> str:
+    try:
+        return console.input(prompt).strip()
+    except EOFError:
+        return ""
+
+
+def _reply(memory: FoldedMemory, question: str, console: Console, as_json: bool) -> None:
+    from memfold.cli.output import print_json, show, show_warning
+
+    if as_json:
+        print_json(memory.ask(question).record())
+        return
+    response = memory.ask(question, lambda text: console.print(text, end="", style="italic", markup=False))
+    console.print()
+    show_warning(response, console)
+    show(response, console, streamed=True)

@@ -1,0 +1,70 @@
+"""The `memfold` command: one thin file for each subcommand, and the place where errors become one line.
+
+A command's file has a NAME and a `command`, and imports what is heavy inside it: help is printed without torch.
+Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from memfold.cli import ask, demo, eval, fold, inspect, sample, train
+from memfold.core.errors import MemfoldError
+
+COMMANDS = (demo, fold, ask, inspect, sample, train, eval)
+DEBUG = "MEMFOLD_DEBUG"
+INTERRUPTED = 130
+
+app = typer.Typer(name="memfold", add_completion=False, pretty_exceptions_enable=False)
+for module in COMMANDS:
+    app.command(module.NAME)(module.command)
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Fold long documents into small memories, and answer questions from them."""
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"memfold {installed('memfold')}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The entry point: run a command and leave with its exit code."""
+    sys.exit(execute(arguments))
+
+
+def execute(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code.  Errors are one line on standard error."""
+    try:
+        code = app(args=arguments, prog_name="memfold", standalone_mode=False)
+    except MemfoldError as error:
+        return _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        describe = getattr(error, "format_message", None)  # what typer raises for bad usage
+        if describe is not None:
+            return _fail(f"{describe()} (memfold --help)", 2)
+        if os.environ.get(DEBUG):
+            raise
+        return _fail(f"{type(error).__name__}: {error}; run with {DEBUG}=1 for the traceback", 1)
+    if code == INTERRUPTED:
+        return _fail("interrupted", code)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"memfold: {' '.join(message.split())}\n")
+    return code

@@ -1,0 +1,109 @@
+"""What commands show: JSON and answers on standard output, progress and warnings on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from memfold.core.document import Document
+from memfold.core.errors import MemfoldError
+from memfold.core.types import Block, Citation
+
+if TYPE_CHECKING:
+    from memfold.api import Response
+
+EXCERPT = 160
+
+
+class Interrupted(MemfoldError):
+    """The user pressed Ctrl-C; the message says what is kept."""
+
+    exit_code = 130
+
+
+def screen() -> Console:
+    """Standard output, for people."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def notes() -> Console:
+    """Standard error."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(record: dict[str, Any]) -> None:
+    """One object on one line of standard output."""
+    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def show(response: Response, console: Console, streamed: bool = False) -> None:
+    """What was recalled (unless it was `streamed` before), the answer, and the places it came from."""
+    if response.recalled and not streamed:
+        _line(console, "recalled", response.recalled, "italic")
+    _line(console, "answer", response.text, "bold")
+    show_citations(response.citations, console)
+    usage, seconds = response.usage, response.seconds
+    console.print(
+        f"{'':10}{usage['document_tokens']:,} tokens read in {usage['decoder_positions']:,} positions "
+        f"(effective ratio {usage['effective_ratio']:.2f}), {usage['generated_tokens']} tokens written, "
+        f"{seconds['total'] - seconds['fold']:.1f} s",
+        style="dim",
+    )
+
+
+def show_warning(response: Response, console: Console) -> None:
+    """That an answer is not to be trusted, and what a search finds instead."""
+    if response.warning is not None:
+        console.print(f"warning: {response.warning}", style="yellow", markup=False)
+        show_citations(response.passages, console, "passage")
+
+
+def show_citations(citations: Sequence[Citation], console: Console, label: str = "from") -> None:
+    """Each citation with its place and the beginning of its text."""
+    for citation in citations:
+        _line(console, label, place(citation))
+
+
+def place(citation: Citation) -> str:
+    """Source, offsets and an excerpt, on one line."""
+    text = " ".join(citation.text.split())
+    text = text if len(text) <= EXCERPT else f"{text[:EXCERPT]} ..."
+    where = f"{citation.source}, characters {citation.start:,}-{citation.end:,}"
+    return f'{where}: "{text}"' if text else where
+
+
+@contextmanager
+def folding(documents: Sequence[Document]) -> Iterator[Callable[[Block], None]]:
+    """A progress bar over the characters of documents; call what it gives with each block."""
+    lengths = [sum(map(len, document.pieces())) for document in documents]
+    columns = [TextColumn("folding"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), _Tokens()]
+    with Progress(*columns, TimeRemainingColumn(), console=notes(), transient=True) as progress:
+        bar = progress.add_task("", total=sum(lengths), tokens=0, started=time.perf_counter())
+
+        def advance(block: Block) -> None:
+            tokens = progress.tasks[bar].fields["tokens"] + block.token_count
+            progress.update(bar, completed=sum(lengths[: block.source]) + block.char_end, tokens=tokens)
+
+        yield advance
+
+
+class _Tokens(ProgressColumn):
+    """Tokens so far and per second."""
+
+    def render(self, task: Task) -> Text:
+        tokens, passed = task.fields["tokens"], time.perf_counter() - task.fields["started"]
+        return Text(f"{tokens:,} tokens, {tokens / max(passed, 1e-9):,.0f} tokens/s,")
+
+
+def _line(console: Console, label: str, text: str, style: str = "") -> None:
+    console.print(f"{label:10}", style="cyan", end="")
+    console.print(text, style=style, markup=False)

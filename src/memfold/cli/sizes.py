@@ -1,0 +1,72 @@
+"""What a memory file takes, as `fold` and `inspect` show it, beside a full key/value cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from memfold.api import effective_ratio, rebuild
+from memfold.cli.output import screen
+from memfold.memory import describe
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The description of a memory file, and its effective ratio (None when the memory is the text itself)."""
+
+    description: dict[str, Any]
+    effective: float | None
+
+    @classmethod
+    def of(cls, path: Path) -> Sizes:
+        """Read and check a memory file."""
+        description = describe(path)
+        system = rebuild(description["system"], description["settings"])
+        return cls(description, effective_ratio(system, description["tokens"]))
+
+    @property
+    def tokens(self) -> int:
+        """Of all documents."""
+        return int(self.description["tokens"])
+
+    def record(self) -> dict[str, Any]:
+        """The object that `--json` prints."""
+        effective = None if self.effective is None else round(self.effective, 3)
+        return self.description | {"effective_ratio": effective}
+
+    def show(self, title: str, details: bool = False) -> None:
+        """A table; `details` adds where the memory comes from."""
+        table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+        for name, value in [*(self._origin() if details else ()), *self._numbers()]:
+            table.add_row(name, value)
+        screen().print(table)
+
+    def _origin(self) -> list[tuple[str, str]]:
+        found = self.description
+        hidden = ("ratio", "model", "kv_bytes_per_token")
+        settings = (f"{name} {value}" for name, value in sorted(found["settings"].items()) if name not in hidden)
+        documents = [f"{one['source']} (sha256 {one['sha256'][:16]})" for one in found["documents"]]
+        return [
+            *(("document", document) for document in documents),
+            ("system", found["system"]),
+            ("model", f"{found['settings'].get('model', 'unknown')} (fingerprint {found['fingerprint'][:16]})"),
+            ("settings", ", ".join(settings)),
+            ("blocks", f"{found['blocks']:,}"),
+        ]
+
+    def _numbers(self) -> list[tuple[str, str]]:
+        found, sizes, each = self.description, self.description["bytes"], self.description["bytes_per_token"]
+        rows = [("tokens", f"{found['tokens']:,} in {found['characters']:,} characters")]
+        if found["ratio"]:
+            rows += [
+                ("slots", f"{found['slots']:,} of {found['hidden']} values in {found['dtype']}"),
+                ("ratio", f"{found['ratio']} tokens a slot; effective {self.effective or 0:.2f} with wrappers"),
+            ]
+        text = f"{sizes['text']:,} of compressed text" if sizes["text"] else "no text"
+        rows.append(("bytes", f"{sizes['total']:,}: {sizes['slots']:,} of slots, {text}, {sizes['rest']:,} the rest"))
+        cache = f"; a full KV cache takes {each['kv_cache']:,}" if each["kv_cache"] else ""
+        rows.append(("per token", f"{each['without_text']:.1f} bytes without text, {each['total']:.1f} with it{cache}"))
+        return rows

@@ -1,0 +1,121 @@
+"""`memfold train`: run one stage from its recipe.  Left out: what a step does (`memfold.training.loop`)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from memfold.core.errors import CheckpointError, MemfoldError, unknown
+
+if TYPE_CHECKING:
+    from memfold.training.recipe import Recipe
+
+NAME = "train"
+RECIPES, RUNS = Path("recipes"), Path("runs")
+
+
+def command(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A .toml file, or a name such as pooled/tiny/sft.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
+    steps: Annotated[int | None, typer.Option("--steps", help="Instead of the recipe's.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder; by default under runs/.")] = None,
+) -> None:
+    """Train a model: metrics.jsonl, curves.png, checkpoints and, at the end, model/ in the run folder."""
+    path = find_recipe(recipe)
+    _need_extra()
+    from memfold.training.recipe import read_recipe
+
+    found = read_recipe(path)
+    found = found if steps is None else replace(found, steps=steps)
+    folder = out or default_out(path)
+    if dry_run:
+        _plan(found, folder)
+    else:
+        _train(found, folder, resume)
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe by its path, or by its name below recipes/.
+
+    Raises:
+        ConfigError: with the nearest name.
+    """
+    candidates = [Path(name), RECIPES / f"{name}.toml"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    known = [path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.toml")]
+    raise unknown("recipe", name, known)
+
+
+def default_out(path: Path) -> Path:
+    """runs/pooled-tiny-sft for recipes/pooled/tiny/sft.toml."""
+    parts = path.with_suffix("").parts
+    start = len(parts) - parts[::-1].index(RECIPES.name) if RECIPES.name in parts else len(parts) - 1
+    return RUNS / "-".join(parts[start:])
+
+
+def _need_extra() -> None:
+    try:
+        import accelerate
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MemfoldError(f"training needs {error.name}; pip install 'memfold[train]'") from None
+    del accelerate
+
+
+def _train(recipe: Recipe, folder: Path, resume: bool) -> None:
+    from memfold.cli.output import Interrupted, notes
+    from memfold.cli.training import training
+    from memfold.training import curves
+    from memfold.training.loop import train
+
+    try:
+        with training(recipe.steps) as report:
+            train(recipe, folder, resume, report)
+    except KeyboardInterrupt:
+        saved = any(folder.glob("step-??????"))
+        kept = "its last checkpoint is kept, add --resume to go on" if saved else "it had no checkpoint yet"
+        raise Interrupted(f"interrupted; the run is in {folder}: {kept}") from None
+    picture = curves.draw(folder)
+    notes().print(f"done: the model is in {folder / 'model'}, the curves in {picture}", markup=False)
+
+
+def _plan(recipe: Recipe, folder: Path) -> None:
+    """What a run would train, on what, and where to."""
+    from memfold.cli.output import screen
+
+    each = recipe.tokens * recipe.micro_batches
+    total = sum(share.share for share in recipe.mixture)
+    lines = [
+        f"stage     {recipe.stage}: {recipe.steps:,} steps of about {each:,} tokens, {recipe.steps * each:,} in all",
+        f"weights   {_weights(recipe)}",
+        *(
+            f"{share.share / total:8.0%}  {share.label}, documents of {', '.join(map(str, share.sizes))} tokens"
+            for share in recipe.mixture
+        ),
+        f"run       {folder}",
+    ]
+    screen().print("\n".join(lines), markup=False)
+
+
+def _weights(recipe: Recipe) -> str:
+    """Parameters trained and frozen, by making the model; where the parent is not there yet, that."""
+    import tempfile
+
+    from memfold.training.loop import prepare
+
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            run = prepare(recipe, Path(scratch))
+        except CheckpointError as error:
+            return f"of {recipe.parent}, not counted: {error}"
+    counts = {True: 0, False: 0}
+    for _, parameter in run.backbone.parameters():
+        counts[parameter.requires_grad] += parameter.numel()
+    origin = "a new model" if recipe.parent is None else recipe.parent
+    return f"of {origin}: {counts[True]:,} parameters trained, {counts[False]:,} frozen"

@@ -1,0 +1,85 @@
+"""How a training run shows itself: a bar with losses on a terminal, now and then a line in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from memfold.cli.output import notes
+
+LINE_SECONDS = 30.0
+Report = Callable[[dict[str, Any]], None]
+
+
+@contextmanager
+def training(steps: int) -> Iterator[Report]:
+    """What `memfold.training.loop.train` reports to."""
+    console = notes()
+    if not console.is_terminal:
+        yield _Log(console, steps)
+        return
+    columns = [TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}")]
+    progress = Progress(*columns, TimeRemainingColumn(), console=console)
+    bar = progress.add_task("", total=steps, speed="")
+    losses: dict[str, float] = {}
+    with Live(progress, console=console, refresh_per_second=2) as live:
+
+        def report(metrics: dict[str, Any]) -> None:
+            losses.update(metrics["loss"])
+            speed = f"{metrics['tokens_per_second']:,.0f} tokens/s"
+            progress.update(bar, completed=metrics["step"], speed=speed)
+            live.update(Group(progress, _table("loss, nats a token", {name: {"": v} for name, v in losses.items()})))
+            if "validation" in metrics:
+                live.console.print(_table(f"step {metrics['step']}, held out", metrics["validation"]))
+
+        yield report
+
+
+class _Log:
+    """A line every half minute and at every validation."""
+
+    def __init__(self, console: Console, steps: int) -> None:
+        self._console, self._steps = console, steps
+        self._losses: dict[str, float] = {}
+        self._begun: tuple[float, int] | None = None
+        self._last = 0.0
+
+    def __call__(self, metrics: dict[str, Any]) -> None:
+        now, step = time.monotonic(), metrics["step"]
+        self._losses.update(metrics["loss"])
+        self._begun = self._begun or (now, step)
+        held_out = metrics.get("validation")
+        if held_out is None and now - self._last < LINE_SECONDS and step < self._steps:
+            return
+        self._last = now
+        self._console.print(
+            f"step {step}/{self._steps}, {metrics['tokens_per_second']:,.0f} tokens/s, {self._left(now, step)} left, "
+            + ", ".join(f"{name} {value:.3f}" for name, value in sorted(self._losses.items())),
+            markup=False,
+        )
+        for name, values in (held_out or {}).items():
+            self._console.print(f"  held out: {name} {_joined(values)}", markup=False)
+
+    def _left(self, now: float, step: int) -> str:
+        started, first = self._begun or (now, step)
+        each = (now - started) / max(step - first, 1)
+        return str(timedelta(seconds=round(each * (self._steps - step))))
+
+
+def _table(title: str, rows: dict[str, dict[str, float]]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    for name, values in sorted(rows.items()):
+        table.add_row(name, _joined(values))
+    return table
+
+
+def _joined(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}".strip() for name, value in values.items())
