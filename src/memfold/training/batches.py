@@ -19,6 +19,7 @@ from memfold.core.system import MemorySystem
 from memfold.core.types import Sample, Text, Trace
 from memfold.tasks.table import load_task
 from memfold.tasks.task import TaskOptions
+from memfold.training.presets import paper_mixture
 from memfold.training.recipe import Recipe, Share
 
 GOLDEN = 0.6180339887498949
@@ -33,6 +34,11 @@ class Batch:
     system: MemorySystem
     scored: list[tuple[Document, list[Trace]]]
     tokens: int
+
+
+def mixture(recipe: Recipe) -> tuple[Share, ...]:
+    """The entries of a recipe, its own or its preset's."""
+    return paper_mixture(recipe.stage) if recipe.preset else recipe.mixture
 
 
 def batch(recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train", share: Share | None = None) -> Batch:
@@ -76,13 +82,14 @@ def _script(samples: Sequence[Sample], system: MemorySystem, backbone: Backbone,
 
 def _choose(recipe: Recipe, number: int) -> Share:
     """Entries in their shares, evenly spread: the golden ratio sequence over the cumulated shares."""
-    total = sum(share.share for share in recipe.mixture)
+    entries = mixture(recipe)
+    total = sum(share.share for share in entries)
     point = (number * GOLDEN) % 1.0 * total
-    for share in recipe.mixture:
+    for share in entries:
         point -= share.share
         if point < 0:
             return share
-    return recipe.mixture[-1]
+    return entries[-1]
 
 
 def _cost(document: Document, traces: Sequence[Trace], ratio: int) -> int:

@@ -23,7 +23,7 @@ from memfold.backbone.scoring import Scores, logprobs
 from memfold.core.errors import ConfigError, MemfoldError
 from memfold.systems.pooled.encoder import add_head
 from memfold.training import checkpoint
-from memfold.training.batches import Batch, batch
+from memfold.training.batches import Batch, batch, mixture
 from memfold.training.checkpoint import Progress
 from memfold.training.optimisers import Optimisers
 from memfold.training.predecessor import PredecessorLoss
@@ -98,7 +98,9 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
         (folder / "metrics.jsonl").unlink(missing_ok=True)
     add_head(backbone)
     backbone.frame = recipe.frame
-    backbone.trained["pooled"] = recipe.settings | {"ratios": sorted({r for s in recipe.mixture for r in s.ratios})}
+    backbone.trained["pooled"] = recipe.settings | {
+        "ratios": sorted({r for s in mixture(recipe) if s.system == "pooled" for r in s.ratios})
+    }
     predecessor = PredecessorLoss(backbone) if recipe.predecessor_loss else None
     named = backbone.parameters()
     if predecessor is not None:
@@ -149,7 +151,7 @@ def validate(run: Run) -> dict[str, dict[str, float]]:
     """Loss, token accuracy and share of wholly right replies on held-out seeds, for each mixture entry."""
     result: dict[str, dict[str, float]] = {}
     recipe = run.recipe
-    for position, share in enumerate(recipe.mixture):
+    for position, share in enumerate(mixture(recipe)):
         sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * 5)
         for number in range(recipe.validation_batches):
             work = batch(recipe, run.backbone, number, f"validation-{position}", share)

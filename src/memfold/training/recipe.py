@@ -109,11 +109,15 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Recipe:
-    """See the module docstring.  `parent` is a model folder or a run folder; `tokens` are those of one micro-batch."""
+    """See the module docstring.
+
+    `parent` is a model folder or a run folder; `tokens` are those of one micro-batch; `preset` brings its own mixture.
+    """
 
     stage: Stage
     steps: int
-    mixture: tuple[Share, ...]
+    mixture: tuple[Share, ...] = ()
+    preset: Literal["paper"] | None = None
     parent: str | None = None
     model: ModelSize | None = None
     frame: Frame = "flat"
@@ -136,7 +140,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("steps", "tokens", "micro_batches", "validate_every", "validation_batches", "checkpoint_every"):
             require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
-        require(bool(self.mixture), "mixture", self.mixture, "one entry or more")
+        if bool(self.mixture) == bool(self.preset):
+            raise ConfigError("a recipe has either a mixture of one entry or more, or a preset that brings its own")
         require(self.patience >= 0, "patience", self.patience, "0 (no early stopping) or more validations")
         if (self.parent is None) == (self.model is None):
             raise ConfigError("a recipe names either a parent to start from or a [model] to make, not both or neither")

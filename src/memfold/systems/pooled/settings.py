@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from memfold.core.config import require
 
@@ -47,18 +47,3 @@ class PooledSettings:
 
 # Section 3.1 and appendix I: 16 tokens to a slot, every slot wrapped, consecutive positions, 4,096-token documents.
 PAPER = PooledSettings(ratio=16, wrapper="slot", positions="consecutive", chunk=4096)
-
-# Table 2 (samples) and the shares of section 3.3.1.  The text says "approximately 70:30" and "60:40" for compression
-# against standard language modelling; the table's 220:100 and 400:300 win.  Section 3.3.2: the projection is frozen.
-PAPER_MIXTURES: dict[str, dict[str, Any]] = {
-    "cpt1": {"reconstruction": 110, "continuation": 110, "language": 100, "bridge": (1, 1)},
-    "cpt2": {
-        "continuation": 160,
-        "question": 110,
-        "summarisation": 70,
-        "reconstruction": 60,
-        "language": 300,
-        "bridge": (0, 4),
-    },
-    "sft": {"question": 144, "frozen": ("heads.pooled",)},
-}
