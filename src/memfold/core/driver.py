@@ -98,14 +98,14 @@ def _advance(sample: _Running, replies: Reply | list[Reply] | None) -> None:
             return
         sample.alone = isinstance(calls, Call)
         sample.pending = [calls] if isinstance(calls, Call) else list(calls)
-        if len(sample.recorded) < len(sample.pending) or not sample.pending:
-            if sample.pending:
-                return
+        if not sample.pending:
             replies = []
             continue
-        steps = [sample.recorded.popleft() for _ in sample.pending]
-        if [step.call for step in steps] != sample.pending:
+        steps = [sample.recorded.popleft() for _ in sample.pending[: len(sample.recorded)]]
+        if [step.call for step in steps] != sample.pending[: len(steps)]:
             sample.error = "system: the recorded calls are not those that this system makes"
+            return
+        if len(steps) < len(sample.pending):  # a recorded part of parallel calls is asked again as a whole
             return
         sample.steps += steps
         given = [step.reply for step in steps]
@@ -120,8 +120,10 @@ def _round(samples: list[_Running], policy: Policy, on_token: OnToken | None,
 
     def stream(row: int, text: str) -> None:
         owner = owners[row]
+        if calls[row].purpose != "answer":
+            return
         owner.first_token = owner.first_token or time.perf_counter() - owner.started
-        if on_token is not None and calls[row].purpose == "answer":
+        if on_token is not None:
             on_token(owner.number, text)
 
     stopped = (lambda row: cancel(owners[row].number)) if cancel is not None else None

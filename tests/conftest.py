@@ -1,0 +1,70 @@
+"""Tiny models with random weights, of the three architectures, on one tokenizer trained once for the session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+
+from memfold.backbone.model import Backbone
+from memfold.systems.pooled.encoder import add_head
+from memfold.training import tokenizer as tokenizer_training
+
+torch.set_num_threads(1)
+
+VOCABULARY = 512
+CONFIGS = {"qwen2": Qwen2Config, "qwen3": Qwen3Config, "llama": LlamaConfig}
+
+MakeBackbone = Callable[..., Backbone]
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_training, "PAGES", 16)
+        return tokenizer_training.train_tokenizer(VOCABULARY, 0)
+
+
+@pytest.fixture(scope="session")
+def new_backbone(tokenizer: PreTrainedTokenizerFast) -> MakeBackbone:
+    """Makes a model of its own for a test that changes it.  Weights are large, so that a reply depends on its text."""
+
+    def make(architecture: str = "qwen3", seed: int = 0, window: int = 2048, hidden: int = 32) -> Backbone:
+        config = CONFIGS[architecture](
+            vocab_size=VOCABULARY,
+            hidden_size=hidden,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=hidden // 4,
+            intermediate_size=2 * hidden,
+            max_position_embeddings=window,
+            initializer_range=0.3,
+            tie_word_embeddings=architecture != "llama",
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+        backbone = Backbone(architecture, model, tokenizer)
+        add_head(backbone)
+        for weight in backbone.heads.parameters():
+            torch.nn.init.normal_(weight, std=hidden**-0.5)
+        return backbone
+
+    return make
+
+
+@pytest.fixture(scope="session", params=sorted(CONFIGS))
+def any_backbone(request: pytest.FixtureRequest, new_backbone: MakeBackbone) -> Backbone:
+    """Each architecture in turn; not to be changed."""
+    return new_backbone(request.param)
+
+
+@pytest.fixture(scope="session")
+def backbone(new_backbone: MakeBackbone) -> Backbone:
+    """Not to be changed."""
+    return new_backbone()

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+
+from memfold.core import registry
+from memfold.core.config import build, require
+from memfold.core.errors import CallError, ConfigError, MemfoldError, unknown
+from memfold.core.registry import SYSTEMS, load, system_class
+
+
+@dataclass(frozen=True)
+class Leaf:
+    size: int
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.size > 0, "size", self.size, "1 or more")
+
+
+@dataclass(frozen=True)
+class Tree:
+    name: str
+    leaves: tuple[Leaf, ...] = ()
+    best: Leaf | None = None
+    kind: Literal["oak", "elm"] = "oak"
+    pair: tuple[float, float] = (0.0, 1.0)
+    tags: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    evergreen: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def test_a_whole_tree_is_built_with_its_types() -> None:
+    tree = build(
+        Tree,
+        {
+            "name": "a",
+            "leaves": [{"size": 1}, {"size": 2, "weight": 3}],
+            "best": {"size": 4},
+            "kind": "elm",
+            "pair": [1, 2.5],
+            "tags": ["x"],
+            "counts": {"b": 2},
+            "evergreen": True,
+            "extra": {"any": [1, "two"]},
+        },
+    )
+    assert tree == Tree(
+        "a", (Leaf(1), Leaf(2, 3.0)), Leaf(4), "elm", (1.0, 2.5), ["x"], {"b": 2}, True, {"any": [1, "two"]}
+    )
+    assert [type(tree.leaves[1].weight), type(tree.pair[0])] == [float, float]
+
+
+def test_what_is_left_out_takes_its_default() -> None:
+    assert build(Tree, {"name": "a"}) == Tree("a")
+    assert build(Tree, {"name": "a", "best": None}).best is None
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"nam": "a"}, "unknown key 'nam'; nearest: 'name'; known: best, counts, evergreen, extra, kind, leaves, "),
+        (
+            {"name": "a", "leaves": [{"size": 1}, {"sice": 1}]},
+            "unknown key 'leaves[1].sice'; nearest: 'leaves[1].size'",
+        ),
+        ({"name": "a", "best": {"size": 1, "wait": 1}}, "unknown key 'best.wait'; nearest: 'best.weight'"),
+        ({}, "name is missing; it has no default"),
+        ({"name": "a", "leaves": [{"weight": 1.0}]}, "leaves[0].size is missing; it has no default"),
+        ({"name": 3}, "name = 3 must be str, not int"),
+        ({"name": "a", "leaves": [{"size": 1.5}]}, "leaves[0].size = 1.5 must be int, not float"),
+        ({"name": "a", "leaves": [{"size": True}]}, "leaves[0].size = True must be int, not bool"),
+        ({"name": "a", "leaves": [{"size": 1, "weight": True}]}, "leaves[0].weight = True must be float, not bool"),
+        ({"name": "a", "leaves": [7]}, "leaves[0] = 7 must be a table"),
+        ({"name": "a", "leaves": {"size": 1}}, "leaves = {'size': 1} must be a list"),
+        ({"name": "a", "best": "leaf"}, "best = 'leaf' must be a table"),
+        ({"name": "a", "kind": "ash"}, "kind = 'ash' is not possible; allowed: 'oak', 'elm'"),
+        ({"name": "a", "pair": [1.0]}, "pair = [1.0] must have two values"),
+        ({"name": "a", "pair": [1.0, "b"]}, "pair[1] = 'b' must be float, not str"),
+        ({"name": "a", "tags": "xyz"}, "tags = 'xyz' must be a list"),
+        ({"name": "a", "tags": ["x", 1]}, "tags[1] = 1 must be str, not int"),
+        ({"name": "a", "counts": [1]}, "counts = [1] must be a table"),
+        ({"name": "a", "counts": {"b": "c"}}, "counts.b = 'c' must be int, not str"),
+        ({"name": "a", "evergreen": 1}, "evergreen = 1 must be bool, not int"),
+        ({"name": "a", "best": {"size": 0}}, "size = 0 is not possible; allowed: 1 or more"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_its_path(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        build(Tree, values)
+    assert str(raised.value).startswith(message)
+
+
+def test_a_path_given_from_outside_goes_before_all_others() -> None:
+    with pytest.raises(ConfigError, match=r"^recipe\.leaves\[0\]\.size is missing"):
+        build(Tree, {"name": "a", "leaves": [{}]}, "recipe")
+
+
+def test_an_unknown_name_in_an_empty_table_has_no_nearest() -> None:
+    assert str(unknown("model", "tiny", ())) == "unknown model 'tiny'; known: none"
+
+
+def test_the_registry_loads_every_system_under_its_own_name() -> None:
+    assert {name: system_class(name).name for name in SYSTEMS} == {name: name for name in SYSTEMS}
+
+
+def test_the_registry_names_the_nearest_system() -> None:
+    with pytest.raises(ConfigError, match="unknown system 'poled'; nearest: 'pooled'; known: full, pooled, retrieval"):
+        system_class("poled")
+    assert load("thing", "one", {"one": "memfold.core.registry:load"}) is registry.load
+
+
+def test_errors_carry_the_exit_code_of_the_command_line() -> None:
+    assert (MemfoldError.exit_code, ConfigError("a").exit_code, CallError("policy", "a").exit_code) == (2, 2, 1)
+    assert (CallError("policy", "a").boundary, str(CallError("policy", "a"))) == ("policy", "policy: a")
