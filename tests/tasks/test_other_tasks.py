@@ -20,7 +20,7 @@ SEEDS = st.integers(0, 10**9)
 def test_every_task_is_a_function_of_its_seed(encode: Encode, name: str) -> None:
     task = load_task(name)
     size = 16 if name == "group" else 160
-    options = TaskOptions(level=2, samples=3, bridge=2)
+    options = TaskOptions(level=2, samples=3, bridges=(0, 2))
     first = task(4, size, options, encode)
     assert first == task(4, size, options, encode)
     assert first != task(5, size, options, encode)
@@ -59,7 +59,7 @@ def test_a_group_has_exactly_its_size(encode: Encode, seed: int, size: int) -> N
 def test_continuation_goes_on_where_the_memory_ends(
     encode: Encode, seed: int, size: int, bridge: int, ratio: int
 ) -> None:
-    options = TaskOptions(level=2, bridge=bridge, ratio=ratio)
+    options = TaskOptions(level=2, bridges=(0, bridge), ratio=ratio)
     (sample,) = load_task("continuation")(seed, size, options, encode)
     (whole,) = load_task("reconstruction")(seed, size, options, encode)
     assert sample.document.tokens is not None
@@ -71,7 +71,7 @@ def test_continuation_goes_on_where_the_memory_ends(
 
 
 def test_the_number_of_bridge_chunks_is_uniform(encode: Encode) -> None:
-    options = TaskOptions(level=1, bridge=2)
+    options = TaskOptions(level=1, bridges=(0, 2))
     counts = Counter(len(load_task("continuation")(seed, 128, options, encode)[0].bridge) for seed in range(150))
     assert set(counts) == {0, 16, 32}
     assert min(counts.values()) > 25

@@ -56,7 +56,7 @@ def group(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sa
 
 
 def continuation(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
-    """About the first half of a text as memory, up to `options.bridge` chunks as they are, and the rest as target.
+    """About the first half of a text as memory, some bridge chunks as they are, and the rest as target.
 
     Raises:
         ConfigError: when `size` holds fewer than two groups.
@@ -67,7 +67,8 @@ def continuation(seed: int, size: int, options: TaskOptions, encode: Encode) -> 
     tokens = window(rng, size, options, encode)
     memory = max(1, size // 2 // options.ratio) * options.ratio
     most = (size - memory - 1) // options.ratio
-    target = memory + rng.randint(0, min(options.bridge, most)) * options.ratio
+    fewest, highest = (min(bound, most) for bound in options.bridges)
+    target = memory + rng.randint(fewest, highest) * options.ratio
     document = Document(source=f"continuation-{seed}", tokens=tokens[:memory])
     question = instruction(rng, "continuation")
     return [_sample("continuation", document, question, options, tokens[target:], tokens[memory:target])]

@@ -22,15 +22,15 @@ class TaskOptions:
     """Settings of a task; each task reads those that concern it.
 
     `level` 0-3 is the difficulty, `split` in or out of distribution, `samples` how many questions (or cues) to ask
-    about the one document, `kinds` restricts the kinds of question (empty: all that the level has), `bridge` the
-    most bridge chunks of a continuation, `ratio` their length in tokens, `filler` the share of filler prose.
+    about the one document, `kinds` restricts the kinds of question (empty: all that the level has), `bridges` the
+    fewest and the most bridge chunks of a continuation, `ratio` their length in tokens, `filler` the share of filler prose.
     """
 
     level: int = 3
     split: str = "in"
     samples: int = 1
     kinds: tuple[str, ...] = ()
-    bridge: int = 0
+    bridges: tuple[int, int] = (0, 0)
     ratio: int = 16
     filler: float = 0.0
 

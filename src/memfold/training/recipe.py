@@ -52,7 +52,7 @@ class Share:
     level: int = 3
     samples: int = 1
     kinds: tuple[str, ...] = ()
-    bridge: int = 0
+    bridges: tuple[int, int] = (0, 0)
     recall: float = 0.5
     language: float = 0.5
     filler: float = 0.0
@@ -62,6 +62,7 @@ class Share:
         require(self.system in SYSTEMS, "system", self.system, ", ".join(SYSTEMS))
         require(self.share > 0, "share", self.share, "above 0")
         require(bool(self.sizes) and min(self.sizes) > 0, "sizes", self.sizes, "one or more positive numbers")
+        require(0 <= self.bridges[0] <= self.bridges[1], "bridges", self.bridges, "the fewest, then the most")
         require(0 <= self.recall <= 1, "recall", self.recall, "0 to 1")
 
     @property
