@@ -20,8 +20,10 @@ from torch import Tensor
 from memfold.backbone.model import Backbone, load_backbone, save_backbone
 from memfold.backbone.resolve import model_folder
 from memfold.backbone.scoring import Scores, logprobs
+from memfold.core.config import build
 from memfold.core.errors import ConfigError, MemfoldError
 from memfold.systems.pooled.encoder import add_head
+from memfold.systems.pooled.settings import PooledSettings
 from memfold.training import checkpoint
 from memfold.training.batches import Batch, batch, mixture
 from memfold.training.checkpoint import Progress
@@ -98,9 +100,7 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
         (folder / "metrics.jsonl").unlink(missing_ok=True)
     add_head(backbone)
     backbone.frame = recipe.frame
-    backbone.trained["pooled"] = recipe.settings | {
-        "ratios": sorted({r for s in mixture(recipe) if s.system == "pooled" for r in s.ratios})
-    }
+    backbone.trained["pooled"] = _trained_settings(recipe)
     predecessor = PredecessorLoss(backbone) if recipe.predecessor_loss else None
     named = backbone.parameters()
     if predecessor is not None:
@@ -196,6 +196,14 @@ def _begin(recipe: Recipe, device: str) -> Backbone:
     if recipe.model is not None:
         return make_backbone(recipe.model, recipe.seed, device)
     return load_backbone(model_folder(str(recipe.parent)), device)
+
+
+def _trained_settings(recipe: Recipe) -> dict[str, Any]:
+    """What a model folder says of pooled memory: its settings, and the ratios of the mixture in place of one."""
+    settings = asdict(build(PooledSettings, recipe.settings))
+    del settings["ratio"]
+    ratios = {ratio for share in mixture(recipe) if share.system == "pooled" for ratio in share.ratios}
+    return settings | {"ratios": sorted(ratios)}
 
 
 def _patience(progress: Progress, validation: dict[str, dict[str, float]]) -> Progress:

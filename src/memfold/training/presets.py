@@ -1,7 +1,7 @@
 """The mixtures of the pooled paper as a preset: `preset = "paper"` in a recipe of stage cpt1, cpt2 or sft.
 
 Counts of samples are those of table 2, split over tasks by the percentages of section 3.3.1.  The text says that
-compression to standard language modelling is "approximately 70:30" and "60:40"; table 2 says 220:100 and 400:300, and the
+compression to standard language modelling is "approximately 70:30" and "60:40"; table 2 says 220:100 and 400:300: the
 table wins.
 The data are this project's generated tasks; a recipe for public data names its own mixture.
 """
