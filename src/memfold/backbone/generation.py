@@ -125,6 +125,7 @@ def _extend(backbone: Backbone, active: Sequence[_Place], logits: Tensor, on_tok
     for index, place in enumerate(active):
         if cancel is not None and cancel(place.number):
             place.finish = "cancelled"
+            _show(backbone, place, on_token)
             continue
         plain = place.limits.temperature == 0 and place.limits.repetition_penalty == 1
         token = greedy[index] if plain else _sample(table[index], place)
@@ -134,8 +135,7 @@ def _extend(backbone: Backbone, active: Sequence[_Place], logits: Tensor, on_tok
             place.finish = "stop"
         elif len(place.tokens) >= place.limits.max_tokens:
             place.finish = "length"
-        if on_token is not None and token != backbone.end_token:
-            _show(backbone, place, on_token)
+        _show(backbone, place, on_token)
 
 
 def _sample(table: Tensor, place: _Place) -> int:
@@ -156,10 +156,13 @@ def _sample(table: Tensor, place: _Place) -> int:
     return int(torch.multinomial(scores.softmax(-1), 1, generator=place.generator))
 
 
-def _show(backbone: Backbone, place: _Place, on_token: OnToken) -> None:
-    """Hand on what the new token adds to the text, holding back half a character."""
+def _show(backbone: Backbone, place: _Place, on_token: OnToken | None) -> None:
+    """Hand on what the new token adds to the text, holding back half a character until the reply ends."""
+    if on_token is None:
+        return
     text = backbone.decode(place.tokens)
-    if not text.endswith("\N{REPLACEMENT CHARACTER}") and len(text) > len(place.shown):
+    held = place.finish is None and text.endswith("\N{REPLACEMENT CHARACTER}")
+    if not held and len(text) > len(place.shown):
         on_token(place.number, text[len(place.shown) :])
         place.shown = text
 
