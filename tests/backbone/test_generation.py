@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def with_slots(tokens: list[int], hidden: int, seed: int) -> Inputs:
 @torch.no_grad()
 def key_values(backbone: Backbone, tokens: list[int]) -> list[tuple[Tensor, Tensor]]:
     """Each layer's keys and values over some tokens."""
-    cache = DynamicCache()
+    cache: Any = DynamicCache()
     backbone.model.base_model(torch.tensor([tokens]), past_key_values=cache, use_cache=True)
     return [(layer.keys[0], layer.values[0]) for layer in cache.layers]
 

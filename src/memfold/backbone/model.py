@@ -15,9 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging as transformers_logging
 
 from memfold.core.errors import CheckpointError, ConfigError
@@ -149,8 +156,10 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
         raise CheckpointError(f"no model at {str(where)!r}; give 'tiny', a model folder or a Hugging Face id")
     try:
         model = AutoModelForCausalLM.from_pretrained(str(where), dtype=DTYPES[dtype], attn_implementation="sdpa")
-        tokenizer = AutoTokenizer.from_pretrained(str(where))
-    except (OSError, ValueError, KeyError) as error:
+        # AutoTokenizer gives some architectures a pre-tokenizer of its own in place of the one in tokenizer.json
+        tokenizers = PreTrainedTokenizerFast if (folder / SETTINGS_FILE).exists() else AutoTokenizer
+        tokenizer = tokenizers.from_pretrained(str(where))
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"cannot load model {str(where)!r}: {_first_line(error)}") from error
     try:
         model.to(torch.device(device))  # type: ignore[arg-type]
@@ -188,7 +197,7 @@ def _read_settings(backbone: Backbone, folder: Path) -> None:
     try:
         settings = json.loads((folder / SETTINGS_FILE).read_text())
         heads = load_file(folder / HEADS_FILE)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder} is damaged: {_first_line(error)}") from error
     if settings.get("format") != SETTINGS_FORMAT:
         raise CheckpointError(

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from memfold.backbone.model import END, START, Backbone, load_backbone, save_backbone
+from memfold.core.errors import CheckpointError, ConfigError
+
+
+@pytest.fixture
+def saved(any_backbone: Backbone, tmp_path: Path) -> Path:
+    any_backbone.frame, any_backbone.trained = "chatml", {"pooled": {"ratios": [4]}}
+    any_backbone.familiar_loss, any_backbone.provenance = 1.5, {"seed": 3}
+    save_backbone(any_backbone, tmp_path / "model")
+    any_backbone.frame, any_backbone.trained, any_backbone.familiar_loss = "flat", {}, None
+    return tmp_path / "model"
+
+
+def test_a_saved_model_is_read_back_bit_for_bit(any_backbone: Backbone, saved: Path) -> None:
+    again = load_backbone(saved)
+    assert (again.frame, again.trained, again.familiar_loss) == ("chatml", {"pooled": {"ratios": [4]}}, 1.5)
+    assert (again.provenance, again.window, again.end_token) == ({"seed": 3}, 2048, any_backbone.end_token)
+    before, after = dict(any_backbone.parameters()), dict(again.parameters())
+    assert before.keys() == after.keys()
+    assert "heads.pooled.weight" in after
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    text = "Ada, Velm é世 1893"
+    assert again.encode(text) == any_backbone.encode(text)
+    tokens = torch.tensor([any_backbone.encode(text)])
+    assert torch.equal(again.model(tokens).logits, any_backbone.model(tokens).logits)
+
+
+def test_the_fingerprint_of_a_folder_changes_with_its_weights_and_its_tokenizer(saved: Path) -> None:
+    first = load_backbone(saved).fingerprint()
+    assert load_backbone(saved).fingerprint() == first
+    heads = load_file(saved / "heads.safetensors")
+    heads["pooled.weight"][0, 0] += 1
+    save_file(heads, saved / "heads.safetensors")
+    second = load_backbone(saved).fingerprint()
+    tokenizer = (saved / "tokenizer.json").read_text()
+    (saved / "tokenizer.json").write_text(tokenizer + "\n")
+    third = load_backbone(saved).fingerprint()
+    assert len({first, second, third}) == 3
+
+
+def test_the_fingerprint_in_memory_changes_with_one_weight(new_backbone: Callable[..., Backbone]) -> None:
+    one, same, other = new_backbone(), new_backbone(), new_backbone()
+    with torch.no_grad():
+        dict(other.parameters())["model.norm.weight"][3] += 1
+    assert one.fingerprint() == same.fingerprint() != other.fingerprint()
+
+
+@pytest.mark.parametrize("damage", ["memfold.json", "heads.safetensors", "model.safetensors", "config.json"])
+def test_a_damaged_folder_is_a_checkpoint_error(backbone: Backbone, tmp_path: Path, damage: str) -> None:
+    save_backbone(backbone, tmp_path)
+    (tmp_path / damage).write_bytes((tmp_path / damage).read_bytes()[:20])
+    with pytest.raises(CheckpointError) as raised:
+        load_backbone(tmp_path)
+    assert "\n" not in str(raised.value)
+    assert str(tmp_path) in str(raised.value)
+
+
+def test_another_format_and_frame_are_named(backbone: Backbone, tmp_path: Path) -> None:
+    save_backbone(backbone, tmp_path)
+    settings = json.loads((tmp_path / "memfold.json").read_text())
+    (tmp_path / "memfold.json").write_text(json.dumps(settings | {"format": 7}))
+    with pytest.raises(CheckpointError, match="has format 7, this memfold reads 1"):
+        load_backbone(tmp_path)
+    (tmp_path / "memfold.json").write_text(json.dumps(settings | {"frame": "round"}))
+    with pytest.raises(CheckpointError, match="frame 'round' is not one of"):
+        load_backbone(tmp_path)
+
+
+def test_a_plain_model_folder_has_no_heads(backbone: Backbone, tmp_path: Path) -> None:
+    save_backbone(backbone, tmp_path)
+    for name in ("memfold.json", "heads.safetensors"):
+        (tmp_path / name).unlink()
+    again = load_backbone(tmp_path)
+    assert (len(again.heads), again.frame, again.trained) == (0, "flat", {})
+
+
+def test_impossible_places_and_types_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no model at 'tinny'"):
+        load_backbone("tinny")
+    with pytest.raises(CheckpointError, match=r"no model at '\./missing'"):
+        load_backbone("./missing")
+    with pytest.raises(ConfigError, match="dtype 'float8' is unknown; allowed: float32, bfloat16, float16"):
+        load_backbone(tmp_path, dtype="float8")
+
+
+def test_a_device_that_is_not_there_is_a_config_error(backbone: Backbone, tmp_path: Path) -> None:
+    save_backbone(backbone, tmp_path)
+    with pytest.raises(ConfigError, match="device 'nowhere' cannot be used"):
+        load_backbone(tmp_path, "nowhere")
+
+
+def test_sizes_are_those_of_the_configuration(any_backbone: Backbone) -> None:
+    # 2 layers, keys and values, 2 heads of 8 numbers of 2 bytes
+    assert (any_backbone.hidden_size, any_backbone.window, any_backbone.kv_bytes_per_token) == (32, 2048, 128)
+
+
+def test_special_tokens_have_ids_and_others_are_refused(backbone: Backbone) -> None:
+    assert backbone.token_id(START) != backbone.token_id(END)
+    assert backbone.decode([backbone.token_id(START), *backbone.encode("Velm"), backbone.end_token]) == "Velm"
+    with pytest.raises(CheckpointError, match="model 'qwen3' has no token '<MEM_MIDDLE>'"):
+        backbone.token_id("<MEM_MIDDLE>")
+
+
+def test_offsets_point_at_the_characters_of_each_token(backbone: Backbone) -> None:
+    text = "Ada met Brisk in Velm, 1893."
+    tokens, offsets = backbone.tokenize(text)
+    assert tokens == backbone.encode(text)
+    assert [text[start:end] for start, end in offsets] == [backbone.decode([token]) for token in tokens]
