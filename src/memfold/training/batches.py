@@ -47,7 +47,7 @@ def batch(recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train
     share = share or _choose(recipe, number)
     size = rng.choice(share.sizes)
     ratio = rng.choice(share.ratios)
-    system = make_system(share.system, recipe, ratio)
+    system = make_system(share.system, recipe, {"ratio": ratio, "gap": _gap(rng, share.gap)})
     options = TaskOptions(share.level, "in", share.samples, share.kinds, share.bridges, ratio, share.filler)
     task = load_task(share.task)
     scored: list[tuple[Document, list[Trace]]] = []
@@ -61,9 +61,9 @@ def batch(recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train
     return Batch(share, system, scored, tokens)
 
 
-def make_system(name: str, recipe: Recipe, ratio: int) -> MemorySystem:
-    """A system with the recipe's settings for it, at one of its ratios."""
-    settings = recipe.settings | {"ratio": ratio} if name == "pooled" else {}
+def make_system(name: str, recipe: Recipe, drawn: dict[str, int]) -> MemorySystem:
+    """A system with the recipe's settings for it, and those drawn for a batch."""
+    settings = recipe.settings | drawn if name == "pooled" else {}
     return system_class(name)(frame=recipe.frame, **settings)  # type: ignore[no-any-return]
 
 
@@ -90,6 +90,12 @@ def _choose(recipe: Recipe, number: int) -> Share:
         if point < 0:
             return share
     return entries[-1]
+
+
+def _gap(rng: Random, most: int) -> int:
+    """None in half of the batches, else up to `most`, every order of magnitude as often."""
+    far = rng.random() < 0.5
+    return round(most ** rng.random()) if most and far else 0
 
 
 def _cost(document: Document, traces: Sequence[Trace], ratio: int) -> int:

@@ -201,7 +201,7 @@ def _begin(recipe: Recipe, device: str) -> Backbone:
 def _trained_settings(recipe: Recipe) -> dict[str, Any]:
     """What a model folder says of pooled memory: its settings, and the ratios of the mixture in place of one."""
     settings = asdict(build(PooledSettings, recipe.settings))
-    del settings["ratio"]
+    del settings["ratio"], settings["gap"]
     ratios = {ratio for share in mixture(recipe) if share.system == "pooled" for ratio in share.ratios}
     return settings | {"ratios": sorted(ratios)}
 

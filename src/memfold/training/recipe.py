@@ -41,7 +41,8 @@ class Share:
 
     `share` is a weight among the entries; `sizes` are document lengths in tokens, one drawn for each micro-batch;
     `ratios` likewise for systems with a ratio; `recall` is the share of questions answered by recall; `language` weighs
-    the plain language modelling of a document that is read as text.
+    the plain language modelling of a document that is read as text; every other batch leaves up to `gap` positions empty
+    between a memory and what follows.
     """
 
     task: str
@@ -56,12 +57,14 @@ class Share:
     recall: float = 0.5
     language: float = 0.5
     filler: float = 0.0
+    gap: int = 0
 
     def __post_init__(self) -> None:
         require(self.task in TASKS, "task", self.task, ", ".join(TASKS))
         require(self.system in SYSTEMS, "system", self.system, ", ".join(SYSTEMS))
         require(self.share > 0, "share", self.share, "above 0")
         require(bool(self.sizes) and min(self.sizes) > 0, "sizes", self.sizes, "one or more positive numbers")
+        require(self.gap >= 0, "gap", self.gap, "0 or more positions")
         require(0 <= self.bridges[0] <= self.bridges[1], "bridges", self.bridges, "the fewest, then the most")
         require(0 <= self.recall <= 1, "recall", self.recall, "0 to 1")
 

@@ -22,17 +22,20 @@ class PooledSettings:
 
     `ratio` tokens become one slot.  `wrapper`: two special tokens around each slot (the paper), around the whole
     memory, or none.  `positions`: consecutive (the paper), or strided, each slot at the position of its first token.
-    `chunk` is the streaming unit in tokens.
+    `chunk` is the streaming unit in tokens.  `gap` is how many positions lie empty between the memory and what follows:
+    training draws it at random, so that slots are also read from further away than any training document is long.
     """
 
     ratio: int = 16
     wrapper: Wrapper = "span"
     positions: PositionRule = "strided"
     chunk: int = 4096
+    gap: int = 0
 
     def __post_init__(self) -> None:
         require(1 <= self.ratio <= 1024, "ratio", self.ratio, "1 to 1024")
         require(self.wrapper in WRAPPERS, "wrapper", self.wrapper, ", ".join(WRAPPERS))
+        require(self.gap >= 0, "gap", self.gap, "0 or more positions")
         require(self.positions in POSITION_RULES, "positions", self.positions, ", ".join(POSITION_RULES))
         require(
             self.chunk >= self.ratio and self.chunk % self.ratio == 0, "chunk", self.chunk, "a multiple of the ratio"

@@ -103,6 +103,8 @@ class Pooled:
                 base = self._block(builder, backbone, memory.blocks[part.index], base)
                 if part is references[-1] and self.options.wrapper == "span":
                     builder.place(backbone.token_id(END), builder.next)
+                if part is references[-1]:
+                    builder.next += self.options.gap
             builder.end_part()
         return builder.inputs()
 
