@@ -40,8 +40,8 @@ PLACES = 32
 LOOK_BLOCKS = 16  # of a memory, to tell whether its text is familiar
 # what a memory records beside its system's settings, for `inspect`
 DESCRIPTIVE = ("model", "hidden_size", "kv_bytes_per_token")
-# settings in which a reader may differ from the fold
-FREE = ("style", "chunk")
+# settings in which a reader may differ from the fold: how a question is answered, and how a text was cut
+FREE = ("style", "cite", "chunk")
 
 Progress = Callable[[Block], None]
 OnToken = Callable[[str], None]
@@ -180,7 +180,7 @@ class FoldedMemory:
 
     def with_style(self, style: Style) -> FoldedMemory:
         """The same memory, answered `bare` or by `recall`."""
-        system = rebuild(self.choice.system.name, self.choice.system.settings | {"style": style})
+        system = rebuild(self.choice.system.name, {**self.choice.system.settings, "style": style})
         return FoldedMemory(self.memory, replace(self.choice, system=system), self.fold_seconds)
 
     def save(self, path: str | Path, keep_text: bool = True, dtype: str = "bfloat16") -> None:
@@ -219,12 +219,13 @@ def open(path: str | Path, *, model: str = TINY, system: str | None = None, rati
     """
     memory = open_memory(path)
     backbone = load(model, device, dtype)
-    check_readable(memory, system=system or memory.system, fingerprints=[backbone.fingerprint()],
-                   settings={} if ratio is None else {"ratio": ratio})  # fmt: skip
-    expected = make_system(memory.system, backbone, memory.settings.get("ratio"))
-    must = {name: value for name, value in expected.settings.items() if name not in FREE}
-    check_readable(memory, system=memory.system, fingerprints=[backbone.fingerprint()], settings=must)
-    return FoldedMemory(memory, Choice(rebuild(memory.system, memory.settings), backbone))
+    asked = {} if ratio is None else {"ratio": ratio}
+    fingerprints = [backbone.fingerprint()]
+    check_readable(memory, system=system or memory.system, fingerprints=fingerprints, settings=asked)
+    reader = make_system(memory.system, backbone, memory.settings.get("ratio"))
+    fixed = {name: reader.settings[name] for name in _fixed(reader, backbone)}
+    check_readable(memory, system=memory.system, fingerprints=fingerprints, settings=fixed)
+    return FoldedMemory(memory, Choice(reader, backbone))
 
 
 def fold_documents(found: Sequence[Document], choice: Choice, progress: Progress | None = None) -> FoldedMemory:
@@ -346,6 +347,12 @@ def _label(where: str) -> str:
     path = path.resolve()
     path = path.parent if path.name == "model" else path
     return f"{path.parent.name}/{path.name}" if path.name.startswith("step-") else path.name
+
+
+def _fixed(system: MemorySystem, backbone: Backbone) -> list[str]:
+    """The settings that a memory and its reader must share: those that the backbone was trained with."""
+    trained = {"ratio", "frame", *backbone.trained.get(system.name, {})}
+    return [name for name in system.settings if name in trained and name not in FREE]
 
 
 def _error(described: str) -> Exception:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +16,9 @@ from memfold.core.errors import CheckpointError, ConfigError
 
 @pytest.fixture
 def saved(any_backbone: Backbone, tmp_path: Path) -> Path:
-    any_backbone.frame, any_backbone.trained = "chatml", {"pooled": {"ratios": [4]}}
-    any_backbone.familiar_loss, any_backbone.provenance = 1.5, {"seed": 3}
-    save_backbone(any_backbone, tmp_path / "model")
-    any_backbone.frame, any_backbone.trained, any_backbone.familiar_loss = "flat", {}, None
+    trained: dict[str, Any] = {"pooled": {"ratios": [4]}}
+    described = replace(any_backbone, frame="chatml", trained=trained, familiar_loss=1.5, provenance={"seed": 3})
+    save_backbone(described, tmp_path / "model")
     return tmp_path / "model"
 
 

@@ -105,8 +105,14 @@ def _memories(backbone: Backbone, system: MemorySystem, abouts: Sequence[Documen
     memories = []
     for about in abouts:
         if isinstance(about, Memory):
-            memories.append(about)
+            memories.append(replace(about, blocks=[_constant(block) for block in about.blocks]))
             continue
         document, own = next(made)
         memories.append(Memory(document.source, system.name, system.settings, "", (document.source,), own))
     return memories, tuple(pairs)
+
+
+def _constant(block: Block) -> Block:
+    """The block without the history of its slots."""
+    tracked = block.slots is not None and block.slots.requires_grad
+    return replace(block, slots=block.slots.detach()) if tracked and block.slots is not None else block

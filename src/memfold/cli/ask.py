@@ -36,8 +36,8 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Answer questions from a memory file, or from a document folded on the spot, with citations."""
+    _check(source, question, questions, style)
     asked = None if questions is None else _read_questions(questions)
-    _check(source, question, asked, style)
     memory = _memory(source, system, model, ratio, device)
     if style is not None:
         memory = memory.with_style("bare" if style == "bare" else "recall")
@@ -49,15 +49,15 @@ def command(
         _converse(memory, as_json)
 
 
-def _check(source: str, question: str | None, asked: list[str] | None, style: str | None) -> None:
+def _check(source: str, question: str | None, questions: Path | None, style: str | None) -> None:
     """Refuse what cannot be asked before anything is folded."""
     if style is not None and style not in STYLES:
         raise ConfigError(f"style {style!r} is not possible; allowed: {', '.join(STYLES)}")
-    if question is not None and asked is not None:
+    if question is not None and questions is not None:
         raise ConfigError("give either one QUESTION or --questions, not both")
     if question is not None and not question.strip():
         raise DataError("the question is empty; ask something")
-    if source == "-" and question is None and asked is None:
+    if source == "-" and question is None and questions is None:
         raise ConfigError("standard input holds the text; give the QUESTION as an argument or use --questions")
 
 

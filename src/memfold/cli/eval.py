@@ -50,8 +50,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Measure systems side by side on a suite: tables, plots, 95 % intervals, one JSON line for each sample."""
-    from memfold.backbone.model import load_backbone
-    from memfold.backbone.resolve import resolve_model
+    from memfold import api
     from memfold.cli.options import model_dtype
     from memfold.evaluation.contender import check_names, make_contender, with_ratios
     from memfold.evaluation.plots import load_pyplot
@@ -72,7 +71,7 @@ def command(
     check_names(labels)
     chosen.check()
     load_pyplot()
-    backbone = load_backbone(resolve_model(model), device, model_dtype(device))
+    backbone = api.load(model, device, model_dtype(device))
     contenders = tuple(make_contender(label, backbone) for label in with_ratios(labels, ratio or (), backbone))
     _measure(Evaluation(chosen, options, contenders, backbone), out, as_json)
 

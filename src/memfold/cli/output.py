@@ -86,7 +86,9 @@ def folding(documents: Sequence[Document]) -> Iterator[Callable[[Block], None]]:
     """A progress bar over the characters of documents; call what it gives with each block."""
     lengths = [sum(map(len, document.pieces())) for document in documents]
     columns = [TextColumn("folding"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), _Tokens()]
-    with Progress(*columns, TimeRemainingColumn(), console=notes(), transient=True) as progress:
+    console = notes()
+    quiet = not console.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet) as progress:
         bar = progress.add_task("", total=sum(lengths), tokens=0, started=time.perf_counter())
 
         def advance(block: Block) -> None:

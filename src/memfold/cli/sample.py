@@ -40,8 +40,8 @@ def command(
     make = load_task(task)
     measure, encode = _measure()
     made = make(seed, tokens, TaskOptions(level=level, split=split, samples=questions), encode)
-    document = made[0].document
-    if not document.text:
+    document = made[0].document if made else None
+    if document is None or not document.text:
         raise ConfigError(f"task {task!r} works on tokens and has no text to write; use almanac or needle")
     asked = [_record(sample) for sample in made if sample.document is document and sample.question]
     _write(out, document.text, asked)

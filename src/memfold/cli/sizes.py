@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from memfold.api import effective_ratio, rebuild
 from memfold.cli.output import screen
 from memfold.memory import describe
@@ -38,11 +36,9 @@ class Sizes:
         return self.description | {"effective_ratio": effective}
 
     def show(self, title: str, details: bool = False) -> None:
-        """A table; `details` adds where the memory comes from."""
-        table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
-        for name, value in [*(self._origin() if details else ()), *self._numbers()]:
-            table.add_row(name, value)
-        screen().print(table)
+        """A line for each figure; `details` adds where the memory comes from."""
+        rows = [*(self._origin() if details else ()), *self._numbers()]
+        screen().print("\n".join([title, *(f"  {name:10}{value}" for name, value in rows)]), markup=False)
 
     def _origin(self) -> list[tuple[str, str]]:
         found = self.description

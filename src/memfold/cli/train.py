@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from memfold.core.errors import CheckpointError, MemfoldError, unknown
+from memfold.core.errors import CheckpointError, ConfigError, MemfoldError, unknown
 
 if TYPE_CHECKING:
     from memfold.training.recipe import Recipe
@@ -48,6 +48,8 @@ def find_recipe(name: str) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
+    if not RECIPES.is_dir():
+        raise ConfigError(f"no recipe at {name}, and no folder recipes/ here; run it in the repository")
     known = [path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.toml")]
     raise unknown("recipe", name, known)
 

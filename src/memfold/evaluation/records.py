@@ -70,13 +70,17 @@ class RecordFile:
         """Open or make the folder.
 
         Raises:
-            ConfigError: when the folder holds samples of other arguments, naming the first that differs.
+            ConfigError: when the folder cannot be made or holds samples of other arguments, naming the first that
+                differs.
             DataError: when a line of it cannot be read.
         """
         self.path = folder / SAMPLES_FILE
         resolved = json.loads(json.dumps(dict(arguments)))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make the folder {folder}: {error.strerror}; name another --out") from None
         _check(folder / ARGUMENTS_FILE, resolved)
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / ARGUMENTS_FILE).write_text(json.dumps(resolved, indent=2) + "\n")
         self.records = _read(self.path)
         self.done = {(record.system, record.case) for record in self.records}
@@ -92,7 +96,10 @@ class RecordFile:
 def _check(path: Path, arguments: dict[str, Any]) -> None:
     if not path.exists():
         return
-    stored = json.loads(path.read_text())
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}; name another --out") from None
     for key in sorted(stored.keys() | arguments.keys()):
         if stored.get(key) != arguments.get(key):
             raise ConfigError(

@@ -41,8 +41,8 @@ class Share:
 
     `share` is a weight among the entries; `sizes` are document lengths in tokens, one drawn for each micro-batch;
     `ratios` likewise for systems with a ratio; `recall` is the share of questions answered by recall; `language` weighs
-    the plain language modelling of a document that is read as text; every other batch leaves up to `gap` positions empty
-    between a memory and what follows.
+    the plain language modelling of a document that is read as text; every other batch leaves up to `gap` positions
+    empty between a memory and what follows.
     """
 
     task: str
