@@ -1,0 +1,77 @@
+import pytest
+
+from memfold.backbone.model import Backbone
+from memfold.core.errors import ConfigError
+from memfold.core.types import Call, Memory, Reply, Text
+from memfold.evaluation.contender import baseline, check_names, make_contender, with_ratios
+
+
+def test_a_label_sets_ratio_and_style_over_what_was_trained(trained: Backbone) -> None:
+    plain = make_contender("pooled", trained).system.settings
+    assert (plain["ratio"], plain["wrapper"], plain["positions"], plain["style"]) == (
+        16,
+        "none",
+        "consecutive",
+        "recall",
+    )
+    special = make_contender("pooled:4/bare", trained)
+    assert (special.label, special.name) == ("pooled:4/bare", "pooled")
+    assert (special.system.settings["ratio"], special.system.settings["style"]) == (4, "bare")
+    assert make_contender("full/bare", trained).system.settings["style"] == "bare"
+
+
+def test_a_ratio_that_was_not_trained_is_possible_and_known(trained: Backbone) -> None:
+    assert make_contender("pooled:4", trained).trained
+    assert not make_contender("pooled:8", trained).trained
+    assert make_contender("full", trained).trained
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("poold", "unknown system 'poold'; nearest: 'pooled'"),
+        ("full:4", "'full' has no ratio; leave out ':4'"),
+        ("pooled:x", "cannot be read"),
+        ("pooled/long", "allowed: bare, recall"),
+        ("", "cannot be read"),
+        ("pooled:0", "ratio = 0 is not possible"),
+    ],
+)
+def test_a_label_that_makes_no_system(trained: Backbone, label: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_contender(label, trained)
+
+
+def test_names_are_checked_without_a_model() -> None:
+    check_names(["full", "pooled:4/bare", "closed-book"])
+    with pytest.raises(ConfigError, match="nearest: 'closed-book'"):
+        check_names(["full", "closed-bok"])
+
+
+def test_ratios_spread_over_the_systems_that_have_one(trained: Backbone) -> None:
+    assert with_ratios(["full", "pooled/bare", "pooled:16"], [4, 8], trained) == [
+        "full", "pooled:4/bare", "pooled:8/bare", "pooled:16",
+    ]  # fmt: skip
+    assert with_ratios(["pooled", "full", "pooled"], [], trained) == ["pooled", "full"]
+    with pytest.raises(ConfigError, match="fit none of the systems full, retrieval"):
+        with_ratios(["full", "retrieval"], [4], trained)
+
+
+def test_the_baseline_is_the_first_full() -> None:
+    assert baseline(["pooled", "full/bare", "full"]) == "full/bare"
+    assert baseline(["pooled", "fuller"]) is None
+
+
+def test_closed_book_asks_with_the_question_alone(trained: Backbone) -> None:
+    system = make_contender("closed-book", trained).system
+    memory = Memory("m", "closed-book", {}, "", ("d",), [])
+    steps = system.answer(memory, "Where?")
+    call = next(steps)
+    assert isinstance(call, Call)
+    assert call.parts == (Text(""), Text("\nWhere?\nRecall:"))
+    with pytest.raises(StopIteration) as stop:
+        steps.send(Reply(" So. \\boxed{Velm}"))
+    assert stop.value.value.text == "Velm"
+    rendered = system.render(memory, call, trained)
+    assert rendered.tokens == [trained.end_token, *trained.encode("\nWhere?\nRecall:")]
+    assert rendered.memory_positions == 0

@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from memfold.core.errors import ConfigError, DataError
+from memfold.core.types import Citation, Span
+from memfold.evaluation.records import Record, RecordFile, Spent
+
+ARGUMENTS = {"suite": "almanac", "lengths": (128, 256), "seed": 0}
+
+
+def record(case: str, **changes: object) -> Record:
+    values: dict[str, object] = {
+        "case": case, "system": "pooled", "suite": "almanac", "seed": 1 << 41, "size": 128, "split": "in",
+        "kind": "one-hop", "hops": 1, "question": "Who?", "accepted": ("Velm", "the river Velm"), "answer": "Velm",
+        "reply": " So. \\boxed{Velm}\u2028\x85", "correct": True, "ratio": 16,
+        "citations": (Citation("d", 0, 9, "So it was", 1.5),), "evidence": (Span(0, 9),),
+        "figures": {"evidence_any": 1.0}, "cost": Spent(calls=1, document_tokens=120, effective_ratio=12.0),
+    } | changes  # fmt: skip
+    return Record(**values)  # type: ignore[arg-type]
+
+
+def test_what_was_appended_is_read_back(tmp_path: Path) -> None:
+    file = RecordFile(tmp_path / "new" / "folder", ARGUMENTS)
+    written = [record("a"), record("b", system="full", ratio=None, error="policy: no", correct=False)]
+    for one in written:
+        file.append(one)
+    again = RecordFile(tmp_path / "new" / "folder", ARGUMENTS)
+    assert again.records == written
+    assert again.done == {("pooled", "a"), ("full", "b")}
+
+
+def test_every_sample_is_one_json_line(tmp_path: Path) -> None:
+    file = RecordFile(tmp_path, ARGUMENTS)
+    file.append(record("a"))
+    file.append(record("b"))
+    lines = file.path.read_text(encoding="utf-8").split("\n")
+    assert [json.loads(line)["case"] for line in lines[:-1]] == ["a", "b"]
+    assert json.loads(lines[0])["accepted"] == ["Velm", "the river Velm"]
+
+
+def test_half_a_line_left_by_a_kill_is_cut_off(tmp_path: Path) -> None:
+    file = RecordFile(tmp_path, ARGUMENTS)
+    file.append(record("a"))
+    whole = file.path.read_bytes()
+    file.path.write_bytes(whole + whole[: len(whole) // 2])
+    again = RecordFile(tmp_path, ARGUMENTS)
+    assert [one.case for one in again.records] == ["a"]
+    again.append(record("b"))
+    assert [one.case for one in RecordFile(tmp_path, ARGUMENTS).records] == ["a", "b"]
+
+
+def test_a_folder_of_other_arguments_is_refused_and_left_alone(tmp_path: Path) -> None:
+    RecordFile(tmp_path, ARGUMENTS).append(record("a"))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigError, match=r"lengths = \[128, 256\], asked for \[128\]; name another --out"):
+        RecordFile(tmp_path, ARGUMENTS | {"lengths": (128,)})
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_cannot_be_read_names_the_place(tmp_path: Path) -> None:
+    file = RecordFile(tmp_path, ARGUMENTS)
+    file.path.write_text("{broken\n")
+    with pytest.raises(DataError, match="line 1 cannot be read"):
+        RecordFile(tmp_path, ARGUMENTS)
+    (tmp_path / "arguments.json").write_text("{")
+    with pytest.raises(DataError, match=r"arguments.json is damaged"):
+        RecordFile(tmp_path, ARGUMENTS)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot make the folder"):
+        RecordFile(tmp_path / "file", ARGUMENTS)

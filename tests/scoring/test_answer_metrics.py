@@ -1,0 +1,97 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memfold.core.document import Document
+from memfold.core.types import Sample
+from memfold.scoring.metrics import answered, exact_match, normalise, sub_span_match, token_f1
+
+
+def asked(*answers: str, kind: str = "one-hop") -> Sample:
+    return Sample("almanac", Document("d", text="t"), "Who?", answers, kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The  River Sanu.", "river sanu"),
+        ("an apple a day", "apple day"),
+        ("KX-4071", "kx4071"),
+        ("Theta", "theta"),
+        ("  ", ""),
+        ("'Tis the \n end!", "tis end"),
+    ],
+)
+def test_normalise(text: str, expected: str) -> None:
+    assert normalise(text) == expected
+
+
+@given(st.text())
+def test_normalising_twice_changes_only_what_punctuation_had_hidden(text: str) -> None:
+    words = normalise(text).split()
+    assert not {"a", "an", "the"} & set(words)
+    assert normalise(text) == " ".join(words)
+
+
+def test_exact_match() -> None:
+    assert exact_match("the river Sanu", ["Velm", "river Sanu."])
+    assert not exact_match("Sanu", ["river Sanu"])
+    assert not exact_match("", ["Velm"])
+    assert not exact_match("Velm", [])
+
+
+def test_silence_does_not_match_an_answer_of_which_normalisation_leaves_nothing() -> None:
+    assert not exact_match("", ["The"])
+    assert exact_match("the", ["The"])
+
+
+def test_sub_span_match_wants_whole_words_in_a_row() -> None:
+    assert sub_span_match("He was born in Velm Tor, in 1733.", ["Velm Tor"])
+    assert not sub_span_match("He was born in Velm, near Tor.", ["Velm Tor"])
+    assert not sub_span_match("It weighs 1733 pounds.", ["73"])
+    assert not sub_span_match("anything", ["the"])
+
+
+def test_token_f1_by_hand() -> None:
+    assert token_f1("Ada of Velm", "Ada Velm Tor") == pytest.approx(2 * 2 / 6)
+    assert token_f1("Velm", "Velm") == 1
+    assert token_f1("velm velm", "velm") == pytest.approx(2 / 3)
+    assert token_f1("", "Velm") == 0
+    assert token_f1("the", "") == 1
+
+
+@given(st.text(), st.text())
+def test_token_f1_is_symmetric_and_within_bounds(one: str, other: str) -> None:
+    assert token_f1(one, other) == token_f1(other, one)
+    assert 0 <= token_f1(one, other) <= 1
+
+
+def test_any_accepted_answer_is_right() -> None:
+    sample = asked("the guild of Velm", "Velm")
+    assert answered(sample, "velm")
+    assert answered(sample, "The guild of Velm.")
+    assert not answered(sample, "guild Velm")
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("Ada Bo, The Song of Velm and Velm", True),
+        ("Velm; Ada Bo & the song of velm", True),
+        ("Velm\nThe Song of Velm\nAda Bo", True),
+        ("Ada Bo and Velm", False),
+        ("Ada Bo, The Song of Velm and The Song of Velm", False),
+        ("Ada Bo, The Song of Velm, Velm and Tor", False),
+        ("Ada Bo, Ada Bo, The Song of Velm and Velm", False),
+        ("", False),
+    ],
+)
+def test_a_listing_wants_every_item_once_and_nothing_more(answer: str, right: bool) -> None:
+    assert answered(asked("Velm", "The Song of Velm", "Ada Bo", kind="listing"), answer) is right
+
+
+@given(st.permutations(["Velm", "Tor Sanu", "Ada Bo", "The Road of Kel"]))
+def test_the_order_of_a_listing_does_not_matter(items: list[str]) -> None:
+    sample = asked("Ada Bo", "The Road of Kel", "Tor Sanu", "Velm", kind="listing")
+    assert answered(sample, f"{', '.join(items[:-1])} and {items[-1]}")
+    assert not answered(sample, ", ".join(items[1:]))

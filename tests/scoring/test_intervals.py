@@ -1,0 +1,70 @@
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memfold.scoring.intervals import mean_interval, ratio_interval, wilson
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "interval"),
+    [
+        (5, 10, (0.2366, 0.7634)),
+        (0, 10, (0.0, 0.2775)),
+        (10, 10, (0.7225, 1.0)),
+        (950, 1000, (0.9347, 0.9619)),
+        (0, 0, (0.0, 1.0)),
+    ],
+)
+def test_wilson_by_hand(right: int, count: int, interval: tuple[float, float]) -> None:
+    assert wilson(right, count) == pytest.approx(interval, abs=5e-5)
+
+
+@given(st.integers(1, 500).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
+def test_wilson_holds_the_proportion_and_mirrors(pair: tuple[int, int]) -> None:
+    right, count = pair
+    low, high = wilson(right, count)
+    assert 0 <= low <= right / count + 1e-9
+    assert right / count - 1e-9 <= high <= 1
+    assert wilson(count - right, count) == pytest.approx((1 - high, 1 - low))
+
+
+def test_wilson_covers_as_often_as_it_says() -> None:
+    rng, covered = random.Random(0), 0
+    for _ in range(1000):
+        low, high = wilson(sum(rng.random() < 0.9 for _ in range(100)), 100)
+        covered += low <= 0.9 <= high
+    assert covered / 1000 == pytest.approx(0.95, abs=0.025)
+
+
+def test_mean_interval_by_hand() -> None:
+    assert mean_interval([3.0, 3.0, 3.0]) == (3.0, 3.0)
+    assert mean_interval([0.0, 1.0]) == (0.0, 1.0)  # of two values a quarter of the draws is (0, 0), another (1, 1)
+    assert mean_interval([5.0]) == (5.0, 5.0)
+    with pytest.raises(ValueError, match="one value"):
+        mean_interval([])
+
+
+def test_mean_interval_is_near_the_normal_one_and_repeats_itself() -> None:
+    values = [float(number % 2) for number in range(400)]
+    low, high = mean_interval(values)
+    assert (low, high) == pytest.approx((0.5 - 0.049, 0.5 + 0.049), abs=0.006)
+    assert mean_interval(values) == (low, high)
+    uneven = [random.Random(number).random() for number in range(50)]
+    assert mean_interval(uneven, seed=1) != mean_interval(uneven)
+
+
+def test_ratio_interval_pairs_its_samples() -> None:
+    baseline = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0] * 20
+    assert ratio_interval(baseline, baseline) == (1.0, 1.0)
+    assert ratio_interval([value / 2 for value in baseline], baseline) == (0.5, 0.5)
+    shuffled = baseline[1:] + baseline[:1]
+    low, high = ratio_interval(shuffled, baseline) or (1.0, 1.0)
+    assert low < 1 < high
+
+
+def test_ratio_interval_without_a_baseline() -> None:
+    assert ratio_interval([1.0, 0.0], [0.0, 0.0]) is None
+    with pytest.raises(ValueError, match="same length"):
+        ratio_interval([1.0], [1.0, 0.0])
