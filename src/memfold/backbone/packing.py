@@ -7,8 +7,9 @@ that of separate rows, at a fraction of the cost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -49,6 +50,13 @@ class Line:
         following = self.inputs.positions[-1] + 1 if self.inputs.positions else 0
         return self.inputs.positions + list(range(following, following + len(self.reply)))
 
+    def rendered(self) -> Iterator[tuple[Part, list[int], list[int]]]:
+        """Each element with its tokens and their positions."""
+        tokens, positions, start = self.tokens, self.positions, 0
+        for element, length in zip(self.elements, self.lengths, strict=True):
+            yield element, tokens[start : start + length], positions[start : start + length]
+            start += length
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -87,7 +95,7 @@ class _Row:
     """The shared beginning of some lines, then the rest of each."""
 
     def __init__(self, lines: Sequence[Line]) -> None:
-        shared = _shared_elements([line.elements for line in lines])
+        shared = _shared_elements(lines)
         common = sum(lines[0].lengths[:shared])
         self.tokens = lines[0].tokens[:common]
         self.positions = lines[0].positions[:common]
@@ -120,13 +128,13 @@ class _Row:
             self.slots.append(line.inputs.slots[skipped : skipped + count])
 
 
-def _shared_elements(elements: Sequence[tuple[Part, ...]]) -> int:
-    first, shared = elements[0], 0
-    if len(elements) == 1:
+def _shared_elements(lines: Sequence[Line]) -> int:
+    """How many elements all lines begin with, laid out alike (a system may close its memory after the last block)."""
+    if len(lines) == 1:
         return 0
-    while all(shared < len(other) and other[shared] == first[shared] for other in elements):
-        shared += 1
-    return shared
+    rendered = [line.rendered() for line in lines]
+    columns = zip(*rendered, strict=False)
+    return sum(1 for _ in takewhile(lambda column: all(other == column[0] for other in column), columns))
 
 
 def _pad(rows: Sequence[list[int]], length: int, value: int, device: torch.device) -> Tensor:
