@@ -1,0 +1,77 @@
+"""Model folders and documents for the tests of the command line, and a way to run a command in this process."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from command_result import Cli, Result
+
+from memfold.backbone import policy
+from memfold.backbone.generation import generate
+from memfold.backbone.model import Backbone, save_backbone
+from memfold.cli.main import execute
+from memfold.core.types import Limits
+
+MakeBackbone = Callable[..., Backbone]
+TRAINED = {"pooled": {"wrapper": "span", "positions": "strided", "ratios": [4, 16]}}
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory, new_backbone: MakeBackbone) -> dict[str, str]:
+    """Folders of two models that differ in their weights."""
+    folders = {}
+    for seed, name in enumerate(("first", "second")):
+        backbone = new_backbone(seed=seed)
+        backbone.trained = TRAINED
+        folder = tmp_path_factory.mktemp("models") / name
+        save_backbone(backbone, folder)
+        folders[name] = str(folder)
+    return folders
+
+
+@pytest.fixture(autouse=True)
+def short_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model with random weights never ends a reply; a few tokens of it are enough."""
+    few = Limits(max_tokens=12)
+    short = lambda model, inputs, _, *rest: generate(model, inputs, [few] * len(inputs), *rest)  # noqa: E731
+    monkeypatch.setattr(policy, "generate", short)
+
+
+@pytest.fixture
+def model(models: dict[str, str]) -> tuple[str, str]:
+    """The arguments that choose the first model."""
+    return "--model", models["first"]
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Runs a command in an empty folder; `stdin` is what it reads."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MEMFOLD_DEBUG", raising=False)
+
+    def run(*arguments: object, stdin: bytes = b"") -> Result:
+        stream = io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdin", stream)
+            code = execute([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return Result(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> SimpleNamespace:
+    """A generated document of a few chunks' length, in a file."""
+    from memfold.tasks.almanac import almanac
+    from memfold.tasks.task import TaskOptions
+
+    sample = almanac(5, 3000, TaskOptions(), lambda text: [0] * -(-len(text) // 3))[0]
+    path = tmp_path / "page.txt"
+    path.write_text(sample.document.read(), encoding="utf-8")
+    return SimpleNamespace(path=path, text=sample.document.read(), question=sample.question)
