@@ -41,7 +41,7 @@ def model_folder(where: str | Path) -> Path:
         CheckpointError: when there is no model.
     """
     folder = Path(where)
-    candidates = [folder / "model", *sorted(folder.glob("step-*/model"), reverse=True), folder]
+    candidates = [folder / "model", *sorted(folder.glob("step-??????/model"), reverse=True), folder]
     for candidate in candidates:
         if (candidate / "config.json").exists():
             return candidate
