@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from memfold.backbone.model import Backbone
+from memfold.core.errors import CheckpointError
 
 HEAD = "pooled"
 
@@ -23,6 +24,23 @@ def add_head(backbone: Backbone) -> None:
         head = nn.Linear(size, size, bias=False, device=backbone.device, dtype=backbone.dtype)
         nn.init.eye_(head.weight)
         backbone.heads[HEAD] = head
+
+
+def check_head(backbone: Backbone) -> None:
+    """Refuse a backbone that has no projection, or one for hidden states of another size.
+
+    Raises:
+        CheckpointError: naming both sizes.
+    """
+    if HEAD not in backbone.heads:
+        raise CheckpointError(f"model {backbone.name!r} has no projection for pooled memory; train it first")
+    (weight,) = backbone.heads[HEAD].parameters()
+    rows, columns, size = *weight.shape, backbone.hidden_size
+    if (rows, columns) != (size, size):
+        raise CheckpointError(
+            f"model {backbone.name!r} has a projection of {columns} to {rows} numbers for hidden states of {size}; "
+            "its files do not belong together"
+        )
 
 
 def group_starts(tokens: int, ratio: int) -> tuple[int, ...]:

@@ -14,12 +14,12 @@ from memfold.backbone.model import END, START, Backbone
 from memfold.backbone.sequence import SequenceBuilder
 from memfold.core.config import build, require
 from memfold.core.document import Chunk, Document, chunks
-from memfold.core.errors import CheckpointError, DataError
+from memfold.core.errors import DataError
 from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer, target
 from memfold.core.system import SLOT, AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Reply, Sample, Step, Text, Trace
 from memfold.systems.citation import Citing, cite_reads
-from memfold.systems.pooled.encoder import HEAD, encode_groups, group_starts
+from memfold.systems.pooled.encoder import check_head, encode_groups, group_starts
 from memfold.systems.pooled.settings import CITES, Cite, PooledSettings
 
 # Tokens that one forward pass of the encoder takes: enough to fill the machine, little enough to stay small in memory.
@@ -45,8 +45,7 @@ class Pooled:
 
     def compress(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[Block]:
         """Blocks with slots [n, d]; chunks of several documents share forward passes."""
-        if HEAD not in backbone.heads:
-            raise CheckpointError(f"model {backbone.name!r} has no projection for pooled memory; train it first")
+        check_head(backbone)
         batch: list[tuple[int, Chunk]] = []
         for source, document in enumerate(documents):
             for chunk in chunks(document, backbone.tokenize, self.options.chunk):

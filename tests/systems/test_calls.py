@@ -1,0 +1,127 @@
+"""Every system under a scripted policy: exactly the calls that it makes, and the answer taken from the reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from memfold.core.driver import Job, answer
+from memfold.core.registry import SYSTEMS, system_class
+from memfold.core.system import MemorySystem
+from memfold.core.types import Answer, Block, BlockRef, Call, Citation, Limits, Memory, Reply, Text, Trace
+
+TEXTS = ("Ada was born in Velm. ", "The code is KX-41. ", "Lor met Ada. ")
+QUESTION = "Where was Ada born?"
+REPLY = r" Ada was born in Velm. \boxed{Velm}"
+FLAT = {"recall": "\nWhere was Ada born?\nRecall:", "bare": "\nWhere was Ada born?\nAnswer:"}
+CHATML = {
+    "recall": "\nWhere was Ada born?\nWrite out the sentences of the text above that you need, then give the answer in "
+    "\\boxed{}.<|im_end|>\n<|im_start|>assistant\n",
+    "bare": "\nWhere was Ada born?\nAnswer from the text above in a few words.<|im_end|>\n<|im_start|>assistant\n",
+}
+OPENINGS = {"flat": "", "chatml": "<|im_start|>user\n"}
+
+
+class Says:
+    """A policy with one reply for everything; it remembers what it was asked."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.calls: list[Call] = []
+
+    def generate(self, requests: Sequence[tuple[MemorySystem, Memory, Call]],
+                 on_token: Callable[[int, str], None] | None = None,
+                 cancel: Callable[[int], bool] | None = None) -> list[Reply | Exception]:  # fmt: skip
+        self.calls += [call for _, _, call in requests]
+        return [Reply(self.text, positions=9)] * len(requests)
+
+
+def memory(texts: Sequence[str | None] = TEXTS) -> Memory:
+    blocks, start = [], 0
+    for index, (text, length) in enumerate(zip(texts, map(len, TEXTS), strict=True)):
+        blocks.append(Block(index, 0, 6 * index, 6 * index + 6, start, start + length, starts=(6 * index,), text=text))
+        start += length
+    return Memory("m", "any", {}, "", ("a.txt",), blocks)
+
+
+def asked(name: str, said: str = REPLY, about: Memory | None = None, **settings: Any) -> tuple[list[Call], Trace]:
+    policy = Says(said)
+    trace = answer(Job(system_class(name)(**settings), about or memory(), QUESTION), policy)
+    return policy.calls, trace
+
+
+@pytest.mark.parametrize("style", ["recall", "bare"])
+@pytest.mark.parametrize(("frame", "words"), [("flat", FLAT), ("chatml", CHATML)])
+@pytest.mark.parametrize("name", ["pooled", "full"])
+def test_one_call_over_all_blocks(name: str, frame: str, words: dict[str, str], style: str) -> None:
+    calls, trace = asked(name, frame=frame, style=style)
+    assert calls == [
+        Call(
+            "answer",
+            (Text(OPENINGS[frame]), BlockRef("m", 0), BlockRef("m", 1), BlockRef("m", 2), Text(words[style])),
+            Limits(max_tokens=160),
+        )
+    ]
+    assert [step.call for step in trace.steps] == calls
+    assert (trace.system, trace.error) == (name, None)
+    assert trace.settings["style"] == style
+    assert trace.settings["frame"] == frame
+
+
+@pytest.mark.parametrize("style", ["recall", "bare"])
+@pytest.mark.parametrize(("frame", "words"), [("flat", FLAT), ("chatml", CHATML)])
+def test_retrieval_reads_the_best_blocks_in_the_order_of_the_document(
+    frame: str, words: dict[str, str], style: str
+) -> None:
+    calls, trace = asked("retrieval", frame=frame, style=style, top=2)
+    assert calls == [
+        Call(
+            "answer",
+            (Text(OPENINGS[frame]), BlockRef("m", 0), BlockRef("m", 2), Text(words[style])),
+            Limits(max_tokens=160),
+        )
+    ]
+    assert (trace.system, trace.error, trace.settings["top"]) == ("retrieval", None, 2)
+
+
+@pytest.mark.parametrize("name", sorted(SYSTEMS))
+def test_the_answer_is_taken_from_the_reply(name: str) -> None:
+    found = asked(name)[1].answer
+    assert isinstance(found, Answer)
+    assert (found.text, found.reply) == ("Velm", REPLY)
+    assert found.citations[0].source == "a.txt"
+    bare = asked(name, " Velm ", style="bare")[1].answer
+    assert isinstance(bare, Answer)
+    assert (bare.text, bare.reply) == ("Velm", " Velm ")
+
+
+@pytest.mark.parametrize("name", ["pooled", "full"])
+def test_recalled_sentences_are_cited_where_they_stand(name: str) -> None:
+    found = asked(name)[1].answer
+    assert isinstance(found, Answer)
+    first = found.citations[0]
+    assert first == Citation("a.txt", 0, 21, "Ada was born in Velm.", first.score)
+
+
+def test_a_memory_without_text_asks_for_what_was_attended_to() -> None:
+    calls, _ = asked("pooled", about=memory((None, None, None)))
+    assert [call.limits for call in calls] == [Limits(max_tokens=160, reads=True)]
+    by_choice, _ = asked("pooled", cite="attention")
+    assert [call.limits for call in by_choice] == [Limits(max_tokens=160, reads=True)]
+
+
+@pytest.mark.parametrize("name", sorted(SYSTEMS))
+@pytest.mark.parametrize("question", ["", " \n"])
+def test_an_empty_question_is_refused_before_any_call(name: str, question: str) -> None:
+    policy = Says("x")
+    trace = answer(Job(system_class(name)(), memory(), question), policy)
+    assert trace.error == "system: DataError: the question is empty; ask something"
+    assert (trace.answer, policy.calls) == (None, [])
+
+
+@pytest.mark.parametrize("name", sorted(SYSTEMS))
+def test_an_unknown_style_is_refused(name: str) -> None:
+    with pytest.raises(Exception, match="style = 'long' is not possible; allowed: bare, recall"):
+        system_class(name)(style="long")
