@@ -3,7 +3,7 @@ import pytest
 from memfold.backbone.model import Backbone
 from memfold.core.errors import ConfigError
 from memfold.core.types import Call, Memory, Reply, Text
-from memfold.evaluation.contender import baseline, check_names, make_contender, with_ratios
+from memfold.evaluation.contender import baseline, check_labels, make_contender, with_ratios
 
 
 def test_a_label_sets_ratio_and_style_over_what_was_trained(trained: Backbone) -> None:
@@ -20,6 +20,13 @@ def test_a_label_sets_ratio_and_style_over_what_was_trained(trained: Backbone) -
     assert make_contender("full/bare", trained).system.settings["style"] == "bare"
 
 
+def test_a_label_may_set_anything_that_its_system_has(trained: Backbone) -> None:
+    settings = make_contender("pooled:4/bare/wrapper=span/gap=7", trained).system.settings
+    named = [settings[name] for name in ("ratio", "style", "wrapper", "gap", "positions")]
+    assert named == [4, "bare", "span", 7, "consecutive"]
+    assert make_contender("retrieval/top=8", trained).system.settings["top"] == 8
+
+
 def test_a_ratio_that_was_not_trained_is_possible_and_known(trained: Backbone) -> None:
     assert make_contender("pooled:4", trained).trained
     assert not make_contender("pooled:8", trained).trained
@@ -30,7 +37,9 @@ def test_a_ratio_that_was_not_trained_is_possible_and_known(trained: Backbone) -
     ("label", "message"),
     [
         ("poold", "unknown system 'poold'; nearest: 'pooled'"),
-        ("full:4", "'full' has no ratio; leave out ':4'"),
+        ("full:4", "'full:4' cannot be made: got an unexpected keyword argument 'ratio'"),
+        ("retrieval/tops=3", "cannot be made: got an unexpected keyword argument 'tops'"),
+        ("pooled/wraper=none", "nearest: 'wrapper'"),
         ("pooled:x", "cannot be read"),
         ("pooled/long", "allowed: bare, recall"),
         ("", "cannot be read"),
@@ -43,15 +52,16 @@ def test_a_label_that_makes_no_system(trained: Backbone, label: str, message: st
 
 
 def test_names_are_checked_without_a_model() -> None:
-    check_names(["full", "pooled:4/bare", "closed-book"])
+    check_labels(["full", "pooled:4/bare", "closed-book"])
     with pytest.raises(ConfigError, match="nearest: 'closed-book'"):
-        check_names(["full", "closed-bok"])
+        check_labels(["full", "closed-bok"])
 
 
 def test_ratios_spread_over_the_systems_that_have_one(trained: Backbone) -> None:
     assert with_ratios(["full", "pooled/bare", "pooled:16"], [4, 8], trained) == [
         "full", "pooled:4/bare", "pooled:8/bare", "pooled:16",
     ]  # fmt: skip
+    assert with_ratios(["pooled/gap=3"], [4], trained) == ["pooled:4/gap=3"]
     assert with_ratios(["pooled", "full", "pooled"], [], trained) == ["pooled", "full"]
     with pytest.raises(ConfigError, match="fit none of the systems full, retrieval"):
         with_ratios(["full", "retrieval"], [4], trained)

@@ -25,7 +25,9 @@ NAME = "eval"
 
 Systems = Annotated[
     list[str] | None,
-    typer.Option("--system", help="NAME, NAME:RATIO or NAME:RATIO/STYLE (pooled:16/bare), or closed-book; repeatable."),
+    typer.Option(
+        "--system", help="NAME[:RATIO][/STYLE][/SETTING=VALUE], like pooled:16/bare, or closed-book; repeatable."
+    ),
 ]
 Ratios = Annotated[list[int] | None, typer.Option("--ratio", help="For the systems that have one; repeatable.")]
 Lengths = Annotated[str | None, typer.Option("--lengths", help="Document tokens, with commas: 128,256.")]
@@ -52,7 +54,7 @@ def command(
     """Measure systems side by side on a suite: tables, plots, 95 % intervals, one JSON line for each sample."""
     from memfold import api
     from memfold.cli.options import model_dtype
-    from memfold.evaluation.contender import check_names, make_contender, with_ratios
+    from memfold.evaluation.contender import check_labels, make_contender, with_ratios
     from memfold.evaluation.plots import load_pyplot
     from memfold.evaluation.runner import Evaluation
     from memfold.evaluation.suite import load_suite
@@ -68,7 +70,7 @@ def command(
         seed=seed,
     )
     labels = list(system or chosen.contenders)
-    check_names(labels)
+    check_labels(labels)
     chosen.check()
     load_pyplot()
     backbone = api.load(model, device, model_dtype(device))

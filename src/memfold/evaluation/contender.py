@@ -1,67 +1,72 @@
-"""A system as an evaluation names it: `pooled`, `pooled:4` (its ratio), `pooled:16/bare` (its style), `closed-book`.
+"""A system as an evaluation names it: NAME[:RATIO][/STYLE][/SETTING=VALUE]..., or `closed-book`.
 
-The settings that a model was trained with come first, what the name says over them.
+`pooled`, `pooled:4`, `pooled:16/bare`, `pooled/cite=attention`, `retrieval/top=8`.  The settings that a model was
+trained with come first, what the label says over them.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, get_args
+from dataclasses import dataclass, field
+from typing import Any
 
 from memfold.backbone.model import Backbone
 from memfold.core.errors import ConfigError
-from memfold.core.prompt import Style
+from memfold.core.prompt import STYLES
 from memfold.core.registry import SYSTEMS, load
 from memfold.core.system import MemorySystem
 
 CLOSED_BOOK = "closed-book"
 CONTENDERS = SYSTEMS | {CLOSED_BOOK: "memfold.evaluation.closed_book:ClosedBook"}
+BASELINE = "full"
 DEFAULT_RATIO = 16
-_LABEL = re.compile(r"(?P<name>[^:/]+)(?::(?P<ratio>\d+))?(?:/(?P<style>[^/]+))?")
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A system under the label that tables and records give it."""
+    """A system under the label that tables and records give it; `trained` tells whether the model knows its ratio."""
 
     label: str
     name: str
     system: MemorySystem
-    trained: bool = True  # at this ratio, or with none to train
+    trained: bool = True
+
+
+@dataclass(frozen=True)
+class _Label:
+    """What a label says."""
+
+    name: str
+    ratio: int | None = None
+    tail: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def make_contender(label: str, backbone: Backbone) -> Contender:
     """The system that a label names, for this backbone.
 
     Raises:
-        ConfigError: for a label of another form, an unknown system or style, or a ratio for a system without one.
+        ConfigError: for a label of another form, an unknown system, or settings that the system does not have.
     """
-    parts = _parse(label)
-    name = parts["name"]
-    kind = load("system", name, CONTENDERS)
-    trained = backbone.trained.get(name, {})
-    settings: dict[str, Any] = {key: value for key, value in trained.items() if key != "ratios"}
-    if parts["ratio"] is not None:
-        settings["ratio"] = int(parts["ratio"])
-    elif "ratios" in trained:
-        settings["ratio"] = DEFAULT_RATIO if DEFAULT_RATIO in trained["ratios"] else max(trained["ratios"])
-    if parts["style"] is not None:
-        settings["style"] = parts["style"]
-    known = "ratios" not in trained or settings["ratio"] in trained["ratios"]
+    wanted = _parse(label)
+    make = load("system", wanted.name, CONTENDERS)
+    settings: dict[str, Any] = dict(backbone.trained.get(wanted.name, {}))
+    ratios: list[int] = settings.pop("ratios", [])
+    if wanted.ratio is not None:
+        settings["ratio"] = wanted.ratio
+    elif ratios:
+        settings["ratio"] = DEFAULT_RATIO if DEFAULT_RATIO in ratios else max(ratios)
     try:
-        return Contender(label, name, kind(frame=backbone.frame, **settings), known)
-    except TypeError:
-        if parts["ratio"] is None:
-            raise
-        raise ConfigError(f"system {label!r}: {name!r} has no ratio; leave out ':{parts['ratio']}'") from None
+        system = make(frame=backbone.frame, **settings | wanted.settings)
+    except TypeError as error:
+        raise ConfigError(f"system {label!r} cannot be made: {str(error).partition(') ')[2] or error}") from None
+    return Contender(label, wanted.name, system, not ratios or settings["ratio"] in ratios)
 
 
-def check_names(labels: Sequence[str]) -> None:
+def check_labels(labels: Sequence[str]) -> None:
     """Raise a `ConfigError` for a label that cannot be read or names no system: before a model is loaded."""
     for label in labels:
-        load("system", _parse(label)["name"], CONTENDERS)
+        load("system", _parse(label).name, CONTENDERS)
 
 
 def with_ratios(labels: Sequence[str], ratios: Sequence[int], backbone: Backbone) -> list[str]:
@@ -70,29 +75,30 @@ def with_ratios(labels: Sequence[str], ratios: Sequence[int], backbone: Backbone
     Raises:
         ConfigError: when there are ratios and no system takes them.
     """
-    if not ratios:
-        return list(dict.fromkeys(labels))
     spread: list[str] = []
     for label in labels:
-        parts = _parse(label)
-        takes = parts["ratio"] is None and "ratios" in backbone.trained.get(parts["name"], {})
-        tail = f"/{parts['style']}" if parts["style"] else ""
-        spread += [f"{parts['name']}:{ratio}{tail}" for ratio in ratios] if takes else [label]
-    if not any(":" in label for label in spread):
+        wanted = _parse(label)
+        takes = wanted.ratio is None and "ratios" in backbone.trained.get(wanted.name, {})
+        spread += [f"{wanted.name}:{ratio}{wanted.tail}" for ratio in ratios] if takes and ratios else [label]
+    if ratios and spread == list(labels):
         raise ConfigError(f"ratios {', '.join(map(str, ratios))} fit none of the systems {', '.join(labels)}")
     return list(dict.fromkeys(spread))
 
 
 def baseline(labels: Sequence[str]) -> str | None:
-    """The label that the others are compared with: the first `full`, with or without a style."""
-    return next((label for label in labels if _parse(label)["name"] == "full"), None)
+    """The label that the others are compared with: the first `full`, whatever its settings."""
+    return next((label for label in labels if _parse(label).name == BASELINE), None)
 
 
-def _parse(label: str) -> dict[str, Any]:
-    match = _LABEL.fullmatch(label)
-    if match is None:
-        raise ConfigError(f"system {label!r} cannot be read; write NAME, NAME:RATIO or NAME:RATIO/STYLE")
-    parts = match.groupdict()
-    if parts["style"] not in (None, *get_args(Style)):
-        raise ConfigError(f"system {label!r} asks for style {parts['style']!r}; allowed: {', '.join(get_args(Style))}")
-    return parts
+def _parse(label: str) -> _Label:
+    head, *options = label.split("/")
+    name, colon, ratio = head.partition(":")
+    if not name or (colon and not ratio.isdecimal()):
+        raise ConfigError(f"system {label!r} cannot be read; write NAME[:RATIO][/STYLE][/SETTING=VALUE]")
+    settings: dict[str, Any] = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals and key not in STYLES:
+            raise ConfigError(f"system {label!r} asks for style {key!r}; allowed: {', '.join(STYLES)}")
+        settings[key if equals else "style"] = (int(value) if value.isdecimal() else value) if equals else key
+    return _Label(name, int(ratio) if colon else None, label[len(head) :], settings)
