@@ -89,6 +89,12 @@ def test_errors_are_told_once_for_each_system(evaluate: Evaluate, tmp_path: Path
     assert "error n=1" in text
 
 
+def test_shared_documents_are_told_with_the_intervals(evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluation = evaluate("full", questions=4, per_document=2)
+    write_report(evaluation, run(evaluation, tmp_path, KnowsEverything(evaluation)), tmp_path, 0.0)
+    assert "the intervals are too narrow" in (tmp_path / "table.md").read_text()
+
+
 def test_a_missing_plotting_library_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigError, match=r"pip install 'memfold\[train\]'"):

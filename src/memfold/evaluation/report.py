@@ -52,6 +52,8 @@ def markdown(result: dict[str, Any], tables: Sequence[Table]) -> str:
     ]
     notes = [f"- {label}: samples failed and count as wrong: {error}" for label, error in result["errors"].items()]
     notes += [f"- {label}: the model was not trained at this ratio." for label in result["untrained"]]
+    if arguments["per_document"] > 1:
+        notes.append("- Questions share documents, so they are not independent: the intervals are too narrow.")
     return "\n".join([*head, *(["", *notes] if notes else []), *("\n" + table.markdown() for table in tables)]) + "\n"
 
 
