@@ -66,7 +66,8 @@ class Citing:
     """Citations by matching; keeps the sentence index of the memory asked last."""
 
     def __init__(self) -> None:
-        self._name, self._sentences = "", SentenceIndex(Memory("", "", {}, "", (), []))
+        self._memory = Memory("", "", {}, "", (), [])
+        self._sentences = SentenceIndex(self._memory)
 
     @staticmethod
     def possible(memory: Memory) -> bool:
@@ -77,8 +78,8 @@ class Citing:
         """The passages behind a reply; none where the memory holds no text."""
         if not self.possible(memory):
             return ()
-        if memory.name != self._name:
-            self._name, self._sentences = memory.name, SentenceIndex(memory)
+        if memory is not self._memory:
+            self._memory, self._sentences = memory, SentenceIndex(memory)
         return self._sentences.cite(recalled(reply), question, answer)
 
 

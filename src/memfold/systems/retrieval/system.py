@@ -26,7 +26,7 @@ class Retrieval:
         require(chunk > 0, "chunk", chunk, "1 token or more")
         require(top > 0, "top", top, "1 chunk or more")
         self.frame, self.style, self.chunk, self.top = frame, style, chunk, top
-        self._indexes: dict[str, PassageIndex] = {}
+        self._indexed: tuple[Memory, PassageIndex] | None = None  # of the memory asked last
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -68,9 +68,9 @@ class Retrieval:
         return text_inputs(memory, call, backbone)
 
     def _index(self, memory: Memory) -> PassageIndex:
-        if memory.name not in self._indexes:
-            self._indexes = {memory.name: PassageIndex([block.read() or "" for block in memory.blocks])}
-        return self._indexes[memory.name]
+        if self._indexed is None or self._indexed[0] is not memory:
+            self._indexed = memory, PassageIndex([block.read() or "" for block in memory.blocks])
+        return self._indexed[1]
 
 
 def _cite(memory: Memory, index: int, score: float) -> Citation:
