@@ -55,27 +55,23 @@ def train(recipe: Recipe, folder: Path, resume: bool = False, report: Report | N
 
     Raises:
         ConfigError, CheckpointError: before anything is trained.
-        MemfoldError: for a loss that is not a number, naming the step and the task.
+        MemfoldError: for a loss or a gradient that is not a number, naming the step.
     """
     run = prepare(recipe, folder, resume)
     started, seen = time.perf_counter(), run.progress.tokens
-    while run.progress.step < recipe.steps:
+    while not _ended(run):
         metrics = step(run)
         passed = time.perf_counter() - started
         metrics["tokens_per_second"] = round((run.progress.tokens - seen) / passed, 1)
         done = run.progress.step
-        last = done == recipe.steps
-        if done % recipe.validate_every == 0 or last:
+        if done % recipe.validate_every == 0 or done == recipe.steps:
             metrics["validation"] = validate(run)
             run.progress = _patience(run.progress, metrics["validation"])
         _write(run.folder, metrics)
         if report is not None:
             report(metrics)
-        stop = bool(recipe.patience) and run.progress.waited >= recipe.patience
-        if done % recipe.checkpoint_every == 0 or last or stop:
+        if done % recipe.checkpoint_every == 0 or _ended(run):
             _checkpoint(run)
-        if stop:
-            break
     save_backbone(run.backbone, folder / "model")
     return run.backbone
 
@@ -110,6 +106,7 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
     optimisers = Optimisers(named, recipe.groups, recipe.freeze, recipe.schedule, recipe.steps)
     if states:
         optimisers.load_state_dict(states)
+    backbone.model.set_attn_implementation(recipe.attention)
     if recipe.compile:
         backbone.body = torch.compile(backbone.model.base_model, dynamic=True)
     backbone.model.train()
@@ -126,17 +123,14 @@ def step(run: Run) -> dict[str, Any]:
         with run.accelerator.autocast():
             scores = logprobs(run.backbone, work.system, work.scored)
             loss = _loss(run, work.share, scores)
-        if not bool(torch.isfinite(loss)):
-            raise MemfoldError(
-                f"the loss of step {number} ({work.share.label}) is {float(loss)}; the last checkpoint is whole: lower "
-                "the learning rate and resume from it"
-            )
+        _check_finite(f"loss of step {number + 1} ({work.share.label})", loss)
         scores.backward(loss / recipe.micro_batches)
         tokens += work.tokens
         for name, value in _summary(work, scores).items():
             sums[name][0] += value[0]
             sums[name][1] += value[1]
     norm = torch.nn.utils.clip_grad_norm_(run.optimisers.parameters, recipe.clip)
+    _check_finite(f"gradient of step {number + 1}", norm)
     factor = run.optimisers.step(number)
     run.progress = replace(run.progress, step=number + 1, tokens=run.progress.tokens + tokens)
     losses = {name: round(total / count, 5) for name, (total, count) in sums.items()}
@@ -182,6 +176,14 @@ def _loss(run: Run, share: Share, scores: Scores) -> Tensor:
     return loss
 
 
+def _check_finite(what: str, value: Tensor) -> None:
+    if not bool(torch.isfinite(value)):
+        raise MemfoldError(
+            f"the {what} is {float(value)}; the last checkpoint is whole: name it as the parent of a recipe with a lower "
+            "learning rate"
+        )
+
+
 def _summary(work: Batch, scores: Scores) -> dict[str, tuple[float, float]]:
     """Summed loss and tokens for each purpose."""
     sums: dict[str, tuple[float, float]] = {}
@@ -204,6 +206,12 @@ def _trained_settings(recipe: Recipe) -> dict[str, Any]:
     del settings["ratio"], settings["gap"]
     ratios = {ratio for share in mixture(recipe) if share.system == "pooled" for ratio in share.ratios}
     return settings | {"ratios": sorted(ratios)}
+
+
+def _ended(run: Run) -> bool:
+    """Whether all steps are done, or the validation loss has not fallen for too long."""
+    impatient = bool(run.recipe.patience) and run.progress.waited >= run.recipe.patience
+    return impatient or run.progress.step >= run.recipe.steps
 
 
 def _patience(progress: Progress, validation: dict[str, dict[str, float]]) -> Progress:

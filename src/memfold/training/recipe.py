@@ -134,6 +134,7 @@ class Recipe:
     micro_batches: int = 2
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     compile: bool = False
+    attention: Literal["sdpa", "eager"] = "sdpa"
     clip: float = 1.0
     predecessor_loss: float = 0.0
     validate_every: int = 200
