@@ -79,8 +79,6 @@ def check_recipe(run: Path, recipe: dict[str, Any]) -> None:
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Drop the lines of a metrics file that lie after a step."""
+    """Drop the lines of a metrics file that lie after a step; each step writes one, a kill may leave half of one."""
     if path.exists():
-        lines = path.read_text().splitlines()
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        path.write_text("".join(f"{line}\n" for line in kept))
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:step]))

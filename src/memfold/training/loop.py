@@ -179,8 +179,8 @@ def _loss(run: Run, share: Share, scores: Scores) -> Tensor:
 def _check_finite(what: str, value: Tensor) -> None:
     if not bool(torch.isfinite(value)):
         raise MemfoldError(
-            f"the {what} is {float(value)}; the last checkpoint is whole: name it as the parent of a recipe with a lower "
-            "learning rate"
+            f"the {what} is {float(value.detach())}; the last checkpoint is whole: name it as the parent of a recipe "
+            "with a lower learning rate"
         )
 
 

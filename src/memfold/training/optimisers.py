@@ -19,12 +19,16 @@ class Optimisers:
     Frozen parameters (`freeze` patterns) get no gradient and belong to no group.
 
     Raises:
-        ConfigError: for a trained parameter that no group matches, or a Muon group with a parameter that is no matrix.
+        ConfigError: for a trained parameter that no group matches, a Muon group with a parameter that is no matrix, or
+            a `freeze` pattern that matches nothing.
     """
 
     def __init__(self, named: Sequence[tuple[str, nn.Parameter]], groups: Sequence[Group], freeze: Sequence[str],
                  schedule: Schedule, steps: int) -> None:  # fmt: skip
         self.schedule, self.steps = schedule, steps
+        for pattern in freeze:
+            if not any(fnmatch(name, pattern) for name, _ in named):
+                raise ConfigError(f"freeze {pattern!r} matches no parameter; the projection is 'heads.pooled.*'")
         members: list[list[nn.Parameter]] = [[] for _ in groups]
         self.parameters: list[nn.Parameter] = []
         for name, parameter in named:

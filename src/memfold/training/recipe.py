@@ -64,6 +64,7 @@ class Share:
         require(self.system in SYSTEMS, "system", self.system, ", ".join(SYSTEMS))
         require(self.share > 0, "share", self.share, "above 0")
         require(bool(self.sizes) and min(self.sizes) > 0, "sizes", self.sizes, "one or more positive numbers")
+        require(bool(self.ratios) and min(self.ratios) > 0, "ratios", self.ratios, "one or more positive numbers")
         require(self.gap >= 0, "gap", self.gap, "0 or more positions")
         require(0 <= self.bridges[0] <= self.bridges[1], "bridges", self.bridges, "the fewest, then the most")
         require(0 <= self.recall <= 1, "recall", self.recall, "0 to 1")
@@ -162,6 +163,8 @@ def read_recipe(path: Path) -> Recipe:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no recipe at {path}; the shipped ones are in recipes/") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}; give a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from error
     return build(Recipe, values)

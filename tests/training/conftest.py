@@ -1,0 +1,54 @@
+"""A tiny model folder to start from and a recipe that trains it in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from accelerate.state import AcceleratorState
+from transformers import PreTrainedTokenizerFast
+
+from memfold.backbone.model import Backbone, save_backbone
+from memfold.training import scratch
+from memfold.training.recipe import Group, Recipe, Share
+
+
+@pytest.fixture(autouse=True)
+def own_precision() -> None:
+    """`accelerate` keeps the precision of a process for good; each test has its own."""
+    AcceleratorState._reset_state()
+
+
+@pytest.fixture
+def known_tokenizer(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model made from nothing gets the session's tokenizer."""
+    monkeypatch.setattr(scratch, "train_tokenizer", lambda vocabulary, seed: tokenizer)
+
+
+@pytest.fixture(scope="session")
+def parent(new_backbone: Callable[..., Backbone], tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("parent") / "model"
+    save_backbone(new_backbone(), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def recipe(parent: str) -> Recipe:
+    """Three kinds of batch, both optimisers, in float32."""
+    return Recipe(
+        stage="cpt1",
+        steps=4,
+        parent=parent,
+        mixture=(
+            Share("group", 0.4, (8,), ratios=(8,), samples=4, level=1),
+            Share("almanac", 0.3, (48, 64), ratios=(4, 8), samples=3, level=0),
+            Share("almanac", 0.3, (48,), system="full", samples=3, level=0),
+        ),
+        groups=(Group(("*proj.weight",), "muon", 0.01), Group(("*",), lr=3e-3)),
+        tokens=100,
+        micro_batches=2,
+        precision="float32",
+        validate_every=2,
+        validation_batches=1,
+        checkpoint_every=2,
+    )

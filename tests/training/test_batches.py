@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from memfold.backbone.model import Backbone
+from memfold.training import batches
+from memfold.training.batches import Batch, batch, mixture
+from memfold.training.presets import paper_mixture
+from memfold.training.recipe import Recipe, Share
+
+
+def seen(found: Batch) -> tuple[object, ...]:
+    return found.share, found.system.settings, found.scored, found.tokens
+
+
+def texts(found: Batch) -> set[object]:
+    return {document.tokens for document, _ in found.scored}
+
+
+def test_a_batch_is_a_function_of_its_number(
+    recipe: Recipe, backbone: Backbone, new_backbone: Callable[..., Backbone]
+) -> None:
+    forward = [seen(batch(recipe, backbone, number)) for number in range(6)]
+    other_weights = new_backbone(seed=5)
+    backward = [seen(batch(recipe, other_weights, number)) for number in reversed(range(6))]
+    assert forward == backward[::-1]
+    assert all(forward[one][2] != forward[other][2] for one in range(6) for other in range(one))
+    assert seen(batch(replace(recipe, seed=1), backbone, 0)) != forward[0]
+
+
+def test_validation_never_sees_what_training_sees(recipe: Recipe, backbone: Backbone) -> None:
+    for position, share in enumerate(recipe.mixture):
+        trained = set().union(*(texts(batch(recipe, backbone, number, share=share)) for number in range(8)))
+        names = [f"validation-{place}" for place in (position, position + 1)]
+        held, other = (
+            set().union(*(texts(batch(recipe, backbone, number, name, share)) for number in range(4))) for name in names
+        )
+        assert held
+        assert not held & trained
+        assert not held & other
+
+
+@pytest.mark.parametrize("shares", [(0.4, 0.2, 0.4), (1.0,), (160, 110, 70, 60, 300), (0.03, 0.9, 0.07)])
+def test_shares_are_kept_within_a_hundredth(
+    recipe: Recipe, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, shares: tuple[float, ...]
+) -> None:
+    entries = tuple(Share("group", share, (8,), level=number) for number, share in enumerate(shares))
+    monkeypatch.setattr(batches, "load_task", lambda name: lambda *_: [])
+    monkeypatch.setattr(batches, "MOST_DOCUMENTS", 0)
+    counts = Counter(batch(replace(recipe, mixture=entries), backbone, number).share.level for number in range(1000))
+    for number, share in enumerate(shares):
+        assert abs(counts[number] / 1000 - share / sum(shares)) < 0.01
+
+
+def test_a_batch_is_filled_to_its_tokens(recipe: Recipe, backbone: Backbone) -> None:
+    for number in range(6):
+        found = batch(replace(recipe, tokens=600), backbone, number)
+        sizes = [len(document.tokens or ()) for document, _ in found.scored]
+        assert found.tokens >= 600
+        assert len(sizes) > 1
+        assert all(traces for _, traces in found.scored)
+        assert max(sizes) <= max(found.share.sizes)
+
+
+def test_every_entry_draws_its_sizes_ratios_and_styles(recipe: Recipe, backbone: Backbone) -> None:
+    entry = Share("almanac", 1, (48, 96), ratios=(4, 8), samples=4, level=0, recall=0.5)
+    found = [batch(recipe, backbone, number, share=entry) for number in range(24)]
+    assert {work.system.settings["ratio"] for work in found} == {4, 8}
+    longest = [max(len(document.tokens or ()) for document, _ in work.scored) for work in found]
+    assert min(longest) <= 48 < max(longest) <= 96
+    replies = [backbone.decode(step.reply.tokens) for work in found for _, traces in work.scored
+               for trace in traces for step in trace.steps]  # fmt: skip
+    recalled = sum("boxed" in reply for reply in replies) / len(replies)
+    assert 0.35 < recalled < 0.65
+    for share, said in [(1.0, True), (0.0, False)]:
+        work = batch(recipe, backbone, 0, share=replace(entry, recall=share))
+        steps = [step for _, traces in work.scored for trace in traces for step in trace.steps]
+        assert {"boxed" in backbone.decode(step.reply.tokens) for step in steps} == {said}
+
+
+def test_a_gap_is_drawn_for_half_of_the_batches(recipe: Recipe, backbone: Backbone) -> None:
+    entry = Share("group", 1, (8,), level=1, gap=1000)
+    gaps = [
+        batch(replace(recipe, tokens=1), backbone, number, share=entry).system.settings["gap"] for number in range(200)
+    ]
+    assert 0.35 < gaps.count(0) / 200 < 0.65
+    assert max(gaps) <= 1000
+    assert sum(0 < gap < 32 for gap in gaps) > 20
+    assert sum(gap > 100 for gap in gaps) > 15
+    assert {
+        batch(recipe, backbone, number, share=replace(entry, gap=0)).system.settings["gap"] for number in range(9)
+    } == {0}
+
+
+def test_documents_are_tokenised_once_for_all_their_questions(recipe: Recipe, backbone: Backbone) -> None:
+    work = batch(recipe, backbone, 0, share=recipe.mixture[1])
+    for document, traces in work.scored:
+        assert document.text is not None
+        assert document.tokens == tuple(backbone.encode(document.text))
+        assert 1 <= len(traces) <= 3
+        assert len({trace.question for trace in traces}) == len(traces)
+
+
+def test_a_preset_brings_its_mixture(recipe: Recipe, backbone: Backbone) -> None:
+    preset = replace(recipe, mixture=(), preset="paper", stage="cpt2")
+    assert mixture(preset) == paper_mixture("cpt2")
+    assert batch(preset, backbone, 3).share in paper_mixture("cpt2")
+    shares = {(share.system, share.task): share.share for share in paper_mixture("cpt2")}
+    assert sum(share for (system, _), share in shares.items() if system == "pooled") == 400
+    assert shares["full", "prose"] == 300
+    assert sum(share.share for share in paper_mixture("cpt1") if share.system == "pooled") == 220
+    assert {share.bridges for share in paper_mixture("cpt1") if share.task == "continuation"} == {(1, 1)}
+    assert {share.bridges for share in paper_mixture("cpt2") if share.task == "continuation"} == {(0, 4)}
+    assert [share.ratios for stage in ("cpt1", "cpt2", "sft") for share in paper_mixture(stage)] == [(16,)] * 9

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from memfold.backbone.model import Backbone, load_backbone
+from memfold.backbone.scoring import Stretch, logprobs
+from memfold.core.errors import CheckpointError, ConfigError, MemfoldError
+from memfold.training import loop
+from memfold.training.batches import batch
+from memfold.training.loop import prepare, step, train, validate
+from memfold.training.optimisers import Optimisers
+from memfold.training.recipe import Group, Recipe, Schedule, Share
+
+
+def weights(backbone: Backbone) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in backbone.parameters()}
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_everything_that_tells_what_it_was(recipe: Recipe, tmp_path: Path) -> None:
+    heard: list[dict[str, Any]] = []
+    trained = train(recipe, tmp_path, report=heard.append)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "recipe.json", "metrics.jsonl", "model", "step-000002", "step-000004",
+    }  # fmt: skip
+    assert lines(tmp_path) == heard
+    assert [line["step"] for line in heard] == [1, 2, 3, 4]
+    assert ["validation" in line for line in heard] == [False, True, False, True]
+    assert [line["rate"] for line in heard] == [recipe.schedule.factor(number, 4) for number in range(4)]
+    assert heard[-1]["validation"].keys() == {
+        "0:pooled/group/answer", "1:pooled/almanac/answer", "2:full/almanac/language", "2:full/almanac/answer",
+    }  # fmt: skip
+    again = load_backbone(tmp_path / "model")
+    assert all(torch.equal(weight, weights(again)[name]) for name, weight in weights(trained).items())
+    assert again.trained["pooled"] == {
+        "ratios": [4, 8], "wrapper": "span", "positions": "strided", "chunk": 4096,
+    }  # fmt: skip
+
+
+def test_the_reported_losses_are_those_of_the_batches(recipe: Recipe, tmp_path: Path) -> None:
+    run = prepare(recipe, tmp_path)
+    sums: dict[str, list[float]] = {}
+    tokens = 0
+    with torch.no_grad():
+        for number in (0, 1):
+            work = batch(recipe, run.backbone, number)
+            tokens += work.tokens
+            for stretch, values, _ in logprobs(run.backbone, work.system, work.scored).parts():
+                sums.setdefault(f"{work.share.label}/{stretch.purpose}", []).extend((-values).tolist())
+    metrics = step(run)
+    assert metrics["loss"] == pytest.approx(
+        {name: sum(values) / len(values) for name, values in sums.items()}, abs=1e-4
+    )
+    assert (metrics["step"], metrics["tokens"]) == (1, tokens)
+
+
+def test_validation_measures_by_hand(recipe: Recipe, tmp_path: Path) -> None:
+    run = prepare(replace(recipe, mixture=recipe.mixture[:1], validation_batches=2), tmp_path)
+    found: list[tuple[Stretch, list[float], list[bool]]] = []
+    with torch.no_grad():
+        for number in (0, 1):
+            work = batch(run.recipe, run.backbone, number, "validation-0", run.recipe.mixture[0])
+            parts = logprobs(run.backbone, work.system, work.scored).parts()
+            found += [(stretch, values.tolist(), correct.tolist()) for stretch, values, correct in parts]
+    losses = [-value for _, values, _ in found for value in values]
+    right = [one for _, _, correct in found for one in correct]
+    assert validate(run)["0:pooled/group/answer"] == pytest.approx({
+        "loss": sum(losses) / len(losses),
+        "accuracy": sum(right) / len(right),
+        "whole": sum(all(correct) for _, _, correct in found) / len(found),
+    }, abs=1e-4)  # fmt: skip
+
+
+@pytest.mark.parametrize("language", [0.25, 1.0])
+def test_purposes_are_averaged_apart_and_reading_is_weighed(recipe: Recipe, tmp_path: Path, language: float) -> None:
+    share = replace(recipe.mixture[2], language=language)
+    run = prepare(replace(recipe, mixture=(share,)), tmp_path)
+    work = batch(run.recipe, run.backbone, 0)
+    scores = logprobs(run.backbone, work.system, work.scored)
+    means = {
+        purpose: torch.cat([-values for stretch, values, _ in scores.parts() if stretch.purpose == purpose]).mean()
+        for purpose in ("language", "answer")
+    }
+    expected = means["answer"] + language * means["language"]
+    torch.testing.assert_close(loop._loss(run, share, scores), expected)
+
+
+def test_reading_alone_has_its_full_weight(recipe: Recipe, tmp_path: Path) -> None:
+    share = Share("prose", 1, (48,), system="full", level=1, language=0.25)
+    run = prepare(replace(recipe, mixture=(share,)), tmp_path)
+    work = batch(run.recipe, run.backbone, 0)
+    scores = logprobs(run.backbone, work.system, work.scored)
+    torch.testing.assert_close(loop._loss(run, share, scores), -scores.logprobs.mean())
+
+
+def test_micro_batches_add_up_to_their_mean(recipe: Recipe, tmp_path: Path) -> None:
+    plain = (Group(("*",), lr=0.0),)
+    run = prepare(replace(recipe, groups=plain, micro_batches=3, clip=1e9), tmp_path)
+    expected: dict[str, Tensor] = {}
+    for number in range(3):
+        work = batch(run.recipe, run.backbone, number)
+        scores = logprobs(run.backbone, work.system, work.scored)
+        scores.backward(loop._loss(run, work.share, scores) / 3)
+    expected = {name: weight.grad.clone() for name, weight in run.backbone.parameters() if weight.grad is not None}
+    norm = torch.cat([gradient.flatten() for gradient in expected.values()]).norm()
+    run.backbone.model.zero_grad()
+    run.backbone.heads.zero_grad()
+    assert step(run)["norm"] == pytest.approx(float(norm), rel=1e-3)
+
+
+def test_the_frozen_projection_stays_bit_equal_in_sft(recipe: Recipe, parent: str, tmp_path: Path) -> None:
+    before = weights(load_backbone(parent))
+    after = weights(train(replace(recipe, stage="sft", freeze=("heads.pooled.*",)), tmp_path))
+    unchanged = {name for name, weight in after.items() if torch.equal(weight, before[name])}
+    assert unchanged == {"heads.pooled.weight"}
+    loose = weights(train(recipe, tmp_path / "loose"))
+    assert not torch.equal(loose["heads.pooled.weight"], before["heads.pooled.weight"])
+
+
+def test_training_stops_when_validation_no_longer_falls(recipe: Recipe, tmp_path: Path) -> None:
+    still = replace(recipe, groups=(Group(("*",), lr=0.0),), steps=40, patience=2, checkpoint_every=40)
+    heard: list[int] = []
+    train(still, tmp_path, report=lambda metrics: heard.append(metrics["step"]))
+    assert heard == [1, 2, 3, 4, 5, 6]  # validated at 2, 4 and 6: the first is the best, two more are waited for
+    assert (tmp_path / "step-000006").is_dir()
+    train(still, tmp_path, resume=True, report=lambda metrics: heard.append(metrics["step"]))
+    assert heard == [1, 2, 3, 4, 5, 6]
+
+
+def test_training_goes_on_while_validation_falls(recipe: Recipe, tmp_path: Path) -> None:
+    falling = replace(recipe, mixture=recipe.mixture[:1], groups=(Group(("*",), lr=3e-3),), steps=8, patience=1)
+    train(falling, tmp_path)
+    losses = [line["validation"]["0:pooled/group/answer"]["loss"] for line in lines(tmp_path) if "validation" in line]
+    assert losses == sorted(losses, reverse=True)
+    assert len(losses) == 4
+
+
+def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_checkpoint(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[dict[str, Any]] = []
+
+    def poisoned(*given: Any) -> Any:
+        scores = logprobs(*given)
+        return replace(scores, logprobs=scores.logprobs * math.nan) if len(heard) == 3 else scores
+
+    short = replace(recipe, checkpoint_every=3, validate_every=50, steps=9)
+    monkeypatch.setattr(loop, "logprobs", poisoned)
+    with pytest.raises(
+        MemfoldError, match=r"the loss of step 4 \((pooled|full)/\w+\) is nan; the last checkpoint is whole"
+    ):
+        train(short, tmp_path, report=heard.append)
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-000003"]
+    assert all(
+        bool(torch.isfinite(weight).all()) for weight in weights(load_backbone(tmp_path / "step-000003/model")).values()
+    )
+    monkeypatch.undo()
+    continued = train(replace(recipe, parent=str(tmp_path), steps=1), tmp_path / "next")
+    assert all(bool(torch.isfinite(weight).all()) for weight in weights(continued).values())
+
+
+def test_a_gradient_that_is_no_number_changes_no_weight(recipe: Recipe, tmp_path: Path) -> None:
+    run = prepare(recipe, tmp_path)
+    step(run)
+    before = weights(run.backbone)
+    dict(run.backbone.parameters())["model.norm.weight"].register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(MemfoldError, match=r"the gradient of step 2 is (inf|nan); the last checkpoint is whole"):
+        step(run)
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(run.backbone).items())
+
+
+def test_a_folder_with_a_run_is_not_overwritten(recipe: Recipe, tmp_path: Path) -> None:
+    train(replace(recipe, steps=2), tmp_path)
+    metrics = (tmp_path / "metrics.jsonl").read_text()
+    with pytest.raises(ConfigError, match="holds a run already; add --resume to go on, or name another --out"):
+        train(recipe, tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == metrics
+
+
+def test_a_run_is_resumed_under_its_own_recipe_only(recipe: Recipe, tmp_path: Path) -> None:
+    train(replace(recipe, steps=2), tmp_path)
+    with pytest.raises(CheckpointError, match="was started with seed = 0, the recipe says 7; use another --out"):
+        train(replace(recipe, steps=2, seed=7), tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="nothing to resume in"):
+        train(recipe, tmp_path / "empty", resume=True)
+
+
+def test_a_missing_parent_is_named(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"no model in {tmp_path}/none; train its recipe first"):
+        train(replace(recipe, parent=str(tmp_path / "none")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_a_recipe_reach_the_system(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown key 'wraper'; nearest: 'wrapper'"):
+        prepare(replace(recipe, settings={"wraper": "span"}), tmp_path / "wrong")
+    run = prepare(replace(recipe, settings={"wrapper": "none"}, frame="chatml"), tmp_path / "right")
+    work = batch(run.recipe, run.backbone, 0)
+    assert (work.system.settings["wrapper"], work.system.settings["frame"]) == ("none", "chatml")
+    assert (run.backbone.trained["pooled"]["wrapper"], run.backbone.frame) == ("none", "chatml")
+
+
+@pytest.mark.usefixtures("known_tokenizer")
+def test_a_tiny_model_overfits_one_batch(new_backbone: Callable[..., Backbone], recipe: Recipe) -> None:
+    backbone = new_backbone(seed=1)
+    groups = (Group(("*proj.weight",), "muon", 0.02), Group(("*",), lr=1e-2))
+    optimisers = Optimisers(backbone.parameters(), groups, (), Schedule(), 80)
+    work = batch(recipe, backbone, 0, share=recipe.mixture[0])
+    losses = []
+    for number in range(80):
+        scores = logprobs(backbone, work.system, work.scored)
+        losses.append(-scores.logprobs.mean())
+        scores.backward(losses[-1])
+        optimisers.step(number)
+    assert float(losses[-1].detach()) < 0.2 * float(losses[0].detach())

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from memfold.backbone.model import load_backbone
+from memfold.core.config import build
+from memfold.core.errors import ConfigError
+from memfold.training.batches import mixture
+from memfold.training.loop import train
+from memfold.training.recipe import Group, ModelSize, Recipe, Share, read_recipe
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml"))
+SMALL = ModelSize(vocabulary=512, hidden=32, layers=2, heads=4, feedforward=64)
+LONGEST = 96
+
+
+def shrunk(recipe: Recipe, parent: str) -> Recipe:
+    """The same stage for two steps of one document each, on a tiny model.  Levels fall with the sizes of documents."""
+    entries = tuple(
+        replace(share, sizes=(min(LONGEST, *share.sizes),), samples=min(share.samples, 3), level=min(share.level, 1))
+        for share in mixture(recipe)
+    )
+    start: dict[str, Any] = {"model": SMALL} if recipe.model is not None else {"parent": parent}
+    return replace(
+        recipe, **start, mixture=entries, preset=None, steps=2, tokens=1, compile=False, validate_every=2,
+        validation_batches=1, checkpoint_every=2,
+    )  # fmt: skip
+
+
+def test_recipes_are_shipped() -> None:
+    assert {path.stem for path in RECIPES} >= {"base", "cpt1", "cpt2", "sft"}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: "/".join(path.parts[-3:]))
+def test_every_recipe_parses(path: Path) -> None:
+    recipe = read_recipe(path)
+    assert recipe.stage in path.stem
+    assert recipe.steps > 0
+    assert build(Recipe, asdict(recipe)) == recipe
+
+
+@pytest.mark.usefixtures("known_tokenizer")
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: "/".join(path.parts[-3:]))
+def test_every_recipe_trains_two_steps(path: Path, parent: str, tmp_path: Path) -> None:
+    recipe = shrunk(read_recipe(path), parent)
+    seen: list[dict[str, Any]] = []
+    backbone = train(recipe, tmp_path, report=seen.append)
+    assert [metrics["step"] for metrics in seen] == [1, 2]
+    labels = {f"{number}:{share.label}" for number, share in enumerate(recipe.mixture)}
+    assert {name.rpartition("/")[0] for name in seen[-1]["validation"]} == labels
+    assert all(entry["loss"] > 0 for entry in seen[-1]["validation"].values())
+    changed = dict(backbone.parameters())
+    if recipe.parent is not None:
+        before = dict(load_backbone(parent).parameters())
+        frozen = {name for name in changed if torch.equal(changed[name], before[name])}
+        assert frozen == ({"heads.pooled.weight"} if recipe.freeze else set())
+
+
+@pytest.mark.usefixtures("known_tokenizer")
+def test_a_model_from_nothing_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    recipe = Recipe("base", 1, (Share("group", 1, (8,), ratios=(8,), level=1),), model=SMALL, tokens=1)
+    one, same, other = (
+        train(replace(recipe, seed=seed), tmp_path / name) for name, seed in (("one", 3), ("same", 3), ("other", 4))
+    )
+    weights = [dict(backbone.parameters()) for backbone in (one, same, other)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not torch.equal(weights[0]["model.embed_tokens.weight"], weights[2]["model.embed_tokens.weight"])
+    config = load_backbone(tmp_path / "one" / "model").model.config
+    sizes = (
+        config.model_type,
+        config.vocab_size,
+        config.hidden_size,
+        config.num_hidden_layers,
+        config.tie_word_embeddings,
+    )
+    assert sizes == ("qwen3", 512, 32, 2, True)
+
+
+GOOD = 'stage = "sft"\nsteps = 3\nparent = "runs/x"\n[[mixture]]\ntask = "cued"\nshare = 1\nsizes = [64]\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_recipe_is_read_with_its_types(tmp_path: Path) -> None:
+    text = (
+        GOOD
+        + 'ratios = [4, 8]\nbridges = [1, 2]\n[[groups]]\nmatch = ["a", "b"]\nlr = 1\n[schedule]\nkind = "cosine"\n'
+    )
+    recipe = read_recipe(write(tmp_path, text))
+    assert recipe.mixture == (Share("cued", 1.0, (64,), ratios=(4, 8), bridges=(1, 2)),)
+    assert recipe.groups == (Group(("a", "b"), lr=1.0),)
+    assert (recipe.parent, recipe.schedule.kind, recipe.steps) == ("runs/x", "cosine", 3)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    (GOOD.replace("steps", "stepz"), "unknown key 'stepz'; nearest: 'steps'"),
+    (GOOD + "raitos = [4]\n", "unknown key 'mixture[0].raitos'; nearest: 'mixture[0].ratios'"),
+    (GOOD.replace("steps = 3\n", ""), "steps is missing; it has no default"),
+    (GOOD.replace("steps = 3", 'steps = "3"'), "steps = '3' must be int, not str"),
+    (GOOD.replace("steps = 3", "steps = 0"), "steps = 0 is not possible; allowed: 1 or more"),
+    (GOOD.replace("sft", "sfd"), "stage = 'sfd' is not possible; allowed: 'base', 'cpt1', 'cpt2', 'sft'"),
+    (GOOD.replace("cued", "queued"), "task = 'queued' is not possible; allowed: almanac, "),
+    (GOOD + 'system = "poold"\n', "system = 'poold' is not possible; allowed: pooled, full, retrieval"),
+    (GOOD.replace("share = 1", "share = 0"), "share = 0.0 is not possible; allowed: above 0"),
+    (GOOD.replace("[64]", "[]"), "sizes = () is not possible; allowed: one or more positive numbers"),
+    (GOOD + "ratios = []\n", "ratios = () is not possible; allowed: one or more positive numbers"),
+    (GOOD + "bridges = [2, 1]\n", "bridges = (2, 1) is not possible; allowed: the fewest, then the most"),
+    (GOOD + "recall = 1.5\n", "recall = 1.5 is not possible; allowed: 0 to 1"),
+    (GOOD.split("[[")[0], "a recipe has either a mixture of one entry or more, or a preset"),
+    ('preset = "paper"\n' + GOOD, "a recipe has either a mixture of one entry or more, or a preset"),
+    (GOOD.replace('parent = "runs/x"', ""), "a recipe names either a parent to start from or a [model] to make"),
+    (GOOD + "[model]\nhidden = 8\n", "a recipe names either a parent to start from or a [model] to make"),
+    (GOOD + "[schedule]\nwarmup = 2.0\n", "schedule.warmup = 2.0 is not possible"),
+])  # fmt: skip
+def test_what_a_recipe_cannot_say_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        read_recipe(write(tmp_path, text))
+    assert str(raised.value).startswith(message)
+
+
+def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no recipe at"):
+        read_recipe(tmp_path / "missing.toml")
+    with pytest.raises(ConfigError, match="is not a TOML file"):
+        read_recipe(write(tmp_path, "steps = = 3"))
+    (tmp_path / "recipe.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="is not a TOML file"):
+        read_recipe(tmp_path / "recipe.toml")
+    with pytest.raises(ConfigError, match="cannot read"):
+        read_recipe(tmp_path)
+
+
+def test_the_good_recipe_is_good() -> None:
+    assert build(Recipe, tomllib.loads(GOOD)).stage == "sft"
