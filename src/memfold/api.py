@@ -256,17 +256,16 @@ def fold_file(found: Sequence[Document], path: str | Path, choice: Choice, *, ke
     hashes = tuple(document.sha256() for document in found)
     fingerprint = choice.backbone.fingerprint()
     manifest = Manifest(choice.system.name, choice.settings, fingerprint, sources, hashes, dtype, keep_text)
-    with MemoryWriter(path, manifest, resume=True) as writer:
+    with MemoryWriter(path, manifest, resume=True) as writer, torch.no_grad():
         kept = sum(writer.complete)
         if kept and on_resume is not None:
             on_resume(kept)
-        with torch.no_grad():
-            for number, block in enumerate(choice.system.compress(found, choice.backbone)):
-                if number < kept:
-                    continue
-                writer.add(block)
-                if progress is not None:
-                    progress(block)
+        for number, block in enumerate(choice.system.compress(found, choice.backbone)):
+            if number < kept:
+                continue
+            writer.add(block)
+            if progress is not None:
+                progress(block)
         writer.finish()
 
 

@@ -1,0 +1,206 @@
+"""The shape of the code, read from its syntax: who imports whom, how long and deep things are, what they are called."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from memfold.core.registry import SYSTEMS
+
+PACKAGE = Path(__file__).parents[2] / "src" / "memfold"
+LAYERS = (
+    {"core"},
+    {"backbone", "memory", "sources"},
+    {"systems", "tasks", "scoring"},
+    {"training", "evaluation", "api"},
+    {"cli"},
+)
+RANKS = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
+MOST_LINES, MOST_FUNCTION_LINES, MOST_NESTING = 400, 80, 3
+FORBIDDEN = {"utils", "util", "helpers", "helper", "common", "misc", "v2", "new", "old"}
+HEAVY = ("torch", "transformers", "accelerate", "matplotlib", "bm25s")
+BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match, ast.AsyncFor, ast.AsyncWith, ast.TryStar)
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imported(tree: ast.AST, types: bool = False) -> Iterator[str]:
+    """The modules that a tree imports at run time, inside functions too; with `types` also for type checking."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in MODULES else str(node.module)
+        yield from imported(node, types)
+
+
+def part_of(module: str) -> str:
+    """The part of the package that a module belongs to; empty for the front door itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def ours(module: str, types: bool = False) -> set[str]:
+    return {name for name in imported(MODULES[module], types) if name.split(".")[0] == "memfold"} - {module}
+
+
+def nesting(node: ast.AST, depth: int = 0) -> int:
+    """How deep blocks stand in each other; an `elif` adds nothing, an inner function counts for itself."""
+    deepest = depth
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (*FUNCTIONS, ast.ClassDef, ast.Lambda)):
+            continue
+        follows = isinstance(node, ast.If) and isinstance(child, ast.If) and node.orelse == [child]
+        deepest = max(deepest, nesting(child, depth + (isinstance(child, BLOCKS) and not follows)))
+    return deepest
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, FUNCTIONS))
+
+
+def test_the_package_is_read_whole() -> None:
+    assert {part_of(module) for module in MODULES} - {""} == RANKS.keys()
+    assert len(MODULES) > 60
+
+
+def test_imports_point_one_way() -> None:
+    wrong = [
+        f"{module} -> {name}"
+        for module in MODULES
+        for name in ours(module)
+        if part_of(module) and part_of(name) and part_of(module) != part_of(name)
+        and RANKS[part_of(module)] <= RANKS[part_of(name)]
+    ]  # fmt: skip
+    assert wrong == []
+
+
+def test_the_front_door_opens_the_python_interface_only() -> None:
+    assert ours("memfold", types=True) == {"memfold.api"}
+
+
+def test_the_core_knows_nothing_of_the_rest_and_nothing_heavy() -> None:
+    core = [module for module in MODULES if part_of(module) == "core"]
+    assert len(core) > 6
+    for module in core:
+        assert {part_of(name) for name in ours(module)} <= {"core"}, module
+        outside = {name.split(".")[0] for name in imported(MODULES[module])} - {"memfold"}
+        assert outside <= sys.stdlib_module_names, module
+
+
+def system_of(module: str) -> str:
+    """The system whose folder a module is in; empty for what systems share."""
+    parts = module.split(".")
+    inside = parts[1:2] == ["systems"] and len(parts) > 2 and (PACKAGE / "systems" / parts[2]).is_dir()
+    return parts[2] if inside else ""
+
+
+def test_systems_never_import_each_other() -> None:
+    assert {system_of(module) for module in MODULES} == {"", *SYSTEMS}
+    for module in (module for module in MODULES if part_of(module) == "systems"):
+        others = {system_of(name) for name in ours(module, types=True)} - {"", system_of(module)}
+        assert not others, f"{module} -> {others}"
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    graph = {module: ours(module) for module in MODULES if module != "memfold"}
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+    assert set(graph) <= set(order)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_files_and_functions_keep_their_size(module: str) -> None:
+    tree = MODULES[module]
+    assert max((node.end_lineno or 0 for node in ast.walk(tree) if isinstance(node, ast.stmt)), default=0) <= MOST_LINES
+    for function in functions(tree):
+        lines = (function.end_lineno or 0) - function.lineno + 1
+        assert lines <= MOST_FUNCTION_LINES, f"{function.name} has {lines} lines"
+        assert nesting(function) <= MOST_NESTING, f"{function.name} nests {nesting(function)} deep"
+
+
+def test_nobody_asks_which_system_it_has() -> None:
+    classes = {entry.split(":")[1] for entry in SYSTEMS.values()}
+    assert classes >= {"Pooled", "Full", "Retrieval"}
+    for module, tree in MODULES.items():
+        if part_of(module) == "systems":
+            continue
+        named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        named |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not named & classes, module
+        assert not {
+            name
+            for name in ours(module, types=True)
+            if name.startswith("memfold.systems.") and name.endswith(".system")
+        }
+
+
+def test_names_say_what_is_in_a_file() -> None:
+    names = {part for module in MODULES for part in module.split(".")}
+    tests = {path.stem for path in Path(__file__).parents[1].rglob("*.py")}
+    assert not (names | tests) & FORBIDDEN
+
+
+def test_nesting_counts_blocks() -> None:
+    source = """
+def f(x):
+    if x:
+        pass
+    elif x > 1:
+        for y in x:
+            with y:
+                pass
+    def g():
+        while x:
+            while x:
+                while x:
+                    while x:
+                        pass
+"""
+    outer, inner = functions(ast.parse(source))
+    assert (nesting(outer), nesting(inner)) == (3, 4)
+
+
+def test_imports_are_found_wherever_they_are() -> None:
+    source = """
+from typing import TYPE_CHECKING
+import torch.nn
+if TYPE_CHECKING:
+    from memfold.backbone.model import Backbone
+def f():
+    from memfold import api
+"""
+    tree = ast.parse(source)
+    assert list(imported(tree)) == ["typing", "torch.nn", "memfold.api"]
+    assert "memfold.backbone.model" in list(imported(tree, types=True))
+
+
+@pytest.mark.parametrize("statement", [
+    "import memfold",
+    "import " + ", ".join(module for module in MODULES if part_of(module) == "core"),
+    "import memfold.tasks.table as table; [table.load_task(name) for name in table.TASKS]",
+    "import memfold.cli.main",
+])  # fmt: skip
+def test_light_imports_stay_light(statement: str) -> None:
+    code = f"import sys; {statement}; print(sorted(set({HEAVY!r}) & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
