@@ -7,10 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from memfold.backbone.model import Backbone
-from memfold.core.errors import DataError
 from memfold.core.system import SLOT, Inputs
-from memfold.core.types import BlockRef, Call, Memory
 
 
 class SequenceBuilder:
@@ -46,31 +43,3 @@ class SequenceBuilder:
         assert self.tokens.count(SLOT) == sum(map(len, self.slots)), "as many slots as places for them"
         return Inputs(self.tokens, self.positions, tuple(self.lengths), torch.cat(self.slots) if self.slots else None,
                       self.memory_positions)  # fmt: skip
-
-
-def text_inputs(memory: Memory, call: Call, backbone: Backbone) -> Inputs:
-    """A call of a system whose blocks are text: tokens only.
-
-    Raises:
-        DataError: when the call is longer than the backbone's window, or the memory was stored without its text.
-    """
-    builder = SequenceBuilder()
-    for part in call.parts:
-        if isinstance(part, BlockRef):
-            text = memory.blocks[part.index].read()
-            if text is None:
-                raise DataError(f"memory {memory.name!r} holds no text to read; fold it without --no-text")
-            tokens = backbone.encode(text)
-            builder.memory_positions += len(tokens)
-            builder.text(tokens)
-        else:
-            builder.text(backbone.encode(part.text) if part.tokens is None else part.tokens)
-        if not builder.tokens:  # a sequence never begins with nothing
-            builder.text([backbone.end_token])
-        builder.end_part()
-    if len(builder.tokens) + call.limits.max_tokens > backbone.window:
-        raise DataError(
-            f"the text takes {len(builder.tokens)} tokens and the reply up to {call.limits.max_tokens}, the model's "
-            f"window is {backbone.window}; fold it (system pooled) or shorten it"
-        )
-    return builder.inputs()

@@ -64,10 +64,11 @@ def command(
 def _show_sizes(console: Console, memory: FoldedMemory) -> None:
     backbone, folded = memory.choice.backbone, memory.memory
     tokens, slots = folded.token_count, folded.slot_count
+    size, cache = 2 * slots * backbone.hidden_size, tokens * backbone.kv_bytes_per_token
     console.print(
         f"folded {tokens:,} tokens into {slots:,} slots in {memory.fold_seconds:.1f} s "
-        f"({tokens / memory.fold_seconds:,.0f} tokens/s): {2 * slots * backbone.hidden_size:,} bytes, where a full KV "
-        f"cache would take {tokens * backbone.kv_bytes_per_token:,}"
+        f"({tokens / memory.fold_seconds:,.0f} tokens/s): {size / 1e6:.1f} MB, where a full KV cache takes "
+        f"{cache / 1e6:.0f} MB"
     )
     console.print("the model now answers from the slots alone:\n", style="dim")
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from memfold.cli.options import Device, Json, Model, Ratio, System, model_dtype
+
+if TYPE_CHECKING:
+    from memfold.core.types import Block
 
 NAME = "fold"
 
@@ -36,19 +39,26 @@ def command(
     documents = read_sources(sources)
     choice = api.choose(system, model, ratio, device, model_dtype(device))
     started = time.perf_counter()
+    counts: list[int] = []
 
     def resumed(blocks: int) -> None:
         notes().print(f"going on with an interrupted fold: {blocks} blocks are there already")
 
     try:
         with folding(documents) as progress:
-            api.fold_file(documents, memory, choice, keep_text=not no_text, dtype=dtype, progress=progress,
+
+            def count(block: Block) -> None:
+                counts.append(block.token_count)
+                progress(block)
+
+            api.fold_file(documents, memory, choice, keep_text=not no_text, dtype=dtype, progress=count,
                           on_resume=resumed)  # fmt: skip
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the partial fold is kept, run the same command again to go on") from None
-    sizes = Sizes.of(memory)
-    seconds = time.perf_counter() - started
+    sizes, seconds = Sizes.of(memory), time.perf_counter() - started
     if as_json:
         print_json(sizes.record() | {"seconds": {"fold": round(seconds, 4)}})
     else:
-        sizes.show(f"{memory}, folded in {seconds:.1f} s ({sizes.tokens / seconds:,.0f} tokens/s)")
+        sizes.show(
+            f"{memory}: {sum(counts):,} tokens folded in {seconds:.1f} s ({sum(counts) / seconds:,.0f} tokens/s)"
+        )

@@ -61,7 +61,7 @@ class _Log:
             return
         self._last = now
         self._console.print(
-            f"step {step}/{self._steps}, {metrics['tokens_per_second']:,.0f} tokens/s, {self._left(now, step)} left, "
+            f"step {step}/{self._steps}, {metrics['tokens_per_second']:,.0f} tokens/s, {self._left(now, step)}"
             + ", ".join(f"{name} {value:.3f}" for name, value in sorted(self._losses.items())),
             markup=False,
         )
@@ -69,9 +69,12 @@ class _Log:
             self._console.print(f"  held out: {name} {_joined(values)}", markup=False)
 
     def _left(self, now: float, step: int) -> str:
+        """Time left, once two steps tell how long one takes."""
         started, first = self._begun or (now, step)
-        each = (now - started) / max(step - first, 1)
-        return str(timedelta(seconds=round(each * (self._steps - step))))
+        if step == first:
+            return ""
+        each = (now - started) / (step - first)
+        return f"{timedelta(seconds=round(each * (self._steps - step)))} left, "
 
 
 def _table(title: str, rows: dict[str, dict[str, float]]) -> Table:

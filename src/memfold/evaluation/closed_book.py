@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from memfold.backbone.model import Backbone
-from memfold.backbone.sequence import text_inputs
 from memfold.core.config import require
 from memfold.core.document import Document
 from memfold.core.errors import CallError
 from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer
 from memfold.core.system import AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, Call, Limits, Memory, Reply, Sample, Text, Trace
+from memfold.systems.reading import text_inputs
 
 
 class ClosedBook:

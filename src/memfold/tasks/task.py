@@ -23,7 +23,8 @@ class TaskOptions:
 
     `level` 0-3 is the difficulty, `split` in or out of distribution, `samples` how many questions (or cues) to ask
     about the one document, `kinds` restricts the kinds of question (empty: all that the level has), `bridges` the
-    fewest and the most bridge chunks of a continuation, `ratio` their length in tokens, `filler` the share of filler prose.
+    fewest and the most bridge chunks of a continuation, `ratio` their length in tokens, `filler` the share of filler
+    prose.
     """
 
     level: int = 3

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from memfold.backbone.model import Backbone
-from memfold.backbone.sequence import text_inputs
 from memfold.core.config import require
-from memfold.core.document import Document, chunks
+from memfold.core.document import Document
 from memfold.core.errors import DataError
 from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer, target
 from memfold.core.system import AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Reply, Sample, Step, Text, Trace
 from memfold.systems.citation import Citing
+from memfold.systems.reading import text_blocks, text_inputs
 
 
 class Full:
@@ -39,10 +39,7 @@ class Full:
 
     def compress(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[Block]:
         """Blocks that hold text; nothing is compressed."""
-        for source, document in enumerate(documents):
-            for chunk in chunks(document, backbone.tokenize, self.chunk):
-                yield Block(chunk.index, source, chunk.token_start, chunk.token_end, chunk.char_start, chunk.char_end,
-                            text=chunk.text)  # fmt: skip
+        return text_blocks(documents, backbone, self.chunk)
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """One call over all blocks."""

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from memfold.backbone.model import Backbone
-from memfold.backbone.sequence import text_inputs
 from memfold.core.config import require
 from memfold.core.document import Document, chunks
 from memfold.core.errors import DataError
@@ -14,6 +13,7 @@ from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memor
 from memfold.core.system import AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Citation, Limits, Memory, Reply, Sample, Step, Text, Trace
 from memfold.systems.passages import PassageIndex
+from memfold.systems.reading import text_blocks, text_inputs
 
 
 class Retrieval:
@@ -35,10 +35,7 @@ class Retrieval:
 
     def compress(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[Block]:
         """Small blocks of text; the index over them is made when the first question is asked."""
-        for source, document in enumerate(documents):
-            for chunk in chunks(document, backbone.tokenize, self.chunk):
-                yield Block(chunk.index, source, chunk.token_start, chunk.token_end, chunk.char_start, chunk.char_end,
-                            text=chunk.text)  # fmt: skip
+        return text_blocks(documents, backbone, self.chunk)
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """One call over the best blocks; they are the citations, best first."""
