@@ -126,6 +126,16 @@ def test_packed_lines_of_full_equal_one_line_per_row(any_backbone: Backbone, rea
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("system", [Pooled(ratio=4, chunk=16), Full()], ids=["pooled", "full"])
+def test_eager_attention_reads_the_same_places(new_backbone: Callable[..., Backbone], system: MemorySystem) -> None:
+    backbone = new_backbone()
+    groups = scored_groups(backbone, system)
+    expected = logprobs(backbone, system, groups).logprobs
+    backbone.model.set_attn_implementation("eager")
+    torch.testing.assert_close(logprobs(backbone, system, groups).logprobs, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_stretches_say_whose_the_numbers_are(backbone: Backbone) -> None:
     system = Full()
     groups = scored_groups(backbone, system)
