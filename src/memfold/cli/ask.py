@@ -35,7 +35,10 @@ def command(
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Answer questions from a memory file, or from a document folded on the spot, with citations."""
+    """Answer questions from a memory file or a document.
+
+    A document is folded on the spot.  Answers come with what was recalled and where it stands.
+    """
     _check(source, question, questions, style)
     asked = None if questions is None else _read_questions(questions)
     memory = _memory(source, system, model, ratio, device)

@@ -28,7 +28,10 @@ def command(
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Fold documents into a memory file that questions are answered from."""
+    """Fold documents into a memory file.
+
+    An interrupted fold goes on when the same command is run again.
+    """
     import time
 
     from memfold import api

@@ -16,7 +16,10 @@ def command(
     memory: Annotated[Path, typer.Argument(metavar="MEMORY", help="A memory file.")],
     as_json: Json = False,
 ) -> None:
-    """Show a memory file's documents, model, settings and sizes, beside what a full KV cache would take."""
+    """Show what is in a memory file.
+
+    Documents, model, settings and sizes, beside what a full key/value cache would take.
+    """
     from memfold.cli.output import print_json
     from memfold.cli.sizes import Sizes
 

@@ -20,7 +20,8 @@ COMMANDS = (demo, fold, ask, inspect, sample, train, eval)
 DEBUG = "MEMFOLD_DEBUG"
 INTERRUPTED = 130
 
-app = typer.Typer(name="memfold", add_completion=False, pretty_exceptions_enable=False)
+# plain help: square brackets in it are meant as they stand
+app = typer.Typer(name="memfold", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 for module in COMMANDS:
     app.command(module.NAME)(module.command)
 

@@ -28,7 +28,10 @@ def command(
     questions: Annotated[int, typer.Option("--questions", help="How many to ask.")] = 10,
     as_json: Json = False,
 ) -> None:
-    """Write DIR/document.txt and DIR/questions.jsonl (question, answers, evidence offsets, hops, kind, split)."""
+    """Write a generated document and questions about it.
+
+    DIR/document.txt and DIR/questions.jsonl (question, answers, evidence offsets, support, hops, kind, split).
+    """
     from memfold.core.config import require
     from memfold.tasks.table import load_task
     from memfold.tasks.task import SPLITS, TaskOptions

@@ -24,7 +24,10 @@ def command(
     steps: Annotated[int | None, typer.Option("--steps", help="Instead of the recipe's.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; by default under runs/.")] = None,
 ) -> None:
-    """Train a model: metrics.jsonl, curves.png, checkpoints and, at the end, model/ in the run folder."""
+    """Train a model by one stage's recipe.
+
+    The run folder gets metrics.jsonl, curves.png, checkpoints and, at the end, model/.
+    """
     path = find_recipe(recipe)
     _need_extra()
     from memfold.training.recipe import read_recipe
