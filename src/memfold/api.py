@@ -260,9 +260,7 @@ def fold_file(found: Sequence[Document], path: str | Path, choice: Choice, *, ke
         kept = sum(writer.complete)
         if kept and on_resume is not None:
             on_resume(kept)
-        for number, block in enumerate(choice.system.compress(found, choice.backbone)):
-            if number < kept:
-                continue
+        for block in choice.system.compress(found, choice.backbone, done=kept):
             writer.add(block)
             if progress is not None:
                 progress(block)

@@ -74,8 +74,8 @@ def test_an_interrupted_fold_goes_on(
     assert cli("fold", page.path, "-o", "whole.fold", *model).code == 0
     whole = Pooled.compress
 
-    def stopped(*arguments: Any) -> Any:
-        for number, block in enumerate(whole(*arguments)):
+    def stopped(*arguments: Any, **named: Any) -> Any:
+        for number, block in enumerate(whole(*arguments, **named)):
             if number == 3:
                 raise KeyboardInterrupt
             yield block

@@ -169,6 +169,8 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {device!r} cannot be used: {_first_line(error)}") from error
     backbone = Backbone(folder.name if folder.is_dir() else str(where), model.eval(), tokenizer)
+    if "<|im_start|>" in str(tokenizer.chat_template or ""):
+        backbone.frame = "chatml"
     if (folder / SETTINGS_FILE).exists():
         _read_settings(backbone, folder)
         backbone.stored_fingerprint = _file_fingerprint(folder)

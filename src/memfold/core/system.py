@@ -55,10 +55,11 @@ class MemorySystem(Protocol):
         """What rendering a call needs besides the memory."""
         ...
 
-    def compress(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[Block]:
+    def compress(self, documents: Sequence[Document], backbone: Backbone, done: int = 0) -> Iterator[Block]:
         """Blocks of one document or several, in their order: question-free, streaming, batched over documents.
 
-        With gradient where autograd is on.
+        With gradient where autograd is on.  The first `done` blocks are left out, and not computed where they need not
+        be; the others have the same bits as without it.
         """
         ...
 

@@ -45,9 +45,9 @@ class Scripted:
         """Those of the system."""
         return self.system.settings
 
-    def compress(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[Block]:
+    def compress(self, documents: Sequence[Document], backbone: Backbone, done: int = 0) -> Iterator[Block]:
         """As the system does."""
-        return self.system.compress(documents, backbone)
+        return self.system.compress(documents, backbone, done)
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """The call."""

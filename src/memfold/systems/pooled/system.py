@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from memfold.backbone.model import END, START, Backbone
@@ -43,18 +44,13 @@ class Pooled:
         """What a trace or memory file must record."""
         return asdict(self.options) | {"frame": self.frame, "style": self.style, "cite": self.cite}
 
-    def compress(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[Block]:
-        """Blocks with slots [n, d]; chunks of several documents share forward passes."""
+    def compress(self, documents: Sequence[Document], backbone: Backbone, done: int = 0) -> Iterator[Block]:
+        """Blocks with slots [n, d]; chunks of several documents share forward passes, whatever is done."""
         check_head(backbone)
-        batch: list[tuple[int, Chunk]] = []
-        for source, document in enumerate(documents):
-            for chunk in chunks(document, backbone.tokenize, self.options.chunk):
-                if batch and sum(len(c.tokens) for _, c in batch) + len(chunk.tokens) > BATCH_TOKENS:
-                    yield from self._encode(batch, backbone)
-                    batch = []
-                batch.append((source, chunk))
-        if batch:
-            yield from self._encode(batch, backbone)
+        for batch in self._batches(documents, backbone):
+            if done < len(batch):
+                yield from islice(self._encode(batch, backbone), done, None)
+            done = max(0, done - len(batch))
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """One call over all blocks."""
@@ -138,6 +134,18 @@ class Pooled:
         following = max(base + block.token_count, builder.next) if strided else builder.next
         builder.next = following
         return following
+
+    def _batches(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[list[tuple[int, Chunk]]]:
+        """Chunks with the numbers of their documents, as many as one forward pass takes."""
+        batch: list[tuple[int, Chunk]] = []
+        for source, document in enumerate(documents):
+            for chunk in chunks(document, backbone.tokenize, self.options.chunk):
+                if batch and sum(len(c.tokens) for _, c in batch) + len(chunk.tokens) > BATCH_TOKENS:
+                    yield batch
+                    batch = []
+                batch.append((source, chunk))
+        if batch:
+            yield batch
 
     def _encode(self, batch: Sequence[tuple[int, Chunk]], backbone: Backbone) -> Iterator[Block]:
         ratio = self.options.ratio

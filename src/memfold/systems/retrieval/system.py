@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from memfold.backbone.model import Backbone
@@ -33,9 +34,9 @@ class Retrieval:
         """What a trace must record."""
         return {"style": self.style, "chunk": self.chunk, "top": self.top, "frame": self.frame}
 
-    def compress(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[Block]:
+    def compress(self, documents: Sequence[Document], backbone: Backbone, done: int = 0) -> Iterator[Block]:
         """Small blocks of text; the index over them is made when the first question is asked."""
-        return text_blocks(documents, backbone, self.chunk)
+        return islice(text_blocks(documents, backbone, self.chunk), done, None)
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """One call over the best blocks; they are the citations, best first."""
