@@ -133,7 +133,7 @@ class Choice:
 
     def effective_ratio(self, tokens: int) -> float | None:
         """Tokens for each position that the decoder sees; None for systems that do not read all of their memory."""
-        return effective_ratio(self.system, tokens)
+        return self.system.effective_ratio(tokens)
 
 
 class FoldedMemory:
@@ -321,12 +321,6 @@ def warning(backbone: Backbone, text: str) -> str | None:
         f"this text is unlike anything {backbone.name} has read ({loss:.1f} nats a token; up to {limit:.1f} is "
         "familiar) and the answer is not to be trusted; read the passages that a search finds, or give a larger --model"
     )
-
-
-def effective_ratio(system: MemorySystem, tokens: int) -> float | None:
-    """Tokens for each position that the decoder sees, wrappers included; None for a system that keeps the text."""
-    measure = getattr(getattr(system, "options", None), "effective_ratio", None)
-    return None if measure is None else float(measure(tokens))
 
 
 @lru_cache(maxsize=2)

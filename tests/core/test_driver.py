@@ -27,7 +27,10 @@ class Scripted:
     name: str = "scripted"
     settings: dict[str, Any] = field(default_factory=lambda: {"flavour": "plain"})
 
-    def compress(self, documents: Sequence[Document], backbone: Any) -> Iterator[Block]:
+    def effective_ratio(self, tokens: int) -> float | None:
+        raise NotImplementedError
+
+    def compress(self, documents: Sequence[Document], backbone: Any, done: int = 0) -> Iterator[Block]:
         raise NotImplementedError
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memfold.api import effective_ratio, rebuild
+from memfold.api import rebuild
 from memfold.cli.output import screen
 from memfold.memory import describe
 
@@ -23,7 +23,7 @@ class Sizes:
         """Read and check a memory file."""
         description = describe(path)
         system = rebuild(description["system"], description["settings"])
-        return cls(description, effective_ratio(system, description["tokens"]))
+        return cls(description, system.effective_ratio(description["tokens"]))
 
     @property
     def tokens(self) -> int:

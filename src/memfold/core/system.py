@@ -55,6 +55,10 @@ class MemorySystem(Protocol):
         """What rendering a call needs besides the memory."""
         ...
 
+    def effective_ratio(self, tokens: int) -> float | None:
+        """Document tokens for each memory position of the decoder; None where it does not read all of the memory."""
+        ...
+
     def compress(self, documents: Sequence[Document], backbone: Backbone, done: int = 0) -> Iterator[Block]:
         """Blocks of one document or several, in their order: question-free, streaming, batched over documents.
 

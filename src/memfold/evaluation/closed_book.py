@@ -33,6 +33,9 @@ class ClosedBook:
         """What a trace must record."""
         return {"style": self.style, "frame": self.frame}
 
+    def effective_ratio(self, tokens: int) -> None:
+        """None: nothing is read."""
+
     def compress(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[Block]:
         """Nothing is kept of a document."""
         yield from ()

@@ -45,6 +45,10 @@ class Scripted:
         """Those of the system."""
         return self.system.settings
 
+    def effective_ratio(self, tokens: int) -> float | None:
+        """As the system's."""
+        return self.system.effective_ratio(tokens)
+
     def compress(self, documents: Sequence[Document], backbone: Backbone, done: int = 0) -> Iterator[Block]:
         """As the system does."""
         return self.system.compress(documents, backbone, done)

@@ -38,6 +38,10 @@ class Full:
         """What a trace must record."""
         return {"style": self.style, "chunk": self.chunk, "frame": self.frame}
 
+    def effective_ratio(self, tokens: int) -> float:
+        """Every token takes its place."""
+        return 1.0
+
     def compress(self, documents: Sequence[Document], backbone: Backbone, done: int = 0) -> Iterator[Block]:
         """Blocks that hold text; nothing is compressed."""
         return islice(text_blocks(documents, backbone, self.chunk), done, None)

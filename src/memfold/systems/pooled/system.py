@@ -44,6 +44,10 @@ class Pooled:
         """What a trace or memory file must record."""
         return asdict(self.options) | {"frame": self.frame, "style": self.style, "cite": self.cite}
 
+    def effective_ratio(self, tokens: int) -> float:
+        """Wrappers included."""
+        return self.options.effective_ratio(tokens)
+
     def compress(self, documents: Sequence[Document], backbone: Backbone, done: int = 0) -> Iterator[Block]:
         """Blocks with slots [n, d]; chunks of several documents share forward passes, whatever is done."""
         check_head(backbone)

@@ -34,6 +34,9 @@ class Retrieval:
         """What a trace must record."""
         return {"style": self.style, "chunk": self.chunk, "top": self.top, "frame": self.frame}
 
+    def effective_ratio(self, tokens: int) -> None:
+        """None: only the best chunks are read."""
+
     def compress(self, documents: Sequence[Document], backbone: Backbone, done: int = 0) -> Iterator[Block]:
         """Small blocks of text; the index over them is made when the first question is asked."""
         return islice(text_blocks(documents, backbone, self.chunk), done, None)
