@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from memfold.evaluation.origin import commit, hardware
+from memfold.backbone.origin import commit, hardware
 from memfold.tasks.table import load_task
 from memfold.tasks.task import TaskOptions
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from all_knowing import KnowsEverything
 
+from memfold.backbone.origin import commit, hardware
 from memfold.core.errors import ConfigError
-from memfold.evaluation.origin import commit, hardware
 from memfold.evaluation.plots import load_pyplot
 from memfold.evaluation.report import write_report
 from memfold.evaluation.runner import Evaluation, run

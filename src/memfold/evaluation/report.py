@@ -12,8 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from memfold.backbone.origin import commit, hardware
 from memfold.evaluation.grouping import Group, grid
-from memfold.evaluation.origin import commit, hardware
 from memfold.evaluation.plots import draw
 from memfold.evaluation.records import Record
 from memfold.evaluation.runner import Evaluation

@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from memfold.backbone.familiarity import loss_of
 from memfold.backbone.model import Backbone, load_backbone, save_backbone
+from memfold.backbone.origin import commit, hardware
 from memfold.backbone.resolve import model_folder
 from memfold.tasks.almanac import almanac
 from memfold.tasks.task import SPLITS, TaskOptions
@@ -35,7 +31,11 @@ def ship(runs: Sequence[Path], target: Path) -> Backbone:
     """Write the model folder, `provenance.json` and one picture of curves for each run."""
     backbone = load_backbone(model_folder(str(runs[-1])))
     backbone.familiar_loss = round(MARGIN * max(_familiar_losses(backbone)), 3)
-    backbone.provenance = {"stages": [stage(run) for run in runs], "hardware": hardware(), "commit": commit()}
+    backbone.provenance = {
+        "stages": [stage(run) for run in runs],
+        "hardware": hardware(backbone.device),
+        "commit": commit(),
+    }
     shutil.rmtree(target, ignore_errors=True)
     save_backbone(backbone, target, dtype="bfloat16")
     for run in runs:
@@ -54,19 +54,6 @@ def stage(run: Path) -> dict[str, Any]:
         "tokens": metrics[-1]["tokens"],
         "validation": validated[-1] if validated else {},
     }
-
-
-def hardware() -> dict[str, Any]:
-    """The machine that this runs on."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"machine": platform.machine(), "cores": os.cpu_count(), "gpu": gpu, "torch": torch.__version__}
-
-
-def commit() -> str | None:
-    """The commit of the source folder, None outside a checkout."""
-    here = Path(__file__).parent
-    done = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
 
 
 def _familiar_losses(backbone: Backbone) -> list[float]:
