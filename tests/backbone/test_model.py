@@ -85,6 +85,16 @@ def test_a_plain_model_folder_has_no_heads(backbone: Backbone, tmp_path: Path) -
     assert (len(again.heads), again.frame, again.trained) == (0, "flat", {})
 
 
+def test_a_plain_model_with_a_chat_template_is_framed_by_it(backbone: Backbone, tmp_path: Path) -> None:
+    save_backbone(backbone, tmp_path)
+    (tmp_path / "memfold.json").unlink()
+    frames = []
+    for template in ("{{ '<|im_start|>' + messages[0].content }}", "{{ '[INST]' + messages[0].content }}"):
+        (tmp_path / "chat_template.jinja").write_text(template)
+        frames.append(load_backbone(tmp_path).frame)
+    assert frames == ["chatml", "flat"]
+
+
 def test_impossible_places_and_types_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no model at 'tinny'"):
         load_backbone("tinny")

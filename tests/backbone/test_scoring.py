@@ -276,7 +276,7 @@ def test_the_gradient_of_a_loss_by_hand() -> None:
     slots = torch.tensor([[1.0, 6.0, 2.0, 1.0]], requires_grad=True)
 
     class Given(Pooled):
-        def compress(self, documents: Sequence[Document], backbone: Backbone) -> Any:
+        def compress(self, documents: Sequence[Document], backbone: Backbone, done: int = 0) -> Any:
             yield Block(0, 0, 0, 1, 0, 0, slots * 1.0, (0,))
 
     step = Step(Call("answer", (Text("3"), BlockRef("m", 0))), Reply(tokens=(1, 2)))

@@ -33,7 +33,7 @@ def test_the_decoder_sees_the_tokens_of_the_text(backbone: Backbone) -> None:
     assert inputs.slots is None
     assert inputs.memory_positions == len(backbone.encode(TEXT)) == memory.token_count
     trace = answer(Job(system, memory, "Who?"), LocalPolicy(backbone))
-    assert (trace.cost.effective_ratio, trace.cost.slots) == (1.0, 0)
+    assert (trace.cost.effective_ratio, trace.cost.slots, system.effective_ratio(20)) == (1.0, 0, 1.0)
 
 
 def test_blocks_hold_the_text_in_pieces(backbone: Backbone) -> None:

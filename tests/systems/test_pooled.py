@@ -17,7 +17,7 @@ from memfold.core.system import SLOT, Inputs
 from memfold.core.types import Block, BlockRef, Call, Limits, Memory, Sample, Text
 from memfold.systems.pooled import system as pooled_module
 from memfold.systems.pooled.encoder import HEAD, add_head, encode_groups, group_starts
-from memfold.systems.pooled.settings import PAPER, PooledSettings
+from memfold.systems.pooled.settings import PAPER
 from memfold.systems.pooled.system import Pooled
 
 LONG = "Ada Brisk was born in Velm in 1893. She wrote the Long Ledger in a house on the river Tarn. " * 4
@@ -273,8 +273,8 @@ def test_bridge_tokens_are_laid_down_as_they_are(backbone: Backbone) -> None:
     ("slot", 65, 65 / 15), ("span", 65, 65 / 7), ("none", 65, 13.0),
 ])  # fmt: skip
 def test_the_effective_ratio_by_hand(backbone: Backbone, wrapper: Any, tokens: int, expected: float) -> None:
-    assert PooledSettings(ratio=16, wrapper=wrapper, chunk=32).effective_ratio(tokens) == pytest.approx(expected)
     system = Pooled(ratio=16, wrapper=wrapper, chunk=32)
+    assert system.effective_ratio(tokens) == pytest.approx(expected)
     ids = tuple(backbone.encode(LONG)[:tokens])
     with torch.no_grad():
         blocks = list(system.compress([Document("a", tokens=ids)], backbone))

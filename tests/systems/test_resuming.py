@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
+from torch import Tensor
 
 from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.registry import SYSTEMS, system_class
 from memfold.systems.pooled import system as pooled
+from memfold.systems.pooled.encoder import encode_groups
 
 TEXTS = [Document("a.txt", text="Velm lies by the sea. " * 60), Document("b.txt", text="Ada wrote 20 books. " * 40)]
 
@@ -30,8 +34,13 @@ def test_done_blocks_are_left_out(name: str, backbone: Backbone, monkeypatch: py
 
 def test_what_is_done_is_not_encoded_again(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pooled, "BATCH_TOKENS", 128)
-    plain, groups = pooled.encode_groups, []
-    monkeypatch.setattr(pooled, "encode_groups", lambda b, g, ratio: groups.append(len(g)) or plain(b, g, ratio))
+    groups: list[int] = []
+
+    def counted(own: Backbone, given: Sequence[Sequence[int]], ratio: int) -> Tensor:
+        groups.append(len(given))
+        return encode_groups(own, given, ratio)
+
+    monkeypatch.setattr(pooled, "encode_groups", counted)
     system = pooled.Pooled(chunk=64)
     with torch.no_grad():
         count = len(list(system.compress(TEXTS, backbone)))
