@@ -196,6 +196,8 @@ def save_backbone(backbone: Backbone, folder: Path, dtype: str = "float32") -> N
         "provenance": backbone.provenance,
     }
     (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+    if DTYPES[dtype] == backbone.dtype:  # the folder and this model are one encoder
+        backbone.stored_fingerprint = _file_fingerprint(folder)
 
 
 def _read_settings(backbone: Backbone, folder: Path) -> None:

@@ -30,7 +30,10 @@ class CheckpointError(MemfoldError):
 
 
 class CallError(MemfoldError):
-    """One sample failed while it ran; `boundary` names the side that failed: system, policy or reward."""
+    """One sample, or a step of training, failed while it ran.
+
+    `boundary` names the side that failed: system, policy, reward or training.
+    """
 
     exit_code = 1
 

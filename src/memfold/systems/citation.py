@@ -84,29 +84,34 @@ class Citing:
 
 
 def cite_reads(memory: Memory, reads: Sequence[Read]) -> tuple[Citation, ...]:
-    """The stretches that the decoder attended to most, neighbours joined, widened to whole sentences; at most three."""
-    citations: list[Citation] = []
+    """The stretches that the decoder attended to most, neighbours joined; at most three."""
+    joined: list[Read] = []
     for read in reads:
-        near = next((c for c in citations if c.source == memory.sources[read.source] and _touch(c, read)), None)
-        if near is not None:
-            position = citations.index(near)
-            start, end = min(near.start, read.start), max(near.end, read.end)
-            citations[position] = Citation(near.source, start, end, "", near.score + read.weight)
+        near = next((number for number, other in enumerate(joined) if _touch(other, read)), None)
+        if near is None:
+            joined.append(read)
         else:
-            citations.append(Citation(memory.sources[read.source], read.start, read.end, "", read.weight))
-    return tuple(_with_text(memory, citation) for citation in citations[:MOST])
+            joined[near] = _join(joined[near], read)
+    return tuple(
+        Citation(memory.sources[read.source], read.start, read.end, _text(memory, read), read.weight)
+        for read in joined[:MOST]
+    )
 
 
-def _touch(citation: Citation, read: Read) -> bool:
-    return read.start <= citation.end + 1 and citation.start <= read.end + 1
+def _touch(one: Read, other: Read) -> bool:
+    return one.source == other.source and other.start <= one.end + 1 and one.start <= other.end + 1
 
 
-def _with_text(memory: Memory, citation: Citation) -> Citation:
-    """The same stretch with its text where the memory holds it."""
-    source = memory.sources.index(citation.source)
+def _join(one: Read, other: Read) -> Read:
+    start, end = min(one.start, other.start), max(one.end, other.end)
+    return Read(one.source, start, end, one.weight + other.weight)
+
+
+def _text(memory: Memory, read: Read) -> str:
+    """What stands there, where the memory holds its text."""
     pieces = []
     for block in memory.blocks:
-        if block.source == source and block.char_start < citation.end and citation.start < block.char_end:
-            start, end = citation.start - block.char_start, citation.end - block.char_start
+        if block.source == read.source and block.char_start < read.end and read.start < block.char_end:
+            start, end = read.start - block.char_start, read.end - block.char_start
             pieces.append((block.read() or "")[max(0, start) : max(0, end)])
-    return Citation(citation.source, citation.start, citation.end, "".join(pieces), citation.score)
+    return "".join(pieces)

@@ -21,7 +21,7 @@ from memfold.backbone.model import Backbone, load_backbone, save_backbone
 from memfold.backbone.resolve import model_folder
 from memfold.backbone.scoring import Scores, logprobs
 from memfold.core.config import build
-from memfold.core.errors import ConfigError, MemfoldError
+from memfold.core.errors import CallError, ConfigError
 from memfold.systems.pooled.encoder import add_head
 from memfold.systems.pooled.settings import PooledSettings
 from memfold.training import checkpoint
@@ -55,7 +55,7 @@ def train(recipe: Recipe, folder: Path, resume: bool = False, report: Report | N
 
     Raises:
         ConfigError, CheckpointError: before anything is trained.
-        MemfoldError: for a loss or a gradient that is not a number, naming the step.
+        CallError: for a loss or a gradient that is not a number, naming the step.
     """
     run = prepare(recipe, folder, resume)
     started, seen = time.perf_counter(), run.progress.tokens
@@ -178,9 +178,10 @@ def _loss(run: Run, share: Share, scores: Scores) -> Tensor:
 
 def _check_finite(what: str, value: Tensor) -> None:
     if not bool(torch.isfinite(value)):
-        raise MemfoldError(
+        raise CallError(
+            "training",
             f"the {what} is {float(value.detach())}; the last checkpoint is whole: name it as the parent of a recipe "
-            "with a lower learning rate"
+            "with a lower learning rate",
         )
 
 
