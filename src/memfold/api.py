@@ -326,7 +326,6 @@ def warning(backbone: Backbone, text: str) -> str | None:
 @lru_cache(maxsize=2)
 def _load(where: str, device: str, dtype: str) -> Backbone:
     transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     return load_backbone(where, device, dtype)
 
 

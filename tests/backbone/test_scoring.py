@@ -231,6 +231,7 @@ class ByHand:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     window: int = 1000
     end_token: int = 3
+    embed_rows = Backbone.embed_rows
 
     def __post_init__(self) -> None:
         rows = torch.tensor([[value or 2.0 for value in row] for row in LOGITS])

@@ -23,9 +23,8 @@ def slot_attention(backbone: Backbone, inputs: Inputs, reply: Reply) -> Tensor:
     """Mean attention [n] that the reply's tokens pay to each slot, over the heads of the upper half of the layers."""
     embedding = backbone.model.get_input_embeddings()
     tokens = torch.tensor([inputs.tokens], device=backbone.device)
-    embeddings = embedding(tokens.clamp(min=0))
     assert inputs.slots is not None, "the call has slots"
-    embeddings = embeddings.masked_scatter((tokens == SLOT)[..., None], inputs.slots.to(embeddings))
+    embeddings = backbone.embed_rows(tokens, [inputs.slots])
     positions = torch.tensor([inputs.positions], device=backbone.device)
     cache = DynamicCache()
     backbone.model.base_model(inputs_embeds=embeddings, position_ids=positions, past_key_values=cache, use_cache=True)

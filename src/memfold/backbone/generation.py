@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from memfold.backbone.model import Backbone
-from memfold.core.system import SLOT, Inputs
+from memfold.core.system import Inputs
 from memfold.core.types import Finish, Limits, Reply
 
 OnToken = Callable[[int, str], None]
@@ -72,10 +72,7 @@ def _prefill(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[DynamicCache
         positions[index, start:] = torch.tensor(row.positions)
         mask[index, start:] = 1
     tokens, positions, mask = (tensor.to(backbone.device) for tensor in (tokens, positions, mask))
-    embeddings: Tensor = backbone.model.get_input_embeddings()(tokens.clamp(min=0))
-    slots = [row.slots for row in inputs if row.slots is not None and len(row.slots)]
-    if slots:
-        embeddings = embeddings.masked_scatter((tokens == SLOT)[..., None], torch.cat(slots).to(embeddings))
+    embeddings = backbone.embed_rows(tokens, [row.slots for row in inputs if row.slots is not None])
     cache, prefix = _prefix_cache(backbone, inputs)
     mask = torch.cat([prefix, mask], 1)
     logits = _logits(backbone, embeddings, positions, cache, mask)

@@ -29,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 
 from memfold.core.errors import CheckpointError, ConfigError
 from memfold.core.prompt import FRAMES, Frame
+from memfold.core.system import SLOT
 
 START, END = "<MEM_START>", "<MEM_END>"
 SETTINGS_FILE, HEADS_FILE = "memfold.json", "heads.safetensors"
@@ -120,6 +121,13 @@ class Backbone:
         """[t, d]"""
         ids = torch.tensor(list(tokens), dtype=torch.long, device=self.device)
         return self.model.get_input_embeddings()(ids)  # type: ignore[no-any-return]
+
+    def embed_rows(self, tokens: Tensor, slots: Sequence[Tensor]) -> Tensor:
+        """Embeddings [b, t, d] of rows [b, t]: the model's own for tokens, `slots` where `SLOT` stands."""
+        embeddings: Tensor = self.model.get_input_embeddings()(tokens.clamp(min=0))
+        if not slots:
+            return embeddings
+        return embeddings.masked_scatter((tokens == SLOT)[..., None], torch.cat(list(slots)).to(embeddings))
 
     def hidden(self, embeddings: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Final hidden states [b, t, d]; `mask` is [b, 1, t, t] with True where a position may be read."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from memfold.backbone.model import Backbone
 from memfold.backbone.packing import Line, Packed, pack
 from memfold.core.document import Document
-from memfold.core.system import SLOT, MemorySystem
+from memfold.core.system import MemorySystem
 from memfold.core.types import Block, Memory, Trace
 
 Scored = tuple[Document | Memory, Sequence[Trace]]
@@ -73,20 +73,11 @@ def logprobs(backbone: Backbone, system: MemorySystem, scored: Sequence[Scored])
                 groups[group].append(Line.of(inputs, step.call.parts, step.reply))
                 stretches.append(Stretch(group, number, step.call.purpose, len(step.reply.tokens)))
     packed = pack(groups, backbone.device)
-    hidden = backbone.hidden(embed(backbone, packed), packed.positions, packed.mask())
+    hidden = backbone.hidden(backbone.embed_rows(packed.tokens, packed.slots), packed.positions, packed.mask())
     row, place, token = packed.targets.unbind(1)
     table = backbone.logits(hidden[row, place]).float().log_softmax(-1)
     chosen, correct = table.gather(1, token[:, None])[:, 0], table.detach().argmax(1) == token
     return Scores(chosen, correct, tuple(stretches), packed, hidden, slots)
-
-
-def embed(backbone: Backbone, packed: Packed) -> Tensor:
-    """Embeddings [b, t, d] of packed rows: the model's own for tokens, slots at their places."""
-    embeddings: Tensor = backbone.model.get_input_embeddings()(packed.tokens.clamp(min=0))
-    if not packed.slots:
-        return embeddings
-    slots = torch.cat(packed.slots).to(embeddings)
-    return embeddings.masked_scatter((packed.tokens == SLOT)[..., None], slots)
 
 
 def _memories(backbone: Backbone, system: MemorySystem, abouts: Sequence[Document | Memory]

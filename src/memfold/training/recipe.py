@@ -6,6 +6,7 @@ where the weights come from, which tasks in which shares, what is frozen, which 
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,8 +102,6 @@ class Schedule:
 
     def factor(self, step: int, steps: int) -> float:
         """What the learning rates are multiplied by at a step."""
-        import math
-
         progress = (step + 0.5) / steps
         if progress < self.warmup:
             return progress / self.warmup
