@@ -66,7 +66,7 @@ def test_many_questions_keep_their_order_and_equal_single_ones(model: str) -> No
     questions = ["Who?", "Where was Ada Lorn born?", " ", "What did she write, and how many of them?"]
     many = memory.ask_many(questions)
     assert [response.trace.question for response in many] == questions
-    assert many[2].error == "system: DataError: the question is empty; ask something"
+    assert many[2].error == "driver: DataError: the question is empty; ask something"
     assert many[2].record()["error"] == many[2].error
     for question, response in zip(questions, many, strict=True):
         if response.error is None:

@@ -24,18 +24,16 @@ from memfold.backbone import familiarity
 from memfold.backbone.model import Backbone, load_backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.backbone.resolve import TINY, resolve_model
-from memfold.core import driver
+from memfold.core import driver, registry
 from memfold.core.document import Document
 from memfold.core.errors import CallError, CheckpointError, ConfigError, DataError
 from memfold.core.prompt import Style, recalled
-from memfold.core.registry import system_class
 from memfold.core.system import MemorySystem
 from memfold.core.types import Block, Citation, Memory, Trace
 from memfold.memory import Manifest, MemoryWriter, check_readable, open_memory, save_memory
 from memfold.sources import Source, documents
 from memfold.systems.citation import SentenceIndex
 
-DEFAULT_RATIO = 16
 PLACES = 32
 LOOK_BLOCKS = 16  # of a memory, to tell whether its text is familiar
 # what a memory records beside its system's settings, for `inspect`
@@ -270,7 +268,7 @@ def fold_file(found: Sequence[Document], path: str | Path, choice: Choice, *, ke
 def choose(system: str = "pooled", model: str = TINY, ratio: int | None = None, device: str = "cpu",
            dtype: str = "float32") -> Choice:  # fmt: skip
     """A system by name for a model by name."""
-    system_class(system)  # before the model is loaded: a wrong name is told at once
+    registry.system_class(system)  # before the model is loaded: a wrong name is told at once
     backbone = load(model, device, dtype)
     return Choice(make_system(system, backbone, ratio), backbone)
 
@@ -281,24 +279,22 @@ def make_system(name: str, backbone: Backbone, ratio: int | None = None) -> Memo
     Raises:
         ConfigError: for a ratio that the backbone was not trained for, or that the system does not have.
     """
-    settings = dict(backbone.trained.get(name, {}))
-    ratios: list[int] | None = settings.pop("ratios", None)
-    make = system_class(name)
-    if "ratio" not in make(frame=backbone.frame).settings:
-        if ratio is not None:
-            raise ConfigError(f"ratio {ratio} is not possible: system {name!r} keeps the text as it is")
-        return make(frame=backbone.frame, **settings)  # type: ignore[no-any-return]
-    if ratio is not None and ratios is not None and ratio not in ratios:
+    system = registry.make_system(name, backbone)
+    if ratio is None:
+        return system
+    if "ratio" not in system.settings:
+        raise ConfigError(f"ratio {ratio} is not possible: system {name!r} keeps the text as it is")
+    ratios = registry.trained_ratios(name, backbone)
+    if ratios and ratio not in ratios:
         known = ", ".join(map(str, ratios))
         raise ConfigError(f"ratio {ratio} is not one that model {backbone.name!r} was trained for; its ratios: {known}")
-    default = DEFAULT_RATIO if ratios is None or DEFAULT_RATIO in ratios else ratios[0]
-    return make(frame=backbone.frame, **settings | {"ratio": ratio or default})  # type: ignore[no-any-return]
+    return registry.make_system(name, backbone, {"ratio": ratio})
 
 
 def rebuild(name: str, settings: Mapping[str, Any]) -> MemorySystem:
     """A system from the settings that a memory records."""
     own = {key: value for key, value in settings.items() if key not in DESCRIPTIVE}
-    return system_class(name)(**own)  # type: ignore[no-any-return]
+    return registry.system_class(name)(**own)  # type: ignore[no-any-return]
 
 
 def load(model: str, device: str = "cpu", dtype: str = "float32") -> Backbone:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from memfold.core import registry
 from memfold.core.config import build, require
 from memfold.core.errors import CallError, ConfigError, MemfoldError, unknown
-from memfold.core.registry import SYSTEMS, load, system_class
+from memfold.core.registry import DEFAULT_RATIO, SYSTEMS, load, make_system, system_class, trained_ratios
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,19 @@ def test_the_registry_names_the_nearest_system() -> None:
     with pytest.raises(ConfigError, match="unknown system 'poled'; nearest: 'pooled'; known: full, pooled, retrieval"):
         system_class("poled")
     assert load("thing", "one", {"one": "memfold.core.registry:load"}) is registry.load
+
+
+def test_a_system_is_made_with_what_the_model_was_trained_with() -> None:
+    trained: dict[str, dict[str, Any]] = {"pooled": {"wrapper": "none", "ratios": [4, 8]}}
+    model: Any = SimpleNamespace(frame="chatml", trained=trained)
+    made = make_system("pooled", model).settings
+    assert (made["wrapper"], made["ratio"], made["frame"]) == ("none", 8, "chatml")
+    assert make_system("pooled", model, {"ratio": 4, "wrapper": "slot"}).settings["wrapper"] == "slot"
+    trained["pooled"]["ratios"] = [4, 16, 64]
+    assert make_system("pooled", model).settings["ratio"] == DEFAULT_RATIO == 16
+    assert (tuple(trained_ratios("pooled", model)), tuple(trained_ratios("full", model))) == ((4, 16, 64), ())
+    with pytest.raises(ConfigError, match="system 'full' cannot be made: got an unexpected keyword argument 'ratio'"):
+        make_system("full", model, {"ratio": 4})
 
 
 def test_errors_carry_the_exit_code_of_the_command_line() -> None:

@@ -37,7 +37,7 @@ def test_a_ratio_that_was_not_trained_is_possible_and_known(trained: Backbone) -
     ("label", "message"),
     [
         ("poold", "unknown system 'poold'; nearest: 'pooled'"),
-        ("full:4", "'full:4' cannot be made: got an unexpected keyword argument 'ratio'"),
+        ("full:4", "'full' cannot be made: got an unexpected keyword argument 'ratio'"),
         ("retrieval/tops=3", "cannot be made: got an unexpected keyword argument 'tops'"),
         ("pooled/wraper=none", "nearest: 'wrapper'"),
         ("pooled:x", "cannot be read"),

@@ -117,7 +117,7 @@ def test_a_memory_without_text_asks_for_what_was_attended_to() -> None:
 def test_an_empty_question_is_refused_before_any_call(name: str, question: str) -> None:
     policy = Says("x")
     trace = answer(Job(system_class(name)(), memory(), question), policy)
-    assert trace.error == "system: DataError: the question is empty; ask something"
+    assert trace.error == "driver: DataError: the question is empty; ask something"
     assert (trace.answer, policy.calls) == (None, [])
 
 

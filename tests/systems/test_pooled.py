@@ -15,6 +15,7 @@ from memfold.core.driver import Job, answer
 from memfold.core.errors import CheckpointError, ConfigError
 from memfold.core.system import SLOT, Inputs
 from memfold.core.types import Block, BlockRef, Call, Limits, Memory, Sample, Text
+from memfold.systems.pooled import encoder
 from memfold.systems.pooled import system as pooled_module
 from memfold.systems.pooled.encoder import HEAD, add_head, encode_groups, group_starts
 from memfold.systems.pooled.settings import PAPER
@@ -137,6 +138,24 @@ def test_documents_share_forward_passes_within_the_bound(backbone: Backbone, mon
     assert max(sizes) <= 64
     assert sum(sizes) == sum(len(backbone.encode(text)) for text in (SHORT, LONG, MIDDLE))
     assert len(sizes) <= -(-sum(sizes) // 48), "passes are filled"
+
+
+def test_short_passes_without_gradient_equal_one_with(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = groups_of(backbone, LONG, 4)
+    whole = encode_groups(backbone, groups, 4)
+    sizes: list[int] = []
+    hidden = backbone.hidden
+
+    def counted(embeddings: Tensor, *others: Any) -> Tensor:
+        sizes.append(len(embeddings))
+        return hidden(embeddings, *others)
+
+    monkeypatch.setattr(backbone, "hidden", counted)
+    monkeypatch.setattr(encoder, "CPU_TOKENS", 12)
+    with torch.no_grad():
+        assert_close(encode_groups(backbone, groups, 4), whole)
+    assert max(sizes) == 3
+    assert sum(sizes) == len(groups)
 
 
 @pytest.mark.parametrize("chunk", [4, 16, 64])

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from memfold.core.errors import CallError
+from memfold.core.errors import CallError, DataError
 from memfold.core.system import AnswerSteps, Calls, MemorySystem, Policy
 from memfold.core.types import Answer, Call, Cost, Memory, Reply, Step, Trace
 
@@ -80,7 +80,10 @@ def answer(job: Job, policy: Policy, on_token: OnToken | None = None) -> Trace:
 def _start(number: int, job: Job) -> _Running:
     generator = job.system.answer(job.memory, job.question)
     sample = _Running(number, job, generator, time.perf_counter(), recorded=deque(job.recorded))
-    _advance(sample, None)
+    if job.question.strip():
+        _advance(sample, None)
+    else:
+        sample.error = _describe("driver", DataError("the question is empty; ask something"))
     return sample
 
 

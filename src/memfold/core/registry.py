@@ -1,4 +1,4 @@
-"""Names to classes and functions, loaded when they are first asked for.
+"""Names to classes and functions, loaded when they are first asked for, and systems made for a backbone.
 
 Adding a system is one line in `SYSTEMS`; nothing else in shared code changes.
 """
@@ -6,16 +6,22 @@ Adding a system is one line in `SYSTEMS`; nothing else in shared code changes.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from memfold.core.errors import unknown
+from memfold.core.errors import ConfigError, unknown
+
+if TYPE_CHECKING:
+    from memfold.backbone.model import Backbone
+    from memfold.core.system import MemorySystem
 
 SYSTEMS = {
     "pooled": "memfold.systems.pooled.system:Pooled",
     "full": "memfold.systems.full.system:Full",
     "retrieval": "memfold.systems.retrieval.system:Retrieval",
 }
+
+DEFAULT_RATIO = 16  # of a model that was trained with it among others
 
 
 def load(kind: str, name: str, table: Mapping[str, str]) -> Any:
@@ -33,3 +39,26 @@ def load(kind: str, name: str, table: Mapping[str, str]) -> Any:
 def system_class(name: str) -> Any:
     """The class of a memory system by its name."""
     return load("system", name, SYSTEMS)
+
+
+def make_system(name: str, backbone: Backbone, settings: Mapping[str, Any] | None = None,
+                table: Mapping[str, str] = SYSTEMS) -> MemorySystem:  # fmt: skip
+    """A system with what the backbone was trained with for it, and `settings` over that.
+
+    Raises:
+        ConfigError: for an unknown system, a setting that it does not have, or an impossible value.
+    """
+    make = load("system", name, table)
+    trained = {key: value for key, value in backbone.trained.get(name, {}).items() if key != "ratios"}
+    ratios = trained_ratios(name, backbone)
+    if ratios:
+        trained["ratio"] = DEFAULT_RATIO if DEFAULT_RATIO in ratios else max(ratios)
+    try:
+        return make(**{"frame": backbone.frame} | trained | dict(settings or {}))  # type: ignore[no-any-return]
+    except TypeError as error:
+        raise ConfigError(f"system {name!r} cannot be made: {str(error).partition(') ')[2] or error}") from None
+
+
+def trained_ratios(name: str, backbone: Backbone) -> Sequence[int]:
+    """The ratios that the backbone was trained with for a system; none when it was not, or the system has none."""
+    return tuple(backbone.trained.get(name, {}).get("ratios", ()))

@@ -13,13 +13,12 @@ from typing import Any
 from memfold.backbone.model import Backbone
 from memfold.core.errors import ConfigError
 from memfold.core.prompt import STYLES
-from memfold.core.registry import SYSTEMS, load
+from memfold.core.registry import SYSTEMS, load, make_system, trained_ratios
 from memfold.core.system import MemorySystem
 
 CLOSED_BOOK = "closed-book"
 CONTENDERS = SYSTEMS | {CLOSED_BOOK: "memfold.evaluation.closed_book:ClosedBook"}
 BASELINE = "full"
-DEFAULT_RATIO = 16
 
 
 @dataclass(frozen=True)
@@ -49,18 +48,10 @@ def make_contender(label: str, backbone: Backbone) -> Contender:
         ConfigError: for a label of another form, an unknown system, or settings that the system does not have.
     """
     wanted = _parse(label)
-    make = load("system", wanted.name, CONTENDERS)
-    settings: dict[str, Any] = dict(backbone.trained.get(wanted.name, {}))
-    ratios: list[int] = settings.pop("ratios", [])
-    if wanted.ratio is not None:
-        settings["ratio"] = wanted.ratio
-    elif ratios:
-        settings["ratio"] = DEFAULT_RATIO if DEFAULT_RATIO in ratios else max(ratios)
-    try:
-        system = make(frame=backbone.frame, **settings | wanted.settings)
-    except TypeError as error:
-        raise ConfigError(f"system {label!r} cannot be made: {str(error).partition(') ')[2] or error}") from None
-    return Contender(label, wanted.name, system, not ratios or settings["ratio"] in ratios)
+    settings = wanted.settings if wanted.ratio is None else wanted.settings | {"ratio": wanted.ratio}
+    ratios = trained_ratios(wanted.name, backbone)
+    system = make_system(wanted.name, backbone, settings, CONTENDERS)
+    return Contender(label, wanted.name, system, not ratios or system.settings["ratio"] in ratios)
 
 
 def check_labels(labels: Sequence[str]) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 from memfold.backbone.model import Backbone
 from memfold.core.config import require
 from memfold.core.document import Document
-from memfold.core.errors import DataError
 from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer, target
 from memfold.core.system import AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Reply, Sample, Step, Text, Trace
@@ -48,8 +47,6 @@ class Full:
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """One call over all blocks."""
-        if not question.strip():
-            raise DataError("the question is empty; ask something")
         blocks: Iterator[Text | BlockRef] = (BlockRef(memory.name, block.index) for block in memory.blocks)
         frame = after_memory(self.frame, question, self.style)
         parts = (Text(before_memory(self.frame)), *blocks, Text(frame))

@@ -15,7 +15,6 @@ from memfold.backbone.model import END, START, Backbone
 from memfold.backbone.sequence import SequenceBuilder
 from memfold.core.config import build, require
 from memfold.core.document import Chunk, Document, chunks
-from memfold.core.errors import DataError
 from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer, target
 from memfold.core.system import SLOT, AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Reply, Sample, Step, Text, Trace
@@ -23,7 +22,7 @@ from memfold.systems.citation import Citing, cite_reads
 from memfold.systems.pooled.encoder import check_head, encode_groups, group_starts
 from memfold.systems.pooled.settings import CITES, Cite, PooledSettings
 
-# Tokens that one forward pass of the encoder takes: enough to fill the machine, little enough to stay small in memory.
+# Tokens that are encoded together: enough to fill a GPU, little enough to stay small in memory.
 BATCH_TOKENS = 8192
 
 
@@ -58,8 +57,6 @@ class Pooled:
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """One call over all blocks."""
-        if not question.strip():
-            raise DataError("the question is empty; ask something")
         by_attention = self.cite == "attention" or not self._citing.possible(memory)
         limits = Limits(max_tokens=160, reads=by_attention)
         reply = yield Call("answer", self._parts(memory, question), limits)

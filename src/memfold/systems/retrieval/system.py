@@ -9,7 +9,6 @@ from typing import Any
 from memfold.backbone.model import Backbone
 from memfold.core.config import require
 from memfold.core.document import Document, chunks
-from memfold.core.errors import DataError
 from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer, target
 from memfold.core.system import AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Citation, Limits, Memory, Reply, Sample, Step, Text, Trace
@@ -43,8 +42,6 @@ class Retrieval:
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """One call over the best blocks; they are the citations, best first."""
-        if not question.strip():
-            raise DataError("the question is empty; ask something")
         best = self._index(memory).best(question, self.top)
         blocks = (BlockRef(memory.name, index) for index in sorted(index for index, _ in best))
         frame = after_memory(self.frame, question, self.style)
