@@ -358,7 +358,15 @@ def test_the_gradient_reaches_the_encoder_from_a_document_and_not_from_a_memory(
 
         return backward
 
+    def score_folded() -> None:
+        scores = logprobs(any_backbone, system, groups, folded=True)
+        scores.backward(weighted(scores.logprobs))
+
     whole, decoder = gradients(any_backbone, score(groups)), gradients(any_backbone, score(folded))
+    constants = gradients(any_backbone, score_folded)
+    assert constants.keys() == decoder.keys()
+    for name, gradient in constants.items():
+        assert torch.allclose(gradient, decoder[name], atol=1e-5), name
     assert float(whole["heads.pooled.weight"].norm()) > 0
     assert "heads.pooled.weight" not in decoder
     layers = [name for name in decoder if "layers." in name]

@@ -105,6 +105,22 @@ def test_documents_are_tokenised_once_for_all_their_questions(recipe: Recipe, ba
         assert len({trace.question for trace in traces}) == len(traces)
 
 
+def test_the_plain_reading_of_a_document_is_scored_once(recipe: Recipe, backbone: Backbone) -> None:
+    work = batch(recipe, backbone, 0, share=recipe.mixture[2])
+    for _, traces in work.scored:
+        purposes = [[step.call.purpose for step in trace.steps] for trace in traces]
+        assert len(traces) > 1
+        assert purposes == [["language", "answer"], *[["answer"]] * (len(traces) - 1)]
+
+
+def test_the_settings_of_a_recipe_reach_the_systems_that_have_them(recipe: Recipe, backbone: Backbone) -> None:
+    set_here = replace(recipe, settings={"wrapper": "none", "positions": "consecutive"}, frame="chatml")
+    pooled = batch(set_here, backbone, 0, share=recipe.mixture[1]).system.settings
+    assert (pooled["wrapper"], pooled["positions"], pooled["frame"]) == ("none", "consecutive", "chatml")
+    full = batch(set_here, backbone, 0, share=recipe.mixture[2]).system.settings
+    assert (full["frame"], "wrapper" in full, "ratio" in full) == ("chatml", False, False)
+
+
 def test_a_preset_brings_its_mixture(recipe: Recipe, backbone: Backbone) -> None:
     preset = replace(recipe, mixture=(), preset="paper", stage="cpt2")
     assert mixture(preset) == paper_mixture("cpt2")

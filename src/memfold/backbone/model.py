@@ -132,8 +132,8 @@ class Backbone:
     def hidden(self, embeddings: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Final hidden states [b, t, d]; `mask` is [b, 1, t, t] with True where a position may be read."""
         if mask is not None and self.model.config._attn_implementation == "eager":  # it adds the mask to the scores
-            low = torch.finfo(torch.bfloat16).min
-            mask = torch.zeros_like(mask, dtype=embeddings.dtype).masked_fill(~mask, low)
+            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else embeddings.dtype
+            mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(torch.bfloat16).min)
         output = self.body(inputs_embeds=embeddings, position_ids=positions, attention_mask=mask, use_cache=False)
         return output.last_hidden_state  # type: ignore[no-any-return]
 

@@ -60,9 +60,13 @@ class Scores:
             torch.autograd.backward([slots for slots, _ in reached], [grad for _, grad in reached])
 
 
-def logprobs(backbone: Backbone, system: MemorySystem, scored: Sequence[Scored]) -> Scores:
-    """Score the trained steps of traces, grouped by the document or memory that they are about."""
-    memories, slots = _memories(backbone, system, [about for about, _ in scored])
+def logprobs(backbone: Backbone, system: MemorySystem, scored: Sequence[Scored], folded: bool = False) -> Scores:
+    """Score the trained steps of traces, grouped by the document or memory that they are about.
+
+    With `folded` documents too are compressed into constants.
+    """
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not folded):
+        memories, slots = _memories(backbone, system, [about for about, _ in scored])
     groups: list[list[Line]] = []
     stretches: list[Stretch] = []
     for group, (memory, (_, traces)) in enumerate(zip(memories, scored, strict=True)):

@@ -14,9 +14,9 @@ from random import Random
 from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.prompt import Style
-from memfold.core.registry import system_class
+from memfold.core.registry import make_system
 from memfold.core.system import MemorySystem
-from memfold.core.types import Sample, Text, Trace
+from memfold.core.types import Sample, Step, Text, Trace
 from memfold.tasks.table import load_task
 from memfold.tasks.task import TaskOptions
 from memfold.training.presets import paper_mixture
@@ -47,7 +47,7 @@ def batch(recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train
     share = share or _choose(recipe, number)
     size = rng.choice(share.sizes)
     ratio = rng.choice(share.ratios)
-    system = make_system(share.system, recipe, {"ratio": ratio, "gap": _gap(rng, share.gap)})
+    system = _system(share, recipe, backbone, {"ratio": ratio, "gap": _gap(rng, share.gap)})
     options = TaskOptions(share.level, "in", share.samples, share.kinds, share.bridges, ratio, share.filler)
     task = load_task(share.task)
     scored: list[tuple[Document, list[Trace]]] = []
@@ -57,14 +57,15 @@ def batch(recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train
         for _, same in groupby(samples, key=lambda sample: id(sample.document)):
             document, traces = _script(list(same), system, backbone, share, rng)
             scored.append((document, traces))
-            tokens += _cost(document, traces, ratio if share.system == "pooled" else 0)
+            tokens += _cost(document, traces, system.settings.get("ratio", 0))
     return Batch(share, system, scored, tokens)
 
 
-def make_system(name: str, recipe: Recipe, drawn: dict[str, int]) -> MemorySystem:
-    """A system with the recipe's settings for it, and those drawn for a batch."""
-    settings = recipe.settings | drawn if name == "pooled" else {}
-    return system_class(name)(frame=recipe.frame, **settings)  # type: ignore[no-any-return]
+def _system(share: Share, recipe: Recipe, backbone: Backbone, drawn: dict[str, int]) -> MemorySystem:
+    """The system of an entry, with those of the recipe's settings and of what was drawn that it has."""
+    has = make_system(share.system, backbone).settings
+    settings = recipe.settings | drawn | {"frame": recipe.frame}
+    return make_system(share.system, backbone, {key: value for key, value in settings.items() if key in has})
 
 
 def _script(samples: Sequence[Sample], system: MemorySystem, backbone: Backbone, share: Share,
@@ -73,11 +74,21 @@ def _script(samples: Sequence[Sample], system: MemorySystem, backbone: Backbone,
     document = samples[0].document
     if document.tokens is None:
         document = replace(document, tokens=tuple(backbone.encode(document.read())))
-    traces = []
+    traces: list[Trace] = []
     for sample in samples:
         style: Style = "recall" if rng.random() < share.recall else "bare"
         traces.append(system.script(replace(sample, document=document), backbone, style))
-    return document, traces
+    return document, _once(traces)
+
+
+def _once(traces: Sequence[Trace]) -> list[Trace]:
+    """The traces without the steps of an earlier one: all read the same document, its plain reading is scored once."""
+    seen: set[Step] = set()
+    kept = []
+    for trace in traces:
+        kept.append(replace(trace, steps=tuple(step for step in trace.steps if step not in seen)))
+        seen.update(trace.steps)
+    return kept
 
 
 def _choose(recipe: Recipe, number: int) -> Share:

@@ -121,7 +121,7 @@ def step(run: Run) -> dict[str, Any]:
     for index in range(recipe.micro_batches):
         work = batch(recipe, run.backbone, number * recipe.micro_batches + index)
         with run.accelerator.autocast():
-            scores = logprobs(run.backbone, work.system, work.scored)
+            scores = logprobs(run.backbone, work.system, work.scored, work.share.folded)
             loss = _loss(run, work.share, scores)
         _check_finite(f"loss of step {number + 1} ({work.share.label})", loss)
         scores.backward(loss / recipe.micro_batches)

@@ -28,13 +28,13 @@ class PredecessorLoss:
         layers[0].register_forward_hook(self._keep)
 
     def __call__(self, packed: Packed) -> Tensor:
-        """Mean loss over the places whose predecessor is a token of the same stretch."""
+        """Mean loss over the places whose predecessor is a token of the same stretch; 0 where there are none."""
         assert self._hidden is not None, "the model has run"
         same = (packed.segments[:, 1:] == packed.segments[:, :-1]) & (packed.segments[:, 1:] >= 0)
         same &= (packed.tokens[:, 1:] >= 0) & (packed.tokens[:, :-1] >= 0)
         logits = self.head(self._hidden[:, 1:][same])
-        loss: Tensor = nn.functional.cross_entropy(logits.float(), packed.tokens[:, :-1][same])
-        return loss
+        loss = nn.functional.cross_entropy(logits.float(), packed.tokens[:, :-1][same], reduction="sum")
+        return loss / same.sum().clamp(min=1)
 
     def _keep(self, module: nn.Module, arguments: Any, output: Any) -> None:
         self._hidden = output[0] if isinstance(output, tuple) else output

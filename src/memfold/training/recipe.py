@@ -43,7 +43,8 @@ class Share:
     `share` is a weight among the entries; `sizes` are document lengths in tokens, one drawn for each micro-batch;
     `ratios` likewise for systems with a ratio; `recall` is the share of questions answered by recall; `language` weighs
     the plain language modelling of a document that is read as text; every other batch leaves up to `gap` positions
-    empty between a memory and what follows.
+    empty between a memory and what follows; `folded` takes memories as they are, with no gradient through the
+    compressor: documents several times longer then cost the same.
     """
 
     task: str
@@ -59,6 +60,7 @@ class Share:
     language: float = 0.5
     filler: float = 0.0
     gap: int = 0
+    folded: bool = False
 
     def __post_init__(self) -> None:
         require(self.task in TASKS, "task", self.task, ", ".join(TASKS))
