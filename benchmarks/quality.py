@@ -1,6 +1,6 @@
 """Every quality figure of the README, by the commands that anybody would type, gathered into one file.
 
-    python benchmarks/quality.py --model tiny [--questions 1000] [--documents 20] [--trained 512]
+    python benchmarks/quality.py --model tiny [--questions 1000] [--documents 20] [--trained 1024]
 
 Writes quality-<cpu or gpu>.json to benchmarks/results/ and the tables beside it.  Takes hours on two cores and goes on
 where it was stopped.  Left out: speed and memory (`folding.py`).
@@ -39,15 +39,16 @@ def main() -> int:
 
 
 def commands(arguments: argparse.Namespace) -> dict[str, list[str]]:
-    """What is measured: in and out of distribution, beyond the training length, reconstruction."""
+    """What is measured: facts alone, all kinds of question in and out of distribution, longer texts, reconstruction."""
     systems = [part for name in SYSTEMS for part in ("--system", name)]
+    few = [part for name in ("full", "pooled:16", "retrieval") for part in ("--system", name)]
     questions = ["--questions", str(arguments.questions)]
     long = [arguments.trained * factor for factor in (1, 4, 8)]
     return {
+        "facts": ["almanac", *systems, "--level", "1", "--split", "in", "--lengths", _numbers(SHORT), *questions],
         "almanac-in": ["almanac", *systems, "--split", "in", "--lengths", _numbers(SHORT), *questions],
         "almanac-out": ["almanac", *systems, "--split", "out", "--lengths", _numbers(SHORT), *questions],
-        "almanac-long": ["almanac", "--system", "full", "--system", "pooled:16", "--system", "retrieval", "--split",
-                         "in", "--lengths", _numbers(long), *questions],
+        "long": ["almanac", *few, "--level", "1", "--split", "in", "--lengths", _numbers(long), *questions],
         "reconstruction": ["reconstruction", "--system", "pooled:16", "--system", "pooled:4", "--questions",
                            str(arguments.documents * 5)],
     }  # fmt: skip
@@ -59,7 +60,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--questions", type=int, default=1000, help="of each almanac run")
     parser.add_argument("--documents", type=int, default=20, help="of each length of the reconstruction run")
-    parser.add_argument("--trained", type=int, default=512, help="the longest documents that questions were trained on")
+    parser.add_argument("--trained", type=int, default=1024, help="the longest documents of most of training")
     parser.add_argument("--out", type=Path, default=Path("runs/quality"), help="samples and plots")
     return parser.parse_args()
 

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from accelerate.state import AcceleratorState
 from transformers import PreTrainedTokenizerFast
 
 from memfold.backbone.model import Backbone, save_backbone
 from memfold.training import scratch
 from memfold.training.recipe import Group, Recipe, Share
-
-
-@pytest.fixture(autouse=True)
-def own_precision() -> None:
-    """`accelerate` keeps the precision of a process for good; each test has its own."""
-    AcceleratorState._reset_state()
 
 
 @pytest.fixture

@@ -74,11 +74,16 @@ def _need_extra() -> None:
 
 
 def _train(recipe: Recipe, folder: Path, resume: bool) -> None:
+    import os
+
     from memfold.cli.output import Interrupted, notes
     from memfold.cli.training import training
     from memfold.training import curves
     from memfold.training.loop import train
 
+    if int(os.environ.get("RANK", "0")):  # one of several processes; the first one reports
+        train(recipe, folder, resume)
+        return
     try:
         with training(recipe.steps) as report:
             train(recipe, folder, resume, report)

@@ -1,6 +1,6 @@
 """The supervised loop: traces in, log-probabilities out, their negative mean down.  All stages run through it.
 
-Reinforcement learning has its own loop; distribution over several machines is left to `accelerate`'s settings.
+Reinforcement learning has its own loop; how several processes share the work is in `processes`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from memfold.backbone.model import Backbone, load_backbone, save_backbone
@@ -29,6 +28,7 @@ from memfold.training.batches import Batch, batch, mixture
 from memfold.training.checkpoint import Progress
 from memfold.training.optimisers import Optimisers
 from memfold.training.predecessor import PredecessorLoss
+from memfold.training.processes import Processes
 from memfold.training.recipe import Recipe, Share
 from memfold.training.scratch import make_backbone
 
@@ -44,7 +44,7 @@ class Run:
     folder: Path
     backbone: Backbone
     optimisers: Optimisers
-    accelerator: Accelerator
+    processes: Processes
     predecessor: PredecessorLoss | None
     progress: Progress
     predecessor_value: Tensor | None = None  # of the last batch
@@ -67,33 +67,38 @@ def train(recipe: Recipe, folder: Path, resume: bool = False, report: Report | N
         if done % recipe.validate_every == 0 or done == recipe.steps:
             metrics["validation"] = validate(run)
             run.progress = _patience(run.progress, metrics["validation"])
-        _write(run.folder, metrics)
-        if report is not None:
-            report(metrics)
-        if done % recipe.checkpoint_every == 0 or _ended(run):
-            _checkpoint(run)
-    save_backbone(run.backbone, folder / "model")
+        if run.processes.first:
+            _write(run.folder, metrics)
+            if report is not None:
+                report(metrics)
+            if done % recipe.checkpoint_every == 0 or _ended(run):
+                _checkpoint(run)
+    if run.processes.first:
+        save_backbone(run.backbone, folder / "model")
+    run.processes.wait()
     return run.backbone
 
 
 def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
     """Make or load the model, the optimisers and the run folder."""
-    accelerator = Accelerator(mixed_precision="bf16" if recipe.precision == "bfloat16" else "no")
+    processes = Processes()
     resolved = json.loads(json.dumps(asdict(recipe)))
     if resume:
         where = checkpoint.newest(folder)
         checkpoint.check_recipe(folder, resolved)
         progress, states, extra = checkpoint.load(where)
-        backbone = load_backbone(where / "model", str(accelerator.device))
-        checkpoint.keep_until(folder / "metrics.jsonl", progress.step)
+        backbone = load_backbone(where / "model", processes.device)
+        if processes.first:
+            checkpoint.keep_until(folder / "metrics.jsonl", progress.step)
     else:
         if any(folder.glob("step-??????")):
             raise ConfigError(f"{folder} holds a run already; add --resume to go on, or name another --out")
-        backbone = _begin(recipe, str(accelerator.device))
+        backbone = _begin(recipe, processes.device)
         progress, states, extra = Progress(), [], {}
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.json").write_text(json.dumps(resolved, indent=2) + "\n")
-        (folder / "metrics.jsonl").unlink(missing_ok=True)
+        if processes.first:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "recipe.json").write_text(json.dumps(resolved, indent=2) + "\n")
+            (folder / "metrics.jsonl").unlink(missing_ok=True)
     add_head(backbone)
     backbone.frame = recipe.frame
     backbone.trained["pooled"] = _trained_settings(recipe)
@@ -110,30 +115,28 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
     if recipe.compile:
         backbone.body = torch.compile(backbone.model.base_model, dynamic=True)
     backbone.model.train()
-    return Run(recipe, folder, backbone, optimisers, accelerator, predecessor, progress)
+    processes.wait()  # before the first one writes a checkpoint that another would take for an earlier run's
+    return Run(recipe, folder, backbone, optimisers, processes, predecessor, progress)
 
 
 def step(run: Run) -> dict[str, Any]:
-    """One update from `micro_batches` batches; returns its metrics."""
-    recipe, number = run.recipe, run.progress.step
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    tokens = 0
+    """One update from `micro_batches` batches of each process; returns its metrics."""
+    recipe, number, processes = run.recipe, run.progress.step, run.processes
+    done: list[tuple[int, dict[str, tuple[float, float]]]] = []
     for index in range(recipe.micro_batches):
-        work = batch(recipe, run.backbone, number * recipe.micro_batches + index)
-        with run.accelerator.autocast():
+        work = batch(recipe, run.backbone, (number * recipe.micro_batches + index) * processes.count + processes.number)
+        with processes.autocast(recipe.precision):
             scores = logprobs(run.backbone, work.system, work.scored, work.share.folded)
             loss = _loss(run, work.share, scores)
         _check_finite(f"loss of step {number + 1} ({work.share.label})", loss)
-        scores.backward(loss / recipe.micro_batches)
-        tokens += work.tokens
-        for name, value in _summary(work, scores).items():
-            sums[name][0] += value[0]
-            sums[name][1] += value[1]
+        scores.backward(loss / (recipe.micro_batches * processes.count))
+        done.append((work.tokens, _summary(work, scores)))
+    processes.sum_gradients(run.optimisers.parameters)
     norm = torch.nn.utils.clip_grad_norm_(run.optimisers.parameters, recipe.clip)
     _check_finite(f"gradient of step {number + 1}", norm)
     factor = run.optimisers.step(number)
+    tokens, losses = _joined([batch for found in processes.gather(done) for batch in found])
     run.progress = replace(run.progress, step=number + 1, tokens=run.progress.tokens + tokens)
-    losses = {name: round(total / count, 5) for name, (total, count) in sums.items()}
     if run.predecessor_value is not None:
         losses["predecessor"] = round(float(run.predecessor_value.detach()), 5)
     return {"step": number + 1, "tokens": run.progress.tokens, "rate": factor, "norm": round(float(norm), 4),
@@ -146,10 +149,12 @@ def validate(run: Run) -> dict[str, dict[str, float]]:
     result: dict[str, dict[str, float]] = {}
     recipe = run.recipe
     for position, share in enumerate(mixture(recipe)):
+        if position % run.processes.count != run.processes.number:
+            continue
         sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * 5)
         for number in range(recipe.validation_batches):
             work = batch(recipe, run.backbone, number, f"validation-{position}", share)
-            with run.accelerator.autocast():
+            with run.processes.autocast(recipe.precision):
                 scores = logprobs(run.backbone, work.system, work.scored)
             for stretch, values, correct in scores.parts():
                 entry = sums[stretch.purpose]
@@ -158,7 +163,7 @@ def validate(run: Run) -> dict[str, dict[str, float]]:
         for purpose, (loss, count, right, whole, replies) in sums.items():
             measured = {"loss": loss / count, "accuracy": right / count, "whole": whole / replies}
             result[f"{position}:{share.label}/{purpose}"] = {name: round(value, 4) for name, value in measured.items()}
-    return result
+    return {name: values for found in run.processes.gather(result) for name, values in found.items()}
 
 
 def _loss(run: Run, share: Share, scores: Scores) -> Tensor:
@@ -193,6 +198,16 @@ def _summary(work: Batch, scores: Scores) -> dict[str, tuple[float, float]]:
         loss, count = sums.get(name, (0.0, 0.0))
         sums[name] = (loss - float(values.detach().sum()), count + stretch.count)
     return sums
+
+
+def _joined(done: list[tuple[int, dict[str, tuple[float, float]]]]) -> tuple[int, dict[str, float]]:
+    """Tokens and mean losses of several batches."""
+    sums: dict[str, tuple[float, float]] = {}
+    for _, summary in done:
+        for name, (loss, count) in summary.items():
+            old = sums.get(name, (0.0, 0.0))
+            sums[name] = (old[0] + loss, old[1] + count)
+    return sum(tokens for tokens, _ in done), {name: round(loss / count, 5) for name, (loss, count) in sums.items()}
 
 
 def _begin(recipe: Recipe, device: str) -> Backbone:
