@@ -85,10 +85,20 @@ def test_tokens_stream_in_the_order_of_the_reply(model: str) -> None:
 
 def test_styles_share_a_memory(model: str) -> None:
     memory = memfold.fold(TEXT, model=model)
-    bare = memory.with_style("bare")
+    bare = memory.answering(style="bare")
     assert bare.memory is memory.memory
     assert bare.choice.system.settings["style"] == "bare"
     assert memory.choice.system.settings["style"] == "recall"
+
+
+def test_only_how_a_question_is_answered_can_be_changed(model: str) -> None:
+    memory = memfold.fold(TEXT, model=model)
+    response = memory.answering(unfold=64).ask("Where was Ada Lorn born?")
+    assert response.usage["calls"] == 2
+    with pytest.raises(ConfigError, match="system 'pooled' answers with no setting 'ratio' of its own; it has: style"):
+        memory.answering(ratio=4)
+    with pytest.raises(ConfigError, match="system 'full' answers with no setting 'unfold' of its own; it has: style"):
+        memfold.fold(TEXT, model=model, system="full").answering(unfold=9)
 
 
 def test_the_default_ratio_is_a_trained_one(model: str) -> None:

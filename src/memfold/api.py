@@ -27,7 +27,7 @@ from memfold.backbone.resolve import TINY, resolve_model
 from memfold.core import driver, registry
 from memfold.core.document import Document
 from memfold.core.errors import CallError, CheckpointError, ConfigError, DataError
-from memfold.core.prompt import Style, recalled
+from memfold.core.prompt import recalled
 from memfold.core.system import MemorySystem
 from memfold.core.types import Block, Citation, Memory, Trace
 from memfold.memory import Manifest, MemoryWriter, check_readable, open_memory, save_memory
@@ -39,7 +39,8 @@ LOOK_BLOCKS = 16  # of a memory, to tell whether its text is familiar
 # what a memory records beside its system's settings, for `inspect`
 DESCRIPTIVE = ("model", "hidden_size", "kv_bytes_per_token")
 # settings in which a reader may differ from the fold: how a question is answered, and how a text was cut
-FREE = ("style", "cite", "chunk")
+ANSWERING = ("style", "cite", "unfold")
+FREE = (*ANSWERING, "chunk")
 
 Progress = Callable[[Block], None]
 OnToken = Callable[[str], None]
@@ -176,9 +177,19 @@ class FoldedMemory:
         for number, trace in driver.run(jobs, self._policy, places):
             yield number, self._response(trace)
 
-    def with_style(self, style: Style) -> FoldedMemory:
-        """The same memory, answered `bare` or by `recall`."""
-        system = rebuild(self.choice.system.name, {**self.choice.system.settings, "style": style})
+    def answering(self, **settings: Any) -> FoldedMemory:
+        """The same memory, answered otherwise: `style` ("bare", "recall"); for `pooled` also `unfold` (tokens of the
+        cited text to read again before the final answer) and `cite` ("recall", "attention").
+
+        Raises:
+            ConfigError: for a setting that the system does not have, or that the fold has fixed.
+        """
+        system = self.choice.system
+        for name in settings:
+            if name not in ANSWERING or name not in system.settings:
+                has = ", ".join(name for name in ANSWERING if name in system.settings)
+                raise ConfigError(f"system {system.name!r} answers with no setting {name!r} of its own; it has: {has}")
+        system = rebuild(system.name, {**system.settings, **settings})
         return FoldedMemory(self.memory, replace(self.choice, system=system), self.fold_seconds)
 
     def save(self, path: str | Path, keep_text: bool = True, dtype: str = "bfloat16") -> None:

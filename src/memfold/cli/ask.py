@@ -21,6 +21,8 @@ NAME = "ask"
 Question = Annotated[str | None, typer.Argument(metavar="QUESTION", help="Left out: question after question.")]
 Questions = Annotated[Path | None, typer.Option("--questions", help="A .jsonl file, one question a line.")]
 System = Annotated[str | None, typer.Option("--system", help="pooled (the default), full or retrieval, for a text.")]
+Unfold = Annotated[bool, typer.Option("--unfold", help="Read the cited text again before the final answer.")]
+Budget = Annotated[int, typer.Option("--budget", help="Tokens of text that --unfold reads again.")]
 Style = Annotated[str | None, typer.Option("--style", help="recall: sentences, then the answer. bare: it alone.")]
 
 
@@ -32,6 +34,8 @@ def command(
     model: Model = "tiny",
     ratio: Ratio = None,
     style: Style = None,
+    unfold: Unfold = False,
+    budget: Budget = 256,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
@@ -40,10 +44,12 @@ def command(
     A document is folded on the spot.  Answers come with what was recalled and where it stands.
     """
     _check(source, question, questions, style)
+    if budget < 1:
+        raise ConfigError(f"--budget {budget} is not possible; allowed: from 1 token")
     asked = None if questions is None else _read_questions(questions)
     memory = _memory(source, system, model, ratio, device)
-    if style is not None:
-        memory = memory.with_style("bare" if style == "bare" else "recall")
+    wanted = {"style": style, "unfold": budget if unfold else None}
+    memory = memory.answering(**{name: value for name, value in wanted.items() if value is not None})
     if asked is not None:
         _ask_all(memory, asked)
     elif question is not None:

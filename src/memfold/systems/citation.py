@@ -93,7 +93,13 @@ def cite_reads(memory: Memory, reads: Sequence[Read]) -> tuple[Citation, ...]:
         else:
             joined[near] = _join(joined[near], read)
     return tuple(
-        Citation(memory.sources[read.source], read.start, read.end, _text(memory, read), read.weight)
+        Citation(
+            memory.sources[read.source],
+            read.start,
+            read.end,
+            read_stretch(memory, read.source, read.start, read.end),
+            read.weight,
+        )
         for read in joined[:MOST]
     )
 
@@ -107,11 +113,10 @@ def _join(one: Read, other: Read) -> Read:
     return Read(one.source, start, end, one.weight + other.weight)
 
 
-def _text(memory: Memory, read: Read) -> str:
-    """What stands there, where the memory holds its text."""
+def read_stretch(memory: Memory, source: int, start: int, end: int) -> str:
+    """What stands there, in characters of document `source`; empty where the memory holds no text."""
     pieces = []
     for block in memory.blocks:
-        if block.source == read.source and block.char_start < read.end and read.start < block.char_end:
-            start, end = read.start - block.char_start, read.end - block.char_start
-            pieces.append((block.read() or "")[max(0, start) : max(0, end)])
+        if block.source == source and block.char_start < end and start < block.char_end:
+            pieces.append((block.read() or "")[max(0, start - block.char_start) : end - block.char_start])
     return "".join(pieces)

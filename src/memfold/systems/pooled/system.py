@@ -1,13 +1,14 @@
 """Pooled memory: every `ratio` tokens become one embedding that the same LLM reads in place of the text.
 
-Bridging the Memorization-Utilization Gap (papers' section 3.1).  One call per question.  Left out: encoder windows
+Bridging the Memorization-Utilization Gap (papers' section 3.1).  One call per question, two where the answer is
+read again in the text that the first one cites (`unfold`).  Left out: encoder windows
 wider than a group, other poolings and projections.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
 
@@ -21,6 +22,7 @@ from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Re
 from memfold.systems.citation import Citing, cite_reads
 from memfold.systems.pooled.encoder import check_head, encode_groups, group_starts
 from memfold.systems.pooled.settings import CITES, Cite, PooledSettings
+from memfold.systems.unfolding import unfolded
 
 # Tokens that are encoded together: enough to fill a GPU, little enough to stay small in memory.
 BATCH_TOKENS = 8192
@@ -31,17 +33,20 @@ class Pooled:
 
     name = "pooled"
 
-    def __init__(self, frame: Frame = "flat", style: Style = "recall", cite: Cite = "recall", **settings: Any) -> None:
+    def __init__(self, frame: Frame = "flat", style: Style = "recall", cite: Cite = "recall", unfold: int = 0,
+                 **settings: Any) -> None:  # fmt: skip
         self.options = build(PooledSettings, settings)
         require(style in STYLES, "style", style, ", ".join(STYLES))
         require(cite in CITES, "cite", cite, ", ".join(CITES))
-        self.frame, self.style, self.cite = frame, style, cite
+        require(unfold >= 0, "unfold", unfold, "0 (off) or more tokens")
+        self.frame, self.style, self.cite, self.unfold = frame, style, cite, unfold
         self._citing = Citing()
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a trace or memory file must record."""
-        return asdict(self.options) | {"frame": self.frame, "style": self.style, "cite": self.cite}
+        how = {"frame": self.frame, "style": self.style, "cite": self.cite, "unfold": self.unfold}
+        return asdict(self.options) | how
 
     def effective_ratio(self, tokens: int) -> float:
         """Wrappers included."""
@@ -56,22 +61,29 @@ class Pooled:
             done = max(0, done - len(batch))
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
-        """One call over all blocks."""
+        """One call over all blocks; with `unfold` a second one over the text that the first one cites."""
         by_attention = self.cite == "attention" or not self._citing.possible(memory)
         limits = Limits(max_tokens=160, reads=by_attention)
-        reply = yield Call("answer", self._parts(memory, question), limits)
+        blocks = (BlockRef(memory.name, block.index) for block in memory.blocks)
+        opening, closing = Text(before_memory(self.frame)), Text(after_memory(self.frame, question, self.style))
+        reply = yield Call("locate" if self.unfold else "answer", (opening, *blocks, closing), limits)
         assert isinstance(reply, Reply)
-        answer = final_answer(reply.text, self.style)
-        if by_attention:
-            return Answer(answer, reply.text, cite_reads(memory, reply.reads))
-        return Answer(answer, reply.text, self._citing.cite(memory, question, reply.text, answer))
+        found = self._answer(memory, question, reply, by_attention)
+        if not self.unfold:
+            return found
+        passages = Text(unfolded(memory, found.citations, self.unfold))
+        reply = yield Call("answer", (opening, passages, closing), replace(limits, reads=False))
+        assert isinstance(reply, Reply)
+        again = self._answer(memory, question, reply, by_attention=False)
+        return again if again.citations else replace(again, citations=found.citations)
 
     def script(self, sample: Sample, backbone: Backbone, style: Style) -> Trace:
         """Memory, instruction, bridge, target.  A sample with answers is a question; another's target is its reply."""
         count = sum(1 for _ in chunks(sample.document, backbone.tokenize, self.options.chunk))
         asked = style if sample.answers else None
         frame = after_memory(self.frame, sample.question, asked)
-        parts = [*self._opening(), *(BlockRef(sample.document.source, index) for index in range(count)), Text(frame)]
+        blocks = (BlockRef(sample.document.source, index) for index in range(count))
+        parts = [Text(before_memory(self.frame)), *blocks, Text(frame)]
         if sample.bridge:
             parts.append(Text(tokens=sample.bridge))
         if sample.answers:
@@ -104,13 +116,11 @@ class Pooled:
             builder.end_part()
         return builder.inputs()
 
-    def _opening(self) -> list[Text | BlockRef]:
-        return [Text(before_memory(self.frame))]
-
-    def _parts(self, memory: Memory, question: str) -> tuple[Text | BlockRef, ...]:
-        blocks = (BlockRef(memory.name, block.index) for block in memory.blocks)
-        frame = after_memory(self.frame, question, self.style)
-        return (*self._opening(), *blocks, Text(frame))
+    def _answer(self, memory: Memory, question: str, reply: Reply, by_attention: bool) -> Answer:
+        answer = final_answer(reply.text, self.style)
+        if by_attention:
+            return Answer(answer, reply.text, cite_reads(memory, reply.reads))
+        return Answer(answer, reply.text, self._citing.cite(memory, question, reply.text, answer))
 
     def _open(self, builder: SequenceBuilder, backbone: Backbone) -> int:
         if self.options.wrapper == "span":

@@ -1,0 +1,97 @@
+"""The text around citations, by hand, and the two calls of an unfolded answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from memfold.core.driver import Job, answer
+from memfold.core.errors import DataError
+from memfold.core.system import MemorySystem
+from memfold.core.types import Block, BlockRef, Call, Citation, Limits, Memory, Reply, Text
+from memfold.systems.pooled.system import Pooled
+from memfold.systems.unfolding import unfolded
+
+FIRST = "Ada was born in Velm. She is a baker. The code is KX-41. Lor met Ada."
+SECOND = "Tarn is a river. It is long."
+
+
+def memory(first: str | None = FIRST, second: str | None = SECOND) -> Memory:
+    """Two documents, the first in two blocks whose border falls inside a word; one token for each four characters."""
+    cut = 30
+    blocks = [
+        Block(0, 0, 0, 8, 0, cut, text=first and first[:cut]),
+        Block(1, 0, 8, 18, cut, len(FIRST), text=first and first[cut:]),
+        Block(2, 1, 0, 7, 0, len(SECOND), text=second),
+    ]
+    return Memory("m", "pooled", {}, "", ("a.txt", "b.txt"), blocks)
+
+
+def cited(sentence: str) -> Citation:
+    source, text = ("a.txt", FIRST) if sentence in FIRST else ("b.txt", SECOND)
+    start = text.index(sentence)
+    return Citation(source, start, start + len(sentence), sentence)
+
+
+@pytest.mark.parametrize(
+    ("sentences", "tokens", "expected"),
+    [
+        (["The code is KX-41."], 1, "The code is KX-41."),
+        (["The code is KX-41."], 10, "The code is KX-41."),
+        (["The code is KX-41."], 14, "She is a baker. The code is KX-41. Lor met Ada."),
+        (["The code is KX-41."], 99, FIRST),
+        (["Lor met Ada.", "Ada was born in Velm."], 2, "Ada was born in Velm.\nLor met Ada."),
+        (["Tarn is a river.", "Lor met Ada."], 99, f"{FIRST}\n{SECOND}"),
+        (["The code is KX-41.", "She is a baker."], 26, "She is a baker. The code is KX-41. Lor met Ada."),
+        ([], 9, ""),
+    ],
+)
+def test_whole_sentences_around_the_citations(sentences: list[str], tokens: int, expected: str) -> None:
+    assert unfolded(memory(), [cited(sentence) for sentence in sentences], tokens) == expected
+
+
+def test_a_memory_without_text_cannot_be_unfolded() -> None:
+    with pytest.raises(DataError, match="memory 'm' holds no text to unfold; fold it without --no-text"):
+        unfolded(memory(None, None), [], 9)
+
+
+class Says:
+    """A policy with a reply for each call, in order."""
+
+    def __init__(self, *replies: str) -> None:
+        self.replies = list(replies)
+        self.calls: list[Call] = []
+        self.streamed: list[str] = []
+
+    def generate(self, requests: Sequence[tuple[MemorySystem, Memory, Call]],
+                 on_token: Callable[[int, str], None] | None = None,
+                 cancel: Callable[[int], bool] | None = None) -> list[Reply | Exception]:  # fmt: skip
+        self.calls += [call for _, _, call in requests]
+        reply = Reply(self.replies.pop(0))
+        if on_token is not None:
+            on_token(0, reply.text)
+        return [reply]
+
+
+def test_an_answer_is_read_again_in_the_text_that_it_cites() -> None:
+    says = Says(r" The code is KX-14. \boxed{KX-14}", r" The code is KX-41. \boxed{KX-41}")
+    shown: list[str] = []
+    trace = answer(Job(Pooled(unfold=1), memory(), "What is the code?"), says, lambda _, text: shown.append(text))
+    opening, closing = Text(""), Text("\nWhat is the code?\nRecall:")
+    blocks = tuple(BlockRef("m", index) for index in range(3))
+    passages = says.calls[1].parts[1]
+    assert says.calls == [
+        Call("locate", (opening, *blocks, closing), Limits(max_tokens=160)),
+        Call("answer", (opening, passages, closing), Limits(max_tokens=160)),
+    ]
+    assert isinstance(passages, Text)
+    assert "The code is KX-41." in passages.text
+    assert trace.answer is not None
+    assert (trace.answer.text, trace.answer.citations[0].text) == ("KX-41", "The code is KX-41.")
+    assert shown == [r" The code is KX-41. \boxed{KX-41}"], "only the final answer is shown as it is written"
+
+
+def test_nothing_to_unfold_is_said() -> None:
+    trace = answer(Job(Pooled(unfold=9), memory(None, None), "What is the code?"), Says("x"))
+    assert trace.error == "system: DataError: memory 'm' holds no text to unfold; fold it without --no-text"
