@@ -49,7 +49,7 @@ def test_without_json_the_table_is_printed(model: str, tmp_path: Path, capsys: p
     [
         (["almanack"], "unknown suite 'almanack'; nearest: 'almanac'"),
         (["almanac", "--system", "ful"], "unknown system 'ful'; nearest: 'full'"),
-        (["almanac", "--lengths", "128;256"], "--lengths '128;256' cannot be read"),
+        (["almanac", "--lengths", "128;256"], "--lengths '128;256' is not possible"),
         (["almanac", "--questions", "0"], "questions = 0 is not possible"),
         (["almanac", "--split", "middle"], "one or more of in, out"),
         (["almanac", "--system", "full", "--ratio", "4"], "ratios 4 fit none of the systems full"),

@@ -19,6 +19,7 @@ LAYERS = (
     {"backbone", "memory", "sources"},
     {"systems", "tasks", "scoring"},
     {"training", "evaluation", "api"},
+    {"bench"},
     {"cli"},
     {"__main__"},
 )

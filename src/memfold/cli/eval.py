@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memfold.cli.options import Device, Json, Model
+from memfold.cli.options import Device, Json, Model, model_dtype, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,6 @@ def command(
 ) -> None:
     """Measure systems side by side on a suite: tables, plots, 95 % intervals, one JSON line for each sample."""
     from memfold import api
-    from memfold.cli.options import model_dtype
     from memfold.evaluation.contender import check_labels, make_contender, with_ratios
     from memfold.evaluation.plots import load_pyplot
     from memfold.evaluation.runner import Evaluation
@@ -62,7 +61,7 @@ def command(
     chosen = load_suite(suite)
     options = _options(
         chosen.quick if quick else chosen.defaults,
-        lengths=_numbers(lengths),
+        lengths=numbers(lengths),
         questions=questions,
         level=level,
         splits=tuple(split) if split else None,
@@ -106,17 +105,6 @@ def _options(defaults: Options, **given: Any) -> Options:
     from dataclasses import replace
 
     return replace(defaults, **{name: value for name, value in given.items() if value is not None})
-
-
-def _numbers(text: str | None) -> tuple[int, ...] | None:
-    from memfold.core.errors import ConfigError
-
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"--lengths {text!r} cannot be read; write numbers with commas: 128,256") from None
 
 
 def _folder(evaluation: Evaluation) -> Path:

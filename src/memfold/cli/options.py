@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from memfold.core.errors import ConfigError
+
 System = Annotated[str, typer.Option("--system", help="How a text becomes a memory: pooled, full or retrieval.")]
 Model = Annotated[str, typer.Option("--model", help="tiny (shipped), a model or run folder, or a Hugging Face id.")]
 Ratio = Annotated[int | None, typer.Option("--ratio", help="Tokens per slot; by default 16 if the model knows it.")]
@@ -18,3 +20,16 @@ Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to; m
 def model_dtype(device: str) -> str:
     """The numbers that a model computes with: exact where it is small and slow, 16 bits on an accelerator."""
     return "float32" if device == "cpu" else "bfloat16"
+
+
+def numbers(text: str | None) -> tuple[int, ...] | None:
+    """The lengths of an option; None where it was left out."""
+    if text is None:
+        return None
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1:
+        raise ConfigError(f"--lengths {text!r} is not possible; write numbers from 1 with commas: 128,256")
+    return found

@@ -15,6 +15,8 @@ from memfold.backbone.model import Backbone
 from memfold.core.errors import CheckpointError
 
 HEAD = "pooled"
+# Tokens that are encoded together: enough to fill a GPU, little enough to stay small in memory.
+BATCH_TOKENS = 8192
 # Without gradient a processor takes this many tokens at a time: what they become then stays in its cache, which is
 # twice as fast as eight times as many, and too little to leave holes in the memory of a long fold.
 CPU_TOKENS = 1024
@@ -53,10 +55,14 @@ def group_starts(tokens: int, ratio: int) -> tuple[int, ...]:
 
 def encode_groups(backbone: Backbone, groups: Sequence[Sequence[int]], ratio: int) -> Tensor:
     """One slot for each group of at most `ratio` tokens: [n, d] in float32."""
+    return torch.cat([_encode(backbone, some, ratio) for some in passes(backbone, groups, ratio)])
+
+
+def passes(backbone: Backbone, groups: Sequence[Sequence[int]], ratio: int) -> list[Sequence[Sequence[int]]]:
+    """The groups of each forward pass."""
     whole = torch.is_grad_enabled() or backbone.device.type != "cpu"
     size = len(groups) if whole else max(1, CPU_TOKENS // ratio)
-    passes = [_encode(backbone, groups[start : start + size], ratio) for start in range(0, len(groups), size)]
-    return torch.cat(passes)
+    return [groups[start : start + size] for start in range(0, len(groups), size)]
 
 
 def _encode(backbone: Backbone, groups: Sequence[Sequence[int]], ratio: int) -> Tensor:

@@ -20,12 +20,9 @@ from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memor
 from memfold.core.system import SLOT, AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Reply, Sample, Step, Text, Trace
 from memfold.systems.citation import Citing, cite_reads
-from memfold.systems.pooled.encoder import check_head, encode_groups, group_starts
+from memfold.systems.pooled.encoder import BATCH_TOKENS, check_head, encode_groups, group_starts
 from memfold.systems.pooled.settings import CITES, Cite, PooledSettings
 from memfold.systems.unfolding import unfolded
-
-# Tokens that are encoded together: enough to fill a GPU, little enough to stay small in memory.
-BATCH_TOKENS = 8192
 
 
 class Pooled:

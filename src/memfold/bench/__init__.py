@@ -1,0 +1,1 @@
+"""Speed and memory: each figure is a ratio of two things measured in one run, with the raw times beside it."""

@@ -1,0 +1,127 @@
+"""Time and memory up to the first token of an answer: from a stored memory, with folding, and from the full text.
+
+Appendix E of the pooled paper times stored memories with wrapper `slot`.  Here each length also has `span`, the time
+with folding, what counting operations predicts, and the number of questions from which on folding pays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+import torch
+
+from memfold.backbone.generation import generate
+from memfold.backbone.model import Backbone
+from memfold.bench.operations import encoding, prefill
+from memfold.bench.timing import PeakMemory, ratio, rounds
+from memfold.core.document import Document
+from memfold.core.prompt import after_memory
+from memfold.core.registry import make_system
+from memfold.core.system import Inputs, MemorySystem
+from memfold.core.types import BlockRef, Call, Limits, Memory, Text
+
+QUESTION = "Where was the baker of the town born?"
+WRAPPERS = ("slot", "span")
+Told = Callable[[str], None]
+
+
+def bench_first_token(
+    backbone: Backbone, lengths: Sequence[int], warmups: int, runs: int, tell: Told
+) -> dict[str, Any]:
+    """One entry for each length; `ratio` is the least share of the predicted ratio that any of them reaches."""
+    peak = PeakMemory(backbone)
+    entries = []
+    for length in lengths:
+        entries.append(_length(backbone, length, warmups, runs, peak))
+        tell(_line(entries[-1]))
+    shares = [found["share_of_predicted"] for entry in entries for found in entry["wrappers"].values()]
+    return {"ratio": round(min(shares), 3), "lengths": entries}
+
+
+def _length(backbone: Backbone, length: int, warmups: int, runs: int, peak: PeakMemory) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(length)
+    tokens = torch.randint(backbone.model.config.get_text_config().vocab_size, (length,), generator=generator).tolist()
+    document = Document("random", tokens=tuple(tokens))
+    systems = {wrapper: make_system("pooled", backbone, {"wrapper": wrapper}) for wrapper in WRAPPERS}
+    memories = {wrapper: _fold(system, document, backbone) for wrapper, system in systems.items()}
+
+    def stored(wrapper: str) -> None:
+        _first(backbone, _rendered(systems[wrapper], memories[wrapper], backbone))
+
+    def folded() -> None:
+        _first(backbone, _rendered(systems["span"], _fold(systems["span"], document, backbone), backbone))
+
+    def full() -> None:
+        _first(backbone, _plain([*tokens, *backbone.encode(after_memory(backbone.frame, QUESTION, "bare"))]))
+
+    actions = {"full": full, "folded": folded, "slot": lambda: stored("slot"), "span": lambda: stored("span")}
+    seconds = rounds(actions, backbone, warmups, runs)
+    memory = {name: peak.of(action) for name, action in actions.items()}
+    question = len(backbone.encode(after_memory(backbone.frame, QUESTION, "bare")))
+    whole = prefill(backbone, length + question)
+    found = {}
+    for wrapper in WRAPPERS:
+        places = len(_rendered(systems[wrapper], memories[wrapper], backbone).tokens)
+        measured, predicted = ratio(seconds["full"], seconds[wrapper]), whole / prefill(backbone, places)
+        found[wrapper] = {
+            "positions": places,
+            "measured": round(measured, 3),
+            "predicted": round(predicted, 3),
+            "share_of_predicted": round(measured / predicted, 3),
+            "memory_share": _share(memory[wrapper], memory["full"]),
+            "questions_until_it_pays": _pays(seconds, wrapper),
+        }
+    group = systems["span"].settings["ratio"]
+    included = whole / (prefill(backbone, found["span"]["positions"]) + encoding(backbone, length, group))
+    return {
+        "tokens": length,
+        "wrappers": found,
+        "with_folding": {
+            "measured": round(ratio(seconds["full"], seconds["folded"]), 3),
+            "predicted": round(included, 3),
+        },
+        "seconds": {name: [round(value, 6) for value in values] for name, values in seconds.items()},
+        "peak_bytes_above_weights": memory,
+    }
+
+
+@torch.no_grad()
+def _fold(system: MemorySystem, document: Document, backbone: Backbone) -> Memory:
+    blocks = list(system.compress([document], backbone))
+    return Memory("bench", system.name, system.settings, "", (document.source,), blocks)
+
+
+def _rendered(system: MemorySystem, memory: Memory, backbone: Backbone) -> Inputs:
+    blocks = (BlockRef(memory.name, block.index) for block in memory.blocks)
+    call = Call("answer", (*blocks, Text(after_memory(backbone.frame, QUESTION, "bare"))))
+    return system.render(memory, call, backbone)
+
+
+def _plain(tokens: list[int]) -> Inputs:
+    return Inputs(tokens, list(range(len(tokens))), (len(tokens),))
+
+
+def _first(backbone: Backbone, inputs: Inputs) -> None:
+    generate(backbone, [inputs], [Limits(max_tokens=1)])
+
+
+def _pays(seconds: dict[str, list[float]], wrapper: str) -> int | None:
+    """Questions from which on folding once is faster than reading the text each time; None if it never is."""
+    saved = median(seconds["full"]) - median(seconds[wrapper])
+    cost = max(0.0, median(seconds["folded"]) - median(seconds["span"]))
+    return max(1, math.ceil(cost / saved)) if saved > 0 else None
+
+
+def _share(one: int | None, other: int | None) -> float | None:
+    return round(one / other, 3) if one is not None and other else None
+
+
+def _line(entry: dict[str, Any]) -> str:
+    parts = [
+        f"{name} {found['measured']:.1f}x (counted {found['predicted']:.1f}x)"
+        for name, found in entry["wrappers"].items()
+    ]
+    return f"{entry['tokens']:,} tokens: {', '.join(parts)}, with folding {entry['with_folding']['measured']:.1f}x"

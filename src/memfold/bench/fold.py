@@ -1,0 +1,115 @@
+"""Folding speed beside what bounds it: the model's own forward pass over the same groups, without all the rest.
+
+Also how time grows with length, and what folding several short documents at once gains.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+import torch
+
+from memfold.api import Choice, fold_documents, fold_file
+from memfold.bench.timing import PeakMemory, ratio, rounds
+from memfold.core.document import Document
+from memfold.systems.pooled.encoder import BATCH_TOKENS, group_starts, passes
+from memfold.tasks.filler import sentence
+
+TOGETHER, SHORT = 8, 64
+Told = Callable[[str], None]
+
+
+def bench_fold(choice: Choice, lengths: Sequence[int], warmups: int, runs: int, tell: Told) -> dict[str, Any]:
+    """One entry for each length; `ratio` is the least share of the forward pass's speed."""
+    peak = PeakMemory(choice.backbone)
+    entries = []
+    with tempfile.TemporaryDirectory() as folder:
+        for length in lengths:
+            entries.append(_length(choice, length, warmups, runs, peak, Path(folder)))
+            tell(_line(entries[-1]))
+    return {
+        "ratio": min(entry["share_of_forward"] for entry in entries),
+        "slope": _slope(entries),
+        "together": _together(choice, warmups, runs),
+        "lengths": entries,
+    }
+
+
+def _length(choice: Choice, length: int, warmups: int, runs: int, peak: PeakMemory, folder: Path) -> dict[str, Any]:
+    document = Document("filler", text=_text(choice, length))
+    assert document.text is not None
+    tokens = choice.backbone.encode(document.text)
+
+    def fold() -> None:
+        fold_file([document], folder / "bench.fold", choice)
+
+    def forward() -> None:
+        _forward(choice, tokens)
+
+    seconds = rounds({"fold": fold, "forward": forward}, choice.backbone, warmups, runs)
+    return {
+        "tokens": len(tokens),
+        "share_of_forward": round(ratio(seconds["forward"], seconds["fold"]), 3),
+        "tokens_per_second": round(len(tokens) / median(seconds["fold"])),
+        "peak_bytes_above_weights": peak.of(fold),
+        "seconds": {name: [round(value, 5) for value in values] for name, values in seconds.items()},
+    }
+
+
+@torch.no_grad()
+def _forward(choice: Choice, tokens: Sequence[int]) -> None:
+    """The model without its head over the same groups in the same passes."""
+    backbone, group = choice.backbone, choice.system.settings["ratio"]
+    embeddings = backbone.model.get_input_embeddings()
+    for start in range(0, len(tokens), BATCH_TOKENS):
+        batch = tokens[start : start + BATCH_TOKENS]
+        whole = [batch[first : first + group] for first in group_starts(len(batch), group)]
+        whole = [each for each in whole if len(each) == group] or whole
+        for some in passes(backbone, whole, group):
+            backbone.hidden(embeddings(torch.tensor(some, device=backbone.device)))
+
+
+def _together(choice: Choice, warmups: int, runs: int) -> dict[str, Any]:
+    """Several short documents folded at once against one by one."""
+    documents = [Document(f"filler-{seed}", text=_text(choice, SHORT, seed)) for seed in range(TOGETHER)]
+
+    def apart() -> None:
+        for document in documents:
+            fold_documents([document], choice)
+
+    actions = {"apart": apart, "together": lambda: fold_documents(documents, choice)}
+    seconds = rounds(actions, choice.backbone, warmups, runs)
+    gain = round(ratio(seconds["apart"], seconds["together"]), 3)
+    return {"documents": TOGETHER, "tokens_each": SHORT, "ratio": gain, "seconds": seconds}
+
+
+def _text(choice: Choice, length: int, seed: int = 0) -> str:
+    """Filler of about `length` tokens."""
+    rng, pieces, tokens = Random(seed), list[str](), 0
+    while tokens < length:
+        more = " ".join(sentence(rng) for _ in range(min(64, 1 + (length - tokens) // 16))) + "\n"
+        tokens += len(choice.backbone.encode(more))
+        pieces.append(more)
+    return "".join(pieces)
+
+
+def _slope(entries: Sequence[dict[str, Any]]) -> float | None:
+    """Of the logarithm of the time over that of the length, from the shortest text to the longest."""
+    first, last = entries[0], entries[-1]
+    if last["tokens"] == first["tokens"]:
+        return None
+    times = [median(entry["seconds"]["fold"]) for entry in (first, last)]
+    return round(math.log(times[1] / times[0]) / math.log(last["tokens"] / first["tokens"]), 3)
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return (
+        f"{entry['tokens']:,} tokens: {entry['tokens_per_second']:,} tokens/s, "
+        f"{entry['share_of_forward']:.0%} of the forward pass's speed"
+    )
