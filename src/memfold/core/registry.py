@@ -19,6 +19,7 @@ SYSTEMS = {
     "pooled": "memfold.systems.pooled.system:Pooled",
     "full": "memfold.systems.full.system:Full",
     "retrieval": "memfold.systems.retrieval.system:Retrieval",
+    "recurrent": "memfold.systems.recurrent.system:Recurrent",
 }
 
 DEFAULT_RATIO = 16  # of a model that was trained with it among others
