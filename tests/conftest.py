@@ -1,11 +1,14 @@
-"""Tiny models with random weights, of the three architectures, on one tokenizer trained once for the session."""
+"""Tiny models with random weights, of the three architectures, on one tokenizer trained once for the session; and a
+chat endpoint on this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from chat_server import ChatServer
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
 
 from memfold.backbone.model import Backbone
@@ -68,3 +71,17 @@ def any_backbone(request: pytest.FixtureRequest, new_backbone: MakeBackbone) -> 
 def backbone(new_backbone: MakeBackbone) -> Backbone:
     """Not to be changed."""
     return new_backbone()
+
+
+@pytest.fixture
+def chat_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
+    """Answers until the test ends; no key and no proxy of the machine that runs the tests is used."""
+    for name in ("OPENAI_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with ChatServer() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.closing.set()
+        server.shutdown()
+        thread.join()

@@ -179,7 +179,7 @@ def test_models_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name, error, message in [
         ("tiny", CheckpointError, "memfold train recipes/pooled/tiny/base.toml"),
         ("tny", ConfigError, "unknown model 'tny'; nearest: 'tiny'"),
-        ("http://localhost/v1", ConfigError, "not supported yet"),
+        ("http://localhost/v1", ConfigError, "weights are needed here"),
         ("./no/model", CheckpointError, "no model at './no/model'"),
         (str(tmp_path), CheckpointError, "no model in"),
     ]:

@@ -21,14 +21,16 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from memfold.backbone import familiarity
+from memfold.backbone.endpoint import EndpointPolicy
 from memfold.backbone.model import Backbone, load_backbone
 from memfold.backbone.policy import LocalPolicy
+from memfold.backbone.remote import RemoteBackbone, is_address, open_remote
 from memfold.backbone.resolve import TINY, resolve_model
 from memfold.core import driver, registry
 from memfold.core.document import Document
 from memfold.core.errors import CallError, CheckpointError, ConfigError, DataError
 from memfold.core.prompt import recalled
-from memfold.core.system import MemorySystem
+from memfold.core.system import MemorySystem, Policy
 from memfold.core.types import Block, Citation, Memory, Trace
 from memfold.memory import Manifest, MemoryWriter, check_readable, open_memory, save_memory
 from memfold.sources import Source, documents
@@ -126,9 +128,10 @@ class Choice:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The system's settings and what describes the model, as a memory records them."""
+        """The system's settings and what is known of the model, as a memory records them."""
         described = (self.backbone.name, self.backbone.hidden_size, self.backbone.kv_bytes_per_token)
-        return self.system.settings | dict(zip(DESCRIPTIVE, described, strict=True))
+        known = {name: value for name, value in zip(DESCRIPTIVE, described, strict=True) if value}
+        return self.system.settings | known
 
     def effective_ratio(self, tokens: int) -> float | None:
         """Tokens for each position that the decoder sees; None for systems that do not read all of their memory."""
@@ -140,7 +143,7 @@ class FoldedMemory:
 
     def __init__(self, memory: Memory, choice: Choice, fold_seconds: float = 0.0) -> None:
         self.memory, self.choice, self.fold_seconds = memory, choice, fold_seconds
-        self._policy = LocalPolicy(choice.backbone)
+        self._policy = _policy(choice.backbone)
 
     @cached_property
     def warning(self) -> str | None:
@@ -309,7 +312,9 @@ def rebuild(name: str, settings: Mapping[str, Any]) -> MemorySystem:
 
 
 def load(model: str, device: str = "cpu", dtype: str = "float32") -> Backbone:
-    """A model by name, loaded once."""
+    """A model by name, loaded once; one behind an address is taken at its word until it is asked."""
+    if is_address(model):
+        return open_remote(model)
     where = resolve_model(model)
     backbone = _load(where, device, dtype)
     backbone.name = TINY if model == TINY else _label(where)
@@ -334,6 +339,11 @@ def warning(backbone: Backbone, text: str) -> str | None:
 def _load(where: str, device: str, dtype: str) -> Backbone:
     transformers_logging.set_verbosity_error()
     return load_backbone(where, device, dtype)
+
+
+def _policy(backbone: Backbone) -> Policy:
+    """What answers for a backbone: its endpoint where it has one, else this process."""
+    return EndpointPolicy(backbone) if isinstance(backbone, RemoteBackbone) else LocalPolicy(backbone)
 
 
 def _label(where: str) -> str:

@@ -150,7 +150,7 @@ BAD_CHOICES = [
     (("--device", "abacus"), "device 'abacus' cannot be used"),
     (("--model", "tinny"), "unknown model 'tinny'; nearest: 'tiny'"),
     (("--model", "./nowhere"), "no model at './nowhere'"),
-    (("--model", "http://localhost:8000"), "endpoint; they are not supported yet"),
+    (("--model", "http://localhost:8000"), "which model of the endpoint is meant; write http://localhost:8000#NAME"),
     (("-o", "no/such/folder/page.fold"), "not a file in an existing folder"),
     (("--rato", 4), "No such option: --rato"),
 ]

@@ -109,14 +109,14 @@ def test_the_registry_loads_every_system_under_its_own_name() -> None:
 
 
 def test_the_registry_names_the_nearest_system() -> None:
-    with pytest.raises(ConfigError, match="unknown system 'poled'; nearest: 'pooled'; known: full, pooled, retrieval"):
+    with pytest.raises(ConfigError, match="nearest: 'pooled'; known: full, pooled, recurrent, retrieval"):
         system_class("poled")
     assert load("thing", "one", {"one": "memfold.core.registry:load"}) is registry.load
 
 
 def test_a_system_is_made_with_what_the_model_was_trained_with() -> None:
     trained: dict[str, dict[str, Any]] = {"pooled": {"wrapper": "none", "ratios": [4, 8]}}
-    model: Any = SimpleNamespace(frame="chatml", trained=trained)
+    model: Any = SimpleNamespace(reads_slots=True, frame="chatml", trained=trained)
     made = make_system("pooled", model).settings
     assert (made["wrapper"], made["ratio"], made["frame"]) == ("none", 8, "chatml")
     assert make_system("pooled", model, {"ratio": 4, "wrapper": "slot"}).settings["wrapper"] == "slot"

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -56,6 +56,7 @@ class Backbone:
     familiar_loss: float | None = None  # nats per token above which a text is unlike the training text
     stored_fingerprint: str | None = None
     body: Any = None  # what runs hidden states; replaced by a compiled form in training
+    reads_slots: ClassVar[bool] = True  # not where the weights are behind an address
 
     def __post_init__(self) -> None:
         self.body = self.body or self.model.base_model

@@ -31,13 +31,7 @@ class LocalPolicy:
         cancel: Callable[[int], bool] | None = None,
     ) -> list[Reply | Exception]:
         """One reply for each request, or the exception that rendering it raised."""
-        replies: list[Reply | Exception] = [Reply()] * len(requests)
-        rendered: list[tuple[int, Inputs, Call]] = []
-        for index, (system, memory, call) in enumerate(requests):
-            try:
-                rendered.append((index, system.render(memory, call, self.backbone), call))
-            except Exception as error:  # one request that cannot be rendered leaves the others alone
-                replies[index] = error
+        rendered, replies = render_all(requests, self.backbone)
         for batch in self._batches(rendered):
             numbers = [index for index, _, _ in batch]
             made = generate(
@@ -69,6 +63,20 @@ class LocalPolicy:
             else:
                 batches.append([row])
         return batches
+
+
+def render_all(
+    requests: Sequence[tuple[MemorySystem, Memory, Call]], backbone: Backbone
+) -> tuple[list[tuple[int, Inputs, Call]], list[Reply | Exception]]:
+    """The calls that could be rendered, with their numbers; and a reply for each request, or what rendering raised."""
+    replies: list[Reply | Exception] = [Reply()] * len(requests)
+    rendered: list[tuple[int, Inputs, Call]] = []
+    for index, (system, memory, call) in enumerate(requests):
+        try:
+            rendered.append((index, system.render(memory, call, backbone), call))
+        except Exception as error:  # one request that cannot be rendered leaves the others alone
+            replies[index] = error
+    return rendered, replies
 
 
 def _renumber(on_token: Callable[[int, str], None], numbers: list[int]) -> Callable[[int, str], None]:

@@ -1,6 +1,6 @@
 """From the name of a model to what loads it: the shipped `tiny`, a model or run folder, a Hugging Face id.
 
-Left out: endpoints; a model behind an address is refused until there is a policy for one.
+Left out: models behind an address, which `memfold.backbone.remote` names and nothing here loads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def resolve_model(name: str) -> str:
         CheckpointError: when `tiny` is not in the package, or a folder holds no model.
     """
     if name.startswith(("http://", "https://")):
-        raise ConfigError(f"model {name!r} is an endpoint; they are not supported yet, give a folder or a model id")
+        raise ConfigError(f"model {name!r} is an endpoint, and weights are needed here; give a folder or a model id")
     if name == TINY:
         return _tiny()
     if Path(name).expanduser().is_dir():

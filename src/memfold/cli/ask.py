@@ -20,7 +20,9 @@ NAME = "ask"
 
 Question = Annotated[str | None, typer.Argument(metavar="QUESTION", help="Left out: question after question.")]
 Questions = Annotated[Path | None, typer.Option("--questions", help="A .jsonl file, one question a line.")]
-System = Annotated[str | None, typer.Option("--system", help="pooled (the default), full or retrieval, for a text.")]
+System = Annotated[
+    str | None, typer.Option("--system", help="For a text: pooled (the default), full, retrieval or recurrent.")
+]
 Unfold = Annotated[bool, typer.Option("--unfold", help="Read the cited text again before the final answer.")]
 Budget = Annotated[int, typer.Option("--budget", help="Tokens of text that --unfold reads again.")]
 Style = Annotated[str | None, typer.Option("--style", help="recall: sentences, then the answer. bare: it alone.")]

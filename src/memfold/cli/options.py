@@ -9,8 +9,11 @@ import typer
 
 from memfold.core.errors import ConfigError
 
-System = Annotated[str, typer.Option("--system", help="How a text becomes a memory: pooled, full or retrieval.")]
-Model = Annotated[str, typer.Option("--model", help="tiny (shipped), a model or run folder, or a Hugging Face id.")]
+System = Annotated[str, typer.Option("--system", help="How a text is kept: pooled, full, retrieval or recurrent.")]
+Model = Annotated[
+    str,
+    typer.Option("--model", help="tiny (shipped), a model or run folder, a Hugging Face id, or http://HOST/v1#NAME."),
+]
 Ratio = Annotated[int | None, typer.Option("--ratio", help="Tokens per slot; by default 16 if the model knows it.")]
 Device = Annotated[str, typer.Option("--device", help="Where the model runs: cpu, cuda, mps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]

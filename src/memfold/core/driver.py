@@ -155,7 +155,7 @@ def _trace(sample: _Running) -> Trace:
         document_tokens=memory.token_count,
         slots=memory.slot_count,
         positions=max((step.reply.positions for step in sample.steps), default=0),
-        generated_tokens=sum(len(step.reply.tokens) for step in sample.steps),
+        generated_tokens=sum(step.reply.token_count for step in sample.steps),
         seconds=time.perf_counter() - sample.started,
         first_token_seconds=sample.first_token,
     )

@@ -1,18 +1,19 @@
 """The frame around a memory and a question, and how the answer is taken from a reply.
 
-`flat` is one stretch of text, for base models; `chatml` is the frame of the Qwen chat models.  A reply is `bare` (the
-answer alone) or `recall` (the supporting sentences written out, then the answer in `\\boxed{}`).  The published prompts
-of the pooled paper are pictures only; the words here are ours.
+`flat` is one stretch of text, for base models; `chatml` is the frame of the Qwen chat models; `message` is what a user
+would write, for an endpoint that puts the frame of its model around it.  A reply is `bare` (the answer alone) or
+`recall` (the supporting sentences written out, then the answer in `\\boxed{}`).  The published prompts of the pooled
+paper are pictures only; the words here are ours.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-Frame = Literal["flat", "chatml"]
+Frame = Literal["flat", "chatml", "message"]
 Style = Literal["bare", "recall"]
 
-FRAMES: tuple[Frame, ...] = ("flat", "chatml")
+FRAMES: tuple[Frame, ...] = ("flat", "chatml", "message")
 STYLES: tuple[Style, ...] = ("bare", "recall")
 
 _CUES = {"bare": "Answer:", "recall": "Recall:"}
@@ -30,9 +31,9 @@ def before_memory(frame: Frame) -> str:
 
 def after_memory(frame: Frame, question: str, style: Style | None) -> str:
     """What stands between the memory and the reply.  `style` None is an instruction that is no question."""
-    if frame == "chatml":
-        request = f"{question}\n{_REQUESTS[style]}" if style else question
-        return f"\n{request}<|im_end|>\n<|im_start|>assistant\n"
+    if frame != "flat":
+        request = f"\n{question}\n{_REQUESTS[style]}" if style else f"\n{question}"
+        return f"{request}<|im_end|>\n<|im_start|>assistant\n" if frame == "chatml" else request
     return f"\n{question}\n{_CUES[style]}" if style else f"\n{question}\n"
 
 

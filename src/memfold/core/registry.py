@@ -19,6 +19,7 @@ SYSTEMS = {
     "pooled": "memfold.systems.pooled.system:Pooled",
     "full": "memfold.systems.full.system:Full",
     "retrieval": "memfold.systems.retrieval.system:Retrieval",
+    "recurrent": "memfold.systems.recurrent.system:Recurrent",
 }
 
 DEFAULT_RATIO = 16  # of a model that was trained with it among others
@@ -46,7 +47,8 @@ def make_system(name: str, backbone: Backbone, settings: Mapping[str, Any] | Non
     """A system with what the backbone was trained with for it, and `settings` over that.
 
     Raises:
-        ConfigError: for an unknown system, a setting that it does not have, or an impossible value.
+        ConfigError: for an unknown system, a setting that it does not have, an impossible value, or a system of slots
+            for a backbone that reads text only.
     """
     make = load("system", name, table)
     trained = {key: value for key, value in backbone.trained.get(name, {}).items() if key != "ratios"}
@@ -54,9 +56,15 @@ def make_system(name: str, backbone: Backbone, settings: Mapping[str, Any] | Non
     if ratios:
         trained["ratio"] = DEFAULT_RATIO if DEFAULT_RATIO in ratios else max(ratios)
     try:
-        return make(**{"frame": backbone.frame} | trained | dict(settings or {}))  # type: ignore[no-any-return]
+        system: MemorySystem = make(**{"frame": backbone.frame} | trained | dict(settings or {}))
     except TypeError as error:
         raise ConfigError(f"system {name!r} cannot be made: {str(error).partition(') ')[2] or error}") from None
+    if "ratio" in system.settings and not backbone.reads_slots:
+        raise ConfigError(
+            f"system {name!r} is not possible with model {backbone.name!r}: an endpoint reads text, not slots; give a "
+            "--system whose memory is text (full, retrieval, recurrent), or a --model with weights here"
+        )
+    return system
 
 
 def trained_ratios(name: str, backbone: Backbone) -> Sequence[int]:

@@ -80,8 +80,19 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """Tokens that an endpoint has read and written for one call: as it counts them, else estimated from the text."""
+
+    prompt: int
+    reply: int
+
+
+@dataclass(frozen=True)
 class Reply:
-    """What came back.  `logprobs` are untempered, one for each of `tokens`; `positions` those that the memory took."""
+    """What came back.  `logprobs` are untempered, one for each of `tokens`; `positions` those that the memory took.
+
+    An endpoint gives text without tokens, and their number in `usage`.
+    """
 
     text: str = ""
     tokens: tuple[int, ...] = ()
@@ -90,6 +101,12 @@ class Reply:
     score: float | None = None
     positions: int = 0
     reads: tuple[Read, ...] = ()
+    usage: Usage | None = None
+
+    @property
+    def token_count(self) -> int:
+        """Tokens of the reply."""
+        return len(self.tokens) if self.usage is None else self.usage.reply
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,368 @@
+"""The endpoint policy against a real server: what is sent, what comes back, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from email.utils import formatdate
+from typing import Any
+
+import openai
+import pytest
+from chat_server import SECONDS, ChatServer, breaks_off, fails, hangs, loses_connection, says, sends, unused_port
+
+from memfold.backbone.chat import Chat, _retry_after
+from memfold.backbone.endpoint import EndpointPolicy, Retries
+from memfold.backbone.remote import RemoteBackbone
+from memfold.core.driver import Job, run
+from memfold.core.errors import CallError, ConfigError
+from memfold.core.system import Inputs
+from memfold.core.types import Block, BlockRef, Call, Limits, Memory, Reply, Text, Usage
+from memfold.systems.full.system import Full
+from memfold.systems.recurrent.system import Recurrent
+from memfold.systems.retrieval.system import Retrieval
+
+FULL = Full("message")
+TEXTS = ("Ada was born in Velm. ", "Lor met Ada there. ", "Velm lies by the sea. ")
+AT_ONCE = Retries(3, 0.0)
+HTML = b"<html><body>\n\nWelcome\n\n</body></html>"
+KEY = "sk-very-secret"
+STREAM = "text/event-stream"
+
+
+def memory(count: int = 3) -> Memory:
+    blocks = [Block(n, 0, 6 * n, 6 * n + 6, 30 * n, 30 * n + len(text), text=text) for n, text in enumerate(TEXTS)]
+    return Memory("m", "full", {}, "", ("a.txt",), blocks[:count])
+
+
+def call(question: str = "Who?", purpose: str = "answer", **limits: Any) -> Call:
+    return Call(purpose, (Text("Read. "), BlockRef("m", 0), Text(question)), Limits(**limits))
+
+
+def policy(server: ChatServer, **settings: Any) -> EndpointPolicy:
+    settings = {"retries": AT_ONCE, "timeout": SECONDS} | settings
+    return EndpointPolicy(RemoteBackbone(server.url, "some-model"), **settings)
+
+
+def replies(server: ChatServer, *calls: Call, on_token: Callable[[int, str], None] | None = None,
+            cancel: Callable[[int], bool] | None = None, **settings: Any) -> list[Reply | Exception]:  # fmt: skip
+    return policy(server, **settings).generate([(FULL, memory(), each) for each in calls], on_token, cancel)
+
+
+def heard(pieces: list[tuple[int, str]]) -> Callable[[int, str], None]:
+    return lambda row, text: pieces.append((row, text))
+
+
+def test_a_call_is_one_message(chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
+    (reply,) = replies(chat_server, call("\nWho?", max_tokens=40))
+    assert reply == Reply("yes", positions=6, usage=Usage(11, 3))
+    assert chat_server.asked == [
+        {
+            "model": "some-model",
+            "messages": [{"role": "user", "content": "Read. Ada was born in Velm. \nWho?"}],
+            "max_tokens": 40,
+            "temperature": 0.0,
+        }
+    ]
+    assert chat_server.headers[0]["authorization"] == f"Bearer {KEY}"
+
+
+def test_sampling_is_sent_where_it_matters(chat_server: ChatServer) -> None:
+    replies(chat_server, call(temperature=0.7, top_p=0.9, seed=4, top_k=20, repetition_penalty=1.1))
+    sent = {name: value for name, value in chat_server.asked[0].items() if name not in ("model", "messages")}
+    assert sent == {
+        "max_tokens": 256, "temperature": 0.7, "top_p": 0.9, "seed": 4, "top_k": 20, "repetition_penalty": 1.1,
+    }  # fmt: skip
+    assert chat_server.headers[0]["authorization"] == "Bearer unset"
+
+
+def test_answers_are_streamed_and_other_replies_are_not(chat_server: ChatServer) -> None:
+    chat_server.usual = says("in Velm it was")
+    pieces: list[tuple[int, str]] = []
+    note, answer = replies(chat_server, call("a", "update"), call("b"), on_token=heard(pieces), concurrency=1)
+    assert note == answer == Reply("in Velm it was", positions=6, usage=Usage(11, 3))
+    assert pieces == [(1, "in"), (1, " Velm"), (1, " it"), (1, " was")]
+    assert [body.get("stream", False) for body in chat_server.asked] == [False, True]
+
+
+@pytest.mark.parametrize("purpose", ["update", "answer"])
+def test_finish_and_usage_are_told(chat_server: ChatServer, purpose: str) -> None:
+    chat_server.plan = [says("a b", "length", None), says("a b", "tool_calls")]
+    cut, odd = replies(chat_server, call("Who?", purpose), call("Who?", purpose), on_token=heard([]), concurrency=1)
+    assert cut == Reply("a b", finish="length", positions=6, usage=Usage(9, 2))
+    assert odd == Reply("a b", positions=6, usage=Usage(11, 3))
+    assert cut.token_count == 2
+
+
+def test_a_reply_without_content_is_empty(chat_server: ChatServer) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "length"}
+    chat_server.usual = sends(json.dumps({"choices": [choice]}).encode())
+    (reply,) = replies(chat_server, call())
+    assert isinstance(reply, Reply)
+    assert (reply.text, reply.finish) == ("", "length")
+
+
+@dataclass(frozen=True)
+class Waits(Retries):
+    """Remembers what the endpoint asked to wait, and does not wait."""
+
+    asked: list[float] = field(default_factory=list)
+
+    def pause(self, attempt: int, asked: float) -> float | None:
+        self.asked.append(asked)
+        return None if super().pause(attempt, asked) is None else 0.0
+
+
+@pytest.mark.parametrize("fault", [fails(408), fails(409), fails(429), fails(500), fails(503), breaks_off(""),
+                                   loses_connection("")])  # fmt: skip
+def test_what_may_pass_is_asked_again(chat_server: ChatServer, fault: Any) -> None:
+    chat_server.plan = [fault, fault]
+    pieces: list[tuple[int, str]] = []
+    (reply,) = replies(chat_server, call(), on_token=heard(pieces))
+    assert isinstance(reply, Reply)
+    assert (reply.text, pieces, len(chat_server.asked)) == ("yes", [(0, "yes")], 3)
+
+
+def test_the_wait_that_an_endpoint_asks_for_is_kept(chat_server: ChatServer) -> None:
+    chat_server.plan = [fails(429, retry_after="7"), fails(503, retry_after="2.5"), fails(500)]
+    waits = Waits(3, 0.0)
+    (reply,) = replies(chat_server, call(), retries=waits)
+    assert isinstance(reply, Reply)
+    assert waits.asked == [7.0, 2.5, 0.0]
+
+
+def test_waits_grow_are_spread_and_end() -> None:
+    retries = Retries(4, 1.0, 6.0)
+    for attempt, longest in enumerate((1.0, 2.0, 4.0, 6.0)):
+        drawn = {retries.pause(attempt, 0.0) for _ in range(20)}
+        assert len(drawn) > 1
+        assert all(wait is not None and longest / 2 <= wait <= longest for wait in drawn)
+    assert retries.pause(4, 0.0) is None
+    assert retries.pause(0, 5.0) == 5.0
+    assert retries.pause(0, 6.5) is None
+
+
+def test_a_wait_is_given_in_seconds_or_as_a_date() -> None:
+    assert [_retry_after({"retry-after": value}) for value in ("3", "0.5", "-1", "soon", "")] == [3, 0.5, 0, 0, 0]
+    assert 50 < _retry_after({"retry-after": formatdate(time.time() + 60, usegmt=True)}) <= 60
+    assert _retry_after({"retry-after": formatdate(0)}) == _retry_after({}) == 0
+
+
+@pytest.mark.parametrize("purpose", ["update", "answer"])
+@pytest.mark.parametrize(("fault", "message", "times"), [
+    (fails(400, "context is 4096 tokens"), "400 Bad Request (context is 4096 tokens); if the text is too long", 1),
+    (fails(401, f"wrong key {KEY}"), "401 Unauthorized (wrong key ***); set OPENAI_API_KEY", 1),
+    (fails(403), "403 Forbidden (no luck); set OPENAI_API_KEY to a key that may use this model", 1),
+    (fails(404, "no such\n  model"), "404 Not Found (no such model); check the address", 1),
+    (sends(HTML, "text/html", 404), "404 Not Found (<html><body> Welcome </body></html>); check the address", 1),
+    (fails(429), "429 Too Many Requests (no luck), asked 4 times; ask again later", 4),
+    (fails(429, retry_after="3600"), "429 Too Many Requests (no luck), it asks to wait 3600 s; ask again later", 1),
+    (fails(500, "x" * 999), f"500 Internal Server Error ({'x' * 200} ...), asked 4 times; look at", 4),
+    (sends(b"", status=599), ": 599, asked 4 times; look at", 4),
+    (says("no", "content_filter"), "its content filter stopped the reply; ask in other words", 1),
+])  # fmt: skip
+def test_what_does_not_pass_is_one_clear_line(
+    chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch, fault: Any, message: str, times: int, purpose: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    chat_server.usual = fault
+    (error,) = replies(chat_server, call("Who?", purpose), on_token=heard([]))
+    assert isinstance(error, CallError)
+    assert (error.boundary, error.exit_code) == ("policy", 1)
+    assert str(error).startswith(f"policy: endpoint {chat_server.url}, model 'some-model': ")
+    assert message in str(error)
+    assert "\n" not in str(error)
+    assert KEY not in str(error)
+    assert len(chat_server.asked) == times
+
+
+@pytest.mark.parametrize(("fault", "whole", "streamed"), [
+    (sends(HTML, "text/html"), "it sent text that is not JSON", "it sent text/html, not a stream"),
+    (sends(b"{"), "it sent something that is not JSON (", "it sent application/json, not a stream"),
+    (sends(b'{"choices": []}'), "it sent a reply without choices", "it sent application/json, not a stream"),
+    (sends(b'{"choices": "none"}'), "it sent a reply without choices", "not a stream"),
+    (sends(b"[1]"), "it sent a reply without choices", "not a stream"),
+    (sends(b'data: {"choices": []}\n\ndata: [DONE]\n\n', STREAM), "not JSON", "it sent a reply without choices"),
+    (sends(b"data: {\n\n", STREAM), "not JSON", "it sent something that is not JSON ("),
+    (sends(b'data: {"error": {"message": "full"}}\n\n', STREAM), "not JSON", "it broke off with an error (full)"),
+])  # fmt: skip
+def test_nonsense_is_told_and_not_asked_for_again(
+    chat_server: ChatServer, fault: Any, whole: str, streamed: str
+) -> None:
+    chat_server.usual = fault
+    for purpose, message in (("update", whole), ("answer", streamed)):
+        (error,) = replies(chat_server, call("Who?", purpose), on_token=heard([]))
+        assert isinstance(error, CallError)
+        assert message in str(error)
+        assert "; " in str(error)
+    assert len(chat_server.asked) == 2
+
+
+@pytest.mark.parametrize(("fault", "timeout", "reason"), [
+    (breaks_off("in Velm"), SECONDS, "the reply broke off after 7 characters"),
+    (loses_connection("in Velm"), SECONDS, "the connection failed (peer closed connection"),
+    (hangs("in Velm"), 0.8, "no answer within 0.8 s"),
+])  # fmt: skip
+def test_a_reply_that_was_shown_is_not_asked_for_again(
+    chat_server: ChatServer, fault: Any, timeout: float, reason: str
+) -> None:
+    chat_server.plan = [fault]
+    pieces: list[tuple[int, str]] = []
+    (error,) = replies(chat_server, call(), on_token=heard(pieces), timeout=timeout)
+    assert reason in str(error)
+    assert (pieces, len(chat_server.asked)) == ([(0, "in"), (0, " Velm")], 1)
+
+
+def test_nobody_at_the_address(chat_server: ChatServer) -> None:
+    nowhere = RemoteBackbone(f"http://127.0.0.1:{unused_port()}/v1", "m")
+    (error,) = EndpointPolicy(nowhere, retries=Retries(2, 0.0)).generate([(FULL, memory(), call())])
+    assert isinstance(error, CallError)
+    assert "the connection failed (" in str(error)
+    assert str(error).endswith("), asked 3 times; check the address, and that it is running")
+
+
+def test_an_address_that_never_connects() -> None:
+    class ConnectTimeout(Exception):
+        pass
+
+    error = openai.APITimeoutError(None)  # type: ignore[arg-type]
+    error.__cause__ = ConnectTimeout()
+    fault = Chat("http://localhost/v1", "m", 600.0)._fault(error)
+    assert (fault.what, fault.again) == ("no connection within 10 s", True)
+
+
+@pytest.mark.parametrize("purpose", ["update", "answer"])
+def test_an_endpoint_that_is_silent(chat_server: ChatServer, purpose: str) -> None:
+    chat_server.plan = [hangs()]
+    (late,) = replies(chat_server, call("Who?", purpose), on_token=heard([]), timeout=0.5)
+    assert isinstance(late, Reply)
+    chat_server.usual = hangs()
+    (error,) = replies(chat_server, call("Who?", purpose), on_token=heard([]), timeout=0.3, retries=Retries(1, 0.0))
+    assert "no answer within 0.3 s, asked 2 times; look at" in str(error)
+
+
+def test_calls_in_flight_are_bounded_and_replies_in_order(chat_server: ChatServer) -> None:
+    together = threading.Barrier(3)
+
+    def wait(body: dict[str, Any]) -> None:
+        together.wait(SECONDS)
+        time.sleep(0.02 if body["messages"][0]["content"].endswith(("0", "4")) else 0.0)
+
+    chat_server.before = wait
+    chat_server.usual = says(lambda message: f"to {message[-2:]}")
+    pieces: list[tuple[int, str]] = []
+    calls = [call(f"{number:02}") for number in range(12)]
+    found = replies(chat_server, *calls, on_token=heard(pieces), concurrency=3)
+    assert [reply.text for reply in found if isinstance(reply, Reply)] == [f"to {n:02}" for n in range(12)]
+    assert sorted(pieces) == sorted((n, word) for n in range(12) for word in ("to", f" {n:02}"))
+    assert chat_server.most == 3
+
+
+def test_one_failing_call_leaves_the_others_alone(chat_server: ChatServer) -> None:
+    chat_server.plan = [says("one"), fails(401), says("three")]
+    unread = replace(memory(), blocks=[replace(memory().blocks[0], text=None)])
+    requests = [(FULL, about, call()) for about in (memory(), unread, memory(), memory())]
+    first, second, third, fourth = policy(chat_server, concurrency=1).generate(requests)
+    assert isinstance(first, Reply)
+    assert "holds no text" in str(second)
+    assert "401" in str(third)
+    assert isinstance(fourth, Reply)
+
+
+@pytest.mark.parametrize(("fault", "said"), [(hangs(), ""), (hangs("in Velm"), "in Velm"), (fails(500), "")])
+def test_a_cancelled_call_ends_and_frees_its_place(chat_server: ChatServer, fault: Any, said: str) -> None:
+    chat_server.plan = [fault]
+    pieces: list[tuple[int, str]] = []
+
+    def unwanted(row: int) -> bool:
+        return row == 0 and len(chat_server.asked) == 1 and "".join(text for _, text in pieces) == said
+
+    first, second = replies(chat_server, call("a"), call("b"), on_token=heard(pieces), cancel=unwanted, concurrency=1,
+                            retries=Retries(1, SECONDS))  # fmt: skip
+    assert isinstance(first, Reply)
+    assert (first.text, first.finish) == (said, "cancelled")
+    assert second == Reply("yes", positions=6, usage=Usage(11, 3))
+
+
+def test_a_call_that_nobody_wants_is_not_sent(chat_server: ChatServer) -> None:
+    first, second = replies(chat_server, call("a"), call("b"), cancel=lambda row: row == 0)
+    assert first == Reply("", finish="cancelled", positions=6, usage=Usage(9, 0))
+    assert isinstance(second, Reply)
+    assert len(chat_server.asked) == 1
+
+
+def test_it_runs_within_an_event_loop(chat_server: ChatServer) -> None:
+    async def notebook() -> list[Reply | Exception]:
+        return replies(chat_server, call())
+
+    assert asyncio.run(notebook()) == [Reply("yes", positions=6, usage=Usage(11, 3))]
+
+
+@pytest.mark.parametrize("raised", [BrokenPipeError, ValueError])
+def test_what_a_listener_raises_is_not_a_failure_of_the_endpoint(
+    chat_server: ChatServer, raised: type[Exception]
+) -> None:
+    def closed(row: int, text: str) -> None:
+        raise raised
+
+    with pytest.raises(raised):
+        replies(chat_server, call(), on_token=closed)
+
+
+def test_slots_are_refused(chat_server: ChatServer) -> None:
+    class Slots(Full):
+        def render(self, *given: Any) -> Inputs:
+            return replace(super().render(*given), slots=object())  # type: ignore[arg-type]
+
+    (error,) = policy(chat_server).generate([(Slots("message"), memory(), call())])
+    assert isinstance(error, ConfigError)
+    assert "reads text, not slots" in str(error)
+    assert chat_server.asked == []
+
+
+def test_the_systems_of_text_answer_through_it(chat_server: ChatServer) -> None:
+    chat_server.usual = says(lambda message: "a note" if "Write the note anew" in message else r"So. \boxed{Velm}")
+    systems = (FULL, Retrieval("message", top=1), Recurrent("message"))
+    jobs = [Job(system, memory(), "Where was Ada born?") for system in systems]
+    traces = dict(run(jobs, policy(chat_server)))
+    assert [trace.answer.text for trace in traces.values() if trace.answer] == ["Velm"] * 3
+    assert [traces[number].cost.calls for number in range(3)] == [1, 1, 4]
+    assert traces[2].cost.generated_tokens == 12
+    asked = "\nWhere was Ada born?\nWrite out the sentences of the text above that you need, then give the answer in "
+    assert "".join(TEXTS) + asked + "\\boxed{}." in chat_server.messages
+    assert TEXTS[0] + asked + "\\boxed{}." in chat_server.messages
+    notes = [message for message in chat_server.messages if "The note so far:\na note\n" in message]
+    assert [text in message for text, message in zip(TEXTS[1:], notes, strict=True)] == [True, True]
+    assert "The note so far:\n(nothing yet)\n\nPart 1 of 3 of the text:\nAda was born" in "".join(chat_server.messages)
+
+
+def test_a_missing_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "memfold.backbone.chat")
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(ConfigError, match=r"pip install 'memfold\[endpoint\]'"):
+        EndpointPolicy(RemoteBackbone("http://localhost/v1", "m"))
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"concurrency": 0}, "concurrency = 0 is not possible; allowed: 1 call or more"),
+    ({"timeout": 0}, "timeout = 0 is not possible; allowed: more than 0 seconds"),
+])  # fmt: skip
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        EndpointPolicy(RemoteBackbone("http://localhost/v1", "m"), **settings)
+    with pytest.raises(ConfigError, match="count = -1"):
+        Retries(-1)
+    with pytest.raises(ConfigError, match=r"first = 2\.0 is not possible; allowed: 0 to 1 seconds"):
+        Retries(1, 2.0, 1.0)
+
+
+def test_a_key_that_cannot_be_sent_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "clé-secrète")
+    with pytest.raises(ConfigError, match=r"^OPENAI_API_KEY holds characters that no key has; set it again$"):
+        EndpointPolicy(RemoteBackbone("http://localhost/v1", "m"))

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memfold.backbone.remote import RemoteBackbone, is_address, open_remote
+from memfold.core.document import Document, chunks
+from memfold.core.errors import ConfigError
+from memfold.core.registry import make_system
+
+REMOTE = RemoteBackbone("http://localhost/v1", "some-model")
+WORDS = "Ada Brisk was born in Velm, on the 3rd of May 1871; internationally known. "
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_text_comes_back_from_its_tokens(text: str) -> None:
+    tokens, offsets = REMOTE.tokenize(text)
+    assert tokens == REMOTE.encode(text)
+    assert REMOTE.decode(tokens) == text
+    assert [end for _, end in offsets[:-1]] == [start for start, _ in offsets[1:]]
+    assert "".join(text[start:end] for start, end in offsets) == text
+
+
+@pytest.mark.parametrize(("text", "tokens"), [
+    ("Ada was born", ["Ada", " was", " born"]),
+    ("known internationally.", ["known", " intern", "ationa", "lly."]),
+    ("two  spaces\n\nand lines", ["two", "  ", "spaces", "\n\n", "and", " lines"]),
+    ("\0zero", ["\0", "zero"]),
+    ("東京タワー", ["東京", "タワ", "ー"]),
+    ("", []),
+])  # fmt: skip
+def test_a_token_is_a_word_or_a_piece_of_one(text: str, tokens: list[str]) -> None:
+    assert [REMOTE.decode([token]) for token in REMOTE.encode(text)] == tokens
+
+
+def test_tokens_are_about_as_long_as_those_of_other_tokenizers() -> None:
+    assert 3.5 < len(WORDS) / len(REMOTE.encode(WORDS)) < 4.5
+    assert REMOTE.decode([REMOTE.end_token]) == ""
+
+
+def test_documents_are_cut_by_its_tokens() -> None:
+    cut = list(chunks(Document("a.txt", WORDS * 500), REMOTE.tokenize, 64))
+    assert "".join(chunk.text for chunk in cut) == WORDS * 500
+    assert {len(chunk.tokens) for chunk in cut[:-1]} == {64}
+
+
+def test_what_needs_weights_is_refused() -> None:
+    for name in ("model", "tokenizer", "heads", "dtype", "device"):
+        with pytest.raises(ConfigError, match=r"'some-model' is an endpoint, and its weights \(\w+\) are needed here"):
+            getattr(REMOTE, name)
+    with pytest.raises(ConfigError, match=r"'pooled' is not possible with model 'some-model'.*full, retrieval"):
+        make_system("pooled", REMOTE)
+    assert repr(REMOTE) == "RemoteBackbone('http://localhost/v1', 'some-model')"
+
+
+def test_systems_of_text_speak_as_a_user_does() -> None:
+    for name in ("full", "retrieval", "recurrent"):
+        assert make_system(name, REMOTE).settings["frame"] == "message"
+
+
+def test_memories_of_text_fit_every_endpoint() -> None:
+    assert REMOTE.fingerprint() == RemoteBackbone("https://elsewhere/v1", "other").fingerprint()
+
+
+@pytest.mark.parametrize(("model", "url", "name"), [
+    ("http://localhost:8000/v1#qwen", "http://localhost:8000/v1", "qwen"),
+    ("https://host/api/v1/#org/Model-7B:free", "https://host/api/v1", "org/Model-7B:free"),
+    ("HTTP://[::1]:80/v1#m", "http://[::1]:80/v1", "m"),
+])  # fmt: skip
+def test_an_address_names_an_endpoint_and_its_model(model: str, url: str, name: str) -> None:
+    assert is_address(model)
+    found = open_remote(model)
+    assert (found.url, found.name) == (url, name)
+
+
+@pytest.mark.parametrize(("model", "message"), [
+    ("http://localhost:8000/v1", r"which model of the endpoint is meant; write http://localhost:8000/v1#NAME"),
+    ("http://localhost:8000/v1#", "which model of the endpoint is meant"),
+    ("http://#m", "no address of an endpoint; write http://HOST:PORT/v1#NAME"),
+    ("http://host:99999/v1#m", "no address"),
+    ("http://host:port/v1#m", "no address"),
+    ("http://host:0/v1#m", "no address"),
+    ("http://ho st/v1#m", "no address"),
+    ("http://[::1/v1#m", "no address"),
+    ("http://host/v1?key=1#m", "no address"),
+    ("http://me:sesame@host/v1#m", "a name or password in it is not possible"),
+])  # fmt: skip
+def test_other_addresses_are_refused(model: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as refused:
+        open_remote(model)
+    assert "sesame" not in str(refused.value)
+
+
+def test_names_and_folders_are_no_addresses() -> None:
+    assert not any(map(is_address, ("tiny", "someone/model", "./http", "ftp://host/v1#m")))

@@ -1,0 +1,237 @@
+"""The reading loop, call by call: which chunk, which note, which question, and what is made of the last note."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from memfold.backbone.model import Backbone
+from memfold.backbone.policy import LocalPolicy
+from memfold.core.document import Document, chunks
+from memfold.core.driver import Job, answer, run
+from memfold.core.errors import ConfigError, DataError
+from memfold.core.system import MemorySystem
+from memfold.core.types import (
+    Answer,
+    Block,
+    BlockRef,
+    Call,
+    Citation,
+    Limits,
+    Memory,
+    Part,
+    Reply,
+    Sample,
+    Span,
+    Text,
+    Trace,
+)
+from memfold.systems.recurrent.prompts import EMPTY
+from memfold.systems.recurrent.system import Recurrent
+
+TEXTS = ("Ada was born in Velm. ", "Lor met Ada there. ", "Velm lies by the sea. ")
+QUESTION = "Where was Ada born?"
+NOTES = (" Ada was born in Velm.\n", "", "Ada was born in Velm. Velm lies by the sea.")
+LAST = r"Ada was born in Velm. \boxed{Velm}"
+
+
+class Reads:
+    """A policy that says one line after another; it remembers what it was asked."""
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = list(lines)
+        self.calls: list[Call] = []
+
+    def generate(self, requests: Sequence[tuple[MemorySystem, Memory, Call]],
+                 on_token: Callable[[int, str], None] | None = None,
+                 cancel: Callable[[int], bool] | None = None) -> list[Reply | Exception]:  # fmt: skip
+        self.calls += [call for _, _, call in requests]
+        return [Reply(self.lines.pop(0)) for _ in requests]
+
+
+def memory(texts: Sequence[str] = TEXTS) -> Memory:
+    blocks, start = [], 0
+    for index, text in enumerate(texts):
+        blocks.append(Block(index, 0, 6 * index, 6 * index + 6, start, start + len(text), text=text))
+        start += len(text)
+    return Memory("m", "recurrent", {}, "", ("a.txt",), blocks)
+
+
+def asked(*lines: str, **settings: Any) -> tuple[list[Call], Trace]:
+    policy = Reads(*lines)
+    return policy.calls, answer(Job(Recurrent(**settings), memory(), QUESTION), policy)
+
+
+def texts(call: Call) -> list[str]:
+    return [part.text for part in call.parts if isinstance(part, Text)]
+
+
+def test_every_chunk_is_read_in_order_and_then_the_note_alone() -> None:
+    calls, trace = asked(*NOTES, LAST)
+    assert [call.purpose for call in calls] == ["update", "update", "update", "answer"]
+    blocks = [[part for part in call.parts if isinstance(part, BlockRef)] for call in calls]
+    assert blocks == [[BlockRef("m", 0)], [BlockRef("m", 1)], [BlockRef("m", 2)], []]
+    assert [step.call for step in trace.steps] == calls
+    assert (trace.system, trace.error, trace.cost.calls) == ("recurrent", None, 4)
+
+
+def test_a_note_is_handed_to_the_next_call_and_a_blank_one_changes_nothing() -> None:
+    calls, _ = asked(*NOTES, LAST)
+    notes = [texts(call)[2] for call in calls]
+    assert notes == [EMPTY, "Ada was born in Velm.", "Ada was born in Velm.", NOTES[2]]
+
+
+def test_the_words_around_question_note_and_chunk() -> None:
+    calls, _ = asked(*NOTES, LAST, frame="chatml", note=100)
+    begins, opening, note, between, request = texts(calls[1])
+    assert begins == "<|im_start|>user\n"
+    assert opening.endswith(f"this question:\n{QUESTION}\n\nThe note so far:\n")
+    assert (note, between) == ("Ada was born in Velm.", "\n\nPart 2 of 3 of the text:\n")
+    assert request.startswith("\n\nWrite the note anew.")
+    assert request.endswith("in at most 75 words.<|im_end|>\n<|im_start|>assistant\n")
+    assert calls[1].parts.index(BlockRef("m", 1)) == 4
+    assert all(QUESTION in "".join(texts(call)) for call in calls)
+    begins, opening, note, question = texts(calls[3])
+    assert (begins, note) == ("<|im_start|>user\n", NOTES[2])
+    assert opening.startswith("This note was kept")
+    assert question.startswith(f"\n{QUESTION}\nWrite out the sentences")
+
+
+def test_frames_differ_in_what_stands_around_the_words() -> None:
+    flat, _ = asked(*NOTES, LAST)
+    plain, _ = asked(*NOTES, LAST, frame="message")
+    assert texts(flat[0])[0] == texts(plain[0])[0] == ""
+    assert texts(flat[0])[-1] == texts(plain[0])[-1] + "\n"
+    assert texts(flat[3])[-1] == f"\n{QUESTION}\nRecall:"
+    assert texts(plain[3])[-1].endswith("give the answer in \\boxed{}.")
+
+
+def test_a_note_is_limited_by_its_setting() -> None:
+    calls, trace = asked(*NOTES, LAST, note=40)
+    assert [call.limits for call in calls] == [Limits(max_tokens=40)] * 3 + [Limits(max_tokens=160)]
+    assert [call.limits.max_tokens for call in asked(*NOTES, LAST)[0]] == [1024, 1024, 1024, 160]
+    assert trace.settings == {"style": "recall", "chunk": 4096, "note": 40, "frame": "flat"}
+
+
+def test_the_answer_is_cited_from_the_text() -> None:
+    found = asked(*NOTES, LAST)[1].answer
+    assert isinstance(found, Answer)
+    assert (found.text, found.reply) == ("Velm", LAST)
+    assert found.citations[0] == Citation("a.txt", 0, 21, "Ada was born in Velm.", found.citations[0].score)
+    bare = asked(*NOTES, " Velm ", style="bare")[1].answer
+    assert isinstance(bare, Answer)
+    assert bare.text == "Velm"
+
+
+def test_readers_of_different_lengths_share_rounds_and_do_not_mix() -> None:
+    """Two questions on memories of three blocks and of one, answered together."""
+    policy = Reads("first of A", "first of B", "second of A", r"\boxed{B}", "third of A", r"\boxed{A}")
+    jobs = [Job(Recurrent(), memory(), QUESTION), Job(Recurrent(), memory(TEXTS[:1]), QUESTION)]
+    traces = dict(run(jobs, policy, places=2))
+    assert [[step.reply.text for step in traces[number].steps] for number in (0, 1)] == [
+        ["first of A", "second of A", "third of A", r"\boxed{A}"],
+        ["first of B", r"\boxed{B}"],
+    ]
+
+
+def test_recorded_notes_are_not_asked_for_again() -> None:
+    _, whole = asked(*NOTES, LAST)
+    policy = Reads(NOTES[2], LAST)
+    again = answer(Job(Recurrent(), memory(), QUESTION, whole.steps[:2]), policy)
+    assert (again.steps, again.answer) == (whole.steps, whole.answer)
+    assert len(policy.calls) == 2
+
+
+def test_note_and_chunk_stand_for_the_memory(backbone: Backbone) -> None:
+    system = Recurrent(chunk=8, note=16)
+    blocks = list(system.compress([Document("a.txt", "".join(TEXTS))], backbone))
+    about = Memory("m", "recurrent", {}, "", ("a.txt",), blocks)
+    assert len(blocks) > 2
+    assert "".join(block.text or "" for block in blocks) == "".join(TEXTS)
+    steps = system.answer(about, QUESTION)
+    first = next(steps)
+    assert isinstance(first, Call)
+    inputs = system.render(about, first, backbone)
+    note, chunk = len(backbone.encode(EMPTY)), len(backbone.encode(blocks[0].text or ""))
+    assert inputs.memory_positions == note + chunk
+    assert inputs.tokens[0] == backbone.end_token
+    assert (inputs.slots, inputs.positions) == (None, list(range(len(inputs.tokens))))
+    trace = answer(Job(system, about, QUESTION), LocalPolicy(backbone))
+    assert trace.error is None
+    assert [len(step.reply.tokens) <= 16 for step in trace.steps[:-1]] == [True] * len(blocks)
+
+
+def test_a_chunk_past_the_window_is_an_error(new_backbone: Callable[..., Backbone]) -> None:
+    backbone = new_backbone(window=200)
+    trace = answer(Job(Recurrent(), memory(), QUESTION), LocalPolicy(backbone))
+    assert trace.error is not None
+    assert "DataError: the text takes" in trace.error
+    assert "the reply up to 1024, the model's window is 200" in trace.error
+
+
+def test_a_memory_without_its_text_cannot_be_read(backbone: Backbone) -> None:
+    about = memory()
+    about.blocks = [replace(block, text=None) for block in about.blocks]
+    first = next(Recurrent().answer(about, QUESTION))
+    assert isinstance(first, Call)
+    with pytest.raises(DataError, match="holds no text"):
+        Recurrent().render(about, first, backbone)
+
+
+def supported() -> Sample:
+    text = "".join(TEXTS)
+    support = ("Ada was born in Velm.", "Velm lies by the sea.")
+    spans = tuple(Span(text.index(sentence), text.index(sentence) + len(sentence)) for sentence in support)
+    return Sample("almanac", Document("a.txt", text), QUESTION, ("the sea",), evidence=spans, support=support)
+
+
+@pytest.mark.parametrize("tokenised", [False, True])
+def test_a_script_keeps_the_sentences_read_so_far(backbone: Backbone, tokenised: bool) -> None:
+    sample, system = supported(), Recurrent(chunk=6)
+    tokens = tuple(backbone.encode(sample.document.read()))
+    if tokenised:
+        sample = replace(sample, document=replace(sample.document, tokens=tokens))
+    *updates, last = system.script(sample, backbone, "bare").steps
+    read = [part.tokens for step in updates for part in step.call.parts if isinstance(part, Text) and part.tokens]
+    assert sum(read, ()) == tokens
+    notes = [step.reply.text for step in updates]
+    for number, note in enumerate(notes):
+        seen = backbone.decode([token for chunk in read[: number + 1] for token in chunk or ()])
+        kept = [sentence for sentence in sample.support if sentence in seen]
+        assert note == (" ".join(kept) or EMPTY)
+    assert {EMPTY, sample.support[0], " ".join(sample.support)} == set(notes)
+    assert [texts(step.call)[2] for step in (*updates, last)] == [EMPTY, *notes]
+    assert last.reply.tokens == (*backbone.encode(" the sea"), backbone.end_token)
+
+
+def test_a_script_makes_the_calls_that_an_answer_makes(backbone: Backbone) -> None:
+    sample, system = supported(), Recurrent(chunk=6)
+    blocks = list(system.compress([sample.document], backbone))
+    about = Memory("a.txt", "recurrent", {}, "", ("a.txt",), blocks)
+    scripted = [step.call for step in system.script(sample, backbone, "recall").steps]
+    policy = Reads(*(step.reply.text for step in system.script(sample, backbone, "recall").steps))
+    made = [step.call for step in answer(Job(system, about, QUESTION), policy).steps]
+    tokens = [Text(tokens=chunk.tokens) for chunk in chunks(sample.document, backbone.tokenize, 6)]
+
+    def spelled(part: Part) -> Part:
+        return tokens[part.index] if isinstance(part, BlockRef) else part
+
+    assert [replace(call, parts=tuple(map(spelled, call.parts))) for call in made] == scripted
+
+
+@pytest.mark.parametrize("change", [{"answers": ()}, {"support": ()}, {"evidence": ()}])
+def test_a_script_needs_a_question_with_its_sentences(backbone: Backbone, change: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="task 'almanac' cannot train system 'recurrent'"):
+        Recurrent().script(replace(supported(), **change), backbone, "bare")
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"chunk": 0}, "chunk = 0 is not possible; allowed: 1 token or more"),
+    ({"note": 0}, "note = 0 is not possible; allowed: 1 token or more"),
+])  # fmt: skip
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Recurrent(**settings)
