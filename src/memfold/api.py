@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from memfold.core.errors import CallError, CheckpointError, ConfigError, DataErr
 from memfold.core.prompt import Style, recalled
 from memfold.core.system import MemorySystem
 from memfold.core.types import Block, Citation, Memory, Trace
-from memfold.memory import Manifest, MemoryWriter, check_readable, open_memory, save_memory
+from memfold.memory import Manifest, MemoryWriter, StoredMemory, check_readable, open_memory, save_memory
 from memfold.sources import Source, documents
 from memfold.systems.citation import SentenceIndex
 
@@ -216,14 +217,7 @@ def open(path: str | Path, *, model: str = TINY, system: str | None = None, rati
         DataError: for a damaged file, or one of another model, system or ratio; both values are named.
     """
     memory = open_memory(path)
-    backbone = load(model, device, dtype)
-    asked = {} if ratio is None else {"ratio": ratio}
-    fingerprints = [backbone.fingerprint()]
-    check_readable(memory, system=system or memory.system, fingerprints=fingerprints, settings=asked)
-    reader = make_system(memory.system, backbone, memory.settings.get("ratio"))
-    fixed = {name: reader.settings[name] for name in _fixed(reader, backbone)}
-    check_readable(memory, system=memory.system, fingerprints=fingerprints, settings=fixed)
-    return FoldedMemory(memory, Choice(reader, backbone))
+    return FoldedMemory(memory, choose_for(memory, model, system, ratio, device, dtype))
 
 
 def fold_documents(found: Sequence[Document], choice: Choice, progress: Progress | None = None) -> FoldedMemory:
@@ -250,10 +244,7 @@ def fold_file(found: Sequence[Document], path: str | Path, choice: Choice, *, ke
 
     `progress` is called with each new block, `on_resume` first with the number of blocks that are there already.
     """
-    sources = tuple(document.source for document in found)
-    hashes = tuple(document.sha256() for document in found)
-    fingerprint = choice.backbone.fingerprint()
-    manifest = Manifest(choice.system.name, choice.settings, fingerprint, sources, hashes, dtype, keep_text)
+    manifest = _manifest(found, choice, dtype, keep_text)
     with MemoryWriter(path, manifest, resume=True) as writer, torch.no_grad():
         kept = sum(writer.complete)
         if kept and on_resume is not None:
@@ -263,6 +254,46 @@ def fold_file(found: Sequence[Document], path: str | Path, choice: Choice, *, ke
             if progress is not None:
                 progress(block)
         writer.finish()
+
+
+def append_file(found: Sequence[Document], stored: StoredMemory, choice: Choice, *,
+                progress: Progress | None = None, on_resume: Callable[[int], None] | None = None) -> None:  # fmt: skip
+    """Add documents to a memory file: its blocks are copied as they are, the new ones folded behind them.
+
+    `choice` is that of `choose_for`; slots and text are stored as the file stores its own.  The file is replaced at the
+    end, and an interrupted call goes on as one of `fold_file` does.
+    """
+    old = stored.manifest
+    added = _manifest(found, choice, old.dtype, old.keep_text)
+    manifest = replace(old, sources=old.sources + added.sources, sha256=old.sha256 + added.sha256)
+    with MemoryWriter(stored.path, manifest, resume=True) as writer, torch.no_grad():
+        kept = sum(writer.complete)
+        if kept and on_resume is not None:
+            on_resume(kept)
+        for row, data in islice(stored.blocks(), kept, None):
+            writer.copy(row, data)
+        for block in choice.system.compress(found, choice.backbone, done=max(kept - stored.block_count, 0)):
+            writer.add(replace(block, source=block.source + len(old.sources)))
+            if progress is not None:
+                progress(block)
+        writer.finish()
+
+
+def choose_for(memory: Memory | Manifest, model: str = TINY, system: str | None = None, ratio: int | None = None,
+               device: str = "cpu", dtype: str = "float32") -> Choice:  # fmt: skip
+    """The system that a memory was made with, for the model that made it; `system` and `ratio` are the memory's own.
+
+    Raises:
+        DataError: for another model, system or ratio; both values are named.
+    """
+    backbone = load(model, device, dtype)
+    asked = {} if ratio is None else {"ratio": ratio}
+    fingerprints = [backbone.fingerprint()]
+    check_readable(memory, system=system or memory.system, fingerprints=fingerprints, settings=asked)
+    reader = make_system(memory.system, backbone, memory.settings.get("ratio"))
+    fixed = {name: reader.settings[name] for name in _fixed(reader, backbone)}
+    check_readable(memory, system=memory.system, fingerprints=fingerprints, settings=fixed)
+    return Choice(reader, backbone)
 
 
 def choose(system: str = "pooled", model: str = TINY, ratio: int | None = None, device: str = "cpu",
@@ -333,6 +364,14 @@ def _label(where: str) -> str:
     path = path.resolve()
     path = path.parent if path.name == "model" else path
     return f"{path.parent.name}/{path.name}" if path.name.startswith("step-") else path.name
+
+
+def _manifest(found: Sequence[Document], choice: Choice, dtype: str, keep_text: bool) -> Manifest:
+    """What a memory file of these documents says of itself."""
+    sources = tuple(document.source for document in found)
+    hashes = tuple(document.sha256() for document in found)
+    fingerprint = choice.backbone.fingerprint()
+    return Manifest(choice.system.name, choice.settings, fingerprint, sources, hashes, dtype, keep_text)
 
 
 def _fixed(system: MemorySystem, backbone: Backbone) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-System = Annotated[str, typer.Option("--system", help="How a text becomes a memory: pooled, full or retrieval.")]
+System = Annotated[str | None, typer.Option("--system", help="What makes a memory: pooled (default), full, retrieval.")]
 Model = Annotated[str, typer.Option("--model", help="tiny (shipped), a model or run folder, or a Hugging Face id.")]
 Ratio = Annotated[int | None, typer.Option("--ratio", help="Tokens per slot; by default 16 if the model knows it.")]
 Device = Annotated[str, typer.Option("--device", help="Where the model runs: cpu, cuda, mps.")]
