@@ -124,7 +124,7 @@ def test_what_is_text_and_what_is_a_path(tmp_path: Path) -> None:
         ("", "the text is empty"),
         (" \n", "the text is empty"),
         ([], "no documents"),
-        (tmp_path / "empty", "no readable file (.txt, .md, .markdown, .text, .html, .htm, .pdf) in the folder"),
+        (tmp_path / "empty", r"no readable file \(.txt, .md, .markdown, .text, .html, .htm, .pdf\) in the folder"),
     ]:
         with pytest.raises(DataError, match=message):
             documents(source)

@@ -33,6 +33,8 @@ def test_a_page_becomes_its_text(tmp_path: Path) -> None:
     assert "| Town | Mayor |" in lines
     assert "| Velm | Ada Lorn |" in lines
     assert "a  b\n c" in text
+    assert "\n\n\n" not in text
+    assert " \n" not in text
     for gone in ("hidden", "color", "comment", "scripts", "xml", "html", "x.html"):
         assert gone not in text
 

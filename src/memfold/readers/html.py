@@ -8,6 +8,7 @@ Left out: what scripts would write into the page, and telling the article from t
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ ELEMENTS = ["html", "head", "body", "title", "div", "p", "span", "a", "br", "pre
 UNREAD = ["script", "style", "noscript", "template", "svg", "iframe", "object", "video", "audio"]
 # marks inside a sentence, which would come between a question's words and the text's
 INLINE = ["a", "img", "b", "strong", "i", "em", "code", "kbd", "samp", "del", "s", "sub", "sup"]
+TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)  # Markdown's mark of a line break among it
+SURPLUS = re.compile(r"\n{3,}")
 # what pages mean that declare one of these, and what a declaration inside the text can only mean
 MEANT = {"iso-8859-1": "cp1252", "latin-1": "cp1252", "latin1": "cp1252", "ascii": "cp1252", "us-ascii": "cp1252",
          "utf-16": "utf-8", "utf-16le": "utf-8", "utf-16be": "utf-8"}  # fmt: skip
@@ -54,7 +57,7 @@ def read_html(path: Path) -> Iterator[str]:
             heading_style="ATX", bullets="-", strip=INLINE, table_infer_header=True,
             escape_asterisks=False, escape_underscores=False, escape_misc=False,
         )  # fmt: skip
-        text = converter.convert_soup(soup).replace("\u00a0", " ")
+        text = SURPLUS.sub("\n\n", TRAILING.sub("", converter.convert_soup(soup).replace("\u00a0", " ")))
     except RecursionError:
         raise DataError(f"{path} nests its elements too deep to be read; save it as plain text") from None
     if not text.strip():
