@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pypdf
 import pytest
+from pypdf.errors import DependencyError
 
 from memfold.core.document import Document, open_document
 from memfold.core.errors import DataError
@@ -56,7 +57,7 @@ def test_pages_are_read_one_at_a_time(tmp_path: Path, make_pdf: MakePdf) -> None
 
 def test_a_pdf_without_text_asks_for_ocr(tmp_path: Path, make_pdf: MakePdf) -> None:
     (tmp_path / "scan.pdf").write_bytes(make_pdf("", " "))
-    with pytest.raises(DataError, match=r"scan\.pdf has no text on its 2 pages, only pictures; run OCR first"):
+    with pytest.raises(DataError, match=r"scan\.pdf has no text on any page \(of 2\), only pictures; run OCR first"):
         open_document(tmp_path / "scan.pdf")
 
 
@@ -67,6 +68,18 @@ def test_a_password_is_asked_to_be_taken_off(tmp_path: Path, make_pdf: MakePdf) 
         open_document(path)
     path.write_bytes(encrypted(make_pdf("Not so secret."), ""))
     assert open_document(path).read() == "Not so secret.\n"
+
+
+def test_a_cipher_that_needs_a_package_is_named(
+    tmp_path: Path, make_pdf: MakePdf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise DependencyError("cryptography>=3.1 is required for AES algorithm")
+
+    (tmp_path / "a.pdf").write_bytes(make_pdf("Velm."))
+    monkeypatch.setattr(pypdf, "PdfReader", refuse)
+    with pytest.raises(DataError, match=r"a\.pdf cannot be read: cryptography>=3\.1 is required .*; install that, or"):
+        open_document(tmp_path / "a.pdf")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 40, 300])

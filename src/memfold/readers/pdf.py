@@ -47,27 +47,21 @@ def read_pdf(path: Path) -> Iterator[str]:
                 blank = blank and not text.strip()
                 yield text + "\n"
         except DependencyError as error:
-            raise DataError(f"{path}, page {number} cannot be read: {_line(error)}") from None
+            raise DataError(
+                f"{path} cannot be read: {_line(error)}; install that, or save a copy without it (qpdf --decrypt)"
+            ) from None
         except broken as error:
             where = f", page {number}" if number else ""
             raise DataError(
                 f"{path}{where} is damaged or no PDF: {_line(error)}; open it in a viewer and save it again"
             ) from None
     if blank:
-        raise DataError(f"{path} has no text on its {number} pages, only pictures; run OCR first, such as ocrmypdf")
+        raise DataError(f"{path} has no text on any page (of {number}), only pictures; run OCR first, such as ocrmypdf")
 
 
 def _unlock(reader: PdfReader, path: Path) -> None:
     """Open a file that only restricts what may be done with it; one with a password is refused."""
-    from pypdf.errors import DependencyError
-
-    if not reader.is_encrypted:
-        return
-    try:
-        opened = bool(reader.decrypt(""))
-    except DependencyError:
-        opened = False
-    if not opened:
+    if reader.is_encrypted and not reader.decrypt(""):
         raise DataError(f"{path} is encrypted; save a copy without a password (qpdf --decrypt) and fold that")
 
 
