@@ -61,6 +61,36 @@ def new_backbone(tokenizer: PreTrainedTokenizerFast) -> MakeBackbone:
     return make
 
 
+@pytest.fixture(scope="session")
+def make_pdf() -> Callable[..., bytes]:
+    """The bytes of a PDF with these texts on its pages; a page without text has an empty string."""
+
+    def make(*pages: str) -> bytes:
+        objects = ["<</Type/Catalog/Pages 2 0 R>>", "", "<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"]
+        places = []
+        for text in pages:
+            lines = [line.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)") for line in text.split("\n")]
+            drawn = f"BT /F1 12 Tf 14 TL 50 700 Td {' T* '.join(f'({line}) Tj' for line in lines)} ET"
+            stream = drawn if text.strip() else "0 0 m 9 9 l S"
+            places.append(f"{len(objects) + 1} 0 R")
+            objects += [
+                f"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents {len(objects) + 2} 0 R"
+                "/Resources<</Font<</F1 3 0 R>>>>>>",
+                f"<</Length {len(stream)}>>stream\n{stream}\nendstream",
+            ]
+        objects[1] = f"<</Type/Pages/Count {len(pages)}/Kids[{' '.join(places)}]>>"
+        data, offsets = b"%PDF-1.4\n", []
+        for number, body in enumerate(objects, 1):
+            offsets.append(len(data))
+            data += f"{number} 0 obj\n{body}\nendobj\n".encode("latin-1")
+        table = "".join(f"{offset:010} 00000 n \n" for offset in offsets)
+        tail = f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}"
+        tail += f"trailer<</Size {len(objects) + 1}/Root 1 0 R>>\nstartxref\n{len(data)}\n%%EOF\n"
+        return data + tail.encode()
+
+    return make
+
+
 @pytest.fixture(scope="session", params=sorted(CONFIGS))
 def any_backbone(request: pytest.FixtureRequest, new_backbone: MakeBackbone) -> Backbone:
     """Each architecture in turn; not to be changed."""

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import memfold
-from memfold.api import Response, warning
-from memfold.backbone import policy
+from memfold.api import Response
+from memfold.backbone import familiarity, policy
 from memfold.backbone.generation import generate
 from memfold.backbone.model import Backbone, save_backbone
 from memfold.backbone.resolve import model_folder, resolve_model
@@ -134,7 +134,7 @@ def test_what_is_text_and_what_is_a_path(tmp_path: Path) -> None:
         ("", "the text is empty"),
         (" \n", "the text is empty"),
         ([], "no documents"),
-        (tmp_path / "empty", "no .txt or .md file in the folder"),
+        (tmp_path / "empty", r"no readable file \(.txt, .md, .markdown, .text, .html, .htm, .pdf\) in the folder"),
     ]:
         with pytest.raises(DataError, match=message):
             documents(source)
@@ -160,12 +160,12 @@ def test_a_model_without_projection_reads_text_only(new_backbone, tmp_path: Path
 
 def test_warnings_need_a_threshold_and_a_strange_text(new_backbone) -> None:
     backbone: Backbone = new_backbone()
-    assert warning(backbone, TEXT) is None
+    assert familiarity.warning(backbone, TEXT) is None
     backbone.familiar_loss = 1e9
-    assert warning(backbone, TEXT) is None
+    assert familiarity.warning(backbone, TEXT) is None
     backbone.familiar_loss = 0.1
-    assert "unlike anything qwen3 has read" in str(warning(backbone, TEXT))
-    assert warning(backbone, " ") is None
+    assert "unlike anything qwen3 has read" in str(familiarity.warning(backbone, TEXT))
+    assert familiarity.warning(backbone, " ") is None
 
 
 def test_models_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

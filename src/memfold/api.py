@@ -11,38 +11,29 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import logging as transformers_logging
 
 from memfold.backbone import familiarity
-from memfold.backbone.endpoint import EndpointPolicy
-from memfold.backbone.model import Backbone, load_backbone
-from memfold.backbone.policy import LocalPolicy
-from memfold.backbone.remote import RemoteBackbone, is_address, open_remote
-from memfold.backbone.resolve import TINY, resolve_model
-from memfold.core import driver, registry
+from memfold.backbone.resolve import TINY
+from memfold.choice import ANSWERING, Choice, choose, choose_for, rebuild
+from memfold.core import driver
 from memfold.core.document import Document
 from memfold.core.errors import CallError, CheckpointError, ConfigError, DataError
 from memfold.core.prompt import recalled
-from memfold.core.system import MemorySystem, Policy
 from memfold.core.types import Block, Citation, Memory, Trace
-from memfold.memory import Manifest, MemoryWriter, check_readable, open_memory, save_memory
+from memfold.memory import Manifest, MemoryWriter, StoredMemory, open_memory, save_memory
 from memfold.sources import Source, documents
 from memfold.systems.citation import SentenceIndex
 
 PLACES = 32
 LOOK_BLOCKS = 16  # of a memory, to tell whether its text is familiar
-# what a memory records beside its system's settings, for `inspect`
-DESCRIPTIVE = ("model", "hidden_size", "kv_bytes_per_token")
-# settings in which a reader may differ from the fold: how a question is answered, and how a text was cut
-ANSWERING = ("style", "cite", "unfold")
-FREE = (*ANSWERING, "chunk")
 
 Progress = Callable[[Block], None]
 OnToken = Callable[[str], None]
@@ -119,38 +110,19 @@ class Response:
         return record if self.error is None else record | {"error": self.error}
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A system made for a backbone; what folds and what answers."""
-
-    system: MemorySystem
-    backbone: Backbone
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The system's settings and what is known of the model, as a memory records them."""
-        described = (self.backbone.name, self.backbone.hidden_size, self.backbone.kv_bytes_per_token)
-        known = {name: value for name, value in zip(DESCRIPTIVE, described, strict=True) if value}
-        return self.system.settings | known
-
-    def effective_ratio(self, tokens: int) -> float | None:
-        """Tokens for each position that the decoder sees; None for systems that do not read all of their memory."""
-        return self.system.effective_ratio(tokens)
-
-
 class FoldedMemory:
     """A memory with the model that answers from it."""
 
     def __init__(self, memory: Memory, choice: Choice, fold_seconds: float = 0.0) -> None:
         self.memory, self.choice, self.fold_seconds = memory, choice, fold_seconds
-        self._policy = _policy(choice.backbone)
+        self._policy = choice.policy()
 
     @cached_property
     def warning(self) -> str | None:
         """Why answers about this text are not to be trusted; None when nothing speaks against them."""
         blocks = self.memory.blocks
         looks = blocks[:: -(-len(blocks) // LOOK_BLOCKS)]
-        return warning(self.choice.backbone, "".join(block.read() or "" for block in looks))
+        return familiarity.warning(self.choice.backbone, "".join(block.read() or "" for block in looks))
 
     @cached_property
     def _sentences(self) -> SentenceIndex:
@@ -230,14 +202,7 @@ def open(path: str | Path, *, model: str = TINY, system: str | None = None, rati
         DataError: for a damaged file, or one of another model, system or ratio; both values are named.
     """
     memory = open_memory(path)
-    backbone = load(model, device, dtype)
-    asked = {} if ratio is None else {"ratio": ratio}
-    fingerprints = [backbone.fingerprint()]
-    check_readable(memory, system=system or memory.system, fingerprints=fingerprints, settings=asked)
-    reader = make_system(memory.system, backbone, memory.settings.get("ratio"))
-    fixed = {name: reader.settings[name] for name in _fixed(reader, backbone)}
-    check_readable(memory, system=memory.system, fingerprints=fingerprints, settings=fixed)
-    return FoldedMemory(memory, Choice(reader, backbone))
+    return FoldedMemory(memory, choose_for(memory, model, system, ratio, device, dtype))
 
 
 def fold_documents(found: Sequence[Document], choice: Choice, progress: Progress | None = None) -> FoldedMemory:
@@ -264,10 +229,7 @@ def fold_file(found: Sequence[Document], path: str | Path, choice: Choice, *, ke
 
     `progress` is called with each new block, `on_resume` first with the number of blocks that are there already.
     """
-    sources = tuple(document.source for document in found)
-    hashes = tuple(document.sha256() for document in found)
-    fingerprint = choice.backbone.fingerprint()
-    manifest = Manifest(choice.system.name, choice.settings, fingerprint, sources, hashes, dtype, keep_text)
+    manifest = _manifest(found, choice, dtype, keep_text)
     with MemoryWriter(path, manifest, resume=True) as writer, torch.no_grad():
         kept = sum(writer.complete)
         if kept and on_resume is not None:
@@ -279,87 +241,35 @@ def fold_file(found: Sequence[Document], path: str | Path, choice: Choice, *, ke
         writer.finish()
 
 
-def choose(system: str = "pooled", model: str = TINY, ratio: int | None = None, device: str = "cpu",
-           dtype: str = "float32") -> Choice:  # fmt: skip
-    """A system by name for a model by name."""
-    registry.system_class(system)  # before the model is loaded: a wrong name is told at once
-    backbone = load(model, device, dtype)
-    return Choice(make_system(system, backbone, ratio), backbone)
+def append_file(found: Sequence[Document], stored: StoredMemory, choice: Choice, *,
+                progress: Progress | None = None, on_resume: Callable[[int], None] | None = None) -> None:  # fmt: skip
+    """Add documents to a memory file: its blocks are copied as they are, the new ones folded behind them.
 
-
-def make_system(name: str, backbone: Backbone, ratio: int | None = None) -> MemorySystem:
-    """A system with the settings that the backbone was trained with for it.
-
-    Raises:
-        ConfigError: for a ratio that the backbone was not trained for, or that the system does not have.
+    `choice` is that of `choose_for`; slots and text are stored as the file stores its own.  The file is replaced at the
+    end, and an interrupted call goes on as one of `fold_file` does.
     """
-    system = registry.make_system(name, backbone)
-    if ratio is None:
-        return system
-    if "ratio" not in system.settings:
-        raise ConfigError(f"ratio {ratio} is not possible: system {name!r} keeps the text as it is")
-    ratios = registry.trained_ratios(name, backbone)
-    if ratios and ratio not in ratios:
-        known = ", ".join(map(str, ratios))
-        raise ConfigError(f"ratio {ratio} is not one that model {backbone.name!r} was trained for; its ratios: {known}")
-    return registry.make_system(name, backbone, {"ratio": ratio})
+    old = stored.manifest
+    added = _manifest(found, choice, old.dtype, old.keep_text)
+    manifest = replace(old, sources=old.sources + added.sources, sha256=old.sha256 + added.sha256)
+    with MemoryWriter(stored.path, manifest, resume=True) as writer, torch.no_grad():
+        kept = sum(writer.complete)
+        if kept and on_resume is not None:
+            on_resume(kept)
+        for row, data in islice(stored.blocks(), kept, None):
+            writer.copy(row, data)
+        for block in choice.system.compress(found, choice.backbone, done=max(kept - stored.block_count, 0)):
+            writer.add(replace(block, source=block.source + len(old.sources)))
+            if progress is not None:
+                progress(block)
+        writer.finish()
 
 
-def rebuild(name: str, settings: Mapping[str, Any]) -> MemorySystem:
-    """A system from the settings that a memory records."""
-    own = {key: value for key, value in settings.items() if key not in DESCRIPTIVE}
-    return registry.system_class(name)(**own)  # type: ignore[no-any-return]
-
-
-def load(model: str, device: str = "cpu", dtype: str = "float32") -> Backbone:
-    """A model by name, loaded once; one behind an address is taken at its word until it is asked."""
-    if is_address(model):
-        return open_remote(model)
-    where = resolve_model(model)
-    backbone = _load(where, device, dtype)
-    backbone.name = TINY if model == TINY else _label(where)
-    return backbone
-
-
-def warning(backbone: Backbone, text: str) -> str | None:
-    """What to tell about a text that is unlike anything the model has read; None for one that is not."""
-    limit = backbone.familiar_loss
-    if limit is None or not text.strip():
-        return None
-    loss = familiarity.loss_of(backbone, text)
-    if loss <= limit:
-        return None
-    return (
-        f"this text is unlike anything {backbone.name} has read ({loss:.1f} nats a token; up to {limit:.1f} is "
-        "familiar) and the answer is not to be trusted; read the passages that a search finds, or give a larger --model"
-    )
-
-
-@lru_cache(maxsize=2)
-def _load(where: str, device: str, dtype: str) -> Backbone:
-    transformers_logging.set_verbosity_error()
-    return load_backbone(where, device, dtype)
-
-
-def _policy(backbone: Backbone) -> Policy:
-    """What answers for a backbone: its endpoint where it has one, else this process."""
-    return EndpointPolicy(backbone) if isinstance(backbone, RemoteBackbone) else LocalPolicy(backbone)
-
-
-def _label(where: str) -> str:
-    """The name of a Hugging Face model, or of a model folder: a run's without its `model`."""
-    path = Path(where)
-    if not path.is_dir():
-        return where
-    path = path.resolve()
-    path = path.parent if path.name == "model" else path
-    return f"{path.parent.name}/{path.name}" if path.name.startswith("step-") else path.name
-
-
-def _fixed(system: MemorySystem, backbone: Backbone) -> list[str]:
-    """The settings that a memory and its reader must share: those that the backbone was trained with."""
-    trained = {"ratio", "frame", *backbone.trained.get(system.name, {})}
-    return [name for name in system.settings if name in trained and name not in FREE]
+def _manifest(found: Sequence[Document], choice: Choice, dtype: str, keep_text: bool) -> Manifest:
+    """What a memory file of these documents says of itself."""
+    sources = tuple(document.source for document in found)
+    hashes = tuple(document.sha256() for document in found)
+    fingerprint = choice.backbone.fingerprint()
+    return Manifest(choice.system.name, choice.settings, fingerprint, sources, hashes, dtype, keep_text)
 
 
 def _error(described: str) -> Exception:

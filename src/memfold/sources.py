@@ -6,22 +6,21 @@ Left out: reading and checking, which is the document's own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from memfold.core.document import SUFFIXES, Document, open_document
+from memfold.core.document import READABLE, SUFFIXES, Document, open_document
 from memfold.core.errors import DataError
 
 Source = str | Path | Sequence[str | Path]
-NAMED = tuple(suffix for suffix in SUFFIXES if suffix)  # the names that say that a file is text
+NAMED = tuple(suffix for suffix in SUFFIXES if suffix)  # the names that say that a file is a document
 MEMORY_SUFFIX = ".fold"
 LONGEST_PATH = 250
 
 
 def documents(source: Source) -> list[Document]:
-    """The documents of a path, a folder (its text files, by name), a list of them, or of text itself.
+    """The documents of a path, a folder (its readable files, by name), a list of them, or of text itself.
 
-    A string is text when it has a line break, or a space without the name of a text file.
+    A string is text when it has a line break, or a space without the name of a document.
 
     Raises:
         DataError: for a path that is missing, empty, binary or of a kind that cannot be read.
@@ -33,7 +32,7 @@ def documents(source: Source) -> list[Document]:
     paths = [source] if isinstance(source, str | Path) else list(source)
     found = [document for path in paths for document in _documents_at(Path(path).expanduser())]
     if not found:
-        raise DataError("no documents; name at least one .txt or .md file")
+        raise DataError(f"no documents; name at least one file ({READABLE})")
     return found
 
 
@@ -53,8 +52,8 @@ def _documents_at(path: Path) -> list[Document]:
         return [open_document(path)]
     files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix.lower() in NAMED]
     if not files:
-        raise DataError(f"no .txt or .md file in the folder {path}; name a folder with text, or the files")
-    return [replace(open_document(file), source=file.relative_to(path).as_posix()) for file in files]
+        raise DataError(f"no readable file ({', '.join(NAMED)}) in the folder {path}; name a folder with text")
+    return [open_document(file, source=file.relative_to(path).as_posix()) for file in files]
 
 
 def _is_text(source: str) -> bool:

@@ -6,10 +6,10 @@ from statistics import median
 
 import pytest
 
-from memfold.api import Choice
 from memfold.backbone.model import Backbone, save_backbone
 from memfold.bench.first_token import bench_first_token
 from memfold.bench.fold import bench_fold
+from memfold.choice import Choice
 from memfold.cli.main import execute
 from memfold.systems.pooled.encoder import add_head
 from memfold.systems.pooled.system import Pooled

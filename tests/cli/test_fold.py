@@ -118,7 +118,9 @@ BAD_DOCUMENTS = {
     "blank.txt": (b" \n ", "blank.txt is empty"),
     "binary.txt": (b"ab\0c", "byte 0x00 at offset 2"),
     "latin.txt": ("ab\u00e9".encode("latin-1"), "byte 0xe9 at offset 2"),
-    "page.pdf": (b"%PDF", "cannot read '.pdf' files; readable: .txt, .md"),
+    "page.docx": (b"PK", "cannot read '.docx' files; readable: .txt, .md, .html, .pdf"),
+    "page.pdf": (b"%PDF", "page.pdf is damaged or no PDF"),
+    "page.html": (b"text", "page.html is not HTML"),
 }
 
 

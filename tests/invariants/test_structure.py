@@ -16,8 +16,8 @@ from memfold.core.registry import SYSTEMS
 PACKAGE = Path(__file__).parents[2] / "src" / "memfold"
 LAYERS = (
     {"core"},
-    {"backbone", "memory", "sources"},
-    {"systems", "tasks", "scoring"},
+    {"backbone", "memory", "sources", "readers"},
+    {"systems", "tasks", "scoring", "choice"},
     {"training", "evaluation", "api"},
     {"bench"},
     {"cli"},
@@ -26,7 +26,7 @@ LAYERS = (
 RANKS = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 MOST_LINES, MOST_FUNCTION_LINES, MOST_NESTING = 400, 80, 3
 FORBIDDEN = {"utils", "util", "helpers", "helper", "common", "misc", "v2", "new", "old"}
-HEAVY = ("torch", "transformers", "accelerate", "matplotlib", "bm25s")
+HEAVY = ("torch", "transformers", "accelerate", "matplotlib", "bm25s", "pypdf", "bs4", "markdownify", "pyarrow")
 BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match, ast.AsyncFor, ast.AsyncWith, ast.TryStar)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 

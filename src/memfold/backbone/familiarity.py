@@ -23,6 +23,20 @@ def loss_of(backbone: Backbone, text: str) -> float:
     return sum(losses) / len(losses)
 
 
+def warning(backbone: Backbone, text: str) -> str | None:
+    """What to tell about a text that is unlike anything the model has read; None for one that is not."""
+    limit = backbone.familiar_loss
+    if limit is None or not text.strip():
+        return None
+    loss = loss_of(backbone, text)
+    if loss <= limit:
+        return None
+    return (
+        f"this text is unlike anything {backbone.name} has read ({loss:.1f} nats a token; up to {limit:.1f} is "
+        "familiar) and the answer is not to be trusted; read the passages that a search finds, or give a larger --model"
+    )
+
+
 def _window_loss(backbone: Backbone, text: str) -> float:
     tokens = torch.tensor([backbone.end_token, *backbone.encode(text)[:WINDOW]], device=backbone.device)
     hidden = backbone.hidden(backbone.model.get_input_embeddings()(tokens[None, :-1]))

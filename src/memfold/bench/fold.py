@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from memfold.api import Choice, fold_documents, fold_file
+from memfold.api import fold_documents, fold_file
 from memfold.bench.timing import PeakMemory, ratio, rounds
+from memfold.choice import Choice
 from memfold.core.document import Document
 from memfold.systems.pooled.encoder import BATCH_TOKENS, group_starts, passes
 from memfold.tasks.filler import sentence

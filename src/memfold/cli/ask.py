@@ -97,6 +97,7 @@ def _read_questions(path: Path) -> list[str]:
 def _memory(source: str, system: str | None, model: str, ratio: int | None, device: str) -> FoldedMemory:
     """The memory of a file, or of a document folded now."""
     from memfold import api
+    from memfold.choice import choose
     from memfold.cli.output import folding
     from memfold.cli.stdin import read_sources
     from memfold.sources import is_memory
@@ -105,7 +106,7 @@ def _memory(source: str, system: str | None, model: str, ratio: int | None, devi
     if source != "-" and is_memory(Path(source)):
         return api.open(source, model=model, system=system, ratio=ratio, device=device, dtype=dtype)
     documents = read_sources([source])
-    choice = api.choose(system or "pooled", model, ratio, device, dtype)
+    choice = choose(system or "pooled", model, ratio, device, dtype)
     with folding(documents) as progress:
         return api.fold_documents(documents, choice, progress)
 

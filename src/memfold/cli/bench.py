@@ -31,14 +31,14 @@ def command(
     """
     if what not in LENGTHS:
         raise unknown("benchmark", what, LENGTHS)
-    from memfold import api
     from memfold.backbone.origin import commit, hardware
     from memfold.bench.first_token import bench_first_token
     from memfold.bench.fold import bench_fold
+    from memfold.choice import choose
     from memfold.cli.output import notes, print_json
 
     wanted = numbers(lengths) or LENGTHS[what]
-    choice = api.choose("pooled", model, ratio, device, model_dtype(device))
+    choice = choose("pooled", model, ratio, device, model_dtype(device))
     tell = notes().print
     if what == "fold":
         found = bench_fold(choice, wanted, warmups, runs, tell)

@@ -36,13 +36,14 @@ def command(
     import time
 
     from memfold import api
+    from memfold.choice import choose
     from memfold.cli.output import folding, print_json, screen
     from memfold.scoring.metrics import answered
     from memfold.tasks.table import load_task
     from memfold.tasks.task import TaskOptions
 
     started = time.perf_counter()
-    choice = api.choose("pooled", model)
+    choice = choose("pooled", model)
     options = TaskOptions(level=LEVEL, samples=QUESTIONS, kinds=KINDS)
     samples = load_task("almanac")(seed, TOKENS, options, choice.backbone.encode)
     document = samples[0].document

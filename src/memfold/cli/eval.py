@@ -52,7 +52,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Measure systems side by side on a suite: tables, plots, 95 % intervals, one JSON line for each sample."""
-    from memfold import api
+    from memfold.choice import load
     from memfold.evaluation.contender import check_labels, make_contender, with_ratios
     from memfold.evaluation.plots import load_pyplot
     from memfold.evaluation.runner import Evaluation
@@ -72,7 +72,7 @@ def command(
     check_labels(labels)
     chosen.check()
     load_pyplot()
-    backbone = api.load(model, device, model_dtype(device))
+    backbone = load(model, device, model_dtype(device))
     contenders = tuple(make_contender(label, backbone) for label in with_ratios(labels, ratio or (), backbone))
     _measure(Evaluation(chosen, options, contenders, backbone), out, as_json)
 

@@ -2,45 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from memfold.cli.options import Device, Json, Model, Ratio, System, model_dtype
+from memfold.core.errors import DataError
 
 if TYPE_CHECKING:
+    from memfold.core.document import Document
     from memfold.core.types import Block
+    from memfold.memory import StoredMemory
 
 NAME = "fold"
+
+SlotType = Annotated[str | None, typer.Option("--dtype", help="Of the stored slots: bfloat16, float32, int8.")]
 
 
 def command(
     sources: Annotated[
-        list[str], typer.Argument(metavar="DOC...", help="Text files, folders of them, or - for stdin.")
+        list[str], typer.Argument(metavar="DOC...", help="Text, HTML and PDF files, folders of them, or - for stdin.")
     ],
     memory: Annotated[Path, typer.Option("--out", "-o", metavar="MEMORY", help="The memory file to write.")],
-    system: System = "pooled",
+    system: System = None,
     model: Model = "tiny",
     ratio: Ratio = None,
+    append: Annotated[bool, typer.Option("--append", help="Add to the memory file that is there.")] = False,
     no_text: Annotated[bool, typer.Option("--no-text", help="Leave the documents' text out of the file.")] = False,
-    dtype: Annotated[str, typer.Option("--dtype", help="Of the stored slots: bfloat16, float32, int8.")] = "bfloat16",
+    dtype: SlotType = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Fold documents into a memory file.
 
-    An interrupted fold goes on when the same command is run again.
+    An interrupted fold goes on when the same command is run again.  With --append system, ratio and dtype are those of
+    the file, and a document whose text it holds already is skipped.
     """
     import time
 
     from memfold import api
+    from memfold.choice import choose, choose_for
     from memfold.cli.output import Interrupted, folding, notes, print_json
     from memfold.cli.sizes import Sizes
     from memfold.cli.stdin import read_sources
+    from memfold.memory import open_stored
 
+    stored = open_stored(memory) if append else None
     documents = read_sources(sources)
-    choice = api.choose(system, model, ratio, device, model_dtype(device))
+    if stored is None:
+        choice = choose(system or "pooled", model, ratio, device, model_dtype(device))
+    else:
+        _check_form(stored, dtype, no_text)
+        choice = choose_for(stored.manifest, model, system, ratio, device, model_dtype(device))
+        documents = _missing(documents, stored)
     started = time.perf_counter()
     counts: list[int] = []
 
@@ -54,8 +70,11 @@ def command(
                 counts.append(block.token_count)
                 progress(block)
 
-            api.fold_file(documents, memory, choice, keep_text=not no_text, dtype=dtype, progress=count,
-                          on_resume=resumed)  # fmt: skip
+            if stored is None:
+                api.fold_file(documents, memory, choice, keep_text=not no_text, dtype=dtype or "bfloat16",
+                              progress=count, on_resume=resumed)  # fmt: skip
+            elif documents:
+                api.append_file(documents, stored, choice, progress=count, on_resume=resumed)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the partial fold is kept, run the same command again to go on") from None
     sizes, seconds = Sizes.of(memory), time.perf_counter() - started
@@ -65,3 +84,25 @@ def command(
         sizes.show(
             f"{memory}: {sum(counts):,} tokens folded in {seconds:.1f} s ({sum(counts) / seconds:,.0f} tokens/s)"
         )
+
+
+def _check_form(stored: StoredMemory, dtype: str | None, no_text: bool) -> None:
+    """Refuse to add slots of another dtype, or text to a file that is kept without."""
+    old = stored.manifest
+    if dtype not in (None, old.dtype):
+        raise DataError(f"{stored.path} holds slots in {old.dtype}, --dtype asks for {dtype}; leave --dtype out")
+    if old.keep_text and no_text:
+        raise DataError(f"{stored.path} holds the text of its documents, --no-text asks for none; leave --no-text out")
+    if not old.keep_text and not no_text:
+        raise DataError(f"{stored.path} holds no text of its documents; give --no-text to add none either")
+
+
+def _missing(documents: Sequence[Document], stored: StoredMemory) -> list[Document]:
+    """The documents whose text is not in the file, with a line for each of the others."""
+    from memfold.cli.output import notes
+    from memfold.memory import sort_out
+
+    missing, doubles = sort_out(documents, stored.manifest)
+    for document, known in doubles:
+        notes().print(f"skipped {document.source}: {stored.path} holds the same text as {known}", markup=False)
+    return missing

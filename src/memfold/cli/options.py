@@ -9,7 +9,9 @@ import typer
 
 from memfold.core.errors import ConfigError
 
-System = Annotated[str, typer.Option("--system", help="How a text is kept: pooled, full, retrieval or recurrent.")]
+System = Annotated[
+    str | None, typer.Option("--system", help="How a text is kept: pooled (default), full, retrieval or recurrent.")
+]
 Model = Annotated[
     str,
     typer.Option("--model", help="tiny (shipped), a model or run folder, a Hugging Face id, or http://HOST/v1#NAME."),

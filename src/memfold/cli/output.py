@@ -84,7 +84,7 @@ def place(citation: Citation) -> str:
 @contextmanager
 def folding(documents: Sequence[Document]) -> Iterator[Callable[[Block], None]]:
     """A progress bar over the characters of documents; call what it gives with each block."""
-    lengths = [sum(map(len, document.pieces())) for document in documents]
+    lengths = [document.characters for document in documents]
     columns = [TextColumn("folding"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), _Tokens()]
     console = notes()
     quiet = not console.is_terminal

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memfold.api import rebuild
+from memfold.choice import rebuild
 from memfold.cli.output import screen
 from memfold.memory import describe
 

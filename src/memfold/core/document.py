@@ -2,7 +2,8 @@
 
 A document is read in pieces, so that folding 10 MB needs no more memory than folding 1 MB.  Tokens are those of the
 pieces one after another: the cut is a function of the text alone, so any way of streaming gives the same tokens.
-Left out: formats other than plain text and Markdown.
+Of formats other than plain text the document is what their reader extracts: hash and offsets are of that text.
+Left out: the readers themselves (`memfold.readers`), which need packages of their own.
 """
 
 from __future__ import annotations
@@ -11,13 +12,24 @@ import codecs
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
+from memfold.core import registry
 from memfold.core.errors import DataError
 
 PIECE_CHARACTERS = 1 << 14
 READ_BYTES = 1 << 16
-SUFFIXES = (".txt", ".md", ".markdown", ".text", "")
+PLAIN = (".txt", ".md", ".markdown", ".text", "")
+# suffix -> function from a path to the text of the file, a stretch at a time
+READERS = {
+    ".html": "memfold.readers.html:read_html",
+    ".htm": "memfold.readers.html:read_html",
+    ".pdf": "memfold.readers.pdf:read_pdf",
+}
+SUFFIXES = (*PLAIN, *READERS)
+READABLE = ".txt, .md, .html, .pdf"  # as messages name them
 
 # text -> token ids and, for each, its (start, end) in characters
 Tokenize = Callable[[str], tuple[list[int], list[tuple[int, int]]]]
@@ -37,9 +49,8 @@ class Document:
 
     def pieces(self) -> Iterator[str]:
         """The text in pieces of at most `PIECE_CHARACTERS`, cut after the last line end, else before the last space."""
-        strings = _given(self.text, self.source) if self.text is not None else _decode(self.path, self.source)
         rest = ""
-        for string in strings:
+        for string in self._strings():
             rest += string
             start = 0
             while len(rest) - start > PIECE_CHARACTERS:
@@ -56,10 +67,34 @@ class Document:
 
     def sha256(self) -> str:
         """Of the UTF-8 bytes."""
-        digest = hashlib.sha256()
+        return self._measured[0]
+
+    @property
+    def characters(self) -> int:
+        """How long the text is."""
+        return self._measured[1]
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is nothing but space."""
+        return self._measured[2]
+
+    @cached_property
+    def _measured(self) -> tuple[str, int, bool]:
+        """Hash, length and blankness in one pass, which is remembered: to extract the text of a PDF takes long."""
+        digest, characters, blank = hashlib.sha256(), 0, True
         for piece in self.pieces():
             digest.update(piece.encode())
-        return digest.hexdigest()
+            characters += len(piece)
+            blank = blank and not piece.strip()
+        return digest.hexdigest(), characters, blank
+
+    def _strings(self) -> Iterator[str]:
+        if self.text is not None:
+            return _given(self.text, self.source)
+        if self.path is not None and self.path.suffix.lower() in READERS:
+            return _extract(self.path)
+        return _decode(self.path, self.source)
 
 
 @dataclass(frozen=True)
@@ -80,26 +115,35 @@ class Chunk:
         return self.token_start + len(self.tokens)
 
 
-def open_document(path: str | Path) -> Document:
-    """A document over a file, checked to exist, to be a format we read, and not to be empty or binary.
+def open_document(path: str | Path, source: str | None = None) -> Document:
+    """A document over a file, checked to exist, to be a format we read, and to hold text; `source` is its name.
 
     Raises:
         DataError: naming the path and, for a wrong byte, its offset.
     """
     path = Path(path)
     if path.is_dir():
-        raise DataError(f"{path} is a folder; name a .txt or .md file")
+        raise DataError(f"{path} is a folder; name a file ({READABLE})")
     if not path.exists():
-        raise DataError(f"no document at {path}; name an existing .txt or .md file")
+        raise DataError(f"no document at {path}; name an existing file ({READABLE})")
     if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path}: cannot read {path.suffix!r} files; readable: .txt, .md")
-    document = Document(source=path.name, path=path)
-    blank = True
-    for piece in document.pieces():
-        blank = blank and not piece.strip()
-    if blank:
+        raise DataError(f"{path}: cannot read {path.suffix!r} files; readable: {READABLE}")
+    document = Document(source=source or path.name, path=path)
+    if document.is_blank:
         raise DataError(f"{path} is empty; a document needs at least one character that is not a space")
     return document
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """A file to read from.
+
+    Raises:
+        DataError: saying why it cannot be opened.
+    """
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; give a file that can be read") from None
 
 
 def chunks(document: Document, tokenize: Tokenize, size: int) -> Iterator[Chunk]:
@@ -170,16 +214,18 @@ def _given(text: str, source: str) -> Iterator[str]:
     yield text
 
 
+def _extract(path: Path) -> Iterator[str]:
+    """What a reader finds, as text that has UTF-8: a font with a wrong table gives NULs and half surrogate pairs."""
+    for text in registry.load("reader", path.suffix.lower(), READERS)(path):
+        yield text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _decode(path: Path | None, source: str) -> Iterator[str]:
     """UTF-8 text of a file, a stretch at a time, with line ends as they are."""
     if path is None:
         raise DataError(f"document {source!r} has neither text nor path")
     decoder, offset, begun = codecs.getincrementaldecoder("utf-8")(), 0, False
-    try:
-        opened = path.open("rb")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; give a file that can be read") from None
-    with opened as file:
+    with open_bytes(path) as file:
         while True:
             data = file.read(READ_BYTES)
             pending = len(decoder.getstate()[0])

@@ -1,4 +1,4 @@
-"""Which memories go together: with a system that is to read them, and with each other.
+"""What goes together: a memory and a system that is to read it, memories with each other, a memory and new documents.
 
 Left out: converting a memory for another encoder; that means folding again.
 """
@@ -6,16 +6,19 @@ Left out: converting a memory for another encoder; that means folding again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from memfold.core.document import Document
 from memfold.core.errors import DataError
 from memfold.core.types import Block, Memory
-from memfold.memory.manifest import canonical
+from memfold.memory.manifest import Manifest, canonical
 
 
-def check_readable(memory: Memory, *, system: str, fingerprints: Sequence[str], settings: Mapping[str, Any]) -> None:
+def check_readable(
+    memory: Memory | Manifest, *, system: str, fingerprints: Sequence[str], settings: Mapping[str, Any]
+) -> None:
     """Refuse a memory that a reader of `system` cannot use.
 
     `fingerprints` are those of the encoders that the decoder reads; `settings` only those that must agree, such as
@@ -25,14 +28,12 @@ def check_readable(memory: Memory, *, system: str, fingerprints: Sequence[str], 
         DataError: naming the memory's value and the reader's.
     """
     if memory.system != system:
-        raise DataError(
-            f"the memory is of system {memory.system!r}, the reader of {system!r}; ask with the memory's system"
-        )
+        raise DataError(f"the memory is of system {memory.system!r}, the reader of {system!r}; use the memory's system")
     if memory.fingerprint not in fingerprints:
         known = ", ".join(map(repr, fingerprints)) or "none"
         raise DataError(
             f"the memory was folded by the model and tokenizer {memory.fingerprint!r}, the reader knows {known}; "
-            "ask with that model or fold again with this one"
+            "use that model or fold again with this one"
         )
     for name, value in settings.items():
         found = memory.settings.get(name)
@@ -70,6 +71,21 @@ def concatenate(memories: Sequence[Memory]) -> Memory:
                 blocks.append(replace(block, index=len(blocks), source=moved[block.source]))
     name = hashlib.sha256(canonical([[memory.name, memory.sha256] for memory in memories]).encode()).hexdigest()[:16]
     return replace(first, name=name, sources=tuple(sources), blocks=blocks, sha256=tuple(places))
+
+
+def sort_out(documents: Iterable[Document], manifest: Manifest) -> tuple[list[Document], list[tuple[Document, str]]]:
+    """The documents whose text a memory lacks; and the others, each with the name under which its text is known."""
+    known = dict(zip(manifest.sha256, manifest.sources, strict=True))
+    missing: list[Document] = []
+    doubles: list[tuple[Document, str]] = []
+    for document in documents:
+        sha256 = document.sha256()
+        if sha256 in known:
+            doubles.append((document, known[sha256]))
+        else:
+            missing.append(document)
+            known[sha256] = document.source
+    return missing, doubles
 
 
 def _all(first: Memory, other: Memory) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import hashlib
 import mmap
 import os
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +22,8 @@ import torch
 
 from memfold.core.errors import DataError
 from memfold.core.types import Block, Memory
-from memfold.memory.manifest import COLUMNS, Contents, Manifest, decode, tensors
+from memfold.memory.manifest import COLUMNS, SLOT_TYPES, Contents, Manifest, decode, tensors
+from memfold.memory.partial import DATA
 from memfold.memory.slots import TORCH_TYPES, dequantise
 
 READ_BYTES = 1 << 20
@@ -65,6 +67,59 @@ class StoredSegment:
                 f"{self.path}: text of a block has not the {self.characters} characters of its table; {ALTERED}"
             )
         return text
+
+
+@dataclass(frozen=True)
+class StoredMemory:
+    """A verified memory file that is to be copied, not used: its blocks stay the bytes that they are."""
+
+    path: Path
+    layout: Layout
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the file says of itself."""
+        return self.layout.manifest
+
+    @property
+    def block_count(self) -> int:
+        """How many blocks there are."""
+        return self.layout.contents.blocks
+
+    def blocks(self) -> Iterator[tuple[tuple[int, ...], dict[str, bytes]]]:
+        """Each block as `MemoryWriter.copy` takes it: its row of the table and the width of its slots, and its data."""
+        placed = {tensor.name: tensor for tensor in tensors(self.manifest, self.layout.contents)}
+        with _open(self.path) as file:
+            file.seek(self.layout.data)
+            table = np.frombuffer(file.read(placed["table"].end), "<i8").reshape(-1, len(COLUMNS))
+            _check_table(self.path, table, self.manifest, self.layout.contents)
+            at = {name: self.layout.data + tensor.start for name, tensor in placed.items()}
+            for row in table.tolist():
+                data = dict.fromkeys(DATA, b"")
+                for name in data.keys() & placed.keys():
+                    size = self._size(name, row)
+                    file.seek(at[name])
+                    data[name] = file.read(size)
+                    at[name] += size
+                yield (*row, self.layout.contents.hidden), data
+
+    def _size(self, name: str, row: list[int]) -> int:
+        """How many bytes of a tensor belong to the block with this row."""
+        column = dict(zip(COLUMNS, row, strict=True))
+        width = SLOT_TYPES[self.manifest.dtype][1] * self.layout.contents.hidden
+        slots = column["slot_count"]
+        return {"slots": width * slots, "scales": 4 * slots, "text": column["text_bytes"]}[name]
+
+
+def open_stored(path: str | Path) -> StoredMemory:
+    """Check a memory file that documents are to be added to.
+
+    Raises:
+        DataError: as `open_memory`.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        return StoredMemory(path, _verify(path, file))
 
 
 def open_memory(path: str | Path) -> Memory:

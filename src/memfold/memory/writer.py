@@ -71,6 +71,12 @@ class MemoryWriter:
         with self._disk():
             partial.append(row, data)
 
+    def copy(self, row: tuple[int, ...], data: dict[str, bytes]) -> None:
+        """Write a block as another memory file of the same settings and dtype stores it."""
+        partial = self._open()
+        with self._disk():
+            partial.append(row, data)
+
     def finish(self) -> None:
         """Assemble the memory file, put it in place of the old one, and remove the partial folder.
 
