@@ -118,9 +118,11 @@ def test_demo_asks_ten_questions(cli: Cli, model: tuple[str, str], monkeypatch: 
     record = cli("demo", *model, "--json").record
     assert record["asked"] == len(record["questions"]) == 10
     assert record["right"] == sum(question["right"] for question in record["questions"])
+    assert record["right_unfolded"] == sum(question["unfolded"]["right"] for question in record["questions"])
     shown = cli("demo", *model, "--seed", 2)
     assert shown.code == 0
-    assert "of 10 right" in shown.out
+    assert "of 10 right from the slots alone" in shown.out
+    assert "with the cited text read again" in shown.out
     assert "memfold sample almanac" in shown.out
 
 

@@ -1,7 +1,11 @@
-"""`memfold demo`: fold a long generated text, ask ten new questions, show what was recalled and from where."""
+"""`memfold demo`: fold a long generated text, ask ten new questions, show what was recalled and from where.
+
+Every question is answered twice: from the slots alone, and with the text that this answer cites read again.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,13 +19,30 @@ if TYPE_CHECKING:
     from memfold.core.types import Sample
 
 NAME = "demo"
-TOKENS, QUESTIONS, LEVEL = 24_000, 10, 3
+TOKENS, QUESTIONS, LEVEL, UNFOLD = 24_000, 10, 3, 256
 KINDS = ("one-hop", "two-hop")
 NEXT = """\
 next: memfold sample almanac --tokens 100000 --seed 7 -o try     another text, with questions
       memfold fold try/document.txt -o try.fold                  a memory file of it
       memfold ask try.fold                                       question after question
       memfold ask your.txt --model Qwen/Qwen3-4B --system full   your own text, with a larger model"""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question with the answer from the slots alone and the one that read the cited text `again`."""
+
+    sample: Sample
+    response: Response
+    again: Response
+    right: bool
+    right_again: bool
+
+    def record(self) -> dict[str, Any]:
+        """For `--json`: the question, the response, and the answer read again."""
+        asked = {"question": self.sample.question, "answers": list(self.sample.answers), "kind": self.sample.kind}
+        again = {"answer": self.again.text, "right": self.right_again}
+        return asked | {"right": self.right} | self.response.record() | {"unfolded": again}
 
 
 def command(
@@ -31,7 +52,8 @@ def command(
 ) -> None:
     """Fold a long text and ask it ten new questions.
 
-    The text has 24,000 tokens and is folded 16x; each answer comes with what was recalled and where it stands.
+    The text has 24,000 tokens and is folded 16x; each answer comes with what was recalled and where it stands, and once
+    more with the cited text read again.
     """
     import time
 
@@ -52,17 +74,25 @@ def command(
     console = screen()
     if not as_json:
         _show_sizes(console, memory)
-    responses = memory.ask_many([sample.question for sample in samples])
-    right = [answered(sample, response.text) for sample, response in zip(samples, responses, strict=True)]
+    questions = [sample.question for sample in samples]
+    replies = zip(memory.ask_many(questions), memory.answering(unfold=UNFOLD).ask_many(questions), strict=True)
+    asked = [
+        Asked(sample, response, again, answered(sample, response.text), answered(sample, again.text))
+        for sample, (response, again) in zip(samples, replies, strict=True)
+    ]
     seconds = time.perf_counter() - started
+    right, unfolded = sum(one.right for one in asked), sum(one.right_again for one in asked)
     if as_json:
-        found = [_record(*each) for each in zip(samples, responses, right, strict=True)]
-        print_json({"right": sum(right), "asked": len(right), "seconds": round(seconds, 2), "questions": found})
+        counts = {"right": right, "right_unfolded": unfolded, "asked": len(asked), "seconds": round(seconds, 2)}
+        print_json(counts | {"questions": [one.record() for one in asked]})
         return
     characters = len(document.read())
-    for number, (sample, response, good) in enumerate(zip(samples, responses, right, strict=True), 1):
-        _show(console, f"{number:2}", (sample, response, good), characters)
-    console.print(f"\n[bold]{sum(right)} of {len(right)} right[/], {seconds:.0f} s in all\n\n{NEXT}")
+    for number, one in enumerate(asked, 1):
+        _show(console, f"{number:2}", one, characters)
+    console.print(
+        f"\n[bold]{right} of {len(asked)} right[/] from the slots alone, [bold]{unfolded}[/] with the cited text read "
+        f"again; {seconds:.0f} s in all\n\n{NEXT}"
+    )
 
 
 def _show_sizes(console: Console, memory: FoldedMemory) -> None:
@@ -77,22 +107,23 @@ def _show_sizes(console: Console, memory: FoldedMemory) -> None:
     console.print("the model now answers from the slots alone:\n", style="dim")
 
 
-def _show(console: Console, number: str, asked: tuple[Sample, Response, bool], characters: int) -> None:
-    """One question with what was recalled, the answer and its place in the text."""
+def _show(console: Console, number: str, asked: Asked, characters: int) -> None:
+    """One question with what was recalled, the answer and its place in the text, and the answer read again."""
     from memfold.cli.output import place
 
-    sample, response, good = asked
-    console.print(f"{number}  {sample.question}", style="bold", markup=False)
+    response = asked.response
+    console.print(f"{number}  {asked.sample.question}", style="bold", markup=False)
     if response.recalled:
         console.print(f"    recalled  {response.recalled}", style="italic", markup=False)
-    verdict = "[green]right[/]" if good else f"[red]wrong[/], it is {sample.expected}"
-    console.print(f"    answer    {response.text or response.error}  ", end="", markup=False)
-    console.print(f"({verdict}; {sample.kind})")
+    _verdict(console, "answer", response, asked.right)
     for citation in response.citations[:1]:
         at = f" (at {citation.start / characters:.0%} of the text)"
         console.print(f"    from      {place(citation)}{at}", style="dim", markup=False)
+    _verdict(console, "unfolded", asked.again, asked.right_again)
+    if not (asked.right or asked.right_again):
+        console.print(f"    expected  {asked.sample.expected}  ({asked.sample.kind})", style="dim", markup=False)
 
 
-def _record(sample: Sample, response: Response, good: bool) -> dict[str, Any]:
-    asked = {"question": sample.question, "answers": list(sample.answers), "kind": sample.kind, "right": good}
-    return asked | response.record()
+def _verdict(console: Console, label: str, response: Response, right: bool) -> None:
+    console.print(f"    {label:8}  {response.text or response.error}  ", end="", markup=False)
+    console.print("([green]right[/])" if right else "([red]wrong[/])")
