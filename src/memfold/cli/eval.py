@@ -8,7 +8,7 @@ A run that was interrupted goes on where it stopped: without --out the folder is
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from memfold.evaluation.runner import Evaluation, OnRecord
-    from memfold.evaluation.suite import Options
 
 NAME = "eval"
 
@@ -36,7 +35,7 @@ Splits = Annotated[list[str] | None, typer.Option("--split", help="in or out (of
 
 
 def command(
-    suite: Annotated[str, typer.Argument(help="almanac or reconstruction.")],
+    suite: Annotated[str, typer.Argument(help="almanac, needle or reconstruction (docs/suites.md).")],
     system: Systems = None,
     model: Model = "tiny",
     lengths: Lengths = None,
@@ -44,6 +43,12 @@ def command(
     level: Annotated[int | None, typer.Option("--level", help="Difficulty of the almanac, 0 to 3.")] = None,
     split: Splits = None,
     ratio: Ratios = None,
+    depths: Annotated[int | None, typer.Option("--depths", help="needle: places from beginning to end.")] = None,
+    needles: Annotated[int | None, typer.Option("--needles", help="needle: values of one answer.")] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option("--kind", help="needle: number, word, code or uuid; repeatable.")
+    ] = None,
+    text: Annotated[Path | None, typer.Option("--text", help="needle: a file to hide in, instead of filler.")] = None,
     per_document: Annotated[int | None, typer.Option("--per-document", help="Questions about one document.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; one that was begun goes on.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Other documents and questions.")] = None,
@@ -56,18 +61,22 @@ def command(
     from memfold.evaluation.contender import check_labels, make_contender, with_ratios
     from memfold.evaluation.plots import load_pyplot
     from memfold.evaluation.runner import Evaluation
-    from memfold.evaluation.suite import load_suite
+    from memfold.evaluation.suite import load_suite, with_options
 
     chosen = load_suite(suite)
-    options = _options(
-        chosen.quick if quick else chosen.defaults,
-        lengths=numbers(lengths),
-        questions=questions,
-        level=level,
-        splits=tuple(split) if split else None,
-        per_document=per_document,
-        seed=seed,
-    )
+    given = {
+        "lengths": numbers(lengths),
+        "questions": questions,
+        "level": level,
+        "splits": tuple(split) if split else None,
+        "per_document": per_document,
+        "seed": seed,
+        "depths": depths,
+        "needles": needles,
+        "kinds": tuple(kind) if kind else None,
+        "text": str(text) if text else None,
+    }
+    options = with_options(chosen, chosen.quick if quick else chosen.defaults, given)
     labels = list(system or chosen.contenders)
     check_labels(labels)
     chosen.check()
@@ -98,13 +107,6 @@ def _measure(evaluation: Evaluation, out: Path | None, as_json: bool) -> None:
     else:
         typer.echo((folder / TABLE_FILE).read_text(encoding="utf-8"))
         notes().print(f"samples, tables and plots are in {folder}")
-
-
-def _options(defaults: Options, **given: Any) -> Options:
-    """The suite's defaults with what was given in their place."""
-    from dataclasses import replace
-
-    return replace(defaults, **{name: value for name, value in given.items() if value is not None})
 
 
 def _folder(evaluation: Evaluation) -> Path:

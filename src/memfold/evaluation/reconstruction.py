@@ -72,6 +72,7 @@ class ReconstructionSuite:
     """See the module docstring."""
 
     name = "reconstruction"
+    reads: tuple[str, ...] = ()
     defaults = Options(lengths=(256, 512, 1024, 2048, 4096), questions=100, splits=("in",))
     quick = Options(lengths=(256,), questions=4, splits=("in",))
     contenders: tuple[str, ...] = ("pooled",)

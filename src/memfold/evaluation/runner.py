@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from memfold.core.system import MemorySystem, Policy
 from memfold.core.types import Block, Memory, Trace
 from memfold.evaluation.contender import Contender
 from memfold.evaluation.records import Record, RecordFile, Spent
-from memfold.evaluation.suite import Case, Options, Score, Suite
+from memfold.evaluation.suite import Case, Options, Score, Suite, options_of
 
 # Keys and values of all rows of a batch together; activations and embeddings come to about as much again.
 CACHE_BYTES = {"cpu": 256 << 20}
@@ -48,7 +48,7 @@ class Evaluation:
     def arguments(self) -> dict[str, Any]:
         """What two runs must share to be one; systems may be added to a run later."""
         model = {"model": self.backbone.fingerprint(), "dtype": str(self.backbone.dtype).removeprefix("torch.")}
-        return {"suite": self.suite.name} | asdict(self.options) | model
+        return {"suite": self.suite.name} | options_of(self.suite, self.options) | model
 
 
 def run(

@@ -76,6 +76,27 @@ class Figure:
     panels: tuple[tuple[str, dict[str, list[tuple[float, Cell]]]], ...]
 
 
+@dataclass(frozen=True)
+class HeatMap:
+    """A plot of one figure over two settings: `cells` has a row for each of `ys`, with a cell for each of `xs`.
+
+    Colours run from `low` to `high`; the figure stands in its cell.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    xs: tuple[str, ...]
+    y_label: str
+    ys: tuple[str, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+    low: float = 0.0
+    high: float = 1.0
+
+
+Plot = Figure | HeatMap
+
+
 def proportion(outcomes: Sequence[bool], failed: int = 0) -> Cell:
     """The share of true outcomes with its Wilson interval."""
     if not outcomes:
