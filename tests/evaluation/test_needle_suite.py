@@ -7,7 +7,7 @@ from all_knowing import KnowsEverything
 
 from memfold.backbone.model import Backbone
 from memfold.cli.main import execute
-from memfold.core.errors import ConfigError
+from memfold.core.errors import ConfigError, MemfoldError
 from memfold.core.types import Answer, Trace
 from memfold.evaluation.needle import NeedleSuite
 from memfold.evaluation.plots import draw
@@ -81,12 +81,18 @@ def test_the_other_split_says_it_in_other_words(trained: Backbone) -> None:
     [
         ({"kinds": ("numbers",)}, "unknown kind of needle 'numbers'; nearest: 'number'"),
         ({"questions": 5}, "questions = 5 is not possible; allowed: 6 or more"),
-        ({"lengths": (24,), "needles": 4}, "no sentence has room"),
+        ({"text": "none.txt"}, r"no document at none\.txt"),
     ],
 )
-def test_what_makes_no_grid_is_refused(trained: Backbone, changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        made(trained, **changes)
+def test_what_makes_no_grid_is_refused(changes: dict[str, object], message: str) -> None:
+    settings = {name: value for name, value in SMALL.items() if name != "suite"} | changes
+    with pytest.raises(MemfoldError, match=message):
+        NeedleSuite().check(Options(**settings))  # type: ignore[arg-type]
+
+
+def test_lengths_that_the_needles_fill_are_refused(trained: Backbone) -> None:
+    with pytest.raises(ConfigError, match="no sentence has room"):
+        made(trained, lengths=(24,), needles=4)
 
 
 def test_the_ends_of_the_scale(evaluate: Evaluate, tmp_path: Path) -> None:
@@ -128,9 +134,3 @@ def test_bad_usage_is_one_line_before_a_model_is_loaded(capsys: pytest.CaptureFi
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
-
-
-def test_a_text_that_is_not_there_is_one_line(evaluate: Evaluate, tmp_path: Path) -> None:
-    evaluation = evaluate("full", **SMALL, text=str(tmp_path / "none.txt"))
-    with pytest.raises(Exception, match=r"no document at .*none\.txt"):
-        run(evaluation, tmp_path / "out")

@@ -35,7 +35,7 @@ Splits = Annotated[list[str] | None, typer.Option("--split", help="in or out (of
 
 
 def command(
-    suite: Annotated[str, typer.Argument(help="almanac, needle or reconstruction (docs/suites.md).")],
+    suite: Annotated[str, typer.Argument(help="almanac, needle, qa, longbench-v2 or reconstruction (docs/suites.md).")],
     system: Systems = None,
     model: Model = "tiny",
     lengths: Lengths = None,
@@ -50,6 +50,15 @@ def command(
     ] = None,
     text: Annotated[Path | None, typer.Option("--text", help="needle: a file to hide in, instead of filler.")] = None,
     per_document: Annotated[int | None, typer.Option("--per-document", help="Questions about one document.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="qa, longbench-v2: NAME=PATH of local files; repeatable.")
+    ] = None,
+    trained_on: Annotated[
+        list[str] | None, typer.Option("--trained-on", help="qa: datasets that count as in distribution; repeatable.")
+    ] = None,
+    judged_by: Annotated[
+        str | None, typer.Option("--judge", help="qa: a model that says what is right, http://HOST/v1#NAME.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; one that was begun goes on.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Other documents and questions.")] = None,
     device: Device = "cpu",
@@ -62,6 +71,7 @@ def command(
     from memfold.evaluation.plots import load_pyplot
     from memfold.evaluation.runner import Evaluation
     from memfold.evaluation.suite import load_suite, with_options
+    from memfold.scoring.judge import open_judge
 
     chosen = load_suite(suite)
     given = {
@@ -75,15 +85,19 @@ def command(
         "needles": needles,
         "kinds": tuple(kind) if kind else None,
         "text": str(text) if text else None,
+        "data": tuple(data) if data else None,
+        "trained_on": tuple(trained_on) if trained_on else None,
+        "judge": judged_by,
     }
     options = with_options(chosen, chosen.quick if quick else chosen.defaults, given)
     labels = list(system or chosen.contenders)
     check_labels(labels)
-    chosen.check()
+    chosen.check(options)
+    judge = open_judge(options.judge) if options.judge else None
     load_pyplot()
     backbone = load(model, device, model_dtype(device))
     contenders = tuple(make_contender(label, backbone) for label in with_ratios(labels, ratio or (), backbone))
-    _measure(Evaluation(chosen, options, contenders, backbone), out, as_json)
+    _measure(Evaluation(chosen, options, contenders, backbone, judge), out, as_json)
 
 
 def _measure(evaluation: Evaluation, out: Path | None, as_json: bool) -> None:

@@ -35,7 +35,7 @@ class AlmanacSuite:
     quick = Options(lengths=(128, 256), questions=40)
     contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
 
-    def check(self) -> None:
+    def check(self, options: Options) -> None:
         """Needs nothing beyond the package."""
 
     def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:

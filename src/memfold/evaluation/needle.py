@@ -71,23 +71,23 @@ class NeedleSuite:
     quick = Options(lengths=(256, 512), questions=18, splits=("in",), depths=3, per_document=3)
     contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
 
-    def check(self) -> None:
-        """Needs nothing beyond the package."""
-
-    def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
-        """The depths of a length in turn, each with the next kind of value.
-
-        Raises:
-            ConfigError: for an unknown kind, fewer questions than cells, or lengths that the needles fill.
-            DataError: for a text that cannot be read.
-        """
+    def check(self, options: Options) -> None:
+        """Raise a `MemfoldError` for an unknown kind, fewer questions than cells, or a text that cannot be read."""
         for kind in options.kinds:
             if kind not in NEEDLES:
                 raise unknown("kind of needle", kind, NEEDLES)
         cells = len(options.cells()) * options.depths
         require(options.questions >= cells, "questions", options.questions,
                 f"{cells} or more, one for each of the cells; or fewer --lengths or --depths")  # fmt: skip
-        text = open_document(options.text).read() if options.text else ""
+        _text(options)
+
+    def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
+        """The depths of a length in turn, each with the next kind of value.
+
+        Raises:
+            ConfigError: for lengths that the needles fill.
+        """
+        text = _text(options)
         for split, length, questions in options.cells():
             for first in range(0, questions, options.per_document):
                 numbers = range(first, min(first + options.per_document, questions))
@@ -121,6 +121,10 @@ class NeedleSuite:
     def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[HeatMap]:
         """The score of each system over length and depth."""
         return [_heat_map(of(own, label), label, split) for split, own in splits(records) for label in labels]
+
+
+def _text(options: Options) -> str:
+    return open_document(options.text).read() if options.text else ""
 
 
 def _document(

@@ -77,7 +77,7 @@ class ReconstructionSuite:
     quick = Options(lengths=(256,), questions=4, splits=("in",))
     contenders: tuple[str, ...] = ("pooled",)
 
-    def check(self) -> None:
+    def check(self, options: Options) -> None:
         """Raise a `ConfigError` without the rouge-score library."""
         rouge("", "")
 

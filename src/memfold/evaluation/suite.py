@@ -24,6 +24,8 @@ from memfold.tasks.task import SPLITS
 SUITES = {
     "almanac": "memfold.evaluation.almanac:AlmanacSuite",
     "needle": "memfold.evaluation.needle:NeedleSuite",
+    "qa": "memfold.evaluation.qa:QaSuite",
+    "longbench-v2": "memfold.evaluation.longbench:LongBenchSuite",
     "reconstruction": "memfold.evaluation.reconstruction:ReconstructionSuite",
 }
 
@@ -40,7 +42,9 @@ class Options:
     splits and lengths; `per_document` of them share a document; `level` 0-3 is the almanac's difficulty.
 
     Those below `seed` are read by the suites that say so (`Suite.reads`): `depths` is how many places from the
-    beginning to the end of a text, `needles` how many of one answer, of these `kinds`, in filler or in the file `text`.
+    beginning to the end of a text, `needles` how many of one answer, of these `kinds`, in filler or in the file `text`;
+    `data` are local files as NAME=PATH, `trained_on` the datasets of them that the model has seen in training, `judge`
+    is the address of a model that says what is right.
     """
 
     lengths: tuple[int, ...]
@@ -53,6 +57,9 @@ class Options:
     needles: int = 1
     kinds: tuple[str, ...] = ()
     text: str = ""
+    data: tuple[str, ...] = ()
+    trained_on: tuple[str, ...] = ()
+    judge: str = ""
 
     def __post_init__(self) -> None:
         require(bool(self.lengths) and min(self.lengths) > 0, "lengths", self.lengths, "one or more positive numbers")
@@ -107,8 +114,8 @@ class Suite(Protocol):
     quick: Options
     contenders: tuple[str, ...]
 
-    def check(self) -> None:
-        """Raise a `ConfigError` when a library that scoring needs is missing: before the run, not after it."""
+    def check(self, options: Options) -> None:
+        """Raise a `MemfoldError` for options, files or a missing library that the run would end with: before it."""
         ...
 
     def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
