@@ -35,7 +35,9 @@ Splits = Annotated[list[str] | None, typer.Option("--split", help="in or out (of
 
 
 def command(
-    suite: Annotated[str, typer.Argument(help="almanac, needle, qa, longbench-v2 or reconstruction (docs/suites.md).")],
+    suite: Annotated[
+        str, typer.Argument(help="almanac, needle, multihop, qa, longbench-v2 or reconstruction; see docs/suites.md.")
+    ],
     system: Systems = None,
     model: Model = "tiny",
     lengths: Lengths = None,
@@ -46,15 +48,18 @@ def command(
     depths: Annotated[int | None, typer.Option("--depths", help="needle: places from beginning to end.")] = None,
     needles: Annotated[int | None, typer.Option("--needles", help="needle: values of one answer.")] = None,
     kind: Annotated[
-        list[str] | None, typer.Option("--kind", help="needle: number, word, code or uuid; repeatable.")
+        list[str] | None,
+        typer.Option("--kind", help="needle: number, word, code, uuid; multihop: two-hop, tracking; repeatable."),
     ] = None,
     text: Annotated[Path | None, typer.Option("--text", help="needle: a file to hide in, instead of filler.")] = None,
     per_document: Annotated[int | None, typer.Option("--per-document", help="Questions about one document.")] = None,
     data: Annotated[
-        list[str] | None, typer.Option("--data", help="qa, longbench-v2: NAME=PATH of local files; repeatable.")
+        list[str] | None,
+        typer.Option("--data", help="qa, multihop, longbench-v2: NAME=PATH of local files; repeatable."),
     ] = None,
     trained_on: Annotated[
-        list[str] | None, typer.Option("--trained-on", help="qa: datasets that count as in distribution; repeatable.")
+        list[str] | None,
+        typer.Option("--trained-on", help="qa, multihop: datasets that count as in distribution; repeatable."),
     ] = None,
     judged_by: Annotated[
         str | None, typer.Option("--judge", help="qa: a model that says what is right, http://HOST/v1#NAME.")

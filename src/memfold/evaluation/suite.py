@@ -24,6 +24,7 @@ from memfold.tasks.task import SPLITS
 SUITES = {
     "almanac": "memfold.evaluation.almanac:AlmanacSuite",
     "needle": "memfold.evaluation.needle:NeedleSuite",
+    "multihop": "memfold.evaluation.multihop:MultihopSuite",
     "qa": "memfold.evaluation.qa:QaSuite",
     "longbench-v2": "memfold.evaluation.longbench:LongBenchSuite",
     "reconstruction": "memfold.evaluation.reconstruction:ReconstructionSuite",
