@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from memfold.core.document import Document
 from memfold.core.types import Sample
-from memfold.scoring.metrics import answered, exact_match, normalise, sub_span_match, token_f1
+from memfold.scoring.metrics import answered, exact_match, normalise, sub_span_match, token_f1, verbatim_match
 
 
 def asked(*answers: str, kind: str = "one-hop") -> Sample:
@@ -38,6 +38,26 @@ def test_exact_match() -> None:
     assert not exact_match("Sanu", ["river Sanu"])
     assert not exact_match("", ["Velm"])
     assert not exact_match("Velm", [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted", "verbatim", "normalised", "sub_span"),
+    [
+        ("Velm", ["Tor", "Velm"], True, True, True),
+        (" Velm\n", ["Velm"], True, True, True),
+        ("velm", ["Velm"], False, True, True),
+        ("The river Sanu.", ["river Sanu"], False, True, True),
+        ("It lies in Velm, by the sea.", ["Velm"], False, False, True),
+        ("Velmor", ["Velm"], False, False, False),
+        ("", ["Velm"], False, False, False),
+        ("Velm", [], False, False, False),
+    ],
+)
+def test_three_rules_from_strict_to_lenient(
+    answer: str, accepted: list[str], verbatim: bool, normalised: bool, sub_span: bool
+) -> None:
+    found = (verbatim_match(answer, accepted), exact_match(answer, accepted), sub_span_match(answer, accepted))
+    assert found == (verbatim, normalised, sub_span)
 
 
 def test_silence_does_not_match_an_answer_of_which_normalisation_leaves_nothing() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memfold.scoring.intervals import mean_interval, ratio_interval, wilson
+from memfold.scoring.intervals import difference_interval, mean_interval, ratio_interval, wilson
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,22 @@ def test_ratio_interval_without_a_baseline() -> None:
     assert ratio_interval([1.0, 0.0], [0.0, 0.0]) is None
     with pytest.raises(ValueError, match="same length"):
         ratio_interval([1.0], [1.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("counts", "interval"),
+    [
+        ((56, 70, 48, 80), (0.0524, 0.3339)),  # Newcombe 1998, method 10
+        ((9, 10, 3, 10), (0.1705, 0.8090)),
+        ((10, 10, 0, 10), (0.6075, 1.0)),
+    ],
+)
+def test_difference_interval_as_published(counts: tuple[int, int, int, int], interval: tuple[float, float]) -> None:
+    assert difference_interval(*counts) == pytest.approx(interval, abs=5e-4)
+    low, high = difference_interval(*counts[2:], *counts[:2])
+    assert (-high, -low) == pytest.approx(interval, abs=5e-4)
+
+
+def test_a_difference_of_nothing_is_unknown() -> None:
+    low, high = difference_interval(0, 0, 5, 10)
+    assert low < 0 < high

@@ -20,7 +20,7 @@ from memfold.backbone.remote import RemoteBackbone
 from memfold.core.config import require
 from memfold.core.errors import CallError, ConfigError
 from memfold.core.system import Inputs, MemorySystem
-from memfold.core.types import Call, Finish, Memory, Reply, Usage
+from memfold.core.types import Call, Finish, Limits, Memory, Reply, Usage
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -111,6 +111,14 @@ class EndpointPolicy:
             for request, reply in zip(waiting, received, strict=True):
                 replies[request.row] = reply
         return replies
+
+    def ask(self, messages: Sequence[str], limits: Limits) -> list[Reply | CallError]:
+        """One reply for each message as it stands, or why there is none: for questions without a memory."""
+        waiting = [
+            _Request(row, Call("message", (), limits), Inputs(self.backbone.encode(message), [], ()), message)
+            for row, message in enumerate(messages)
+        ]
+        return _run(self._ask_all(waiting, None, None)) if waiting else []
 
     async def _ask_all(
         self, waiting: Sequence[_Request], on_token: OnToken | None, cancel: Cancel | None

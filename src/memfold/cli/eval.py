@@ -8,7 +8,7 @@ A run that was interrupted goes on where it stopped: without --out the folder is
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from memfold.evaluation.runner import Evaluation, OnRecord
-    from memfold.evaluation.suite import Options
 
 NAME = "eval"
 
@@ -36,7 +35,9 @@ Splits = Annotated[list[str] | None, typer.Option("--split", help="in or out (of
 
 
 def command(
-    suite: Annotated[str, typer.Argument(help="almanac or reconstruction.")],
+    suite: Annotated[
+        str, typer.Argument(help="almanac, needle, multihop, qa, longbench-v2 or reconstruction; see docs/suites.md.")
+    ],
     system: Systems = None,
     model: Model = "tiny",
     lengths: Lengths = None,
@@ -44,7 +45,25 @@ def command(
     level: Annotated[int | None, typer.Option("--level", help="Difficulty of the almanac, 0 to 3.")] = None,
     split: Splits = None,
     ratio: Ratios = None,
+    depths: Annotated[int | None, typer.Option("--depths", help="needle: places from beginning to end.")] = None,
+    needles: Annotated[int | None, typer.Option("--needles", help="needle: values of one answer.")] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="needle: number, word, code, uuid; multihop: two-hop, tracking; repeatable."),
+    ] = None,
+    text: Annotated[Path | None, typer.Option("--text", help="needle: a file to hide in, instead of filler.")] = None,
     per_document: Annotated[int | None, typer.Option("--per-document", help="Questions about one document.")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", help="qa, multihop, longbench-v2: NAME=PATH of local files; repeatable."),
+    ] = None,
+    trained_on: Annotated[
+        list[str] | None,
+        typer.Option("--trained-on", help="qa, multihop: datasets that count as in distribution; repeatable."),
+    ] = None,
+    judged_by: Annotated[
+        str | None, typer.Option("--judge", help="qa: a model that says what is right, http://HOST/v1#NAME.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; one that was begun goes on.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Other documents and questions.")] = None,
     device: Device = "cpu",
@@ -56,25 +75,34 @@ def command(
     from memfold.evaluation.contender import check_labels, make_contender, with_ratios
     from memfold.evaluation.plots import load_pyplot
     from memfold.evaluation.runner import Evaluation
-    from memfold.evaluation.suite import load_suite
+    from memfold.evaluation.suite import load_suite, with_options
+    from memfold.scoring.judge import open_judge
 
     chosen = load_suite(suite)
-    options = _options(
-        chosen.quick if quick else chosen.defaults,
-        lengths=numbers(lengths),
-        questions=questions,
-        level=level,
-        splits=tuple(split) if split else None,
-        per_document=per_document,
-        seed=seed,
-    )
+    given = {
+        "lengths": numbers(lengths),
+        "questions": questions,
+        "level": level,
+        "splits": tuple(split) if split else None,
+        "per_document": per_document,
+        "seed": seed,
+        "depths": depths,
+        "needles": needles,
+        "kinds": tuple(kind) if kind else None,
+        "text": str(text) if text else None,
+        "data": tuple(data) if data else None,
+        "trained_on": tuple(trained_on) if trained_on else None,
+        "judge": judged_by,
+    }
+    options = with_options(chosen, chosen.quick if quick else chosen.defaults, given)
     labels = list(system or chosen.contenders)
     check_labels(labels)
-    chosen.check()
+    chosen.check(options)
+    judge = open_judge(options.judge) if options.judge else None
     load_pyplot()
     backbone = load(model, device, model_dtype(device))
     contenders = tuple(make_contender(label, backbone) for label in with_ratios(labels, ratio or (), backbone))
-    _measure(Evaluation(chosen, options, contenders, backbone), out, as_json)
+    _measure(Evaluation(chosen, options, contenders, backbone, judge), out, as_json)
 
 
 def _measure(evaluation: Evaluation, out: Path | None, as_json: bool) -> None:
@@ -98,13 +126,6 @@ def _measure(evaluation: Evaluation, out: Path | None, as_json: bool) -> None:
     else:
         typer.echo((folder / TABLE_FILE).read_text(encoding="utf-8"))
         notes().print(f"samples, tables and plots are in {folder}")
-
-
-def _options(defaults: Options, **given: Any) -> Options:
-    """The suite's defaults with what was given in their place."""
-    from dataclasses import replace
-
-    return replace(defaults, **{name: value for name, value in given.items() if value is not None})
 
 
 def _folder(evaluation: Evaluation) -> Path:

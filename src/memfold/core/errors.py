@@ -32,7 +32,7 @@ class CheckpointError(MemfoldError):
 class CallError(MemfoldError):
     """One sample, or a step of training, failed while it ran.
 
-    `boundary` names the side that failed: system, policy, reward or training.
+    `boundary` names the side that failed: system, policy, judge, reward or training.
     """
 
     exit_code = 1

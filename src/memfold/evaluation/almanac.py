@@ -30,11 +30,12 @@ class AlmanacSuite:
     """See the module docstring."""
 
     name = "almanac"
+    reads: tuple[str, ...] = ()
     defaults = Options(lengths=(128, 256, 512, 1024), questions=1000)
     quick = Options(lengths=(128, 256), questions=40)
     contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
 
-    def check(self) -> None:
+    def check(self, options: Options) -> None:
         """Needs nothing beyond the package."""
 
     def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:

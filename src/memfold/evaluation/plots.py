@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from memfold.core.errors import ConfigError
-from memfold.evaluation.table import Cell, Figure
+from memfold.evaluation.table import Cell, Figure, HeatMap, Plot
 
 PANEL_INCHES = (4.5, 3.8)
+CELL_INCHES = (0.8, 0.36)
 DOTS_PER_INCH = 120
 
 
-def draw(figure: Figure, folder: Path) -> Path:
-    """Write one figure into a folder: a line with 95 % bars for each system, its panels next to each other."""
+def draw(figure: Plot, folder: Path) -> Path:
+    """Write one figure into a folder."""
     pyplot = load_pyplot()
-    width, height = PANEL_INCHES
-    drawn, axes = pyplot.subplots(1, len(figure.panels), figsize=(width * len(figure.panels), height), squeeze=False)
-    for (title, lines), place in zip(figure.panels, axes[0], strict=True):
-        for label, points in lines.items():
-            _line(place, label, [(x, cell) for x, cell in points if cell.value is not None])
-        place.set(title=title, xlabel=figure.x_label, ylim=(-0.02, 1.02))
-        place.set_xscale("log", base=2)
-        sizes = sorted({x for points in lines.values() for x, _ in points})
-        place.set_xticks(sizes, [f"{size:g}" for size in sizes])
-        place.minorticks_off()
-        place.grid(alpha=0.3)
-    axes[0][0].legend(fontsize="small")
+    drawn = _heat_map(pyplot, figure) if isinstance(figure, HeatMap) else _panels(pyplot, figure)
     drawn.tight_layout()
     path = folder / f"{figure.name}.png"
     drawn.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
@@ -48,6 +39,39 @@ def load_pyplot() -> Any:
     import matplotlib.pyplot as pyplot
 
     return pyplot
+
+
+def _panels(pyplot: Any, figure: Figure) -> Any:
+    """A line with 95 % bars for each system, the panels next to each other."""
+    width, height = PANEL_INCHES
+    drawn, axes = pyplot.subplots(1, len(figure.panels), figsize=(width * len(figure.panels), height), squeeze=False)
+    for (title, lines), place in zip(figure.panels, axes[0], strict=True):
+        for label, points in lines.items():
+            _line(place, label, [(x, cell) for x, cell in points if cell.value is not None])
+        place.set(title=title, xlabel=figure.x_label, ylim=(-0.02, 1.02))
+        place.set_xscale("log", base=2)
+        sizes = sorted({x for points in lines.values() for x, _ in points})
+        place.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        place.minorticks_off()
+        place.grid(alpha=0.3)
+    axes[0][0].legend(fontsize="small")
+    return drawn
+
+
+def _heat_map(pyplot: Any, figure: HeatMap) -> Any:
+    """A coloured cell with its figure for each pair of settings; one without a figure stays white."""
+    size = (1.6 + CELL_INCHES[0] * len(figure.xs), 1.4 + CELL_INCHES[1] * len(figure.ys))
+    drawn, place = pyplot.subplots(figsize=size)
+    values = [[math.nan if cell.value is None else cell.value for cell in row] for row in figure.cells]
+    shown = place.imshow(values, vmin=figure.low, vmax=figure.high, cmap="RdYlGn", aspect="auto")
+    for y, row in enumerate(values):
+        for x, value in enumerate(row):
+            place.text(x, y, "" if math.isnan(value) else f"{value:.2g}", ha="center", va="center", fontsize="small")
+    place.set(title=figure.title, xlabel=figure.x_label, ylabel=figure.y_label)
+    place.set_xticks(range(len(figure.xs)), figure.xs)
+    place.set_yticks(range(len(figure.ys)), figure.ys)
+    drawn.colorbar(shown)
+    return drawn
 
 
 def _line(place: Any, label: str, points: list[tuple[float, Cell]]) -> None:

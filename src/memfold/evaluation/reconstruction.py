@@ -72,11 +72,12 @@ class ReconstructionSuite:
     """See the module docstring."""
 
     name = "reconstruction"
+    reads: tuple[str, ...] = ()
     defaults = Options(lengths=(256, 512, 1024, 2048, 4096), questions=100, splits=("in",))
     quick = Options(lengths=(256,), questions=4, splits=("in",))
     contenders: tuple[str, ...] = ("pooled",)
 
-    def check(self) -> None:
+    def check(self, options: Options) -> None:
         """Raise a `ConfigError` without the rouge-score library."""
         rouge("", "")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from memfold.backbone.origin import commit, hardware
+from memfold.evaluation.comparison import comparisons
 from memfold.evaluation.grouping import Group, grid
 from memfold.evaluation.plots import draw
 from memfold.evaluation.records import Record
@@ -30,7 +31,7 @@ COSTS = {
 def write_report(evaluation: Evaluation, records: Sequence[Record], folder: Path, seconds: float) -> dict[str, Any]:
     """Write the report of these records into `folder`; `seconds` is the wall time of this run.  Returns result.json."""
     suite, labels = evaluation.suite, evaluation.labels
-    tables = [*suite.tables(records, labels), _costs(records, labels)]
+    tables = [*suite.tables(records, labels), *comparisons(records, labels), _costs(records, labels)]
     plots = [draw(figure, folder).name for figure in suite.plots(records, labels)]
     result = _result(evaluation, records, seconds) | {"tables": [asdict(table) for table in tables], "plots": plots}
     (folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from memfold.core.document import Document
 from memfold.core.system import MemorySystem, Policy
 from memfold.core.types import Block, Memory, Trace
 from memfold.evaluation.contender import Contender
+from memfold.evaluation.judging import judged
 from memfold.evaluation.records import Record, RecordFile, Spent
-from memfold.evaluation.suite import Case, Options, Score, Suite
+from memfold.evaluation.suite import Case, Options, Score, Suite, options_of
+from memfold.scoring.judge import Judge
 
 # Keys and values of all rows of a batch together; activations and embeddings come to about as much again.
 CACHE_BYTES = {"cpu": 256 << 20}
@@ -33,12 +35,13 @@ OnRecord = Callable[[Record], None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A suite with what it is asked about whom."""
+    """A suite with what it is asked about whom, and the judge of the answers where it is not the suite itself."""
 
     suite: Suite
     options: Options
     contenders: tuple[Contender, ...]
     backbone: Backbone
+    judge: Judge | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -48,7 +51,7 @@ class Evaluation:
     def arguments(self) -> dict[str, Any]:
         """What two runs must share to be one; systems may be added to a run later."""
         model = {"model": self.backbone.fingerprint(), "dtype": str(self.backbone.dtype).removeprefix("torch.")}
-        return {"suite": self.suite.name} | asdict(self.options) | model
+        return {"suite": self.suite.name} | options_of(self.suite, self.options) | model
 
 
 def run(
@@ -73,7 +76,8 @@ def run(
     for batch in batches(evaluation.suite.cases(evaluation.options, backbone), positions):
         for contender in evaluation.contenders:
             waiting = [case for case in batch if (contender.label, case.key) not in file.done]
-            for record in _ask(evaluation, contender, waiting, policy, positions):
+            asked = _ask(evaluation, contender, waiting, policy, positions)
+            for record in asked if evaluation.judge is None else judged(asked, evaluation.judge):
                 file.append(record)
                 notify(record)
     return [record for record in file.records if record.system in labels]

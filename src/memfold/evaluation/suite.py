@@ -6,22 +6,27 @@ Adding a suite is a file and a line in `SUITES`; the runner, the report and the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol, cast
 
 from memfold.backbone.model import Backbone
 from memfold.core.config import require
 from memfold.core.driver import Job
+from memfold.core.errors import ConfigError
 from memfold.core.registry import load
 from memfold.core.types import Memory, Sample, Trace
 from memfold.evaluation.contender import Contender
 from memfold.evaluation.records import Record
-from memfold.evaluation.table import Figure, Table
+from memfold.evaluation.table import Plot, Table
 from memfold.tasks.task import SPLITS
 
 SUITES = {
     "almanac": "memfold.evaluation.almanac:AlmanacSuite",
+    "needle": "memfold.evaluation.needle:NeedleSuite",
+    "multihop": "memfold.evaluation.multihop:MultihopSuite",
+    "qa": "memfold.evaluation.qa:QaSuite",
+    "longbench-v2": "memfold.evaluation.longbench:LongBenchSuite",
     "reconstruction": "memfold.evaluation.reconstruction:ReconstructionSuite",
 }
 
@@ -36,6 +41,11 @@ class Options:
 
     `lengths` are document lengths in tokens; `questions` are those asked of each system in all, spread evenly over
     splits and lengths; `per_document` of them share a document; `level` 0-3 is the almanac's difficulty.
+
+    Those below `seed` are read by the suites that say so (`Suite.reads`): `depths` is how many places from the
+    beginning to the end of a text, `needles` how many of one answer, of these `kinds`, in filler or in the file `text`;
+    `data` are local files as NAME=PATH, `trained_on` the datasets of them that the model has seen in training, `judge`
+    is the address of a model that says what is right.
     """
 
     lengths: tuple[int, ...]
@@ -44,12 +54,21 @@ class Options:
     level: int = 3
     per_document: int = 1
     seed: int = 0
+    depths: int = 11
+    needles: int = 1
+    kinds: tuple[str, ...] = ()
+    text: str = ""
+    data: tuple[str, ...] = ()
+    trained_on: tuple[str, ...] = ()
+    judge: str = ""
 
     def __post_init__(self) -> None:
         require(bool(self.lengths) and min(self.lengths) > 0, "lengths", self.lengths, "one or more positive numbers")
         require(self.questions > 0, "questions", self.questions, "1 or more")
         require(0 <= self.level <= 3, "level", self.level, "0 to 3")
         require(self.per_document > 0, "per_document", self.per_document, "1 or more")
+        require(self.depths > 1, "depths", self.depths, "2 or more, from the beginning to the end")
+        require(self.needles > 0, "needles", self.needles, "1 or more")
         known = bool(self.splits) and set(self.splits) <= set(SPLITS)
         require(known, "splits", self.splits, f"one or more of {', '.join(SPLITS)}")
 
@@ -85,15 +104,19 @@ class Score:
 
 
 class Suite(Protocol):
-    """See the module docstring.  `contenders` are the systems compared when none is named."""
+    """See the module docstring.
+
+    `contenders` are the systems compared when none is named, `reads` the options beyond those that every suite reads.
+    """
 
     name: str
+    reads: tuple[str, ...]
     defaults: Options
     quick: Options
     contenders: tuple[str, ...]
 
-    def check(self) -> None:
-        """Raise a `ConfigError` when a library that scoring needs is missing: before the run, not after it."""
+    def check(self, options: Options) -> None:
+        """Raise a `MemfoldError` for options, files or a missing library that the run would end with: before it."""
         ...
 
     def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
@@ -112,7 +135,7 @@ class Suite(Protocol):
         """The tables of a report, the systems in the order of `labels`."""
         ...
 
-    def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:
+    def plots(self, records: Sequence[Record], labels: Sequence[str]) -> Sequence[Plot]:
         """What the report plots."""
         ...
 
@@ -124,6 +147,26 @@ def load_suite(name: str) -> Suite:
         ConfigError: for a name that is not in `SUITES`, with the nearest one.
     """
     return cast(Callable[[], Suite], load("suite", name, SUITES))()
+
+
+def options_of(suite: Suite, options: Options) -> dict[str, Any]:
+    """The options that a suite reads, by name."""
+    names = [own.name for own in fields(Options)]
+    common = names[: names.index("seed") + 1]
+    return {name: getattr(options, name) for name in names if name in (*common, *suite.reads)}
+
+
+def with_options(suite: Suite, options: Options, given: Mapping[str, Any]) -> Options:
+    """These options with what was given in their place; None stands for nothing.
+
+    Raises:
+        ConfigError: for an option that the suite does not read, or a value outside its range.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    for name in chosen.keys() - options_of(suite, options).keys():
+        flag, known = name.replace("_", "-"), [own for own in SUITES if name in load_suite(own).reads]
+        raise ConfigError(f"--{flag} means nothing to suite {suite.name!r}; leave it out, or use {' or '.join(known)}")
+    return replace(options, **chosen)
 
 
 def document_seed(*place: object) -> int:

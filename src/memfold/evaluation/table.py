@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from memfold.scoring.intervals import mean_interval, ratio_interval, wilson
+from memfold.scoring.intervals import difference_interval, mean_interval, ratio_interval, wilson
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,27 @@ class Figure:
     panels: tuple[tuple[str, dict[str, list[tuple[float, Cell]]]], ...]
 
 
+@dataclass(frozen=True)
+class HeatMap:
+    """A plot of one figure over two settings: `cells` has a row for each of `ys`, with a cell for each of `xs`.
+
+    Colours run from `low` to `high`; the figure stands in its cell.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    xs: tuple[str, ...]
+    y_label: str
+    ys: tuple[str, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+    low: float = 0.0
+    high: float = 1.0
+
+
+Plot = Figure | HeatMap
+
+
 def proportion(outcomes: Sequence[bool], failed: int = 0) -> Cell:
     """The share of true outcomes with its Wilson interval."""
     if not outcomes:
@@ -91,6 +112,15 @@ def mean(values: Sequence[float], failed: int = 0, share: bool = False) -> Cell:
         return Cell(None, count=len(values), failed=failed)
     low, high = mean_interval(finite)
     return Cell(sum(finite) / len(finite), low, high, len(finite), failed, share)
+
+
+def difference(outcomes: Sequence[bool], others: Sequence[bool]) -> Cell:
+    """By how much the first share is larger than the second, about different samples, with Newcombe's interval."""
+    if not outcomes or not others:
+        return Cell(None)
+    low, high = difference_interval(sum(outcomes), len(outcomes), sum(others), len(others))
+    value = sum(outcomes) / len(outcomes) - sum(others) / len(others)
+    return Cell(value, low, high, len(outcomes) + len(others))
 
 
 def paired_ratio(values: Sequence[bool], baseline: Sequence[bool]) -> Cell:

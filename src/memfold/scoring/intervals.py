@@ -36,6 +36,20 @@ def wilson(right: int, count: int) -> Interval:
     return max(0.0, (middle - reach) / whole), min(1.0, (middle + reach) / whole)
 
 
+def difference_interval(right: int, count: int, other_right: int, other_count: int) -> Interval:
+    """Newcombe's interval of the difference of two proportions about different samples, from their Wilson intervals.
+
+    >>> tuple(round(bound, 4) for bound in difference_interval(56, 70, 48, 80))
+    (0.0524, 0.3339)
+    """
+    low, high = wilson(right, count)
+    other_low, other_high = wilson(other_right, other_count)
+    share, other = (right / count if count else 0.5), (other_right / other_count if other_count else 0.5)
+    below = math.hypot(share - low, other_high - other)
+    above = math.hypot(high - share, other - other_low)
+    return max(-1.0, share - other - below), min(1.0, share - other + above)
+
+
 def mean_interval(values: Sequence[float], seed: int = SEED, draws: int = DRAWS) -> Interval:
     """The percentile bootstrap interval of a mean; the same seed gives the same interval.
 

@@ -1,7 +1,7 @@
 """Compares an answer with the accepted ones: exact match, sub-span match, token F1, and whether a sample is answered.
 
-Normalisation is SQuAD's, so that figures compare with published ones.  Left out: judges that are models, and scores of
-rewritten text (`rewriting`).
+Normalisation is SQuAD's, so that figures compare with published ones.  Left out: judges that are models (`judge`), and
+scores of rewritten text (`rewriting`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ def normalise(text: str) -> str:
     'river sanu'
     """
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def verbatim_match(answer: str, accepted: Iterable[str]) -> bool:
+    """Whether the answer is one of the accepted strings, character for character but for the space around it."""
+    return any(answer.strip() == one.strip() for one in accepted)
 
 
 def exact_match(answer: str, accepted: Iterable[str]) -> bool:

@@ -1,13 +1,15 @@
 """Needles in a haystack, after RULER: planted sentences in filler or almanac text, and questions about them.
 
-Kinds are those of the value: a number, an invented word, or a long code.  Left out: RULER's tracking and aggregation
-tasks; the almanac's two-hop and counting questions stand for them.
+Kinds are those of the value: a number, an invented word, a long code, or a UUID, which is for evaluation: it is drawn
+only where it is asked for.  Left out: RULER's tracking and aggregation tasks; the almanac's two-hop and counting
+questions stand for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from uuid import UUID
 
 from memfold.core.document import Document
 from memfold.core.types import Sample
@@ -34,7 +36,9 @@ def _needle(kind: str, noun: str) -> Relation:
     )
 
 
-NEEDLES = {"number": _needle("number", "number"), "word": _needle("word", "word"), "code": _needle("code", "code")}
+NOUNS = {"number": "number", "word": "word", "code": "code", "uuid": "identifier"}
+NEEDLES = {kind: _needle(kind, noun) for kind, noun in NOUNS.items()}
+TRAINED = ("number", "word", "code")
 
 
 def _number(rng: Random) -> str:
@@ -49,7 +53,11 @@ def _code(rng: Random) -> str:
     return "-".join(f"{rng.randrange(1 << 16):04x}" for _ in range(4))
 
 
-VALUES: dict[str, Callable[[Random], str]] = {"number": _number, "word": _word, "code": _code}
+def _uuid(rng: Random) -> str:
+    return str(UUID(int=rng.getrandbits(128), version=4))
+
+
+VALUES: dict[str, Callable[[Random], str]] = {"number": _number, "word": _word, "code": _code, "uuid": _uuid}
 
 
 def needle(
@@ -68,7 +76,7 @@ def needle(
     """
     rng = Random(seed)
     gauge = meter(encode)
-    kinds = options.kinds or tuple(NEEDLES)
+    kinds = options.kinds or TRAINED
     planted = _plant(rng, max(keys, options.samples), kinds, options)
     room = size - sum(gauge.count(fact.text) + BREAK_COST for fact in planted)
     units = _hay(rng, room, haystack, options, gauge)

@@ -1,0 +1,43 @@
+"""Every two systems of a run on the questions that both were asked: is one better, or is that chance?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+from memfold.evaluation.grouping import Group, of, splits
+from memfold.evaluation.records import Record
+from memfold.evaluation.table import Cell, Row, Table, mean, proportion
+from memfold.scoring.pairs import alone, mcnemar
+
+COLUMNS = ("first alone right", "second alone right", "difference", "McNemar p")
+NOTE = (
+    "On the questions that both were asked.  Difference of the shares of right answers, interval by the paired "
+    "bootstrap; p of the exact McNemar test, two-sided, not corrected for the number of rows."
+)
+
+
+def comparisons(records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
+    """A table for each split with a row for every pair of systems; none for a single system."""
+    pairs = list(combinations(labels, 2))
+    tables = [
+        Table(f"Between systems, split {split}", ("first", "second"), COLUMNS,
+              tuple(Row(pair, _cells(of(own, pair[0]), of(own, pair[1]))) for pair in pairs), NOTE)
+        for split, own in splits(records)
+    ]  # fmt: skip
+    return tables if pairs else []
+
+
+def _cells(first: Group, second: Group) -> tuple[Cell, ...]:
+    said = {record.case: record.correct for record in second}
+    both = [(record.correct, said[record.case]) for record in first if record.case in said]
+    if not both:
+        return (Cell(None),) * len(COLUMNS)
+    gap = mean([float(one) - float(other) for one, other in both], share=True)
+    p = mcnemar(*alone([one for one, _ in both], [other for _, other in both]))
+    return (
+        proportion([one and not other for one, other in both]),
+        proportion([other and not one for one, other in both]),
+        gap,
+        Cell(p, count=len(both), share=False),
+    )

@@ -1,0 +1,94 @@
+"""The cases of datasets in local files, as --data names them: the first questions of each, as many as were asked for.
+
+A document's size is its tokens rounded up to a power of two: similar ones run together, and tables have few rows.
+Left out: choosing questions at random, which needs the whole file; shuffle it once instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from memfold.backbone.model import Backbone
+from memfold.core.document import Document
+from memfold.core.errors import ConfigError, DataError
+from memfold.core.types import Sample
+from memfold.evaluation.suite import Case, Options, document_seed
+from memfold.tasks.datasets.table import load_dataset
+
+FORM = "NAME=PATH"
+
+
+def sources(suite: str, data: Sequence[str], names: Sequence[str]) -> dict[str, list[Path]]:
+    """The files of each dataset, in the order in which they were named.
+
+    Raises:
+        ConfigError: without any, for another form, or a dataset that is not one of `names`.
+        DataError: for a file that is not there.
+    """
+    found: dict[str, list[Path]] = {}
+    known = ", ".join(names)
+    for entry in data:
+        name, equals, path = entry.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"--data {entry!r} cannot be read; write {FORM} with one of {known}")
+        if name not in names:
+            raise ConfigError(f"--data {entry!r}: suite {suite!r} has no dataset {name!r}; its datasets: {known}")
+        if not Path(path).is_file():
+            raise DataError(f"--data {entry!r}: no file at {path}; docs/data.md says where each dataset comes from")
+        found.setdefault(name, []).append(Path(path))
+    if not found:
+        raise ConfigError(f"suite {suite!r} needs local files; give --data {FORM} with one of {known}")
+    return found
+
+
+def shares(questions: int, count: int) -> list[int]:
+    """Questions for each of `count` datasets; the first take what does not divide."""
+    share, rest = divmod(questions, count)
+    return [share + (number < rest) for number in range(count)]
+
+
+def cases(
+    suite: str, name: str, paths: Sequence[Path], questions: int, options: Options, backbone: Backbone, reply: int
+) -> Iterator[Case]:
+    """The first questions of one dataset whose document is not longer than the longest of the lengths.
+
+    Raises:
+        DataError: for a row that cannot be read, or when no document is short enough.
+    """
+    split = "in" if name in options.trained_on else "out"
+    longest, asked, number, tokens = max(options.lengths), 0, -1, 0
+    before: Document | None = None
+    for sample in load_dataset(name, *paths):
+        if asked == questions:
+            return
+        if sample.document is not before:
+            before, number, tokens = sample.document, number + 1, len(backbone.encode(sample.document.read()))
+        if tokens <= longest:
+            seed = document_seed(suite, name, number)
+            own = _named(sample, name, split, seed)
+            yield Case(f"{split}/{name}/{asked}", own, own.answers, seed, rounded(tokens), reply)
+            asked += 1
+    if questions and not asked:
+        raise DataError(f"no document of {name} has {longest} tokens or fewer; use larger --lengths")
+
+
+def rounded(tokens: int) -> int:
+    """The smallest power of two that is not less.
+
+    >>> rounded(1), rounded(1000), rounded(1024)
+    (1, 1024, 1024)
+    """
+    return 1 << max(0, tokens - 1).bit_length()
+
+
+def dataset_of(key: str) -> str:
+    """The dataset of a case by its key."""
+    return key.split("/")[1]
+
+
+def _named(sample: Sample, name: str, split: str, seed: int) -> Sample:
+    """With a document name that no other has: rows without an id of their own are named after their file."""
+    document = replace(sample.document, source=f"{sample.document.source}#{seed:x}")
+    return replace(sample, task=name, document=document, split=split)

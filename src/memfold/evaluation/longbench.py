@@ -1,0 +1,76 @@
+"""The longbench-v2 suite: multiple-choice questions about real documents, by domain and length, from local files.
+
+Right is a reply that chooses the letter, by the rules of `choice_letter`; one without any letter may also be the words
+of the choice.  Guessing reaches 25 per cent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from memfold.backbone.model import Backbone
+from memfold.core.driver import Job
+from memfold.core.types import Memory, Trace
+from memfold.evaluation import local_data
+from memfold.evaluation.contender import CLOSED_BOOK, Contender
+from memfold.evaluation.grouping import ALL, Group, curves, failures, grid
+from memfold.evaluation.records import Record
+from memfold.evaluation.suite import Case, Options, Score
+from memfold.evaluation.table import Cell, Figure, Table, proportion
+from memfold.scoring.extraction import choice_letter, short_answer
+from memfold.scoring.metrics import exact_match
+
+REPLY_TOKENS = 160
+LONGEST = 100_000  # as the pooled paper chooses
+
+
+class LongBenchSuite:
+    """See the module docstring."""
+
+    name = "longbench-v2"
+    reads: tuple[str, ...] = ("data",)
+    defaults = Options(lengths=(LONGEST,), questions=503)
+    quick = Options(lengths=(LONGEST,), questions=8)
+    contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
+
+    def check(self, options: Options) -> None:
+        """Raise a `MemfoldError` for data that cannot be what was meant."""
+        local_data.sources(self.name, options.data, [self.name])
+
+    def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
+        """The first questions whose context is short enough."""
+        for name, paths in local_data.sources(self.name, options.data, [self.name]).items():
+            yield from local_data.cases(self.name, name, paths, options.questions, options, backbone, REPLY_TOKENS)
+
+    def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
+        """The question with its choices."""
+        return Job(contender.system, memory, case.sample.question)
+
+    def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
+        """The letter, and whether there is one."""
+        assert trace.answer is not None, "only traces without error are scored"
+        letter = choice_letter(trace.answer.reply)
+        answer = letter or short_answer(trace.answer.reply)
+        right = letter == case.sample.target if letter else exact_match(answer, case.accepted)
+        return Score(answer, right, {"letter": float(letter is not None)})
+
+    def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
+        """Right answers by length and domain, and how many replies choose a letter."""
+        domains = list(dict.fromkeys(record.kind for record in records if record.kind))
+
+        def cells(own: Group) -> list[Cell]:
+            by_domain = [[one for one in own if one.kind == domain] for domain in domains]
+            letters = proportion([one.figures.get("letter") == 1 for one in own], failures(own))
+            return [*map(_right, (own, *by_domain)), letters]
+
+        columns = (ALL, *domains, "a letter was chosen")
+        note = "Guessing reaches 25 %.  Lengths are rounded up to a power of two."
+        return [Table("Accuracy", ("tokens", "system"), columns, grid(records, labels, cells), note)]
+
+    def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:
+        """Right answers over document length."""
+        return [Figure("accuracy", "document tokens, up to", (("right answers", curves(records, labels, _right)),))]
+
+
+def _right(records: Group) -> Cell:
+    return proportion([record.correct for record in records], failures(records))

@@ -1,0 +1,173 @@
+"""The multihop suite: questions that need several places of a long text full of what resembles them.
+
+Generated: `two-hop` questions of the almanac among its other articles, and `tracking` of a number through a chain of
+names.  With --data: questions of datasets among the paragraphs of other questions, as the pooled paper has it.
+Right is an answer in which an accepted one stands (of a chain: every name), taken from the reply by published rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+
+from memfold.backbone.model import Backbone
+from memfold.core.driver import Job
+from memfold.core.errors import ConfigError, DataError, unknown
+from memfold.core.types import Memory, Sample, Trace
+from memfold.evaluation import local_data
+from memfold.evaluation.contender import CLOSED_BOOK, Contender
+from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, of, splits
+from memfold.evaluation.records import Record
+from memfold.evaluation.suite import Case, Options, Score, document_seed
+from memfold.evaluation.table import Cell, Figure, Row, Table, difference, mean, proportion
+from memfold.scoring.extraction import short_answer
+from memfold.scoring.metrics import sub_span_match
+from memfold.tasks.almanac import almanac
+from memfold.tasks.datasets.table import load_dataset
+from memfold.tasks.distractors import Distractors
+from memfold.tasks.task import TaskOptions
+from memfold.tasks.tracking import LISTING, tracking
+
+REPLY_TOKENS = 160
+LENGTHS = (4096, 8192, 16384, 32768, 65536, 122880)
+TWO_HOP, TRACKING = "two-hop", "tracking"
+KINDS = (TWO_HOP, TRACKING)
+DATASETS = ("2wikimultihopqa", "hotpotqa", "musique")
+POOL = 2000  # rows whose paragraphs are kept: about two million tokens
+MOST_PAGES = 12  # written until one has a question of two hops
+
+
+class MultihopSuite:
+    """See the module docstring."""
+
+    name = "multihop"
+    reads: tuple[str, ...] = ("kinds", "data", "trained_on")
+    defaults = Options(lengths=LENGTHS, questions=600, splits=("in",))
+    quick = Options(lengths=(512, 1024), questions=8, splits=("in",))
+    contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
+
+    def check(self, options: Options) -> None:
+        """Raise a `MemfoldError` for an unknown kind, or data that cannot be what was meant."""
+        for kind in options.kinds:
+            if kind not in KINDS:
+                raise unknown("kind of question", kind, KINDS)
+        if options.data and options.kinds:
+            raise ConfigError(f"--kind {options.kinds[0]!r} is generated; leave it out, or leave out --data")
+        named = local_data.sources(self.name, options.data, DATASETS) if options.data else {}
+        for name in options.trained_on:
+            if name not in named:
+                raise unknown("dataset of --trained-on", name, named)
+
+    def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
+        """Generated questions, the kinds in turn, or those of each dataset; each with a document of its own."""
+        return _from_data(options, backbone) if options.data else _generated(options, backbone)
+
+    def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
+        """The question, as any user would ask it."""
+        return Job(contender.system, memory, case.sample.question)
+
+    def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
+        """Sub-span match; of a question that wants several names also the share that was found."""
+        assert trace.answer is not None, "only traces without error are scored"
+        answer = short_answer(trace.answer.reply)
+        each = [sub_span_match(answer, [one]) for one in case.accepted]
+        several = case.sample.kind == LISTING
+        right = all(each) if several else any(each)
+        return Score(answer, right, {"share": sum(each) / len(each) if several else float(right)})
+
+    def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
+        """For each split: right answers by length and kind, and what is lost from the shortest to the longest."""
+        tables = []
+        for split, own in splits(records):
+            kinds = list(dict.fromkeys(map(_kind, own)))
+            note = (
+                "Right: an accepted answer stands in that of the reply; of a chain every name, and `found` counts each."
+            )
+            columns = (ALL, *kinds, "found")
+            rows = grid(own, labels, partial(_cells, kinds))
+            tables.append(Table(f"Multihop, split {split}", ("tokens", "system"), columns, rows, note))
+            tables += _fall(own, labels, split)
+        return tables
+
+    def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:
+        """Right answers over document length, a panel for each kind."""
+        figures = []
+        for split, own in splits(records):
+            kinds = dict.fromkeys(map(_kind, own))
+            panels = [(f"{kind}, split {split}", [one for one in own if _kind(one) == kind]) for kind in kinds]
+            drawn = tuple((title, curves(some, labels, _right)) for title, some in panels)
+            figures.append(Figure(f"multihop-{split}", "document tokens", drawn))
+        return figures
+
+
+def _generated(options: Options, backbone: Backbone) -> Iterator[Case]:
+    kinds = options.kinds or KINDS
+    for split, length, questions in options.cells():
+        for number in range(questions):
+            kind = kinds[number % len(kinds)]
+            seed = document_seed(MultihopSuite.name, options.seed, options.level, split, length, kind, number)
+            if kind == TRACKING:
+                sample = replace(tracking(seed, length, backbone.encode, options.level), split=split)
+            else:
+                sample = _two_hop(seed, length, split, options, backbone)
+            yield Case(f"{split}/{length}/{kind}/{number}", sample, sample.answers, seed, length, REPLY_TOKENS)
+
+
+def _two_hop(seed: int, length: int, split: str, options: Options, backbone: Backbone) -> Sample:
+    task = TaskOptions(level=max(2, options.level), split=split, kinds=(TWO_HOP,))
+    for page in range(MOST_PAGES):
+        sample = almanac(document_seed(seed, page), length, task, backbone.encode)[0]
+        if sample.kind == TWO_HOP:  # a page without such a question asks another
+            return sample
+    raise ConfigError(f"documents of {length} tokens hold no question of two hops; use larger --lengths")
+
+
+def _from_data(options: Options, backbone: Backbone) -> Iterator[Case]:
+    named = local_data.sources(MultihopSuite.name, options.data, DATASETS)
+    pools = {
+        name: Distractors(islice(load_dataset(name, *paths), POOL), backbone.encode) for name, paths in named.items()
+    }
+    places = [(length, name) for length in dict.fromkeys(options.lengths) for name in pools]
+    for (length, name), questions in zip(places, local_data.shares(options.questions, len(places)), strict=True):
+        split = "in" if name in options.trained_on else "out"
+        asked = 0
+        for number, sample in enumerate(islice(pools[name].lengthened(length, options.seed), questions)):
+            seed = document_seed(MultihopSuite.name, options.seed, name, length, number)
+            document = replace(sample.document, source=f"{sample.document.source}#{seed:x}")
+            own = replace(sample, document=document, split=split)
+            yield Case(f"{split}/{length}/{name}/{number}", own, own.answers, seed, length, REPLY_TOKENS)
+            asked += 1
+        if questions and not asked:
+            raise DataError(
+                f"all questions of {name} have more than {length} tokens of their own; use larger --lengths"
+            )
+
+
+def _kind(record: Record) -> str:
+    """The kind or the dataset, by the key: a chain is a listing among other kinds of question."""
+    return record.case.split("/")[2]
+
+
+def _cells(kinds: Sequence[str], own: Group) -> list[Cell]:
+    by_kind = [[one for one in own if _kind(one) == kind] for kind in kinds]
+    found = mean([one.figures.get("share", 0.0) for one in own], failures(own), share=True)
+    return [*map(_right, (own, *by_kind)), found]
+
+
+def _fall(records: Group, labels: Sequence[str], split: str) -> list[Table]:
+    sizes = sorted({record.size for record in records})
+    if len(sizes) < 2:
+        return []
+    rows = []
+    for label in labels:
+        short, long = (of(records, label, size) for size in (sizes[0], sizes[-1]))
+        lost = difference([one.correct for one in short], [one.correct for one in long])
+        rows.append(Row((label,), (_right(short), _right(long), lost)))
+    columns = (f"{sizes[0]} tokens", f"{sizes[-1]} tokens", "lost")
+    return [Table(f"From the shortest to the longest, split {split}", ("system",), columns, tuple(rows))]
+
+
+def _right(records: Group) -> Cell:
+    return proportion([record.correct for record in records], failures(records))

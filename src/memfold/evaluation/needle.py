@@ -1,0 +1,212 @@
+"""The needle suite: is a planted sentence found, by its depth in a text and the length of that text?
+
+A cell is one length and one depth.  The text is filler, or any that the user names; what is planted are sentences that
+give a key a number, a word, a code or a UUID, and the question asks for the value of the key.  With several needles one
+key has several values, the first at the depth of the cell, the others spread from there to the end, and all are wanted.
+Questions that share a document plant all their keys in it: it is folded once, and each is a distractor for the others.
+Left out: folding the filler once for all documents and splicing the needles in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from memfold.backbone.model import Backbone
+from memfold.core.config import require
+from memfold.core.document import Document, open_document
+from memfold.core.driver import Job
+from memfold.core.errors import unknown
+from memfold.core.types import Memory, Sample, Trace
+from memfold.evaluation.contender import CLOSED_BOOK, Contender
+from memfold.evaluation.grouping import Group, failures, grid, of, splits
+from memfold.evaluation.records import Record
+from memfold.evaluation.suite import Case, Options, Score, document_seed
+from memfold.evaluation.table import Cell, HeatMap, Row, Table, mean, proportion
+from memfold.scoring.needles import HIGHEST, LOWEST, found, needle_score
+from memfold.tasks.haystack import filler_sentences, gather, plant, text_sentences
+from memfold.tasks.names import Namer
+from memfold.tasks.needle import NEEDLES, NOUNS, VALUES
+
+REPLY_TOKENS = 160
+LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
+KINDS = ("number", "word", "uuid")
+LISTING = "listing"  # the kind of a question that wants several values
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One question: where its first needle lies in per cent, what kind it is, which key has which values."""
+
+    depth: float
+    kind: str
+    key: str
+    values: tuple[str, ...]
+    number: int
+
+    def needles(self, split: str) -> list[tuple[float, str]]:
+        """Its sentences with their depths from 0 to 1."""
+        relation, first = NEEDLES[self.kind], self.depth / 100
+        template = relation.unseen if split == "out" else relation.says[0]
+        return [
+            (first + (1 - first) * place / len(self.values), template.format(s=self.key, v=value))
+            for place, value in enumerate(self.values)
+        ]
+
+    def question(self) -> str:
+        """What asks for one value, or for all of several."""
+        if len(self.values) == 1:
+            return NEEDLES[self.kind].asks[0].format(s=self.key)
+        return f"What are the {len(self.values)} secret {NOUNS[self.kind]}s of {self.key}?"
+
+
+class NeedleSuite:
+    """See the module docstring."""
+
+    name = "needle"
+    reads: tuple[str, ...] = ("depths", "needles", "kinds", "text")
+    defaults = Options(lengths=LENGTHS, questions=660, splits=("in",))
+    quick = Options(lengths=(256, 512), questions=18, splits=("in",), depths=3, per_document=3)
+    contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
+
+    def check(self, options: Options) -> None:
+        """Raise a `MemfoldError` for an unknown kind, fewer questions than cells, or a text that cannot be read."""
+        for kind in options.kinds:
+            if kind not in NEEDLES:
+                raise unknown("kind of needle", kind, NEEDLES)
+        cells = len(options.cells()) * options.depths
+        require(options.questions >= cells, "questions", options.questions,
+                f"{cells} or more, one for each of the cells; or fewer --lengths or --depths")  # fmt: skip
+        _text(options)
+
+    def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
+        """The depths of a length in turn, each with the next kind of value.
+
+        Raises:
+            ConfigError: for lengths that the needles fill.
+        """
+        text = _text(options)
+        for split, length, questions in options.cells():
+            for first in range(0, questions, options.per_document):
+                numbers = range(first, min(first + options.per_document, questions))
+                seed = document_seed(self.name, options.seed, options.level, split, length, first, options.text)
+                yield from _document(seed, split, length, numbers, text, options, backbone)
+
+    def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
+        """The question, as any user would ask it."""
+        return Job(contender.system, memory, case.sample.question)
+
+    def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
+        """Right is an answer in which all values stand; the score from 1 to 10 counts stretches of them too."""
+        assert trace.answer is not None, "only traces without error are scored"
+        answer = trace.answer.text
+        figures = {"score": float(needle_score(answer, case.accepted))}
+        return Score(answer, found(answer, case.accepted), figures)
+
+    def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
+        """For each split: score and exact answers with their lowest cells, exact answers by depth and by kind."""
+        tables = []
+        for split, own in splits(records):
+            columns = ("score, 1 to 10", "its lowest cell", "exact", "its lowest cell")
+            note = "Exact: all values stand in the answer.  The lowest cell is the worst pair of length and depth."
+            tables.append(
+                Table(f"Needle, split {split}", ("tokens", "system"), columns, grid(own, labels, _cells), note)
+            )
+            tables.append(_by("depth, per cent", _depth, own, labels, split))
+            tables.append(_by("kind", lambda record: record.kind, own, labels, split))
+        return tables
+
+    def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[HeatMap]:
+        """The score of each system over length and depth."""
+        return [_heat_map(of(own, label), label, split) for split, own in splits(records) for label in labels]
+
+
+def _text(options: Options) -> str:
+    return open_document(options.text).read() if options.text else ""
+
+
+def _document(
+    seed: int, split: str, length: int, numbers: Sequence[int], text: str, options: Options, backbone: Backbone
+) -> Iterator[Case]:
+    """The questions of one document."""
+    rng = Random(seed)
+    namer = Namer(rng, options.level)
+    asked = [_asked(rng, namer, number, options) for number in numbers]
+    planted = [needle for one in asked for needle in one.needles(split)]
+    room = length - sum(len(backbone.encode(f" {needle}")) for _, needle in planted)
+    sentences = text_sentences(text) if text else filler_sentences(rng)
+    whole, spans = plant(gather(sentences, room, backbone.encode), planted)
+    document = Document(f"needle-{seed}", text=whole)
+    for place, one in enumerate(asked):
+        own = slice(place * options.needles, (place + 1) * options.needles)
+        sample = Sample(
+            task="needle",
+            document=document,
+            question=one.question(),
+            answers=one.values,
+            target=", ".join(one.values),
+            evidence=tuple(spans[own]),
+            support=tuple(needle for _, needle in planted[own]),
+            kind=one.kind if len(one.values) == 1 else LISTING,
+            hops=1,
+            split=split,
+            level=options.level,
+        )
+        key = f"{split}/{length}/{one.depth:.4g}/{one.number}"
+        yield Case(key, sample, sample.answers, seed, length, REPLY_TOKENS)
+
+
+def _asked(rng: Random, namer: Namer, number: int, options: Options) -> _Asked:
+    kinds = options.kinds or KINDS
+    again, step = divmod(number, options.depths)
+    kind = kinds[(step + again) % len(kinds)]
+    values = tuple(VALUES[kind](rng) for _ in range(options.needles))
+    return _Asked(100 * step / (options.depths - 1), kind, namer.name("key")[0], values, number)
+
+
+def _depth(record: Record) -> str:
+    """As its key has it: a record that failed has no figures."""
+    return record.case.split("/")[2]
+
+
+def _score(records: Group) -> Cell:
+    """A mean; a question that failed has the lowest score."""
+    return mean([record.figures.get("score", float(LOWEST)) for record in records], failures(records))
+
+
+def _exact(records: Group) -> Cell:
+    return proportion([record.correct for record in records], failures(records))
+
+
+def _cells(records: Group) -> list[Cell]:
+    places = dict.fromkeys((record.size, _depth(record)) for record in records)
+    groups = [[one for one in records if (one.size, _depth(one)) == place] for place in places]
+    cells = []
+    for figure in (_score, _exact):
+        each = [cell for cell in map(figure, groups) if cell.value is not None]
+        cells += [figure(records), min(each, key=lambda cell: cell.value or 0.0, default=Cell(None))]
+    return cells
+
+
+def _by(what: str, name: Callable[[Record], str], records: Group, labels: Sequence[str], split: str) -> Table:
+    """Exact answers of each system over the values of one property."""
+    names = list(dict.fromkeys(name(record) for record in records))
+    rows = tuple(
+        Row((label,), tuple(_exact([one for one in of(records, label) if name(one) == value]) for value in names))
+        for label in labels
+    )
+    return Table(f"Exact by {what}, split {split}", ("system",), tuple(names), rows)
+
+
+def _heat_map(records: Group, label: str, split: str) -> HeatMap:
+    sizes = sorted({record.size for record in records})
+    depths = sorted({_depth(record) for record in records}, key=float)
+    cells = tuple(
+        tuple(_score([one for one in of(records, label, size) if _depth(one) == depth]) for size in sizes)
+        for depth in depths
+    )
+    name = f"needle-{split}-{re.sub(r'[^A-Za-z0-9.=]+', '-', label)}"
+    return HeatMap(name, f"{label}, split {split}: score 1 to 10", "tokens", tuple(map(str, sizes)),
+                   "depth, per cent", tuple(depths), cells, LOWEST, HIGHEST)  # fmt: skip

@@ -1,0 +1,125 @@
+"""The qa suite: questions of public datasets about their own contexts, in and out of distribution, from local files.
+
+Every loader of `memfold.tasks.datasets` can be asked.  Which datasets are in distribution depends on what a model was
+trained on, so the user says it; the others are out.  Right is what normalised comparison says, or a judge where one is
+named; verbatim answers, sub-spans and token F1 stand beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from memfold.backbone.model import Backbone
+from memfold.core.driver import Job
+from memfold.core.errors import unknown
+from memfold.core.types import Memory, Trace
+from memfold.evaluation import local_data
+from memfold.evaluation.contender import CLOSED_BOOK, Contender
+from memfold.evaluation.grouping import Group, curves, failures, of
+from memfold.evaluation.judging import BY_RULE, JUDGED
+from memfold.evaluation.records import Record
+from memfold.evaluation.suite import Case, Options, Score
+from memfold.evaluation.table import Cell, Figure, Row, Table, mean, proportion
+from memfold.scoring.extraction import short_answer
+from memfold.scoring.metrics import answered, sub_span_match, token_f1, verbatim_match
+from memfold.tasks.datasets.table import DATASETS
+
+REPLY_TOKENS = 160
+LONGEST = 131072
+SPLIT_TITLES = {"in": "in distribution", "out": "out of distribution"}
+
+
+class QaSuite:
+    """See the module docstring."""
+
+    name = "qa"
+    reads: tuple[str, ...] = ("data", "trained_on", "judge")
+    defaults = Options(lengths=(LONGEST,), questions=1000)
+    quick = Options(lengths=(LONGEST,), questions=20)
+    contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
+
+    def check(self, options: Options) -> None:
+        """Raise a `MemfoldError` for data that cannot be what was meant."""
+        named = local_data.sources(self.name, options.data, sorted(DATASETS))
+        for name in options.trained_on:
+            if name not in named:
+                raise unknown("dataset of --trained-on", name, named)
+
+    def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
+        """The questions spread over the datasets, the first of each."""
+        named = local_data.sources(self.name, options.data, sorted(DATASETS))
+        for (name, paths), questions in zip(
+            named.items(), local_data.shares(options.questions, len(named)), strict=True
+        ):
+            yield from local_data.cases(self.name, name, paths, questions, options, backbone, REPLY_TOKENS)
+
+    def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
+        """The question, as any user would ask it."""
+        return Job(contender.system, memory, case.sample.question)
+
+    def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
+        """Compared with the accepted answers by four rules, of which normalised comparison decides."""
+        assert trace.answer is not None, "only traces without error are scored"
+        answer, accepted = short_answer(trace.answer.reply), case.accepted
+        wanted = (case.sample.expected,) if case.sample.kind == "listing" else accepted
+        figures = {
+            "verbatim": float(verbatim_match(answer, accepted)),
+            "sub_span": float(sub_span_match(answer, accepted)),
+            "f1": max(token_f1(answer, one) for one in wanted),
+        }
+        return Score(answer, answered(case.sample, answer), figures)
+
+    def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
+        """Right answers in and out of distribution and for each dataset; the rules side by side."""
+        return [_accuracy(records, labels), _rules(records, labels)]
+
+    def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:
+        """Right answers over document length, in and out of distribution."""
+        splits = dict.fromkeys(record.split for record in records)
+        panels = tuple(
+            (SPLIT_TITLES[split], curves([one for one in records if one.split == split], labels, _right))
+            for split in splits
+        )
+        return [Figure("accuracy", "document tokens, up to", panels)] if panels else []
+
+
+def _accuracy(records: Group, labels: Sequence[str]) -> Table:
+    splits = [split for split in SPLIT_TITLES if any(record.split == split for record in records)]
+    names = list(dict.fromkeys(local_data.dataset_of(record.case) for record in records))
+
+    def cells(own: Group) -> tuple[Cell, ...]:
+        by_split = [[one for one in own if one.split == split] for split in splits]
+        by_name = [[one for one in own if local_data.dataset_of(one.case) == name] for name in names]
+        return tuple(map(_right, (*by_split, *by_name)))
+
+    rows = tuple(Row((label,), cells(of(records, label))) for label in labels)
+    judge = any(JUDGED in record.figures for record in records)
+    note = "Right by the judge." if judge else "Right by normalised comparison: case, punctuation and articles aside."
+    return Table("Accuracy", ("system",), (*(SPLIT_TITLES[split] for split in splits), *names), rows, note)
+
+
+def _rules(records: Group, labels: Sequence[str]) -> Table:
+    names = dict.fromkeys(local_data.dataset_of(record.case) for record in records)
+    judge = any(JUDGED in record.figures for record in records)
+    rows = []
+    for name in names:
+        for label in labels:
+            own = [one for one in of(records, label) if local_data.dataset_of(one.case) == name]
+            rule = proportion([_by_rule(record) for record in own], failures(own))
+            spans = [
+                proportion([one.figures.get(figure) == 1 for one in own], failures(own))
+                for figure in ("verbatim", "sub_span")
+            ]
+            f1 = mean([one.figures.get("f1", 0.0) for one in own], failures(own), share=True)
+            rows.append(Row((name, label), (*([_right(own)] if judge else []), rule, *spans, f1)))
+    columns = (*(["judged"] if judge else []), "normalised", "verbatim", "sub-span", "token F1")
+    return Table("Rules", ("dataset", "system"), columns, tuple(rows))
+
+
+def _by_rule(record: Record) -> bool:
+    """What normalised comparison says, which a judge puts aside."""
+    return record.figures[BY_RULE] == 1 if BY_RULE in record.figures else record.correct
+
+
+def _right(records: Group) -> Cell:
+    return proportion([record.correct for record in records], failures(records))

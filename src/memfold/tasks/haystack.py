@@ -1,0 +1,80 @@
+"""Long text to hide something in: filler, or any text that somebody names, sentence by sentence up to a size in tokens.
+
+A sentence carries the space before it, so that its tokens are those that it has inside the text.  Left out: text that
+resembles what is hidden, as RULER has it; several needles in one text do.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, cycle
+from random import Random
+
+from memfold.core.errors import ConfigError
+from memfold.core.types import Span
+from memfold.tasks.filler import sentence
+from memfold.tasks.task import Encode
+
+# up to a full stop with the quotes and brackets after it, else up to a blank line, else to the end
+_SENTENCE = re.compile(r"\s*\S.*?(?:[.!?][\"'\u201d\u2019)\]]*(?=\s)|(?=\n\s*\n)|\Z)", re.DOTALL)
+SHORTEN = 100  # a text that came out too long loses this part of its sentences at a time
+
+
+def filler_sentences(rng: Random) -> Iterator[str]:
+    """Filler without end, in paragraphs of three to six sentences."""
+    while True:
+        for place in range(rng.randint(3, 6)):
+            yield f"{' ' if place else chr(10)}{sentence(rng)}"
+
+
+def text_sentences(text: str) -> Iterator[str]:
+    """The sentences of a text, from its beginning again at its end."""
+    found = [match[0] for match in _SENTENCE.finditer(text)]
+    found[:1] = [f"\n{first}" for first in found[:1]]  # where the text begins again
+    return cycle(found)
+
+
+def gather(sentences: Iterable[str], size: int, encode: Encode) -> list[str]:
+    """The first sentences, as many as have room in `size` tokens together.
+
+    Raises:
+        ConfigError: when not even one has.
+    """
+    chosen: list[str] = []
+    left = size
+    for text in sentences:
+        left -= len(encode(text))
+        if left < 0:
+            break
+        chosen.append(text)
+    while chosen and len(encode("".join(chosen))) > size:
+        del chosen[-max(1, len(chosen) // SHORTEN) :]
+    if not chosen:
+        raise ConfigError(f"no sentence has room in {size} tokens of text around the needles; use larger --lengths")
+    return chosen
+
+
+def plant(sentences: Sequence[str], planted: Sequence[tuple[float, str]]) -> tuple[str, list[Span]]:
+    """A text with each planted sentence at its depth (0 before the first sentence, 1 after the last), and their places.
+
+    >>> plant([" One.", " Two."], [(0.5, "Here.")])
+    ('One. Here. Two.', [Span(start=5, end=10)])
+    """
+    ends = [0, *accumulate(map(len, sentences))]
+    borders = [bisect_left(ends, depth * ends[-1]) for depth, _ in planted]
+    spans = [Span(0, 0)] * len(planted)
+    parts: list[str] = []
+    position = 0
+    for border in range(len(ends)):
+        here = [number for number, place in enumerate(borders) if place == border]
+        for number in here:
+            part = f" {planted[number][1]}" if parts else planted[number][1]
+            spans[number] = Span(position + len(part) - len(planted[number][1]), position + len(part))
+            parts.append(part)
+            position += len(part)
+        for text in sentences[border : border + 1]:
+            parts.append(text if parts else text.lstrip())
+            position += len(parts[-1])
+    return "".join(parts), spans

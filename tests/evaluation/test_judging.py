@@ -1,0 +1,48 @@
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from all_knowing import KnowsEverything
+
+from memfold.core.errors import CallError
+from memfold.core.types import Limits, Reply
+from memfold.evaluation.runner import Evaluation, run
+from memfold.scoring.judge import Judge
+
+Evaluate = Callable[..., Evaluation]
+
+
+def test_right_is_what_the_judge_says(evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluation = evaluate("full", questions=8)
+    asked: list[str] = []
+    first = [Reply("maybe"), CallError("policy", "lost")]
+
+    def ask(messages: Sequence[str], limits: Limits) -> list[Reply | CallError]:
+        asked.extend(messages)
+        said = ["no" if "The answer: nothing" in message else "yes" for message in messages]
+        return [first.pop(0) if first else Reply(one) for one in said]
+
+    evaluation = replace(evaluation, judge=Judge("judge", ask, tmp_path / "verdicts.jsonl"))
+    records = run(evaluation, tmp_path, KnowsEverything(evaluation, wrong=lambda case: case.key.startswith("out")))
+    assert len(asked) == 8
+    failed = [record for record in records if record.error]
+    assert len(failed) == 2
+    assert not any(record.correct for record in failed)
+    assert {record.error for record in failed} == {
+        "judge: judge replied 'maybe'; wanted: yes or no; name another --judge",
+        "policy: lost",
+    }
+    for record in records:
+        if record.error is None:
+            assert record.correct is (record.split == "in")
+            assert {record.figures["judged"], record.figures["by_rule"]} == {float(record.correct)}
+
+
+def test_a_sample_that_failed_is_not_judged(evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluation = evaluate("full", questions=4)
+    judge = Judge("judge", lambda messages, limits: [Reply("yes") for _ in messages], tmp_path / "verdicts.jsonl")
+    policy = KnowsEverything(evaluation)
+    policy.generate = lambda requests, *_: [ValueError("broken") for _ in requests]  # type: ignore[method-assign]
+    records = run(replace(evaluation, judge=judge), tmp_path, policy)
+    assert len(records) == 4
+    assert all(record.error and not record.correct and not record.figures for record in records)

@@ -1,0 +1,60 @@
+from itertools import islice
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memfold.core.errors import ConfigError
+from memfold.tasks.haystack import filler_sentences, gather, plant, text_sentences
+from memfold.tasks.needle import needle
+from memfold.tasks.task import Encode, TaskOptions
+
+TEXT = 'One came. "Two?" he said (it was 3.14). Four\n\nno full stop here\n\n  Five! Six'
+
+
+def test_sentences_of_a_text_leave_nothing_out_and_begin_again() -> None:
+    found = list(islice(text_sentences(TEXT), 8))
+    assert "".join(found[:7]) == "\n" + TEXT
+    assert [one.strip() for one in found[:7]] == [
+        "One came.", '"Two?"', "he said (it was 3.14).", "Four", "no full stop here", "Five!", "Six",
+    ]  # fmt: skip
+    assert found[7] == "\nOne came."
+    assert list(text_sentences("  \n ")) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    size=st.integers(30, 600), depths=st.lists(st.sampled_from([0.0, 0.3, 0.5, 1.0]), max_size=3), filler=st.booleans()
+)
+def test_what_is_planted_stands_at_its_depth(encode: Encode, size: int, depths: list[float], filler: bool) -> None:
+    sentences = filler_sentences(Random(size)) if filler else text_sentences(TEXT)
+    chosen = gather(sentences, size, encode)
+    assert 0.5 * size <= len(encode("".join(chosen))) <= size
+    planted = [(depth, f"Needle {number} is here.") for number, depth in enumerate(depths)]
+    text, spans = plant(chosen, planted)
+    assert [text[span.start : span.end] for span in spans] == [needle for _, needle in planted]
+    assert text == text.lstrip()
+    bare = text
+    for _, one in planted:
+        bare = bare.replace(one, "", 1)
+    assert bare.split() == "".join(chosen).split()
+    for (depth, one), span in zip(planted, spans, strict=True):
+        assert abs(span.start / (len(text) - len(one)) - depth) < 0.5 * (1 if size < 300 else 0.4)
+
+
+def test_the_ends_are_the_ends() -> None:
+    text, _ = plant([" One.", " Two.", " Three."], [(1.0, "Last."), (0.0, "First."), (0.0, "Second.")])
+    assert text == "First. Second. One. Two. Three. Last."
+
+
+def test_a_size_without_room_is_refused(encode: Encode) -> None:
+    with pytest.raises(ConfigError, match="no sentence has room in 1 tokens"):
+        gather(text_sentences(TEXT), 1, encode)
+
+
+def test_training_draws_no_uuid(encode: Encode) -> None:
+    kinds = {needle(seed, 200, TaskOptions(level=1), encode)[0].kind for seed in range(30)}
+    assert kinds == {"number", "word", "code"}
+    (sample,) = needle(1, 200, TaskOptions(level=1, kinds=("uuid",)), encode)
+    assert len(sample.answers[0]) == 36
