@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 
 from memfold.backbone.model import Backbone
 from memfold.core.config import require
+from memfold.core.document import Document
 from memfold.core.driver import Job
 from memfold.core.errors import ConfigError
 from memfold.core.registry import load
@@ -84,6 +85,8 @@ class Case:
     """One thing to ask.  `key` names it in every run with the same options; `reply_tokens` is the most it may take.
 
     `accepted` is what the record says would have been right: the answers to a question, the text to write again.
+    `pieces` are the document cut where other documents have the same text, each named after its text; one that shares
+    nothing has none.
     """
 
     key: str
@@ -92,6 +95,7 @@ class Case:
     seed: int
     size: int
     reply_tokens: int
+    pieces: tuple[Document, ...] = ()
 
 
 @dataclass(frozen=True)
