@@ -4,8 +4,8 @@ A cell is one length and one depth.  The text is filler, or any that the user na
 give a key a number, a word, a code or a UUID, and the question asks for the value of the key.  With several needles one
 key has several values, the first at the depth of the cell, the others spread from there to the end, and all are wanted.
 Questions that share a document plant all their keys in it: it is folded once, and each is a distractor for the others.
-The documents of one turn through the depths share their filler.  Long ones are given in pieces: a system that makes slots
-folds the filler once, and only the surroundings of a needle anew.
+The documents of one turn through the depths share their filler.  Long ones are given in pieces: a system that makes
+slots folds the filler once, and only the surroundings of a needle anew.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def _exact(records: Group) -> Cell:
 def _cells(records: Group) -> list[Cell]:
     places = dict.fromkeys((record.size, _depth(record)) for record in records)
     groups = [[one for one in records if (one.size, _depth(one)) == place] for place in places]
-    cells = []
+    cells: list[Cell] = []
     for figure in (_score, _exact):
         each = [cell for cell in map(figure, groups) if cell.value is not None]
         cells += [figure(records), min(each, key=lambda cell: cell.value or 0.0, default=Cell(None))]

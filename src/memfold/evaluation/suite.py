@@ -34,6 +34,7 @@ SUITES = {
 # Training draws 40-bit seeds, so no document of an evaluation has ever been trained on.
 FIRST_SEED = 1 << 41
 SEED_BYTES = 5
+FLAGS = {"kinds": "kind"}  # options that the command line calls otherwise
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def with_options(suite: Suite, options: Options, given: Mapping[str, Any]) -> Op
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     for name in chosen.keys() - options_of(suite, options).keys():
-        flag, known = name.replace("_", "-"), [own for own in SUITES if name in load_suite(own).reads]
+        flag, known = FLAGS.get(name, name.replace("_", "-")), [own for own in SUITES if name in load_suite(own).reads]
         raise ConfigError(f"--{flag} means nothing to suite {suite.name!r}; leave it out, or use {' or '.join(known)}")
     return replace(options, **chosen)
 
