@@ -73,6 +73,18 @@ def test_a_call_is_one_message(chat_server: ChatServer, monkeypatch: pytest.Monk
     assert chat_server.headers[0]["authorization"] == f"Bearer {KEY}"
 
 
+def test_messages_are_asked_without_a_memory(chat_server: ChatServer) -> None:
+    chat_server.plan = [fails(400)]
+    failed, said = sorted(
+        policy(chat_server).ask(["Is it?", "Is it not?"], Limits(max_tokens=5)), key=lambda one: isinstance(one, Reply)
+    )
+    assert isinstance(failed, CallError)
+    assert said == Reply("yes", usage=Usage(11, 3))
+    assert sorted(chat_server.messages) == ["Is it not?", "Is it?"]
+    assert chat_server.asked[0]["max_tokens"] == 5
+    assert policy(chat_server).ask([], Limits()) == []
+
+
 def test_sampling_is_sent_where_it_matters(chat_server: ChatServer) -> None:
     replies(chat_server, call(temperature=0.7, top_p=0.9, seed=4, top_k=20, repetition_penalty=1.1))
     sent = {name: value for name, value in chat_server.asked[0].items() if name not in ("model", "messages")}

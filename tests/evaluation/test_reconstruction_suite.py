@@ -8,8 +8,9 @@ from memfold.backbone.model import Backbone
 from memfold.core.driver import Job
 from memfold.core.errors import ConfigError
 from memfold.core.types import BlockRef
+from memfold.evaluation.folding import fold
 from memfold.evaluation.reconstruction import SPARE_TOKENS, ReconstructionSuite
-from memfold.evaluation.runner import Evaluation, fold, run
+from memfold.evaluation.runner import Evaluation, run
 from memfold.evaluation.suite import Case, Options
 
 Evaluate = Callable[..., Evaluation]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memfold.core.errors import ConfigError
-from memfold.tasks.haystack import filler_sentences, gather, plant, text_sentences
+from memfold.tasks.haystack import borders_of, filler_sentences, gather, pieces, plant, text_sentences
 from memfold.tasks.needle import needle
 from memfold.tasks.task import Encode, TaskOptions
 
@@ -32,7 +32,8 @@ def test_what_is_planted_stands_at_its_depth(encode: Encode, size: int, depths: 
     chosen = gather(sentences, size, encode)
     assert 0.5 * size <= len(encode("".join(chosen))) <= size
     planted = [(depth, f"Needle {number} is here.") for number, depth in enumerate(depths)]
-    text, spans = plant(chosen, planted)
+    whole = plant(chosen, planted)
+    text, spans = whole.text, whole.spans
     assert [text[span.start : span.end] for span in spans] == [needle for _, needle in planted]
     assert text == text.lstrip()
     bare = text
@@ -44,8 +45,26 @@ def test_what_is_planted_stands_at_its_depth(encode: Encode, size: int, depths: 
 
 
 def test_the_ends_are_the_ends() -> None:
-    text, _ = plant([" One.", " Two.", " Three."], [(1.0, "Last."), (0.0, "First."), (0.0, "Second.")])
+    text = plant([" One.", " Two.", " Three."], [(1.0, "Last."), (0.0, "First."), (0.0, "Second.")]).text
     assert text == "First. Second. One. Two. Three. Last."
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    count=st.integers(1, 40), depths=st.lists(st.sampled_from([0.0, 0.2, 0.25, 0.5, 0.9, 1.0]), min_size=1, max_size=4)
+)
+def test_pieces_are_the_text_and_the_same_where_nothing_was_planted(count: int, depths: list[float]) -> None:
+    sentences = [f" Sentence {number}." for number in range(count)]
+    cuts = borders_of(sentences, depths)
+    texts = [pieces(plant(sentences, [(depth, "Needle.")]), cuts) for depth in depths]
+    bare = pieces(plant(sentences, []), cuts)
+    assert "".join(bare) == "".join(sentences).lstrip()
+    for depth, parts in zip(depths, texts, strict=True):
+        assert "".join(parts) == plant(sentences, [(depth, "Needle.")]).text
+        changed = [one for one, other in zip(parts, bare, strict=True) if one != other]
+        assert len(changed) == 1
+        assert "Needle." in changed[0]
+        assert changed[0].count("Sentence") >= min(2, count)
 
 
 def test_a_size_without_room_is_refused(encode: Encode) -> None:

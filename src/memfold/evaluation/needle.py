@@ -4,14 +4,17 @@ A cell is one length and one depth.  The text is filler, or any that the user na
 give a key a number, a word, a code or a UUID, and the question asks for the value of the key.  With several needles one
 key has several values, the first at the depth of the cell, the others spread from there to the end, and all are wanted.
 Questions that share a document plant all their keys in it: it is folded once, and each is a distractor for the others.
-Left out: folding the filler once for all documents and splicing the needles in.
+The documents of one turn through the depths share their filler.  Long ones are given in pieces: a system that makes
+slots folds the filler once, and only the surroundings of a needle anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from random import Random
 
 from memfold.backbone.model import Backbone
@@ -26,13 +29,14 @@ from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed
 from memfold.evaluation.table import Cell, HeatMap, Row, Table, mean, proportion
 from memfold.scoring.needles import HIGHEST, LOWEST, found, needle_score
-from memfold.tasks.haystack import filler_sentences, gather, plant, text_sentences
+from memfold.tasks.haystack import borders_of, filler_sentences, gather, pieces, plant, text_sentences
 from memfold.tasks.names import Namer
 from memfold.tasks.needle import NEEDLES, NOUNS, VALUES
 
 REPLY_TOKENS = 160
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
 KINDS = ("number", "word", "uuid")
+PIECES_FROM = 16384  # shorter texts are cheap to fold, and each piece ends with a group that is not full
 LISTING = "listing"  # the kind of a question that wants several values
 
 
@@ -87,12 +91,12 @@ class NeedleSuite:
         Raises:
             ConfigError: for lengths that the needles fill.
         """
-        text = _text(options)
+        text, turn = _text(options), max(options.depths, options.per_document)
         for split, length, questions in options.cells():
-            for first in range(0, questions, options.per_document):
-                numbers = range(first, min(first + options.per_document, questions))
+            for first in range(0, questions, turn):
                 seed = document_seed(self.name, options.seed, options.level, split, length, first, options.text)
-                yield from _document(seed, split, length, numbers, text, options, backbone)
+                made = _Turn(seed, split, length, first, text, options, backbone).cases()
+                yield from islice(made, questions - first)
 
     def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
         """The question, as any user would ask it."""
@@ -127,35 +131,61 @@ def _text(options: Options) -> str:
     return open_document(options.text).read() if options.text else ""
 
 
-def _document(
-    seed: int, split: str, length: int, numbers: Sequence[int], text: str, options: Options, backbone: Backbone
-) -> Iterator[Case]:
-    """The questions of one document."""
-    rng = Random(seed)
-    namer = Namer(rng, options.level)
-    asked = [_asked(rng, namer, number, options) for number in numbers]
-    planted = [needle for one in asked for needle in one.needles(split)]
-    room = length - sum(len(backbone.encode(f" {needle}")) for _, needle in planted)
-    sentences = text_sentences(text) if text else filler_sentences(rng)
-    whole, spans = plant(gather(sentences, room, backbone.encode), planted)
-    document = Document(f"needle-{seed}", text=whole)
-    for place, one in enumerate(asked):
-        own = slice(place * options.needles, (place + 1) * options.needles)
-        sample = Sample(
-            task="needle",
-            document=document,
-            question=one.question(),
-            answers=one.values,
-            target=", ".join(one.values),
-            evidence=tuple(spans[own]),
-            support=tuple(needle for _, needle in planted[own]),
-            kind=one.kind if len(one.values) == 1 else LISTING,
-            hops=1,
-            split=split,
-            level=options.level,
-        )
-        key = f"{split}/{length}/{one.depth:.4g}/{one.number}"
-        yield Case(key, sample, sample.answers, seed, length, REPLY_TOKENS)
+class _Turn:
+    """Some questions in a row, from number `first` on, whose documents have one filler."""
+
+    def __init__(
+        self, seed: int, split: str, length: int, first: int, text: str, options: Options, backbone: Backbone
+    ) -> None:
+        self.seed, self.split, self.length, self.options = seed, split, length, options
+        rng = Random(seed)
+        namer = Namer(rng, options.level)
+        numbers = range(first, first + max(options.depths, options.per_document))
+        asked = [_asked(rng, namer, number, options) for number in numbers]
+        step = options.per_document
+        self.documents = [asked[start : start + step] for start in range(0, len(asked), step)]
+        sentences = text_sentences(text) if text else filler_sentences(rng)
+        room = length - max(self._tokens(document, backbone) for document in self.documents)
+        self.sentences = gather(sentences, room, backbone.encode)
+        depths = [depth for document in self.documents for depth, _ in self._needles(document)]
+        self.cuts = borders_of(self.sentences, depths)
+
+    def cases(self) -> Iterator[Case]:
+        """The questions, those of one document next to each other."""
+        for asked in self.documents:
+            planted = self._needles(asked)
+            whole = plant(self.sentences, planted)
+            seed = document_seed(self.seed, asked[0].number)
+            document = Document(f"needle-{seed}", text=whole.text)
+            parts = tuple(map(_piece, pieces(whole, self.cuts))) if self.length >= PIECES_FROM else ()
+            for place, one in enumerate(asked):
+                own = slice(place * self.options.needles, (place + 1) * self.options.needles)
+                sample = Sample(
+                    task="needle",
+                    document=document,
+                    question=one.question(),
+                    answers=one.values,
+                    target=", ".join(one.values),
+                    evidence=whole.spans[own],
+                    support=tuple(needle for _, needle in planted[own]),
+                    kind=one.kind if len(one.values) == 1 else LISTING,
+                    hops=1,
+                    split=self.split,
+                    level=self.options.level,
+                )
+                key = f"{self.split}/{self.length}/{one.depth:.4g}/{one.number}"
+                yield Case(key, sample, sample.answers, seed, self.length, REPLY_TOKENS, parts)
+
+    def _needles(self, asked: Sequence[_Asked]) -> list[tuple[float, str]]:
+        return [needle for one in asked for needle in one.needles(self.split)]
+
+    def _tokens(self, asked: Sequence[_Asked], backbone: Backbone) -> int:
+        return sum(len(backbone.encode(f" {needle}")) for _, needle in self._needles(asked))
+
+
+def _piece(text: str) -> Document:
+    """Named after its text, so that the same text is folded once."""
+    return Document(f"piece-{hashlib.sha256(text.encode()).hexdigest()[:16]}", text=text)
 
 
 def _asked(rng: Random, namer: Namer, number: int, options: Options) -> _Asked:
@@ -183,7 +213,7 @@ def _exact(records: Group) -> Cell:
 def _cells(records: Group) -> list[Cell]:
     places = dict.fromkeys((record.size, _depth(record)) for record in records)
     groups = [[one for one in records if (one.size, _depth(one)) == place] for place in places]
-    cells = []
+    cells: list[Cell] = []
     for figure in (_score, _exact):
         each = [cell for cell in map(figure, groups) if cell.value is not None]
         cells += [figure(records), min(each, key=lambda cell: cell.value or 0.0, default=Cell(None))]

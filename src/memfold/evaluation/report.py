@@ -51,6 +51,8 @@ def markdown(result: dict[str, Any], tables: Sequence[Table]) -> str:
         f"Level {arguments['level']}, seed {arguments['seed']}, {arguments['per_document']} per document; "
         "every cell: figure [95 % interval] sample size.",
     ]
+    own = [f"{name.replace('_', ' ')} {_shown(arguments[name])}" for name in result["options"] if arguments[name]]
+    head += ["", f"Options of the suite: {', '.join(own)}."] if own else []
     notes = [f"- {label}: samples failed and count as wrong: {error}" for label, error in result["errors"].items()]
     notes += [f"- {label}: the model was not trained at this ratio." for label in result["untrained"]]
     if arguments["per_document"] > 1:
@@ -68,6 +70,7 @@ def _result(evaluation: Evaluation, records: Sequence[Record], seconds: float) -
         "suite": evaluation.suite.name,
         "model": {"name": backbone.name, "fingerprint": backbone.fingerprint(), "provenance": backbone.provenance},
         "arguments": evaluation.arguments(),
+        "options": list(evaluation.suite.reads),
         "systems": {contender.label: contender.system.settings for contender in evaluation.contenders},
         "untrained": [contender.label for contender in evaluation.contenders if not contender.trained],
         "samples": len(records),
@@ -76,6 +79,10 @@ def _result(evaluation: Evaluation, records: Sequence[Record], seconds: float) -
         "commit": commit(),
         "hardware": hardware(backbone.device),
     }
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def _costs(records: Sequence[Record], labels: Sequence[str]) -> Table:

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.core import driver
-from memfold.core.document import Document
-from memfold.core.system import MemorySystem, Policy
-from memfold.core.types import Block, Memory, Trace
+from memfold.core.system import Policy
+from memfold.core.types import Trace
 from memfold.evaluation.contender import Contender
+from memfold.evaluation.folding import Folding
 from memfold.evaluation.judging import judged
 from memfold.evaluation.records import Record, RecordFile, Spent
 from memfold.evaluation.suite import Case, Options, Score, Suite, options_of
@@ -73,10 +71,11 @@ def run(
             notify(record)
     positions = cache_positions(backbone)
     policy = policy or LocalPolicy(backbone, positions)
+    foldings = {contender.label: Folding(contender.system, backbone) for contender in evaluation.contenders}
     for batch in batches(evaluation.suite.cases(evaluation.options, backbone), positions):
         for contender in evaluation.contenders:
             waiting = [case for case in batch if (contender.label, case.key) not in file.done]
-            asked = _ask(evaluation, contender, waiting, policy, positions)
+            asked = _ask(evaluation, contender, foldings[contender.label], waiting, policy, positions)
             for record in asked if evaluation.judge is None else judged(asked, evaluation.judge):
                 file.append(record)
                 notify(record)
@@ -105,30 +104,21 @@ def batches(cases: Iterable[Case], positions: int) -> Iterator[list[Case]]:
         yield batch
 
 
-def fold(system: MemorySystem, documents: Sequence[Document], backbone: Backbone) -> list[Memory]:
-    """A memory for each document, folded together."""
-    blocks: list[list[Block]] = [[] for _ in documents]
-    with torch.no_grad():
-        for block in system.compress(documents, backbone):
-            blocks[block.source].append(replace(block, source=0))
-    fingerprint = backbone.fingerprint()
-    return [
-        Memory(document.source, system.name, system.settings, fingerprint, (document.source,), own)
-        for document, own in zip(documents, blocks, strict=True)
-    ]
-
-
 def _ask(
-    evaluation: Evaluation, contender: Contender, cases: Sequence[Case], policy: Policy, positions: int
+    evaluation: Evaluation,
+    contender: Contender,
+    folding: Folding,
+    cases: Sequence[Case],
+    policy: Policy,
+    positions: int,
 ) -> Iterator[Record]:
     """Fold the documents of these cases and answer them."""
     if not cases:
         return
     suite, backbone = evaluation.suite, evaluation.backbone
-    documents = {case.seed: case.sample.document for case in cases}
     started = time.perf_counter()
-    memories = dict(zip(documents, fold(contender.system, list(documents.values()), backbone), strict=True))
-    fold_seconds = (time.perf_counter() - started) / len(documents)
+    memories = folding.memories(cases)
+    fold_seconds = (time.perf_counter() - started) / len(memories)
     jobs = [suite.job(contender, case, memories[case.seed], backbone) for case in cases]
     places = max(1, positions // max(map(_places, cases)))
     for number, trace in driver.run(jobs, policy, places):

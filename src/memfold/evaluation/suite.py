@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 
 from memfold.backbone.model import Backbone
 from memfold.core.config import require
+from memfold.core.document import Document
 from memfold.core.driver import Job
 from memfold.core.errors import ConfigError
 from memfold.core.registry import load
@@ -33,6 +34,7 @@ SUITES = {
 # Training draws 40-bit seeds, so no document of an evaluation has ever been trained on.
 FIRST_SEED = 1 << 41
 SEED_BYTES = 5
+FLAGS = {"kinds": "kind"}  # options that the command line calls otherwise
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class Case:
     """One thing to ask.  `key` names it in every run with the same options; `reply_tokens` is the most it may take.
 
     `accepted` is what the record says would have been right: the answers to a question, the text to write again.
+    `pieces` are the document cut where other documents have the same text, each named after its text; one that shares
+    nothing has none.
     """
 
     key: str
@@ -92,6 +96,7 @@ class Case:
     seed: int
     size: int
     reply_tokens: int
+    pieces: tuple[Document, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ def with_options(suite: Suite, options: Options, given: Mapping[str, Any]) -> Op
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     for name in chosen.keys() - options_of(suite, options).keys():
-        flag, known = name.replace("_", "-"), [own for own in SUITES if name in load_suite(own).reads]
+        flag, known = FLAGS.get(name, name.replace("_", "-")), [own for own in SUITES if name in load_suite(own).reads]
         raise ConfigError(f"--{flag} means nothing to suite {suite.name!r}; leave it out, or use {' or '.join(known)}")
     return replace(options, **chosen)
 

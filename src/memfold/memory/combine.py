@@ -73,6 +73,30 @@ def concatenate(memories: Sequence[Memory]) -> Memory:
     return replace(first, name=name, sources=tuple(sources), blocks=blocks, sha256=tuple(places))
 
 
+def splice(source: str, memories: Sequence[Memory]) -> Memory:
+    """The memory of one document `source`, from those of the pieces of its text in their order.
+
+    It reads as the whole text folded at once where every border falls on that of a group; elsewhere the last group of a
+    piece is shorter.  Each piece is the memory of one document.
+
+    Raises:
+        DataError: without pieces, or when they were not made by the same system, settings and encoder.
+    """
+    if not memories:
+        raise DataError("no pieces to splice; give at least one")
+    first = memories[0]
+    blocks: list[Block] = []
+    tokens = characters = 0
+    for memory in memories:
+        check_readable(memory, system=first.system, fingerprints=(first.fingerprint,), settings=_all(first, memory))
+        for block in memory.blocks:
+            moved = _moved(block, tokens, characters)
+            blocks.append(replace(moved, index=len(blocks), source=0))
+        if memory.blocks:
+            tokens, characters = blocks[-1].token_end, blocks[-1].char_end
+    return replace(first, name=source, sources=(source,), blocks=blocks, sha256=())
+
+
 def sort_out(documents: Iterable[Document], manifest: Manifest) -> tuple[list[Document], list[tuple[Document, str]]]:
     """The documents whose text a memory lacks; and the others, each with the name under which its text is known."""
     known = dict(zip(manifest.sha256, manifest.sources, strict=True))
@@ -91,3 +115,15 @@ def sort_out(documents: Iterable[Document], manifest: Manifest) -> tuple[list[Do
 def _all(first: Memory, other: Memory) -> dict[str, Any]:
     """Every setting of either memory, as the first has it."""
     return {name: first.settings.get(name) for name in sorted({*first.settings, *other.settings})}
+
+
+def _moved(block: Block, tokens: int, characters: int) -> Block:
+    """The same block with that much of a document before it."""
+    return replace(
+        block,
+        token_start=block.token_start + tokens,
+        token_end=block.token_end + tokens,
+        char_start=block.char_start + characters,
+        char_end=block.char_end + characters,
+        starts=tuple(start + tokens for start in block.starts),
+    )

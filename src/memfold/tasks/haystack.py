@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, cycle
+from dataclasses import dataclass
+from itertools import accumulate, cycle, pairwise
 from random import Random
 
 from memfold.core.errors import ConfigError
@@ -19,6 +20,7 @@ from memfold.tasks.task import Encode
 
 # up to a full stop with the quotes and brackets after it, else up to a blank line, else to the end
 _SENTENCE = re.compile(r"\s*\S.*?(?:[.!?][\"'\u201d\u2019)\]]*(?=\s)|(?=\n\s*\n)|\Z)", re.DOTALL)
+REACH = 2  # so that what is planted begins anywhere within a group, as it would in a text folded whole
 SHORTEN = 100  # a text that came out too long loses this part of its sentences at a time
 
 
@@ -56,25 +58,60 @@ def gather(sentences: Iterable[str], size: int, encode: Encode) -> list[str]:
     return chosen
 
 
-def plant(sentences: Sequence[str], planted: Sequence[tuple[float, str]]) -> tuple[str, list[Span]]:
-    """A text with each planted sentence at its depth (0 before the first sentence, 1 after the last), and their places.
+@dataclass(frozen=True)
+class Planted:
+    """A text, the places of what was planted in it, and where each sentence starts, last of all the text's end."""
 
-    >>> plant([" One.", " Two."], [(0.5, "Here.")])
-    ('One. Here. Two.', [Span(start=5, end=10)])
-    """
+    text: str
+    spans: tuple[Span, ...]
+    starts: tuple[int, ...]
+
+
+def borders_of(sentences: Sequence[str], depths: Sequence[float]) -> list[int]:
+    """Before which sentences these depths lie, by characters: 0 before the first, 1 after the last."""
     ends = [0, *accumulate(map(len, sentences))]
-    borders = [bisect_left(ends, depth * ends[-1]) for depth, _ in planted]
+    return [bisect_left(ends, depth * ends[-1]) for depth in depths]
+
+
+def plant(sentences: Sequence[str], planted: Sequence[tuple[float, str]]) -> Planted:
+    """A text with each planted sentence at its depth.
+
+    >>> plant([" One.", " Two."], [(0.5, "Here.")]).text
+    'One. Here. Two.'
+    """
+    borders = borders_of(sentences, [depth for depth, _ in planted])
     spans = [Span(0, 0)] * len(planted)
     parts: list[str] = []
+    starts: list[int] = []
     position = 0
-    for border in range(len(ends)):
-        here = [number for number, place in enumerate(borders) if place == border]
-        for number in here:
+    for border in range(len(sentences) + 1):
+        for number in [number for number, place in enumerate(borders) if place == border]:
             part = f" {planted[number][1]}" if parts else planted[number][1]
             spans[number] = Span(position + len(part) - len(planted[number][1]), position + len(part))
             parts.append(part)
             position += len(part)
+        starts.append(position)
         for text in sentences[border : border + 1]:
             parts.append(text if parts else text.lstrip())
             position += len(parts[-1])
-    return "".join(parts), spans
+    return Planted("".join(parts), tuple(spans), (0, *starts[1:]))
+
+
+def pieces(planted: Planted, cuts: Iterable[int], reach: int = REACH) -> list[str]:
+    """The text in pieces: one around each of the borders `cuts`, `reach` sentences to either side, and what is left.
+
+    With the same sentences and the same cuts, pieces in which nothing was planted are the same in every text.
+    """
+    last = len(planted.starts) - 1
+    ends = {0, last}
+    around: list[tuple[int, int]] = []
+    for cut in sorted(set(cuts)):
+        low, high = max(0, cut - reach), min(last, cut + reach)
+        if around and low < around[-1][1]:
+            around[-1] = (around[-1][0], high)
+        else:
+            around.append((low, high))
+    for low, high in around:
+        ends |= {low, high}
+    places = [planted.starts[end] for end in sorted(ends)]
+    return [planted.text[start:end] for start, end in pairwise(places) if end > start]

@@ -35,15 +35,15 @@ def tracking(seed: int, size: int, encode: Encode, level: int = 3, chains: int =
         for step in zip(sorted(rng.random() for _ in chain), _statements(number, chain), strict=True)
     ]
     room = size - sum(len(encode(f" {statement}")) for _, statement in planted)
-    text, spans = plant(gather(filler_sentences(rng), room, encode), planted)
+    whole = plant(gather(filler_sentences(rng), room, encode), planted)
     asked = slice(0, hops + 1)
     return Sample(
         task="tracking",
-        document=Document(f"tracking-{seed}", text=text),
+        document=Document(f"tracking-{seed}", text=whole.text),
         question=f"Which {hops + 1} names have the number {numbers[0]}, by themselves or through others?",
         answers=tuple(names[0]),
         target=", ".join(names[0]),
-        evidence=tuple(spans[asked]),
+        evidence=whole.spans[asked],
         support=tuple(statement for _, statement in planted[asked]),
         kind=LISTING,
         hops=hops,

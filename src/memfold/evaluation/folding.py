@@ -1,0 +1,71 @@
+"""The memories that the cases of a suite are asked about.
+
+Several documents may have most of their text in common, as the texts of the needle suite do.  A suite then gives the
+pieces of each, and a system that makes slots of a text folds every piece once and has the memories spliced of them.  A
+system that keeps the text has nothing to gain by it, and cuts it by rules of its own: it folds documents whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from memfold.backbone.model import Backbone
+from memfold.core.document import Document
+from memfold.core.system import MemorySystem
+from memfold.core.types import Block, Memory
+from memfold.evaluation.suite import Case
+from memfold.memory.combine import splice
+
+
+class Folding:
+    """Folds for one system; the pieces that the last cases needed are kept for the next."""
+
+    def __init__(self, system: MemorySystem, backbone: Backbone) -> None:
+        self.system, self.backbone = system, backbone
+        self._kept: dict[str, Memory] = {}
+        self._slots: bool | None = None  # whether it makes slots, once that was tried
+
+    def memories(self, cases: Sequence[Case]) -> dict[int, Memory]:
+        """The memory of each document of these cases, by its seed."""
+        by_seed = {case.seed: case for case in cases}
+        in_pieces = {seed: case for seed, case in by_seed.items() if case.pieces}
+        if in_pieces and not self._makes_slots(next(iter(in_pieces.values())).pieces):
+            in_pieces = {}
+        whole = {seed: case.sample.document for seed, case in by_seed.items() if seed not in in_pieces}
+        folded = dict(zip(whole, fold(self.system, list(whole.values()), self.backbone), strict=True))
+        self._fold_pieces([piece for case in in_pieces.values() for piece in case.pieces])
+        for seed, case in in_pieces.items():
+            memories = [self._kept[piece.source] for piece in case.pieces]
+            folded[seed] = splice(case.sample.document.source, memories)
+        return folded
+
+    def _fold_pieces(self, pieces: Sequence[Document]) -> None:
+        """Fold those that are not kept, and keep no others."""
+        wanted = {piece.source: piece for piece in pieces}
+        self._kept = {source: memory for source, memory in self._kept.items() if source in wanted}
+        fresh = [piece for source, piece in wanted.items() if source not in self._kept]
+        for memory in fold(self.system, fresh, self.backbone):
+            self._kept[memory.name] = memory
+
+    def _makes_slots(self, pieces: Sequence[Document]) -> bool:
+        """Tried on the shortest of the pieces."""
+        if self._slots is None:
+            (memory,) = fold(self.system, [min(pieces, key=lambda piece: piece.characters)], self.backbone)
+            self._slots = bool(memory.blocks) and all(block.slots is not None for block in memory.blocks)
+        return self._slots
+
+
+def fold(system: MemorySystem, documents: Sequence[Document], backbone: Backbone) -> list[Memory]:
+    """A memory for each document, folded together."""
+    blocks: list[list[Block]] = [[] for _ in documents]
+    with torch.no_grad():
+        for block in system.compress(documents, backbone):
+            blocks[block.source].append(replace(block, source=0))
+    fingerprint = backbone.fingerprint()
+    return [
+        Memory(document.source, system.name, system.settings, fingerprint, (document.source,), own)
+        for document, own in zip(documents, blocks, strict=True)
+    ]

@@ -1,0 +1,62 @@
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+
+from memfold.backbone.model import Backbone
+from memfold.core.document import Document
+from memfold.core.errors import DataError
+from memfold.core.types import BlockRef, Call, Memory, Text
+from memfold.evaluation.folding import Folding, fold
+from memfold.evaluation.runner import Evaluation
+from memfold.memory.combine import splice
+
+Evaluate = Callable[..., Evaluation]
+TEXT = "Ada was born in the town of Velm. Lor met Ada there, and they went to the sea. Nobody else came. " * 4
+
+
+def cut(backbone: Backbone, group: int) -> list[Document]:
+    """The text in four pieces that end with a group, each with the tokens that it has in the whole."""
+    tokens, offsets = backbone.tokenize(TEXT)
+    places = [offsets[start][0] for start in range(group, len(tokens), group)]
+    kept = [place for place in places if backbone.encode(TEXT[:place]) + backbone.encode(TEXT[place:]) == tokens]
+    ends = [0, *kept[1:10:3][:3], len(TEXT)]
+    return [Document(f"piece-{end}", text=TEXT[start:end]) for start, end in pairwise(ends)]
+
+
+def call(memory: Memory) -> Call:
+    return Call("answer", (*(BlockRef(memory.name, block.index) for block in memory.blocks), Text("Who?")))
+
+
+@pytest.mark.parametrize("label", ["pooled:4", "pooled:4/positions=strided/wrapper=span", "pooled:4/wrapper=slot"])
+def test_splicing_equals_folding_the_whole_text_at_borders_of_groups(evaluate: Evaluate, label: str) -> None:
+    evaluation = evaluate(label)
+    system, backbone = evaluation.contenders[0].system, evaluation.backbone
+    (whole,) = fold(system, [Document("whole", text=TEXT)], backbone)
+    spliced = splice("whole", fold(system, cut(backbone, 4), backbone))
+    assert len(spliced.blocks) == 4
+    assert (spliced.name, spliced.sources, spliced.token_count) == (whole.name, whole.sources, whole.token_count)
+    assert [start for block in spliced.blocks for start in block.starts] == list(whole.blocks[0].starts)
+    for block in spliced.blocks:
+        assert TEXT[block.char_start : block.char_end] == block.text
+    one, other = (system.render(memory, call(memory), backbone) for memory in (whole, spliced))
+    assert (one.tokens, one.positions, one.memory_positions) == (other.tokens, other.positions, other.memory_positions)
+    assert one.slots is not None
+    assert other.slots is not None
+    torch.testing.assert_close(one.slots, other.slots)
+
+
+def test_only_what_goes_together_is_spliced(evaluate: Evaluate) -> None:
+    with pytest.raises(DataError, match="no pieces"):
+        splice("whole", [])
+    evaluation = evaluate("pooled:4", "pooled:16")
+    piece = [Document("piece", text=TEXT)]
+    memories = [fold(contender.system, piece, evaluation.backbone)[0] for contender in evaluation.contenders]
+    with pytest.raises(DataError, match="ratio"):
+        splice("whole", memories)
+
+
+def test_without_cases_nothing_is_folded(evaluate: Evaluate) -> None:
+    evaluation = evaluate("pooled:4")
+    assert Folding(evaluation.contenders[0].system, evaluation.backbone).memories([]) == {}
