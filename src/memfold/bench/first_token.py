@@ -62,12 +62,12 @@ def _length(backbone: Backbone, length: int, warmups: int, runs: int, peak: Peak
     memory = {name: peak.of(action) for name, action in actions.items()}
     question = len(backbone.encode(after_memory(backbone.frame, QUESTION, "bare")))
     whole = prefill(backbone, length + question)
+    places = {wrapper: len(_rendered(systems[wrapper], memories[wrapper], backbone).tokens) for wrapper in WRAPPERS}
     found = {}
     for wrapper in WRAPPERS:
-        places = len(_rendered(systems[wrapper], memories[wrapper], backbone).tokens)
-        measured, predicted = ratio(seconds["full"], seconds[wrapper]), whole / prefill(backbone, places)
+        measured, predicted = ratio(seconds["full"], seconds[wrapper]), whole / prefill(backbone, places[wrapper])
         found[wrapper] = {
-            "positions": places,
+            "positions": places[wrapper],
             "measured": round(measured, 3),
             "predicted": round(predicted, 3),
             "share_of_predicted": round(measured / predicted, 3),
@@ -75,7 +75,7 @@ def _length(backbone: Backbone, length: int, warmups: int, runs: int, peak: Peak
             "questions_until_it_pays": _pays(seconds, wrapper),
         }
     group = systems["span"].settings["ratio"]
-    included = whole / (prefill(backbone, found["span"]["positions"]) + encoding(backbone, length, group))
+    included = whole / (prefill(backbone, places["span"]) + encoding(backbone, length, group))
     return {
         "tokens": length,
         "wrappers": found,

@@ -30,4 +30,4 @@ def mcnemar(first: int, second: int) -> float:
     """
     count = first + second
     tail = sum(comb(count, number) for number in range(min(first, second) + 1))
-    return min(1.0, 2 * tail / 2**count)
+    return float(min(1.0, 2 * tail / 2**count))

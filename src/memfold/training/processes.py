@@ -43,7 +43,7 @@ class Processes:
 
     def gather(self, found: Found) -> list[Found]:
         """What every process found, in their order."""
-        return gather_object([found]) if self.count > 1 else [found]  # type: ignore[no-any-return]
+        return gather_object([found]) if self.count > 1 else [found]
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Give every process the sum; a parameter that no process has a gradient for keeps none."""

@@ -18,7 +18,7 @@ from memfold.core.config import build, require
 from memfold.core.document import Chunk, Document, chunks
 from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer, target
 from memfold.core.system import SLOT, AnswerSteps, Inputs
-from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Reply, Sample, Step, Text, Trace
+from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Part, Reply, Sample, Step, Text, Trace
 from memfold.systems.citation import Citing, cite_reads
 from memfold.systems.pooled.encoder import BATCH_TOKENS, check_head, encode_groups, group_starts
 from memfold.systems.pooled.settings import CITES, Cite, PooledSettings
@@ -80,7 +80,7 @@ class Pooled:
         asked = style if sample.answers else None
         frame = after_memory(self.frame, sample.question, asked)
         blocks = (BlockRef(sample.document.source, index) for index in range(count))
-        parts = [Text(before_memory(self.frame)), *blocks, Text(frame)]
+        parts: list[Part] = [Text(before_memory(self.frame)), *blocks, Text(frame)]
         if sample.bridge:
             parts.append(Text(tokens=sample.bridge))
         if sample.answers:
