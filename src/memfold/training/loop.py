@@ -75,7 +75,7 @@ def train(recipe: Recipe, folder: Path, resume: bool = False, report: Report | N
                 _checkpoint(run)
     if run.processes.first:
         save_backbone(run.backbone, folder / "model")
-    run.processes.wait()
+    run.processes.part()
     return run.backbone
 
 

@@ -63,6 +63,12 @@ class Processes:
         """Until all processes are here."""
         self._accelerator.wait_for_everyone()
 
+    def part(self) -> None:
+        """Wait a last time and give the connections up; a process that ends with them open may be aborted."""
+        self.wait()
+        if self.count > 1:
+            self._accelerator.end_training()
+
 
 def _flat(parameter: nn.Parameter) -> Tensor:
     return torch.zeros_like(parameter).flatten() if parameter.grad is None else parameter.grad.flatten()
