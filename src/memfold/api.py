@@ -229,16 +229,7 @@ def fold_file(found: Sequence[Document], path: str | Path, choice: Choice, *, ke
 
     `progress` is called with each new block, `on_resume` first with the number of blocks that are there already.
     """
-    manifest = _manifest(found, choice, dtype, keep_text)
-    with MemoryWriter(path, manifest, resume=True) as writer, torch.no_grad():
-        kept = sum(writer.complete)
-        if kept and on_resume is not None:
-            on_resume(kept)
-        for block in choice.system.compress(found, choice.backbone, done=kept):
-            writer.add(block)
-            if progress is not None:
-                progress(block)
-        writer.finish()
+    _write(found, path, choice, _manifest(found, choice, dtype, keep_text), None, progress, on_resume)
 
 
 def append_file(found: Sequence[Document], stored: StoredMemory, choice: Choice, *,
@@ -251,14 +242,22 @@ def append_file(found: Sequence[Document], stored: StoredMemory, choice: Choice,
     old = stored.manifest
     added = _manifest(found, choice, old.dtype, old.keep_text)
     manifest = replace(old, sources=old.sources + added.sources, sha256=old.sha256 + added.sha256)
-    with MemoryWriter(stored.path, manifest, resume=True) as writer, torch.no_grad():
+    _write(found, stored.path, choice, manifest, stored, progress, on_resume)
+
+
+def _write(found: Sequence[Document], path: str | Path, choice: Choice, manifest: Manifest,
+           stored: StoredMemory | None, progress: Progress | None, on_resume: Callable[[int], None] | None
+           ) -> None:  # fmt: skip
+    """Write a memory file: the blocks of a stored one, if any, as they are, then those of documents."""
+    blocks, sources = (stored.block_count, len(stored.manifest.sources)) if stored is not None else (0, 0)
+    with MemoryWriter(path, manifest, resume=True) as writer, torch.no_grad():
         kept = sum(writer.complete)
         if kept and on_resume is not None:
             on_resume(kept)
-        for row, data in islice(stored.blocks(), kept, None):
+        for row, data in islice(stored.blocks() if stored is not None else (), kept, None):
             writer.copy(row, data)
-        for block in choice.system.compress(found, choice.backbone, done=max(kept - stored.block_count, 0)):
-            writer.add(replace(block, source=block.source + len(old.sources)))
+        for block in choice.system.compress(found, choice.backbone, done=max(kept - blocks, 0)):
+            writer.add(replace(block, source=block.source + sources))
             if progress is not None:
                 progress(block)
         writer.finish()
