@@ -105,6 +105,18 @@ def test_recalled_sentences_are_cited_where_they_stand(name: str) -> None:
     assert first == Citation("a.txt", 0, 21, "Ada was born in Velm.", first.score)
 
 
+def test_a_reply_that_never_ends_is_cited_by_its_question() -> None:
+    class Endless(Says):
+        def generate(self, requests: Sequence[tuple[MemorySystem, Memory, Call]],
+                     on_token: Callable[[int, str], None] | None = None,
+                     cancel: Callable[[int], bool] | None = None) -> list[Reply | Exception]:  # fmt: skip
+            return [Reply(self.text, finish="length")] * len(requests)
+
+    trace = answer(Job(system_class("pooled")(), memory(), QUESTION), Endless("code KX-41 code KX-41"))
+    assert trace.answer is not None
+    assert trace.answer.citations[0].text == "Ada was born in Velm."
+
+
 def test_a_memory_without_text_asks_for_what_was_attended_to() -> None:
     calls, _ = asked("pooled", about=memory((None, None, None)))
     assert [call.limits for call in calls] == [Limits(max_tokens=160, reads=True)]
