@@ -2,14 +2,15 @@
 
 A model folder is an ordinary Hugging Face folder plus `memfold.json` (prompt frame, trained settings of each system,
 provenance) and `heads.safetensors` (for `pooled`: the projection).  A folder without those is a plain causal LM, good
-for the systems that read text.  Left out: training state, which belongs to checkpoints.
+for the systems that read text; one with an adapter (`memfold.backbone.adapter`) names the model that it stands on.
+Left out: training state, which belongs to checkpoints.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
+    AddedToken,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -27,6 +29,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from memfold.backbone import adapter
+from memfold.backbone.adapter import Adapter
 from memfold.core.errors import CheckpointError, ConfigError
 from memfold.core.prompt import FRAMES, Frame
 from memfold.core.system import SLOT
@@ -55,6 +59,7 @@ class Backbone:
     provenance: dict[str, Any] = field(default_factory=dict)
     familiar_loss: float | None = None  # nats per token above which a text is unlike the training text
     stored_fingerprint: str | None = None
+    adapter: Adapter | None = None  # LoRA matrices beside the weights of a base, while they are not merged
     body: Any = None  # what runs hidden states; replaced by a compiled form in training
     reads_slots: ClassVar[bool] = True  # not where the weights are behind an address
 
@@ -154,20 +159,26 @@ class Backbone:
         return [*self.model.named_parameters(), *((f"heads.{n}", p) for n, p in self.heads.named_parameters())]
 
 
-def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32") -> Backbone:
+def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32", merged: bool = True) -> Backbone:
     """Load a model folder (or a Hugging Face id), with heads where it has them.
+
+    A folder with an adapter gives the model that both make together; with `merged` False the adapter stays beside its
+    base, in the numbers that it was stored in, to be trained further.
 
     Raises:
         ConfigError: for an unknown dtype or an unavailable device.
-        CheckpointError: for a folder that is missing, damaged or written by another format version.
+        CheckpointError: for a folder that is missing, damaged, written by another format version, or whose weights are
+            not those of its configuration.
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is unknown; allowed: {', '.join(DTYPES)}")
     folder = Path(where)
     if not folder.is_dir() and ("/" not in str(where) or str(where).startswith((".", "/", "~"))):
         raise CheckpointError(f"no model at {str(where)!r}; give 'tiny', a model folder or a Hugging Face id")
+    if (folder / adapter.CONFIG_FILE).exists():
+        return _load_adapted(folder, device, dtype, merged)
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(where), dtype=DTYPES[dtype], attn_implementation="sdpa")
+        model = _load_weights(where, dtype)
         # AutoTokenizer gives some architectures a pre-tokenizer of its own in place of the one in tokenizer.json
         tokenizers = PreTrainedTokenizerFast if (folder / SETTINGS_FILE).exists() else AutoTokenizer
         tokenizer = tokenizers.from_pretrained(str(where))
@@ -186,11 +197,77 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
     return backbone
 
 
-def save_backbone(backbone: Backbone, folder: Path, dtype: str = "float32") -> None:
-    """Write a model folder that `load_backbone` reads back."""
+def _load_weights(where: str | Path, dtype: str) -> PreTrainedModel:
+    """The model, all of whose weights came from its files; the library's own report of others has many lines."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            str(where), dtype=DTYPES[dtype], attn_implementation="sdpa", output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    sizes = [entry[0] for entry in found["mismatched_keys"]]
+    adapter.check_names(where, found["missing_keys"], found["unexpected_keys"], sizes)
+    return model  # type: ignore[no-any-return]
+
+
+def _load_adapted(folder: Path, device: str, dtype: str, merged: bool) -> Backbone:
+    """The base of an adapter, the adapter upon it, and what else the folder holds."""
+    described = (folder / SETTINGS_FILE).exists()
+    stored = adapter.read_adapter(folder, _settings(folder).get("adapter") if described else None)
+    try:
+        backbone = load_backbone(stored.base, device, dtype)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder} is an adapter of a model that cannot be loaded: {error}") from None
+    if described:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
+        if tokenizer.convert_tokens_to_ids(START) is not None:
+            add_wrapper_tokens(backbone)
+        backbone.tokenizer = tokenizer
+    adapter.restore(backbone, folder, stored)
+    backbone.name = folder.name
+    if described:
+        _read_settings(backbone, folder)
+        backbone.stored_fingerprint = _file_fingerprint(folder)
+    if merged:
+        adapter.merge(backbone, DTYPES[dtype])
+    elif described:  # in the numbers that they were stored in
+        backbone.heads.float().load_state_dict(load_file(folder / HEADS_FILE, device=str(backbone.device)))
+    backbone.model.eval()
+    return backbone
+
+
+@torch.no_grad()
+def add_wrapper_tokens(backbone: Backbone) -> None:
+    """Give a model the two tokens that wrap slots, unless it has them; their embeddings begin as the mean of all.
+
+    Most published models have embeddings to spare; where there are none, two are added.
+    """
+    tokenizer, model = backbone.tokenizer, backbone.model
+    before = len(tokenizer)
+    tokenizer.add_tokens([AddedToken(token, normalized=False, special=True) for token in (START, END)], True)
+    if len(tokenizer) == before:
+        return
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    weight = model.get_input_embeddings().weight
+    weight[before : len(tokenizer)] = weight[:before].float().mean(0).to(weight)
+    backbone.stored_fingerprint = None
+
+
+def save_backbone(
+    backbone: Backbone, folder: Path, dtype: str = "float32", weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a model folder that `load_backbone` reads back; `weights` stand for the model's own where given."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.to(DTYPES[dtype]) for name, value in backbone.model.state_dict().items()}
-    backbone.model.save_pretrained(folder, state_dict=state)
+    if backbone.adapter is None:
+        values = backbone.model.state_dict() if weights is None else weights
+        state = {name: value.to(DTYPES[dtype]) for name, value in values.items()}
+        backbone.model.save_pretrained(folder, state_dict=state)
+    else:
+        adapter.save_adapter(backbone, folder, dict(backbone.model.named_parameters()) if weights is None else weights)
     config = json.loads((folder / "config.json").read_text())
     config["dtype"] = dtype
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -204,14 +281,26 @@ def save_backbone(backbone: Backbone, folder: Path, dtype: str = "float32") -> N
         "familiar_loss": backbone.familiar_loss,
         "provenance": backbone.provenance,
     }
+    if backbone.adapter is not None:
+        settings["adapter"] = {"full": backbone.adapter.full, "quantisation": backbone.adapter.quantisation}
     (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
     if DTYPES[dtype] == backbone.dtype:  # the folder and this model are one encoder
         backbone.stored_fingerprint = _file_fingerprint(folder)
 
 
-def _read_settings(backbone: Backbone, folder: Path) -> None:
+def _settings(folder: Path) -> dict[str, Any]:
     try:
-        settings = json.loads((folder / SETTINGS_FILE).read_text())
+        found = json.loads((folder / SETTINGS_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} is damaged: {_first_line(error)}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{folder} is damaged: {SETTINGS_FILE} is no object")
+    return found
+
+
+def _read_settings(backbone: Backbone, folder: Path) -> None:
+    settings = _settings(folder)
+    try:
         heads = load_file(folder / HEADS_FILE)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder} is damaged: {_first_line(error)}") from error

@@ -2,7 +2,7 @@
 
 The traces of a document begin with the same memory (or the same text).  That beginning is laid down once and each
 trace's rest attends to it and to itself, never to its neighbours, at the positions it would have alone: the result is
-that of separate rows, at a fraction of the cost.
+that of separate rows, at a fraction of the cost.  Several short documents may share a row in the same way.
 """
 
 from __future__ import annotations
@@ -64,22 +64,29 @@ class Packed:
 
     tokens: Tensor  # [b, t], SLOT at slots, 0 at padding
     positions: Tensor  # [b, t]
-    segments: Tensor  # [b, t]: 0 shared beginning, 1... each line's rest, -1 padding
+    segments: Tensor  # [b, t]: 0 shared beginning, 1... each line's rest, the next document's after; -1 padding
     slots: list[Tensor]  # in the order of their places
     targets: Tensor  # [n, 3]
+    shared: Tensor | None = None  # [b, t]: the segment that each place reads beside its own; None: 0
 
     def mask(self) -> Tensor:
         """[b, 1, t, t], True where the row's place may read the column's; padding reads itself."""
         query, key = self.segments[:, :, None], self.segments[:, None, :]
+        shared = 0 if self.shared is None else self.shared[:, :, None]
         length = self.segments.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
-        allowed = causal & ((key == 0) | (key == query)) & (key >= 0)
+        allowed = causal & ((key == shared) | (key == query)) & (key >= 0)
         return (allowed | torch.eye(length, dtype=torch.bool, device=query.device))[:, None]
 
 
-def pack(groups: Sequence[Sequence[Line]], device: torch.device) -> Packed:
-    """One row for each group of lines (those of one document)."""
-    rows = [_Row(group) for group in groups]
+def pack(groups: Sequence[Sequence[Line]], device: torch.device, places: int = 0) -> Packed:
+    """One row for each group of lines (those of one document), or for as many in their order as fit into `places`."""
+    rows: list[_Row] = []
+    for row in map(_Row, groups):
+        if rows and len(rows[-1].tokens) + len(row.tokens) <= places:
+            rows[-1].join(row)
+        else:
+            rows.append(row)
     length = max(len(row.tokens) for row in rows)
     targets = [(index, place, token) for index, row in enumerate(rows) for place, token in row.targets]
     return Packed(
@@ -88,6 +95,7 @@ def pack(groups: Sequence[Sequence[Line]], device: torch.device) -> Packed:
         segments=_pad([row.segments for row in rows], length, -1, device),
         slots=[slots for row in rows for slots in row.slots],
         targets=torch.tensor(targets, dtype=torch.long, device=device).reshape(-1, 3),
+        shared=_pad([row.shared for row in rows], length, 0, device) if len(rows) < len(groups) else None,
     )
 
 
@@ -105,6 +113,18 @@ class _Row:
         self._keep_slots(lines[0], 0, common)
         for number, line in enumerate(lines, start=1):
             self._append(line, common, number)
+
+        self.shared = [0] * len(self.tokens)
+
+    def join(self, other: _Row) -> None:
+        """Put the row of another document behind this one; neither reads the other."""
+        base, first = len(self.tokens), max(self.segments) + 1
+        self.tokens += other.tokens
+        self.positions += other.positions
+        self.segments += [first + segment for segment in other.segments]
+        self.shared += [first + segment for segment in other.shared]
+        self.slots += other.slots
+        self.targets += [(base + place, token) for place, token in other.targets]
 
     def _append(self, line: Line, common: int, number: int) -> None:
         tokens, base = line.tokens, len(self.tokens) - common

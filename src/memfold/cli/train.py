@@ -35,10 +35,13 @@ def command(
     found = read_recipe(path)
     found = found if steps is None else replace(found, steps=steps)
     folder = out or default_out(path)
-    if dry_run:
+    if found.architecture is not None:
+        _size(found, folder, dry_run)
+    elif dry_run:
         _plan(found, folder)
-    else:
-        _train(found, folder, resume)
+    if dry_run:
+        return
+    _train(found, folder, resume)
 
 
 def find_recipe(name: str) -> Path:
@@ -93,6 +96,18 @@ def _train(recipe: Recipe, folder: Path, resume: bool) -> None:
         raise Interrupted(f"interrupted; the run is in {folder}: {kept}") from None
     picture = curves.draw(folder)
     notes().print(f"done: the model is in {folder / 'model'}, the curves in {picture}", markup=False)
+
+
+def _size(recipe: Recipe, folder: Path, dry_run: bool) -> None:
+    """Show the plan of a recipe for a published size; refuse devices that are too small for it, before any weights."""
+    from memfold.cli.output import screen
+    from memfold.cli.planning import device_memory, plan_lines
+    from memfold.training.plan import check_fits, plan
+
+    found = plan(recipe)
+    if dry_run:
+        screen().print("\n".join([*plan_lines(recipe, found), f"run       {folder}"]), markup=False)
+    check_fits(recipe, found, recipe.hardware.memory if dry_run else device_memory())
 
 
 def _plan(recipe: Recipe, folder: Path) -> None:

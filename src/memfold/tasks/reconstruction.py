@@ -64,14 +64,19 @@ def continuation(seed: int, size: int, options: TaskOptions, encode: Encode) -> 
     if size < 2 * options.ratio:
         raise ConfigError(f"size {size} is too small to continue; use at least two groups, {2 * options.ratio} tokens")
     rng = Random(seed)
-    tokens = window(rng, size, options, encode)
+    return continued("continuation", rng, seed, window(rng, size, options, encode), options)
+
+
+def continued(task: str, rng: Random, seed: int, tokens: Tokens, options: TaskOptions) -> list[Sample]:
+    """The sample of a text to be continued."""
+    size = len(tokens)
     memory = max(1, size // 2 // options.ratio) * options.ratio
     most = (size - memory - 1) // options.ratio
     fewest, highest = (min(bound, most) for bound in options.bridges)
     target = memory + rng.randint(fewest, highest) * options.ratio
-    document = Document(source=f"continuation-{seed}", tokens=tokens[:memory])
+    document = Document(source=f"{task}-{seed}", tokens=tokens[:memory])
     question = instruction(rng, "continuation")
-    return [_sample("continuation", document, question, options, tokens[target:], tokens[memory:target])]
+    return [_sample(task, document, question, options, tokens[target:], tokens[memory:target])]
 
 
 def cued(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
@@ -111,7 +116,11 @@ def cued(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sam
 
 def _whole(task: str, seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
     rng = Random(seed)
-    tokens = window(rng, size, options, encode)
+    return repeated(task, rng, seed, window(rng, size, options, encode), options)
+
+
+def repeated(task: str, rng: Random, seed: int, tokens: Tokens, options: TaskOptions) -> list[Sample]:
+    """The sample of a text to be written again."""
     document = Document(source=f"{task}-{seed}", tokens=tokens)
     return [_sample(task, document, instruction(rng, "reconstruction"), options, tokens)]
 

@@ -19,7 +19,13 @@ TASKS = {
     "group": "memfold.tasks.reconstruction:group",
     "summarisation": "memfold.tasks.summarisation:summarisation",
     "induction": "memfold.tasks.induction:induction",
+    "text": "memfold.tasks.local:text",
+    "text-reconstruction": "memfold.tasks.local:text_reconstruction",
+    "text-continuation": "memfold.tasks.local:text_continuation",
+    "summaries": "memfold.tasks.local:summaries",
+    "questions": "memfold.tasks.local:questions",
 }
+LOCAL = ("text", "text-reconstruction", "text-continuation", "summaries", "questions")  # on files that a recipe names
 
 
 def load_task(name: str) -> Task:

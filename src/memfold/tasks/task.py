@@ -24,7 +24,7 @@ class TaskOptions:
     `level` 0-3 is the difficulty, `split` in or out of distribution, `samples` how many questions (or cues) to ask
     about the one document, `kinds` restricts the kinds of question (empty: all that the level has), `bridges` the
     fewest and the most bridge chunks of a continuation, `ratio` their length in tokens, `filler` the share of filler
-    prose.
+    prose.  Tasks on local data read `files` (of questions, in the layout of `dataset`), or what is held out of them.
     """
 
     level: int = 3
@@ -34,6 +34,9 @@ class TaskOptions:
     bridges: tuple[int, int] = (0, 0)
     ratio: int = 16
     filler: float = 0.0
+    files: tuple[str, ...] = ()
+    dataset: str | None = None
+    held_out: bool = False
 
 
 class Task(Protocol):

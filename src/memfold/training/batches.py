@@ -42,13 +42,17 @@ def mixture(recipe: Recipe) -> tuple[Share, ...]:
 
 
 def batch(recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train", share: Share | None = None) -> Batch:
-    """Micro-batch `number`; `purpose` separates training from validation seeds, `share` picks the mixture entry."""
+    """Micro-batch `number`; `purpose` separates training from validation seeds, `share` picks the mixture entry.
+
+    All devices of a recipe are at the same entry at a time.
+    """
     rng = Random(_seed(recipe.seed, purpose, number))
-    share = share or _choose(recipe, number)
+    share = share or _choose(recipe, number // recipe.hardware.devices)
     size = rng.choice(share.sizes)
     ratio = rng.choice(share.ratios)
     system = _system(share, recipe, backbone, {"ratio": ratio, "gap": _gap(rng, share.gap)})
-    options = TaskOptions(share.level, "in", share.samples, share.kinds, share.bridges, ratio, share.filler)
+    options = TaskOptions(share.level, "in", share.samples, share.kinds, share.bridges, ratio, share.filler,
+                          share.files, share.dataset, purpose != "train")  # fmt: skip
     task = load_task(share.task)
     scored: list[tuple[Document, list[Trace]]] = []
     tokens = 0

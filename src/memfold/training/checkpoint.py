@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from memfold.backbone.model import Backbone, save_backbone
+from memfold.core.config import build
 from memfold.core.errors import CheckpointError
+from memfold.training.recipe import Recipe
 
 KEPT = 2
 
@@ -31,12 +35,12 @@ class Progress:
 
 
 def save(run: Path, backbone: Backbone, progress: Progress, optimisers: list[dict[str, Any]],
-         extra: dict[str, Any]) -> Path:  # fmt: skip
-    """Write the checkpoint of a step; older ones than the newest two go."""
+         extra: dict[str, Any], weights: Mapping[str, Tensor] | None = None) -> Path:  # fmt: skip
+    """Write the checkpoint of a step; older ones than the newest two go.  `weights` are as `save_backbone` takes them."""
     final = run / f"step-{progress.step:06d}"
     partial = run / f"{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    save_backbone(backbone, partial / "model")
+    save_backbone(backbone, partial / "model", weights=weights)
     state = {"progress": vars(progress), "optimisers": optimisers, "extra": extra}
     torch.save(state, partial / "training.pt")
     shutil.rmtree(final, ignore_errors=True)
@@ -68,14 +72,23 @@ def load(checkpoint: Path) -> tuple[Progress, list[dict[str, Any]], dict[str, An
 
 
 def check_recipe(run: Path, recipe: dict[str, Any]) -> None:
-    """Refuse to resume a run under a recipe with other settings, naming the first that differs."""
-    stored = json.loads((run / "recipe.json").read_text())
+    """Refuse to resume a run under a recipe with other settings, naming the first that differs.
+
+    What a stored recipe does not say has its default.
+    """
+    stored = resolved(build(Recipe, json.loads((run / "recipe.json").read_text())))
     for key in sorted(stored.keys() | recipe.keys()):
         if stored.get(key) != recipe.get(key):
             raise CheckpointError(
                 f"{run} was started with {key} = {stored.get(key)!r}, the recipe says {recipe.get(key)!r}; "
                 "use another --out or the recipe it was started with"
             )
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """All that a recipe says, as JSON has it."""
+    found: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    return found
 
 
 def keep_until(path: Path, step: int) -> None:

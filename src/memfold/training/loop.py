@@ -6,6 +6,7 @@ Reinforcement learning has its own loop; how several processes share the work is
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -16,16 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memfold.backbone.model import Backbone, load_backbone, save_backbone
+from memfold.backbone.model import START, Backbone, add_wrapper_tokens, load_backbone, save_backbone
 from memfold.backbone.resolve import model_folder
 from memfold.backbone.scoring import Scores, logprobs
+from memfold.backbone.shapes import SHAPES
 from memfold.core.config import build
 from memfold.core.errors import CallError, ConfigError
 from memfold.systems.pooled.encoder import add_head
 from memfold.systems.pooled.settings import PooledSettings
-from memfold.training import checkpoint
+from memfold.tasks.datasets.corpus import check_files
+from memfold.training import checkpoint, sharding
 from memfold.training.batches import Batch, batch, mixture
 from memfold.training.checkpoint import Progress
+from memfold.training.fqlora import adapt, drop_out
 from memfold.training.optimisers import Optimisers
 from memfold.training.predecessor import PredecessorLoss
 from memfold.training.processes import Processes
@@ -71,10 +75,11 @@ def train(recipe: Recipe, folder: Path, resume: bool = False, report: Report | N
             _write(run.folder, metrics)
             if report is not None:
                 report(metrics)
-            if done % recipe.checkpoint_every == 0 or _ended(run):
-                _checkpoint(run)
+        if done % recipe.checkpoint_every == 0 or _ended(run):
+            _checkpoint(run)
+    weights = sharding.whole_weights(run.backbone.model)
     if run.processes.first:
-        save_backbone(run.backbone, folder / "model")
+        save_backbone(run.backbone, folder / "model", weights=weights)
     run.processes.part()
     return run.backbone
 
@@ -82,39 +87,48 @@ def train(recipe: Recipe, folder: Path, resume: bool = False, report: Report | N
 def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
     """Make or load the model, the optimisers and the run folder."""
     processes = Processes()
-    resolved = json.loads(json.dumps(asdict(recipe)))
+    resolved = checkpoint.resolved(recipe)
+    check_files([file for share in recipe.mixture for file in share.files])
+    # what is sharded goes to its device in parts
+    device = "cpu" if recipe.hardware.sharded else processes.device
     if resume:
         where = checkpoint.newest(folder)
         checkpoint.check_recipe(folder, resolved)
         progress, states, extra = checkpoint.load(where)
-        backbone = load_backbone(where / "model", processes.device)
+        backbone = load_backbone(where / "model", device, _frozen_dtype(recipe), merged=recipe.fqlora is None)
         if processes.first:
             checkpoint.keep_until(folder / "metrics.jsonl", progress.step)
     else:
         if any(folder.glob("step-??????")):
             raise ConfigError(f"{folder} holds a run already; add --resume to go on, or name another --out")
-        backbone = _begin(recipe, processes.device)
+        backbone = _begin(recipe, device)
         progress, states, extra = Progress(), [], {}
         if processes.first:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "recipe.json").write_text(json.dumps(resolved, indent=2) + "\n")
             (folder / "metrics.jsonl").unlink(missing_ok=True)
     add_head(backbone)
+    if recipe.fqlora is not None:
+        adapt(backbone, recipe.fqlora, "" if backbone.adapter is not None else _parent(recipe))
+    if recipe.hardware.sharded:
+        sharding.shard(backbone, recipe, processes)
     backbone.frame = recipe.frame
     backbone.trained["pooled"] = _trained_settings(recipe)
     predecessor = PredecessorLoss(backbone) if recipe.predecessor_loss else None
-    named = backbone.parameters()
+    named = [(name, parameter) for name, parameter in backbone.parameters() if parameter.requires_grad]
     if predecessor is not None:
         named += [(f"predecessor.{name}", weight) for name, weight in predecessor.head.named_parameters()]
         if "predecessor" in extra:
             predecessor.head.load_state_dict(extra["predecessor"])
     optimisers = Optimisers(named, recipe.groups, recipe.freeze, recipe.schedule, recipe.steps)
     if states:
-        optimisers.load_state_dict(states)
+        optimisers.load_state_dict(sharding.split_states(states, optimisers))
     backbone.model.set_attn_implementation(recipe.attention)
     if recipe.compile:
         backbone.body = torch.compile(backbone.model.base_model, dynamic=True)
     backbone.model.train()
+    if recipe.checkpointing:
+        backbone.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     processes.wait()  # before the first one writes a checkpoint that another would take for an earlier run's
     return Run(recipe, folder, backbone, optimisers, processes, predecessor, progress)
 
@@ -124,15 +138,18 @@ def step(run: Run) -> dict[str, Any]:
     recipe, number, processes = run.recipe, run.progress.step, run.processes
     done: list[tuple[int, dict[str, tuple[float, float]]]] = []
     for index in range(recipe.micro_batches):
-        work = batch(recipe, run.backbone, (number * recipe.micro_batches + index) * processes.count + processes.number)
-        with processes.autocast(recipe.precision):
-            scores = logprobs(run.backbone, work.system, work.scored, work.share.folded)
+        position = (number * recipe.micro_batches + index) * processes.count + processes.number
+        work = batch(recipe, run.backbone, position)
+        if recipe.fqlora is not None:  # its dropout is a function of the batch, as all else is
+            torch.manual_seed(recipe.seed * 1_000_003 + position)
+        with processes.autocast(recipe.precision, not recipe.hardware.sharded):
+            scores = logprobs(run.backbone, work.system, work.scored, work.share.folded, row=_row_places(recipe))
             loss = _loss(run, work.share, scores)
         _check_finite(f"loss of step {number + 1} ({work.share.label})", loss)
         scores.backward(loss / (recipe.micro_batches * processes.count))
         done.append((work.tokens, _summary(work, scores)))
     processes.sum_gradients(run.optimisers.parameters)
-    norm = torch.nn.utils.clip_grad_norm_(run.optimisers.parameters, recipe.clip)
+    norm = sharding.clip_gradients(run.optimisers.parameters, recipe.clip)
     _check_finite(f"gradient of step {number + 1}", norm)
     factor = run.optimisers.step(number)
     tokens, losses = _joined([batch for found in processes.gather(done) for batch in found])
@@ -148,13 +165,14 @@ def validate(run: Run) -> dict[str, dict[str, float]]:
     """Loss, token accuracy and share of wholly right replies on held-out seeds, for each mixture entry."""
     result: dict[str, dict[str, float]] = {}
     recipe = run.recipe
+    drop_out(run.backbone.model, False)
     for position, share in enumerate(mixture(recipe)):
-        if position % run.processes.count != run.processes.number:
+        if position % run.processes.count != run.processes.number and not recipe.hardware.sharded:
             continue
         sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * 5)
         for number in range(recipe.validation_batches):
             work = batch(recipe, run.backbone, number, f"validation-{position}", share)
-            with run.processes.autocast(recipe.precision):
+            with run.processes.autocast(recipe.precision, not recipe.hardware.sharded):
                 scores = logprobs(run.backbone, work.system, work.scored)
             for stretch, values, correct in scores.parts():
                 entry = sums[stretch.purpose]
@@ -163,6 +181,7 @@ def validate(run: Run) -> dict[str, dict[str, float]]:
         for purpose, (loss, count, right, whole, replies) in sums.items():
             measured = {"loss": loss / count, "accuracy": right / count, "whole": whole / replies}
             result[f"{position}:{share.label}/{purpose}"] = {name: round(value, 4) for name, value in measured.items()}
+    drop_out(run.backbone.model, True)
     return {name: values for found in run.processes.gather(result) for name, values in found.items()}
 
 
@@ -213,7 +232,42 @@ def _joined(done: list[tuple[int, dict[str, tuple[float, float]]]]) -> tuple[int
 def _begin(recipe: Recipe, device: str) -> Backbone:
     if recipe.model is not None:
         return make_backbone(recipe.model, recipe.seed, device)
-    return load_backbone(model_folder(str(recipe.parent)), device)
+    where = _parent(recipe)
+    backbone = load_backbone(where, device, _frozen_dtype(recipe), merged=recipe.fqlora is None)
+    _check_architecture(recipe, backbone)
+    if START not in backbone.tokenizer.get_vocab():
+        add_wrapper_tokens(backbone)
+    return backbone
+
+
+def _parent(recipe: Recipe) -> str:
+    """Where the weights are: a folder, or the Hugging Face id of a recipe that says which architecture that has."""
+    name = str(recipe.parent)
+    published = recipe.architecture is not None and re.fullmatch(r"[A-Za-z][\w.-]*/[\w.-]+", name)
+    if published and not Path(name).exists() and not name.startswith("runs/"):
+        return name
+    return str(model_folder(Path(name).resolve() if recipe.fqlora is not None else name))
+
+
+def _frozen_dtype(recipe: Recipe) -> str:
+    """Of weights that are not trained; those that are stay float32, whatever they are multiplied in."""
+    return recipe.precision if recipe.fqlora is not None else "float32"
+
+
+def _check_architecture(recipe: Recipe, backbone: Backbone) -> None:
+    if recipe.architecture is None:
+        return
+    config, shape = backbone.model.config, SHAPES[recipe.architecture]
+    found = (config.num_hidden_layers, config.hidden_size)
+    if found != (shape.layers, shape.hidden):
+        raise ConfigError(
+            f"the recipe is for {recipe.architecture} ({shape.layers} layers of {shape.hidden}), its parent "
+            f"{recipe.parent} has {found[0]} of {found[1]}; name another parent or another architecture"
+        )
+
+
+def _row_places(recipe: Recipe) -> int:
+    return recipe.tokens if recipe.packed else 0
 
 
 def _trained_settings(recipe: Recipe) -> dict[str, Any]:
@@ -239,7 +293,9 @@ def _patience(progress: Progress, validation: dict[str, dict[str, float]]) -> Pr
 
 def _checkpoint(run: Run) -> None:
     extra = {"predecessor": run.predecessor.head.state_dict()} if run.predecessor is not None else {}
-    checkpoint.save(run.folder, run.backbone, run.progress, run.optimisers.state_dict(), extra)
+    states, weights = sharding.whole(run.optimisers.state_dict()), sharding.whole_weights(run.backbone.model)
+    if run.processes.first:
+        checkpoint.save(run.folder, run.backbone, run.progress, states, extra, weights)
 
 
 def _write(folder: Path, metrics: dict[str, Any]) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from memfold.core.errors import ConfigError
 from memfold.training.recipe import Group, Schedule
 
 
 class Optimisers:
-    """One torch optimiser for each group that has parameters.
+    """One torch optimiser for each group that has parameters; one more for those of them that are sharded.
 
     Frozen parameters (`freeze` patterns) get no gradient and belong to no group.
 
@@ -29,16 +30,18 @@ class Optimisers:
         for pattern in freeze:
             if not any(fnmatch(name, pattern) for name, _ in named):
                 raise ConfigError(f"freeze {pattern!r} matches no parameter; the projection is 'heads.pooled.*'")
-        members: list[list[nn.Parameter]] = [[] for _ in groups]
+        members: list[tuple[list[nn.Parameter], list[nn.Parameter]]] = [([], []) for _ in groups]
         self.parameters: list[nn.Parameter] = []
         for name, parameter in named:
-            if any(fnmatch(name, pattern) for pattern in freeze):
+            if is_frozen(name, freeze):
                 parameter.requires_grad_(False)
                 continue
             parameter.requires_grad_(True)
-            members[_group_of(name, parameter, groups)].append(parameter)
+            members[_group_of(name, parameter, groups)][isinstance(parameter, DTensor)].append(parameter)
             self.parameters.append(parameter)
-        self.parts = [(group, _make(group, own)) for group, own in zip(groups, members, strict=True) if own]
+        self.parts = [
+            (group, _make(group, own)) for group, kinds in zip(groups, members, strict=True) for own in kinds if own
+        ]
 
     def step(self, number: int) -> float:
         """Update all parameters with the learning rates of step `number`; returns the schedule's factor."""
@@ -58,6 +61,11 @@ class Optimisers:
         """Restore what `state_dict` gave."""
         for (_, optimiser), state in zip(self.parts, states, strict=True):
             optimiser.load_state_dict(state)
+
+
+def is_frozen(name: str, freeze: Sequence[str]) -> bool:
+    """Whether one of the patterns matches."""
+    return any(fnmatch(name, pattern) for pattern in freeze)
 
 
 def _group_of(name: str, parameter: nn.Parameter, groups: Sequence[Group]) -> int:

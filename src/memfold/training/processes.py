@@ -3,7 +3,8 @@
     torchrun --nproc-per-node 2 -m memfold train RECIPE
 
 All processes hold the same weights and take the same steps, so n processes with m micro-batches are one process with
-n x m.  What the processes say to each other goes through `accelerate`.  Left out: weights spread over processes.
+n x m.  What the processes say to each other goes through `accelerate`.  Weights that are spread over processes sum
+their gradients themselves (`memfold.training.sharding`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 Found = TypeVar("Found")
+BUCKET = 1 << 26  # gradients that are sent together, unless one parameter alone has more
 
 
 class Processes:
@@ -36,10 +39,10 @@ class Processes:
         """Whether this process writes and reports."""
         return self.number == 0
 
-    def autocast(self, precision: str) -> AbstractContextManager[None]:
-        """Matrix products in `precision`."""
+    def autocast(self, precision: str, copies: bool = True) -> AbstractContextManager[None]:
+        """Matrix products in `precision`; without `copies` weights are converted anew for each of them."""
         kind = torch.device(self.device).type
-        return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=copies)
 
     def gather(self, found: Found) -> list[Found]:
         """What every process found, in their order."""
@@ -47,17 +50,16 @@ class Processes:
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Give every process the sum; a parameter that no process has a gradient for keeps none."""
-        if self.count == 1:
+        whole = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+        if self.count == 1 or not whole:
             return
-        reached = [float(parameter.grad is not None) for parameter in parameters]
-        flat = torch.cat([*map(_flat, parameters), torch.tensor(reached, device=self.device)])
-        total: Tensor = self._accelerator.reduce(flat, "sum")
-        counts = total[-len(parameters) :].tolist()
-        start = 0
-        for parameter, count in zip(parameters, counts, strict=True):
-            end = start + parameter.numel()
-            parameter.grad = total[start:end].view_as(parameter).clone() if count else None
-            start = end
+        reached = torch.tensor([float(parameter.grad is not None) for parameter in whole], device=self.device)
+        counts = self._accelerator.reduce(reached, "sum").tolist()
+        for bucket in _buckets(whole):
+            flat = torch.cat([_flat(whole[index]) for index in bucket])
+            parts = self._accelerator.reduce(flat, "sum").split([whole[index].numel() for index in bucket])
+            for index, part in zip(bucket, parts, strict=True):
+                whole[index].grad = part.view_as(whole[index]).clone() if counts[index] else None
 
     def wait(self) -> None:
         """Until all processes are here."""
@@ -68,6 +70,19 @@ class Processes:
         self.wait()
         if self.count > 1:
             self._accelerator.end_training()
+
+
+def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[int]]:
+    """Numbers of parameters that are sent together: large messages, and little memory for them."""
+    buckets: list[list[int]] = []
+    size = BUCKET
+    for index, parameter in enumerate(parameters):
+        if size + parameter.numel() > BUCKET:
+            buckets.append([])
+            size = 0
+        buckets[-1].append(index)
+        size += parameter.numel()
+    return buckets
 
 
 def _flat(parameter: nn.Parameter) -> Tensor:

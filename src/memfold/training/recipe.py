@@ -12,13 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from memfold.backbone.shapes import SHAPES
 from memfold.core.config import build, require
 from memfold.core.errors import ConfigError
 from memfold.core.prompt import Frame
 from memfold.core.registry import SYSTEMS
-from memfold.tasks.table import TASKS
+from memfold.tasks.datasets.table import DATASETS
+from memfold.tasks.table import LOCAL, TASKS
+from memfold.training.fqlora import FQLoRA
+from memfold.training.hardware import Hardware
 
 Stage = Literal["base", "cpt1", "cpt2", "sft"]
+RECOMPUTED = ("pooled", "full")  # systems whose calls are sequences of tokens and slots, and nothing else
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Share:
     `ratios` likewise for systems with a ratio; `recall` is the share of questions answered by recall; `language` weighs
     the plain language modelling of a document that is read as text; every other batch leaves up to `gap` positions
     empty between a memory and what follows; `folded` takes memories as they are, with no gradient through the
-    compressor: documents several times longer then cost the same.
+    compressor: documents several times longer then cost the same.  `files` are the local files or folders of a task on
+    local data, `dataset` whose layout they have where they hold questions.
     """
 
     task: str
@@ -61,6 +67,8 @@ class Share:
     filler: float = 0.0
     gap: int = 0
     folded: bool = False
+    files: tuple[str, ...] = ()
+    dataset: str | None = None
 
     def __post_init__(self) -> None:
         require(self.task in TASKS, "task", self.task, ", ".join(TASKS))
@@ -71,6 +79,11 @@ class Share:
         require(self.gap >= 0, "gap", self.gap, "0 or more positions")
         require(0 <= self.bridges[0] <= self.bridges[1], "bridges", self.bridges, "the fewest, then the most")
         require(0 <= self.recall <= 1, "recall", self.recall, "0 to 1")
+        require(self.dataset in (None, *DATASETS), "dataset", self.dataset, ", ".join(DATASETS))
+        if bool(self.files) != (self.task in LOCAL):
+            raise ConfigError(f"task {self.task!r} and files = {list(self.files)}: tasks on files are {', '.join(LOCAL)}")
+        if bool(self.dataset) != (self.task == "questions"):
+            raise ConfigError(f"task {self.task!r} and dataset = {self.dataset!r}: only 'questions' has one, and needs it")
 
     @property
     def label(self) -> str:
@@ -118,6 +131,8 @@ class Recipe:
     """See the module docstring.
 
     `parent` is a model folder or a run folder; `tokens` are those of one micro-batch; `preset` brings its own mixture.
+    `architecture` names the shape of the parent (`memfold.backbone.shapes`), so that its plan needs no weights;
+    `checkpointing` computes activations again in the backward pass; `packed` puts several short documents into a row.
     """
 
     stage: Stage
@@ -143,6 +158,11 @@ class Recipe:
     validation_batches: int = 4
     checkpoint_every: int = 200
     patience: int = 0
+    architecture: str | None = None
+    fqlora: FQLoRA | None = None
+    checkpointing: bool = False
+    packed: bool = False
+    hardware: Hardware = Hardware()
 
     def __post_init__(self) -> None:
         for name in ("steps", "tokens", "micro_batches", "validate_every", "validation_batches", "checkpoint_every"):
@@ -152,6 +172,29 @@ class Recipe:
         require(self.patience >= 0, "patience", self.patience, "0 (no early stopping) or more validations")
         if (self.parent is None) == (self.model is None):
             raise ConfigError("a recipe names either a parent to start from or a [model] to make, not both or neither")
+        self._check_size()
+
+    def _check_size(self) -> None:
+        """What only makes sense for a model of a published size, or not beside something else."""
+        if self.architecture is not None:
+            require(self.architecture in SHAPES, "architecture", self.architecture, ", ".join(SHAPES))
+        if self.fqlora is not None and self.parent is None:
+            raise ConfigError("fqlora trains adapters on a parent; a [model] made from nothing has nothing to keep")
+        if self.hardware.sharded and any(group.kind == "muon" for group in self.groups):
+            raise ConfigError("hardware.sharded = true and a group of kind 'muon': Muon needs whole matrices; use adamw")
+        if self.checkpointing:
+            self._check_checkpointing()
+
+    def _check_checkpointing(self) -> None:
+        """Recomputation drops keys and values that a call stands on, and runs hooks twice."""
+        others = {"compile": self.compile, "predecessor_loss": bool(self.predecessor_loss)}
+        for name in (name for name, used in others.items() if used):
+            raise ConfigError(f"checkpointing = true is not sound with {name}; leave one of them out")
+        for share in (share for share in self.mixture if share.system not in RECOMPUTED):
+            raise ConfigError(
+                f"checkpointing = true is not known to be sound for system {share.system!r} (recomputation drops keys "
+                f"and values that a call stands on), only for {', '.join(RECOMPUTED)}; leave it out"
+            )
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -24,7 +24,7 @@ def stream_text(paths: Iterable[str | Path], key: str = "text") -> Iterator[Docu
         DataError: for a file that cannot be read, a folder without any that can, or a row without the field.
     """
     for path in map(Path, paths):
-        for file in _files(path):
+        for file in text_files(path):
             if is_table(file):
                 yield from _documents(read_rows(file), key)
             else:
@@ -36,7 +36,8 @@ def stream_rows(rows: Iterable[Mapping[str, Any]], key: str = "text", name: str 
     return _documents((Row(row, f"{name}, row {number}") for number, row in enumerate(rows, 1)), key)
 
 
-def _files(path: Path) -> list[Path]:
+def text_files(path: Path) -> list[Path]:
+    """A file itself, or those of a folder that can be read, by name."""
     if not path.is_dir():
         return [path]
     named = [suffix for suffix in SUFFIXES if suffix]

@@ -1,0 +1,131 @@
+"""FQLoRA (appendix I.1 of the pooled paper): some layers trained in full, low-rank adapters on all others.
+
+Layers at even intervals, the embeddings and the language model head are trained in full; every linear module of the
+other layers gets LoRA matrices, beside weights that stay as they are (in 4 bits where the recipe says so).  Nothing else
+is trained: the normalisation of the other layers and the last one are frozen.  Learning rates belong to the recipe's
+groups: LoRA parameters are matched by `*lora_*`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from memfold.backbone.adapter import Adapter, Quantisation, attach, is_lora
+from memfold.backbone.model import Backbone
+from memfold.core.config import require
+from memfold.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class FQLoRA:
+    """How many layers are trained in full, and the LoRA matrices of the others (defaults: table 9).
+
+    With `embeddings` false neither embeddings nor head are trained; with 0 full layers besides, the result is an
+    adapter and nothing else.
+    """
+
+    full_layers: int
+    rank: int = 64
+    alpha: float = 16.0
+    dropout: float = 0.05
+    quantisation: Quantisation = "none"
+    embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.full_layers >= 0, "fqlora.full_layers", self.full_layers, "0 or more")
+        require(self.rank > 0, "fqlora.rank", self.rank, "1 or more")
+        require(self.alpha > 0, "fqlora.alpha", self.alpha, "above 0")
+        require(0 <= self.dropout < 1, "fqlora.dropout", self.dropout, "0 to 1")
+
+
+def even_layers(layers: int, full: int) -> tuple[int, ...]:
+    """`full` of `layers` layers at even intervals, the first and the last among them.
+
+    >>> even_layers(28, 10)
+    (0, 3, 6, 9, 12, 15, 18, 21, 24, 27)
+
+    Raises:
+        ConfigError: when there are not so many.
+    """
+    if full > layers:
+        raise ConfigError(f"fqlora.full_layers = {full} is not possible; the model has {layers} layers")
+    if full < 2:
+        return tuple(range(full))
+    return tuple(round(index * (layers - 1) / (full - 1)) for index in range(full))
+
+
+def trained_in_full(model: PreTrainedModel, fqlora: FQLoRA) -> tuple[str, ...]:
+    """Names of the parameters that train whole; tied embeddings are one parameter."""
+    prefixes = [f"{_layers(model)}.{index}." for index in even_layers(len(_modules(model)), fqlora.full_layers)]
+    if fqlora.embeddings:
+        ends = (model.get_input_embeddings(), model.get_output_embeddings())
+        prefixes += [f"{name}." for name, module in model.named_modules() if module in ends]
+    return tuple(name for name, _ in model.named_parameters() if name.startswith(tuple(prefixes)))
+
+
+def targets(model: PreTrainedModel, fqlora: FQLoRA) -> tuple[str, ...]:
+    """Names of the linear modules that get LoRA matrices."""
+    full, within = trained_in_full(model, fqlora), f"{_layers(model)}."
+    linear = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    return tuple(sorted(name for name in linear if name.startswith(within) and f"{name}.weight" not in full))
+
+
+def adapt(backbone: Backbone, fqlora: FQLoRA, base: str) -> None:
+    """Make a model train as the recipe says; one that has these adapters already goes on with them.
+
+    Trained parameters become float32, whatever the others are.
+
+    Raises:
+        ConfigError: for a model whose adapters are others than these, naming the first difference.
+    """
+    model, dropout = backbone.model, fqlora.dropout
+    if backbone.adapter is None:
+        full = trained_in_full(model, fqlora)
+        wanted = Adapter(base, fqlora.rank, fqlora.alpha, targets(model, fqlora), full, fqlora.quantisation)
+        attach(backbone, wanted, dropout)
+    else:
+        _check_same(backbone, fqlora)
+        full = backbone.adapter.full
+        for module in (module for name, module in model.named_modules() if ".lora_dropout." in name):
+            module.p = dropout  # type: ignore[assignment]
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(is_lora(name) or name in full)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    backbone.heads.float()
+
+
+def drop_out(model: PreTrainedModel, active: bool) -> None:
+    """Dropout while training and not while validating; 4-bit modules must not see the difference."""
+    for module in (module for module in model.modules() if isinstance(module, nn.Dropout)):
+        module.train(active)
+
+
+def _check_same(backbone: Backbone, fqlora: FQLoRA) -> None:
+    own, count = backbone.adapter, len(_modules(backbone.model))
+    assert own is not None
+    layers = sorted({int(name.removeprefix(f"{_layers(backbone.model)}.").split(".")[0])
+                     for name in own.full if name.startswith(f"{_layers(backbone.model)}.")})  # fmt: skip
+    stored = {"rank": own.rank, "alpha": own.alpha, "quantisation": own.quantisation, "full layers": tuple(layers),
+              "embeddings": len(own.full) > 0 and not all(f"{_layers(backbone.model)}." in name for name in own.full)}  # fmt: skip
+    asked = {"rank": fqlora.rank, "alpha": fqlora.alpha, "quantisation": fqlora.quantisation,
+             "full layers": even_layers(count, fqlora.full_layers), "embeddings": fqlora.embeddings}  # fmt: skip
+    for name, value in asked.items():
+        if stored[name] != value:
+            raise ConfigError(
+                f"fqlora: {name} is {value}, and {stored[name]} in the parent {backbone.name!r}; use its settings, or "
+                "merge it first (memfold export --merge) and name the result as parent"
+            )
+
+
+def _modules(model: PreTrainedModel) -> nn.ModuleList:
+    layers: nn.ModuleList = model.base_model.layers  # type: ignore[assignment]
+    return layers
+
+
+def _layers(model: PreTrainedModel) -> str:
+    """The name under which a model keeps its layers, such as `model.layers`."""
+    return next(name for name, module in model.named_modules() if module is _modules(model))

@@ -1,0 +1,136 @@
+"""A recipe for a published size made small enough to run here: two layers of its architecture, random weights, made-up data.
+
+Everything else stays: stage, tasks and their layouts of data, frame, wrapper, which kinds of layer there are and in how
+many bits, groups and their learning rates, schedule, checkpointing, packing, sharding, precision.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from memfold.backbone.shapes import SHAPES
+from memfold.tasks.datasets.corpus import is_held_out
+from memfold.tasks.filler import sentence
+from memfold.training.recipe import Recipe, Share
+
+VOCABULARY = 512
+ROWS, HELD_OUT = 60, 2  # at least, in every file
+TEXT, DOCUMENT = 96, 256  # tokens of a window, and at most of a document with a question
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
+
+def small(recipe: Recipe, folder: Path, processes: int) -> Recipe:
+    """The recipe for two steps on a small model, with what it needs in `folder`; one process does the work of two."""
+    assert recipe.architecture is not None, "the recipe names an architecture"
+    parent = small_model(folder / recipe.architecture, recipe.architecture)
+    for share in recipe.mixture:
+        for file in share.files:
+            write_data(folder / file, share)
+    fqlora = None if recipe.fqlora is None else replace(recipe.fqlora, full_layers=1, rank=4)
+    return replace(
+        recipe, parent=str(parent), architecture=None, steps=2, tokens=DOCUMENT, micro_batches=2 // processes,
+        mixture=tuple(_small_share(share, folder) for share in recipe.mixture), fqlora=fqlora,
+        hardware=replace(recipe.hardware, devices=2), validate_every=2, validation_batches=1, checkpoint_every=2,
+    )  # fmt: skip
+
+
+def small_model(folder: Path, architecture: str) -> Path:
+    """A folder as a published base model would be: two layers, random weights, a tokenizer without our tokens."""
+    if not (folder / "config.json").exists():
+        config = SHAPES[architecture].reduced(vocabulary=VOCABULARY).config()
+        config.initializer_range = 0.1
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        _tokenizer().save_pretrained(folder)
+    return folder
+
+
+def write_data(path: Path, share: Share) -> None:
+    """A file (in a folder, where the name has no ending) in the layout that a mixture entry reads."""
+    file = path if path.suffix else path / "part.jsonl"
+    if file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = list(_rows(LAYOUTS[share.dataset or share.task]))
+    if file.suffix == ".parquet":
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    elif file.suffix == ".json":
+        file.write_text(json.dumps(rows))
+    else:
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _small_share(share: Share, folder: Path) -> Share:
+    size = DOCUMENT if share.task in ("questions", "summaries") else TEXT
+    return replace(share, sizes=(size,), files=tuple(str(folder / file) for file in share.files))
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY - 8, special_tokens=list(SPECIAL), show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    tokenizer.train_from_iterator((sentence(Random(seed)) for seed in range(500)), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=SPECIAL[0], pad_token=SPECIAL[0])
+
+
+def _rows(layout: Any) -> Iterator[dict[str, Any]]:
+    """Enough rows, some of which are held out (by their text or, of questions, by these)."""
+    number = held_out = 0
+    while number < ROWS or held_out < HELD_OUT:
+        rng = Random(number)
+        text, question = " ".join(sentence(rng) for _ in range(4)), f"What is the mark of stone {number}?"
+        answer = f"mark {rng.randrange(100)}"
+        row = layout(number, text, question, answer)
+        held_out += is_held_out(row.get("text", question))
+        number += 1
+        yield row
+
+
+def _hotpotqa(number: int, text: str, question: str, answer: str) -> dict[str, Any]:
+    return {"_id": str(number), "question": question, "answer": answer, "type": "bridge",
+            "context": [["Stones", [text]]], "supporting_facts": [["Stones", 0]]}  # fmt: skip
+
+
+def _triviaqa(number: int, text: str, question: str, answer: str) -> dict[str, Any]:
+    return {"question": question, "question_id": str(number), "answer": {"value": answer, "aliases": [answer]},
+            "entity_pages": {"title": ["Stones"], "wiki_context": [text]}}  # fmt: skip
+
+
+def _natural_questions(number: int, text: str, question: str, answer: str) -> dict[str, Any]:
+    words = [*text.split(), *answer.split()]
+    short = {"start_token": len(words) - 2, "end_token": len(words)}
+    return {"example_id": number, "question_text": question, "document_text": " ".join(words),
+            "annotations": [{"long_answer": {"start_token": 0, "end_token": len(words)}, "short_answers": [short],
+                             "yes_no_answer": "NONE"}]}  # fmt: skip
+
+
+def _ragbench(number: int, text: str, question: str, answer: str) -> dict[str, Any]:
+    return {"id": str(number), "question": question, "response": answer, "dataset_name": "stones",
+            "documents_sentences": [[["0a", text]]], "all_relevant_sentence_keys": ["0a"],
+            "overall_supported": True}  # fmt: skip
+
+
+def _text(number: int, text: str, question: str, answer: str) -> dict[str, Any]:
+    return {"text": text, "summary": answer}
+
+
+LAYOUTS = {
+    "hotpotqa": _hotpotqa, "triviaqa": _triviaqa, "natural-questions": _natural_questions, "ragbench": _ragbench,
+    "text": _text, "text-reconstruction": _text, "text-continuation": _text, "summaries": _text,
+}  # fmt: skip

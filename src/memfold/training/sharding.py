@@ -1,0 +1,129 @@
+"""Weights spread over processes (FSDP2): each keeps a part of every layer that is trained in full, and its optimiser state.
+
+Layers, embeddings and head are sharded one by one, since a step runs them in an order of its own: encoder, decoder, and
+backwards in two passes.  All else (4-bit weights, LoRA matrices, heads) is small enough to be everywhere.  A layer is
+put together when it runs, so all processes must run the same layers in the same order: they take the same mixture entry
+at a time, and a batch must fit one pass of the encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from memfold.backbone.model import Backbone
+from memfold.core.errors import ConfigError
+from memfold.systems.pooled.encoder import BATCH_TOKENS
+from memfold.training.batches import mixture
+from memfold.training.optimisers import Optimisers
+from memfold.training.processes import Processes
+from memfold.training.recipe import Recipe
+
+State = TypeVar("State")
+
+
+def shard(backbone: Backbone, recipe: Recipe, processes: Processes) -> None:
+    """Spread a model over the processes and put the rest of it on their devices; alone it only goes to its device.
+
+    Raises:
+        ConfigError: where processes would not do the same.
+    """
+    _check(recipe, processes)
+    if processes.count > 1:
+        mesh = init_device_mesh(torch.device(processes.device).type, (processes.count,))
+        for module in shardable(backbone.model):
+            sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True)
+            sharded.set_gradient_divide_factor(1.0)  # the sum of all processes, as of what is not sharded
+            sharded.set_force_sum_reduction_for_comms(True)
+    backbone.model.to(processes.device)  # type: ignore[arg-type]
+    backbone.heads.to(processes.device)
+
+
+def shardable(model: Any) -> list[nn.Module]:
+    """Layers all of whose parameters are trained, embeddings and head; tied embeddings are needed whole at both ends."""
+    modules = [layer for layer in model.base_model.layers if all(weight.requires_grad for weight in layer.parameters())]
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    if ends[0].weight is not ends[1].weight:
+        modules += [end for end in ends if end.weight.requires_grad]
+    return modules
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
+    """Scale gradients to a norm of at most `limit`; returns the norm before, over all processes."""
+    split = [parameter for parameter in parameters if isinstance(parameter, DTensor)]
+    if not split:
+        return torch.nn.utils.clip_grad_norm_(parameters, limit)
+    whole = [parameter.grad for parameter in parameters if not isinstance(parameter, DTensor)]
+    squares = torch.stack([_squares(_local(parameter.grad)) for parameter in split if parameter.grad is not None]).sum()
+    torch.distributed.all_reduce(squares)
+    norm = (squares + sum(_squares(gradient) for gradient in whole if gradient is not None)).sqrt()
+    factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            _local(parameter.grad).mul_(factor)
+    return norm
+
+
+def whole(state: State) -> State:
+    """A state with every tensor in one piece; all processes must ask for it."""
+    if isinstance(state, DTensor):
+        return state.full_tensor().cpu()  # type: ignore[return-value]
+    if isinstance(state, dict):
+        return {name: whole(value) for name, value in state.items()}  # type: ignore[return-value]
+    if isinstance(state, list):
+        return [whole(value) for value in state]  # type: ignore[return-value]
+    return state
+
+
+def whole_weights(model: nn.Module) -> dict[str, Tensor] | None:
+    """The parameters of a sharded model in one piece, by name; None of one that is not sharded.  All must ask for it."""
+    named = dict(model.named_parameters())
+    return whole(named) if any(isinstance(parameter, DTensor) for parameter in named.values()) else None  # type: ignore[return-value]
+
+
+def split_states(states: Sequence[dict[str, Any]], optimisers: Optimisers) -> list[dict[str, Any]]:
+    """Stored states with every tensor laid out as the parameter that it belongs to."""
+    found = []
+    for state, (_, optimiser) in zip(states, optimisers.parts, strict=True):
+        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        entries = {
+            index: {name: _as(value, parameters[index]) for name, value in entry.items()}
+            for index, entry in state["state"].items()
+        }
+        found.append(state | {"state": entries})
+    return found
+
+
+def _as(value: Any, parameter: Tensor) -> Any:
+    if isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape:
+        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return value
+
+
+def _check(recipe: Recipe, processes: Processes) -> None:
+    if recipe.hardware.devices % processes.count:
+        raise ConfigError(
+            f"{processes.count} processes share a recipe for hardware.devices = {recipe.hardware.devices}: sharded ones "
+            "must take the same mixture entry at a time; launch as many processes, or set hardware.devices to them"
+        )
+    longest = max(max(share.sizes) for share in mixture(recipe))
+    if recipe.tokens + longest > BATCH_TOKENS:
+        raise ConfigError(
+            f"tokens = {recipe.tokens} and documents of {longest} are more than one pass of the encoder takes "
+            f"({BATCH_TOKENS}); sharded processes must run the same passes: lower tokens or sizes"
+        )
+
+
+def _local(gradient: Tensor | None) -> Tensor:
+    assert gradient is not None
+    return gradient.to_local() if isinstance(gradient, DTensor) else gradient
+
+
+def _squares(gradient: Tensor) -> Tensor:
+    return gradient.detach().float().square().sum()
