@@ -9,7 +9,9 @@ Left out: which layers get what, which is training's choice.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -163,7 +165,9 @@ def _numbers(linear: nn.Linear) -> Tensor:
     state = getattr(linear.weight, "quant_state", None)
     if state is None:
         return linear.weight
-    restored: Tensor = _bitsandbytes().functional.dequantize_4bit(linear.weight.data, state)
+    exact = copy(state)
+    exact.dtype = torch.float32  # what they stand for, not rounded to what they were made from
+    restored: Tensor = _bitsandbytes().functional.dequantize_4bit(linear.weight.data, exact)
     return restored
 
 
@@ -220,6 +224,7 @@ def _peft() -> Any:
 
 
 def _bitsandbytes() -> Any:
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of kernels that it could download
     try:
         import bitsandbytes
     except ImportError:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -202,12 +202,13 @@ def _load_weights(where: str | Path, dtype: str) -> PreTrainedModel:
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(where), dtype=DTYPES[dtype], attn_implementation="sdpa", output_loading_info=True,
             ignore_mismatched_sizes=True,
         )  # fmt: skip
     finally:
         transformers_logging.set_verbosity(verbosity)
+    model, found = loaded
     sizes = [entry[0] for entry in found["mismatched_keys"]]
     adapter.check_names(where, found["missing_keys"], found["unexpected_keys"], sizes)
     return model  # type: ignore[no-any-return]
@@ -245,7 +246,7 @@ def add_wrapper_tokens(backbone: Backbone) -> None:
 
     Most published models have embeddings to spare; where there are none, two are added.
     """
-    tokenizer, model = backbone.tokenizer, backbone.model
+    tokenizer, model = backbone.tokenizer, cast(Any, backbone.model)
     before = len(tokenizer)
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=True) for token in (START, END)], True)
     if len(tokenizer) == before:

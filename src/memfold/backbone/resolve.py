@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
+from memfold.backbone.adapter import CONFIG_FILE
 from memfold.core.errors import CheckpointError, ConfigError, unknown
 
 TINY = "tiny"
@@ -43,7 +44,7 @@ def model_folder(where: str | Path) -> Path:
     folder = Path(where)
     candidates = [folder / "model", *sorted(folder.glob("step-??????/model"), reverse=True), folder]
     for candidate in candidates:
-        if (candidate / "config.json").exists():
+        if (candidate / "config.json").exists() or (candidate / CONFIG_FILE).exists():
             return candidate
     raise CheckpointError(f"no model in {where}; train its recipe first or give a folder with a config.json")
 

@@ -61,11 +61,11 @@ class Scores:
 
 
 def logprobs(backbone: Backbone, system: MemorySystem, scored: Sequence[Scored], folded: bool = False,
-             row: int = 0) -> Scores:  # fmt: skip
+             row_places: int = 0) -> Scores:  # fmt: skip
     """Score the trained steps of traces, grouped by the document or memory that they are about.
 
     With `folded` documents too are compressed into constants.  Documents whose traces take few places share a row of
-    at most `row`.
+    at most `row_places`.
     """
     with torch.set_grad_enabled(torch.is_grad_enabled() and not folded):
         memories, slots = _memories(backbone, system, [about for about, _ in scored])
@@ -78,7 +78,7 @@ def logprobs(backbone: Backbone, system: MemorySystem, scored: Sequence[Scored],
                 inputs = system.render(memory, step.call, backbone)
                 groups[group].append(Line.of(inputs, step.call.parts, step.reply))
                 stretches.append(Stretch(group, number, step.call.purpose, len(step.reply.tokens)))
-    packed = pack(groups, backbone.device, row)
+    packed = pack(groups, backbone.device, row_places)
     hidden = backbone.hidden(backbone.embed_rows(packed.tokens, packed.slots), packed.positions, packed.mask())
     row, place, token = packed.targets.unbind(1)
     table = backbone.logits(hidden[row, place]).float().log_softmax(-1)

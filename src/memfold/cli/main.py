@@ -13,10 +13,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from memfold.cli import ask, bench, demo, eval, fold, inspect, sample, train
+from memfold.cli import ask, bench, demo, eval, export, fold, inspect, sample, train
 from memfold.core.errors import MemfoldError
 
-COMMANDS = (demo, fold, ask, inspect, sample, train, eval, bench)
+COMMANDS = (demo, fold, ask, inspect, sample, train, export, eval, bench)
 DEBUG = "MEMFOLD_DEBUG"
 INTERRUPTED = 130
 

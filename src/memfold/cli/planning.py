@@ -23,8 +23,8 @@ def plan_lines(recipe: Recipe, found: Plan) -> Iterator[str]:
         f"{found.projection:,} of the projection), {found.frozen:,} frozen; {found.trained / total:.0%} trained"
     )
     yield (
-        f"steps     {recipe.steps:,} of {sequences:,} sequences: about {found.places / recipe.steps:,.0f} places a step "
-        f"(encoded and decoded), {found.places / 1e9:.2f} billion in all"
+        f"steps     {recipe.steps:,} of {sequences:,} sequences: about {found.places / recipe.steps:,.0f} places a "
+        f"step (encoded and decoded), {found.places / 1e9:.2f} billion in all"
     )
     shares = sum(share.share for share in recipe.mixture)
     for share in recipe.mixture:
@@ -35,8 +35,8 @@ def plan_lines(recipe: Recipe, found: Plan) -> Iterator[str]:
     yield f"memory    about {found.total_memory:.1f} GB on each:"
     yield from (f"{size:8.1f}  {name}" for name, size in found.memory.items() if size)
     yield (
-        f"time      about {found.device_hours:,.0f} device hours, {found.device_hours / hardware.devices:,.0f} hours on "
-        f"{hardware.devices}, if they reach {hardware.utilisation:.0%} of {hardware.teraflops:.0f} TFLOP/s (assumed)"
+        f"time      about {found.device_hours:,.0f} device hours, {found.device_hours / hardware.devices:,.0f} hours "
+        f"on {hardware.devices}, if they reach {hardware.utilisation:.0%} of {hardware.teraflops:.0f} TFLOP/s (assumed)"
     )
 
 

@@ -1,8 +1,8 @@
 """Tasks on local files that a recipe names: text for pretraining, summaries, and the questions of published datasets.
 
-Text is packed: documents follow each other, a blank line between them, and a sample is a window of exactly `size` tokens
-that begins anywhere.  Questions are taken with a document that is short enough, uncut.  Left out: what is drawn from the
-files, and what is held out of them (`memfold.tasks.datasets.corpus`).
+Text is packed: documents follow each other, a blank line between them, and a sample is a window of exactly `size`
+tokens that begins anywhere.  Questions are taken with a document that is short enough, uncut.  Left out: what is drawn
+from the files, and what is held out of them (`memfold.tasks.datasets.corpus`).
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Progress:
 
 def save(run: Path, backbone: Backbone, progress: Progress, optimisers: list[dict[str, Any]],
          extra: dict[str, Any], weights: Mapping[str, Tensor] | None = None) -> Path:  # fmt: skip
-    """Write the checkpoint of a step; older ones than the newest two go.  `weights` are as `save_backbone` takes them."""
+    """Write the checkpoint of a step, with `weights` as `save_backbone` takes them; only the newest two stay."""
     final = run / f"step-{progress.step:06d}"
     partial = run / f"{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)

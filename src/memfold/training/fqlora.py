@@ -1,14 +1,15 @@
 """FQLoRA (appendix I.1 of the pooled paper): some layers trained in full, low-rank adapters on all others.
 
 Layers at even intervals, the embeddings and the language model head are trained in full; every linear module of the
-other layers gets LoRA matrices, beside weights that stay as they are (in 4 bits where the recipe says so).  Nothing else
-is trained: the normalisation of the other layers and the last one are frozen.  Learning rates belong to the recipe's
-groups: LoRA parameters are matched by `*lora_*`.
+other layers gets LoRA matrices, beside weights that stay as they are (in 4 bits where the recipe says so).  Nothing
+else is trained: the normalisation of the other layers and the last one are frozen.  Learning rates belong to the
+recipe's groups: LoRA parameters are matched by `*lora_*`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -59,7 +60,7 @@ def even_layers(layers: int, full: int) -> tuple[int, ...]:
 
 def trained_in_full(model: PreTrainedModel, fqlora: FQLoRA) -> tuple[str, ...]:
     """Names of the parameters that train whole; tied embeddings are one parameter."""
-    prefixes = [f"{_layers(model)}.{index}." for index in even_layers(len(_modules(model)), fqlora.full_layers)]
+    prefixes = [f"{_layers(model)}.{index}." for index in even_layers(len(layers_of(model)), fqlora.full_layers)]
     if fqlora.embeddings:
         ends = (model.get_input_embeddings(), model.get_output_embeddings())
         prefixes += [f"{name}." for name, module in model.named_modules() if module in ends]
@@ -90,7 +91,7 @@ def adapt(backbone: Backbone, fqlora: FQLoRA, base: str) -> None:
         _check_same(backbone, fqlora)
         full = backbone.adapter.full
         for module in (module for name, module in model.named_modules() if ".lora_dropout." in name):
-            module.p = dropout  # type: ignore[assignment]
+            module.p = dropout
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_lora(name) or name in full)
         if parameter.requires_grad:
@@ -105,27 +106,32 @@ def drop_out(model: PreTrainedModel, active: bool) -> None:
 
 
 def _check_same(backbone: Backbone, fqlora: FQLoRA) -> None:
-    own, count = backbone.adapter, len(_modules(backbone.model))
-    assert own is not None
-    layers = sorted({int(name.removeprefix(f"{_layers(backbone.model)}.").split(".")[0])
-                     for name in own.full if name.startswith(f"{_layers(backbone.model)}.")})  # fmt: skip
-    stored = {"rank": own.rank, "alpha": own.alpha, "quantisation": own.quantisation, "full layers": tuple(layers),
-              "embeddings": len(own.full) > 0 and not all(f"{_layers(backbone.model)}." in name for name in own.full)}  # fmt: skip
-    asked = {"rank": fqlora.rank, "alpha": fqlora.alpha, "quantisation": fqlora.quantisation,
-             "full layers": even_layers(count, fqlora.full_layers), "embeddings": fqlora.embeddings}  # fmt: skip
+    own, model = backbone.adapter, backbone.model
+    assert own is not None, "the model has an adapter"
+    stored = {"rank": own.rank, "alpha": own.alpha, "quantisation": own.quantisation, "parameters in full": own.full}
+    asked = {
+        "rank": fqlora.rank, "alpha": fqlora.alpha, "quantisation": fqlora.quantisation,
+        "parameters in full": trained_in_full(model, fqlora),
+    }  # fmt: skip
     for name, value in asked.items():
         if stored[name] != value:
             raise ConfigError(
-                f"fqlora: {name} is {value}, and {stored[name]} in the parent {backbone.name!r}; use its settings, or "
-                "merge it first (memfold export --merge) and name the result as parent"
+                f"fqlora: {name} is {_short(value)}, and {_short(stored[name])} in the parent {backbone.name!r}; use "
+                "its settings, or merge it first (memfold export --merge) and name the result as parent"
             )
 
 
-def _modules(model: PreTrainedModel) -> nn.ModuleList:
-    layers: nn.ModuleList = model.base_model.layers  # type: ignore[assignment]
-    return layers
+def _short(value: object) -> str:
+    if not isinstance(value, tuple):
+        return repr(value)
+    return f"{len(value)} ({value[0]} ... {value[-1]})" if value else "none"
+
+
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """The layers of a model, first to last."""
+    return cast(nn.ModuleList, model.base_model.layers)
 
 
 def _layers(model: PreTrainedModel) -> str:
     """The name under which a model keeps its layers, such as `model.layers`."""
-    return next(name for name, module in model.named_modules() if module is _modules(model))
+    return next(str(name) for name, module in model.named_modules() if module is layers_of(model))

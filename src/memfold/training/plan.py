@@ -1,13 +1,16 @@
 """What a recipe for a published size will take, from its shape alone: parameters, places, memory, hours.
 
-Counts of parameters are exact: the same choice is made on a model without numbers as later on one with them.  Memory and
-hours are estimates by the rules written here; nothing is loaded.  Left out: communication, and what an allocator wastes.
+Counts of parameters are exact: the same choice is made on a model without numbers as later on one with them.  Memory
+and hours are estimates by the rules written here; nothing is loaded.  Left out: communication, and what an allocator
+wastes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from memfold.backbone.shapes import SHAPES, Shape
@@ -15,7 +18,7 @@ from memfold.core.config import build
 from memfold.core.errors import ConfigError
 from memfold.systems.pooled.settings import PooledSettings
 from memfold.training.batches import mixture
-from memfold.training.fqlora import targets, trained_in_full
+from memfold.training.fqlora import layers_of, targets, trained_in_full
 from memfold.training.optimisers import is_frozen
 from memfold.training.recipe import Recipe, Share
 from memfold.training.sharding import shardable
@@ -73,7 +76,7 @@ def plan(recipe: Recipe) -> Plan:
     projection = 0 if is_frozen("heads.pooled.weight", recipe.freeze) else shape.hidden**2
     spread = _spread(recipe, model)
     places = _mean_places(recipe)
-    layer = sum(weight.numel() for weight in model.base_model.layers[0].parameters())
+    layer = sum(weight.numel() for weight in layers_of(model)[0].parameters())
     states = TRAINED + (COPY if recipe.precision == "bfloat16" and not recipe.hardware.sharded else 0)
     share = 1 / recipe.hardware.devices if spread else 1.0
     memory = {
@@ -101,8 +104,8 @@ def check_fits(recipe: Recipe, found: Plan, memory: float) -> None:
     if found.total_memory <= memory:
         return
     raise ConfigError(
-        f"{recipe.architecture} with these settings needs about {found.total_memory:.0f} GB on each device, and there are "
-        f"{memory:.0f} GB: {_advice(recipe, found)}"
+        f"{recipe.architecture} with these settings needs about {found.total_memory:.0f} GB on each device, and there "
+        f"are {memory:.0f} GB: {_advice(recipe, found)}"
     )
 
 
@@ -135,7 +138,8 @@ def _parameters(recipe: Recipe, model: PreTrainedModel) -> tuple[int, int, int, 
     full -= {name for name in full if is_frozen(name, recipe.freeze)}
     lora = quantised = 0
     for name in targets(model, fqlora) if fqlora is not None else ():
-        inner, outer = model.get_submodule(name).in_features, model.get_submodule(name).out_features
+        module = cast(nn.Linear, model.get_submodule(name))
+        inner, outer = module.in_features, module.out_features
         lora += fqlora.rank * (inner + outer) if fqlora is not None else 0
         quantised += inner * outer if fqlora is not None and fqlora.quantisation == "nf4" else 0
     for name, weight in model.named_parameters():

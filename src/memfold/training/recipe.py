@@ -81,9 +81,13 @@ class Share:
         require(0 <= self.recall <= 1, "recall", self.recall, "0 to 1")
         require(self.dataset in (None, *DATASETS), "dataset", self.dataset, ", ".join(DATASETS))
         if bool(self.files) != (self.task in LOCAL):
-            raise ConfigError(f"task {self.task!r} and files = {list(self.files)}: tasks on files are {', '.join(LOCAL)}")
+            raise ConfigError(
+                f"task {self.task!r} and files = {list(self.files)}: tasks on files are {', '.join(LOCAL)}"
+            )
         if bool(self.dataset) != (self.task == "questions"):
-            raise ConfigError(f"task {self.task!r} and dataset = {self.dataset!r}: only 'questions' has one, and needs it")
+            raise ConfigError(
+                f"task {self.task!r} and dataset = {self.dataset!r}: only 'questions' has one, and needs it"
+            )
 
     @property
     def label(self) -> str:
@@ -162,7 +166,7 @@ class Recipe:
     fqlora: FQLoRA | None = None
     checkpointing: bool = False
     packed: bool = False
-    hardware: Hardware = Hardware()
+    hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
         for name in ("steps", "tokens", "micro_batches", "validate_every", "validation_batches", "checkpoint_every"):
@@ -181,7 +185,9 @@ class Recipe:
         if self.fqlora is not None and self.parent is None:
             raise ConfigError("fqlora trains adapters on a parent; a [model] made from nothing has nothing to keep")
         if self.hardware.sharded and any(group.kind == "muon" for group in self.groups):
-            raise ConfigError("hardware.sharded = true and a group of kind 'muon': Muon needs whole matrices; use adamw")
+            raise ConfigError(
+                "hardware.sharded = true and a group of kind 'muon': Muon needs whole matrices; use adamw"
+            )
         if self.checkpointing:
             self._check_checkpointing()
 

@@ -1,4 +1,4 @@
-"""Weights spread over processes (FSDP2): each keeps a part of every layer that is trained in full, and its optimiser state.
+"""Weights spread over processes (FSDP2): each keeps a part of every layer trained in full, and its optimiser state.
 
 Layers, embeddings and head are sharded one by one, since a step runs them in an order of its own: encoder, decoder, and
 backwards in two passes.  All else (4-bit weights, LoRA matrices, heads) is small enough to be everywhere.  A layer is
@@ -46,7 +46,7 @@ def shard(backbone: Backbone, recipe: Recipe, processes: Processes) -> None:
 
 
 def shardable(model: Any) -> list[nn.Module]:
-    """Layers all of whose parameters are trained, embeddings and head; tied embeddings are needed whole at both ends."""
+    """Layers all of whose parameters are trained, embeddings and head; tied embeddings stay whole for both ends."""
     modules = [layer for layer in model.base_model.layers if all(weight.requires_grad for weight in layer.parameters())]
     ends = [model.get_input_embeddings(), model.get_output_embeddings()]
     if ends[0].weight is not ends[1].weight:
@@ -82,9 +82,9 @@ def whole(state: State) -> State:
 
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor] | None:
-    """The parameters of a sharded model in one piece, by name; None of one that is not sharded.  All must ask for it."""
-    named = dict(model.named_parameters())
-    return whole(named) if any(isinstance(parameter, DTensor) for parameter in named.values()) else None  # type: ignore[return-value]
+    """The parameters of a sharded model in one piece, by name (all must ask for them); None of one that is not."""
+    named: dict[str, Tensor] = dict(model.named_parameters())
+    return whole(named) if any(isinstance(parameter, DTensor) for parameter in named.values()) else None
 
 
 def split_states(states: Sequence[dict[str, Any]], optimisers: Optimisers) -> list[dict[str, Any]]:
@@ -109,8 +109,8 @@ def _as(value: Any, parameter: Tensor) -> Any:
 def _check(recipe: Recipe, processes: Processes) -> None:
     if recipe.hardware.devices % processes.count:
         raise ConfigError(
-            f"{processes.count} processes share a recipe for hardware.devices = {recipe.hardware.devices}: sharded ones "
-            "must take the same mixture entry at a time; launch as many processes, or set hardware.devices to them"
+            f"{processes.count} processes share a recipe for hardware.devices = {recipe.hardware.devices}: sharded "
+            "ones must take the same mixture entry at a time; launch as many, or set hardware.devices to their number"
         )
     longest = max(max(share.sizes) for share in mixture(recipe))
     if recipe.tokens + longest > BATCH_TOKENS:

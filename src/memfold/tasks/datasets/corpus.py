@@ -1,4 +1,4 @@
-"""Rows of local files from anywhere in them: what training draws from, a pure function of a generator of random numbers.
+"""Rows of local files from anywhere in them: what training draws from, a function of random numbers alone.
 
 JSON Lines are entered at a random byte and parquet at a random row group, so that a file of any size costs nothing to
 open; all others are read whole and kept.  One row in fifty, by a checksum of its text, is held out for validation.
@@ -36,7 +36,9 @@ def check_files(files: Sequence[str]) -> None:
     """
     missing = [file for file in files if not Path(file).exists()]
     if missing:
-        raise DataError(f"no data at {', '.join(missing)}; docs/data.md says where it comes from and how it is laid out")
+        raise DataError(
+            f"no data at {', '.join(missing)}; docs/data.md says where it comes from and how it is laid out"
+        )
 
 
 def draw_rows(rng: Random, files: tuple[str, ...], held_out: bool = False) -> Iterator[Row]:
