@@ -14,7 +14,7 @@ from typing import cast
 from torch import nn
 from transformers import PreTrainedModel
 
-from memfold.backbone.adapter import Adapter, Quantisation, attach, is_lora
+from memfold.backbone.adapter import NAME, Adapter, Quantisation, attach, is_lora
 from memfold.backbone.model import Backbone
 from memfold.core.config import require
 from memfold.core.errors import ConfigError
@@ -90,8 +90,8 @@ def adapt(backbone: Backbone, fqlora: FQLoRA, base: str) -> None:
     else:
         _check_same(backbone, fqlora)
         full = backbone.adapter.full
-        for module in (module for name, module in model.named_modules() if ".lora_dropout." in name):
-            module.p = dropout
+        for module in (module for module in model.modules() if hasattr(module, "lora_dropout")):
+            cast(nn.ModuleDict, module.lora_dropout)[NAME] = nn.Dropout(dropout)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_lora(name) or name in full)
         if parameter.requires_grad:

@@ -1,0 +1,129 @@
+"""Tasks on local files: exact windows, what is held out, what fits, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from memfold.core.errors import ConfigError, DataError
+from memfold.tasks.datasets.corpus import check_files, draw_rows, is_held_out, text_of
+from memfold.tasks.local import packed_window, questions, summaries, text, text_continuation, text_reconstruction
+from memfold.tasks.task import TaskOptions
+
+ROWS = [{"text": f"row{number} " + " ".join(f"w{number}x{word}" for word in range(number % 7 + 1))}
+        for number in range(300)]  # fmt: skip
+WORDS: dict[str, int] = {}
+
+
+def encode(string: str) -> list[int]:
+    """A token for each word."""
+    return [WORDS.setdefault(word, len(WORDS)) for word in string.split()]
+
+
+def written(tokens: tuple[int, ...]) -> str:
+    names = {index: word for word, index in WORDS.items()}
+    return " ".join(names[token] for token in tokens)
+
+
+@pytest.fixture(params=["jsonl", "parquet", "json"])
+def options(request: pytest.FixtureRequest, tmp_path: Path) -> TaskOptions:
+    path = tmp_path / f"rows.{request.param}"
+    if request.param == "parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(ROWS), path, row_group_size=60)
+    else:
+        lines = [json.dumps(row) for row in ROWS]
+        path.write_text("\n".join(lines) + "\n" if request.param == "jsonl" else f"[{','.join(lines)}]")
+    return TaskOptions(ratio=4, files=(str(path),))
+
+
+def test_windows_are_exact_and_packed_from_rows_that_follow_each_other(options: TaskOptions) -> None:
+    running = " ".join(row["text"] for row in ROWS if not is_held_out(row["text"]))
+    starts = set()
+    for seed in range(20):
+        tokens = packed_window(Random(seed), 24, options, encode)
+        assert tokens == packed_window(Random(seed), 24, options, encode)
+        assert len(tokens) == 24
+        first = written(tokens).split(" row")[0]
+        assert all(part in running for part in (first, written(tokens).split(" row")[1]))
+        starts.add(tokens[0])
+    assert len(starts) > 10
+
+
+def test_held_out_rows_are_never_trained_on(options: TaskOptions) -> None:
+    kept = {row["text"] for row in ROWS if is_held_out(row["text"])}
+    assert 0 < len(kept) < 20
+    for held_out in (False, True):
+        rows = draw_rows(Random(3), options.files, held_out)
+        drawn = {text_of(next(rows)) for _ in range(400)}
+        assert (drawn <= kept) is held_out
+        assert drawn.isdisjoint(kept) is not held_out
+
+
+def test_a_text_and_its_reconstruction(options: TaskOptions) -> None:
+    (plain,), (again,) = text(1, 16, options, encode), text_reconstruction(1, 16, options, encode)
+    assert (plain.question, len(plain.target), plain.document.tokens) == ("", 16, plain.target)
+    assert again.question
+    assert again.target == again.document.tokens
+    assert len(again.target) == 16
+
+
+@pytest.mark.parametrize(("bridges", "bridge"), [((0, 0), 0), ((1, 1), 4), ((2, 2), 7)])
+def test_a_continuation_is_cut_in_three(options: TaskOptions, bridges: tuple[int, int], bridge: int) -> None:
+    (sample,) = text_continuation(1, 16, replace(options, bridges=bridges), encode)
+    assert len(sample.document.tokens or ()) == 8
+    assert len(sample.bridge) == min(bridge, 4)
+    assert 8 + len(sample.bridge) + len(sample.target) == 16
+    with pytest.raises(ConfigError, match="size 7 is too small to continue; use at least two groups, 8 tokens"):
+        text_continuation(1, 7, options, encode)
+
+
+def test_long_texts_and_folders_of_them(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text(" ".join(f"b{word}" for word in range(5000)))
+    options = TaskOptions(files=(str(tmp_path),), held_out=is_held_out((tmp_path / "book.txt").read_text()))
+    found = [written(packed_window(Random(seed), 12, options, encode)) for seed in range(5)]
+    assert len(set(found)) == 5
+
+
+def test_questions_come_with_a_document_that_is_short_enough(tmp_path: Path) -> None:
+    rows = [{"context": "w " * (8 if number % 2 else 40), "question": f"Who {number}?", "id": str(number),
+             "answers": {"text": ["w"], "answer_start": [0]}} for number in range(200)]  # fmt: skip
+    path = tmp_path / "squad.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    options = TaskOptions(files=(str(path),), dataset="squad")
+    for seed in range(10):
+        (sample,) = questions(seed, 10, options, encode)
+        assert len(sample.document.tokens or ()) == 8
+        assert sample.answers == ("w",)
+        assert not is_held_out(sample.question)
+        (kept,) = questions(seed, 50, replace(options, held_out=True), encode)
+        assert is_held_out(kept.question)
+    with pytest.raises(DataError, match="200 rows drawn, and no document of at most 5 tokens; use larger sizes"):
+        questions(0, 5, options, encode)
+
+
+def test_summaries(tmp_path: Path) -> None:
+    path = tmp_path / "summaries.jsonl"
+    path.write_text("\n".join(json.dumps(row | {"summary": f"of {row['text'][:6]}"}) for row in ROWS))
+    (sample,) = summaries(2, 50, TaskOptions(files=(str(path),)), encode)
+    assert sample.target == f" of {written(sample.document.tokens or ())[:6].strip()}"
+    path.write_text("\n".join(json.dumps(row) for row in ROWS))
+    with pytest.raises(DataError, match="'summary' is missing"):
+        summaries(2, 50, TaskOptions(files=(str(path),)), encode)
+
+
+def test_data_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no data at nowhere, not/here; docs/data\.md says"):
+        check_files(["nowhere", str(tmp_path), "not/here"])
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\n{"text": \n')
+    with pytest.raises(DataError, match="a row is not JSON"):
+        list(draw_rows(Random(0), (str(path),)))
+    path.write_text('{"text": "a"}\n')
+    with pytest.raises(DataError, match="too few rows to validate on"):
+        list(draw_rows(Random(0), (str(path),), held_out=True))
