@@ -135,6 +135,43 @@ def test_eager_attention_reads_the_same_places(new_backbone: Callable[..., Backb
     torch.testing.assert_close(logprobs(backbone, system, groups).logprobs, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("system", [Pooled(ratio=4), Full()], ids=["pooled", "full"])
+@pytest.mark.parametrize("places", [60, 10_000])
+def test_documents_that_share_a_row_do_not_read_each_other(
+    new_backbone: Callable[..., Backbone], system: MemorySystem, places: int
+) -> None:
+    backbone = new_backbone()
+    groups = scored_groups(backbone, system) * 2
+    apart = logprobs(backbone, system, groups)
+    together = logprobs(backbone, system, groups, row_places=places)
+    assert len(together.packed.tokens) == (1 if places == 10_000 else len(apart.packed.tokens))
+    torch.testing.assert_close(together.logprobs, apart.logprobs, atol=2e-5, rtol=1e-4)
+    assert together.stretches == apart.stretches
+    gradients = []
+    for scores in (apart, together):
+        backbone.model.zero_grad()
+        scores.backward(-scores.logprobs.mean())
+        gradients.append(backbone.model.get_input_embeddings().weight.grad.clone())
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-3)
+
+
+def test_rows_are_filled_in_order_and_never_over() -> None:
+    def line(first: int, length: int, reply: int = 0) -> Line:
+        tokens = [*range(first, first + length - 1), reply or first + length - 1]
+        inputs = Inputs(tokens[:-1], list(range(length - 1)), (length - 1,))
+        return Line.of(inputs, (Text(tokens=tuple(tokens[:-1])),), Reply(tokens=(tokens[-1],)))
+
+    packed = pack([[line(10, 3)], [line(20, 4)], [line(30, 2), line(30, 2, 39)], [line(40, 5)]], torch.device("cpu"), 8)
+    assert packed.tokens.tolist() == [[10, 11, 12, 20, 21, 22, 23, 0], [30, 31, 39, 40, 41, 42, 43, 44]]
+    assert packed.positions.tolist() == [[0, 1, 2, 0, 1, 2, 3, 0], [0, 1, 1, 0, 1, 2, 3, 4]]
+    mask = packed.mask()[:, 0]
+    assert [row.nonzero()[:, 0].tolist() for row in mask[0]] == [
+        [0], [0, 1], [0, 1, 2], [3], [3, 4], [3, 4, 5], [3, 4, 5, 6], [7],
+    ]  # fmt: skip
+    assert [row.nonzero()[:, 0].tolist() for row in mask[1]][:4] == [[0], [0, 1], [0, 2], [3]]
+    assert packed.targets.tolist() == [[0, 1, 12], [0, 5, 23], [1, 0, 31], [1, 0, 39], [1, 6, 44]]
+
+
 @torch.no_grad()
 def test_stretches_say_whose_the_numbers_are(backbone: Backbone) -> None:
     system = Full()

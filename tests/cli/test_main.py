@@ -14,7 +14,7 @@ from memfold.cli import main
 from memfold.cli.train import default_out
 
 COMMANDS = [module.NAME for module in main.COMMANDS]
-HEAVY = ("torch", "transformers", "numpy", "bm25s", "accelerate", "matplotlib")
+HEAVY = ("torch", "transformers", "numpy", "bm25s", "accelerate", "matplotlib", "peft", "bitsandbytes")
 
 PROBE = """
 import sys

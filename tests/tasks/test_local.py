@@ -99,7 +99,7 @@ def test_questions_come_with_a_document_that_is_short_enough(tmp_path: Path) -> 
     for seed in range(10):
         (sample,) = questions(seed, 10, options, encode)
         assert len(sample.document.tokens or ()) == 8
-        assert sample.answers == ("w",)
+        assert (sample.task, sample.answers) == ("questions", ("w",))
         assert not is_held_out(sample.question)
         (kept,) = questions(seed, 50, replace(options, held_out=True), encode)
         assert is_held_out(kept.question)

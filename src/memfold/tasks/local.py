@@ -83,7 +83,7 @@ def questions(seed: int, size: int, options: TaskOptions, encode: Encode) -> lis
     for sample in _tries(rng.choice(samples) for _ in range(TRIES)):
         tokens = tuple(encode(sample.document.read()))
         if 0 < len(tokens) <= size:
-            return [replace(sample, document=replace(sample.document, tokens=tokens))]
+            return [replace(sample, task="questions", document=replace(sample.document, tokens=tokens))]
     raise _too_long(size, options)
 
 

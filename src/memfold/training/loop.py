@@ -144,7 +144,7 @@ def step(run: Run) -> dict[str, Any]:
         if recipe.fqlora is not None:  # its dropout is a function of the batch, as all else is
             torch.manual_seed(recipe.seed * 1_000_003 + position)
         with processes.autocast(recipe.precision, not recipe.hardware.sharded):
-            scores = logprobs(run.backbone, work.system, work.scored, work.share.folded, row_places=_row_places(recipe))
+            scores = logprobs(run.backbone, work.system, work.scored, work.share.folded, _row_places(recipe))
             loss = _loss(run, work.share, scores)
         _check_finite(f"loss of step {number + 1} ({work.share.label})", loss)
         scores.backward(loss / (recipe.micro_batches * processes.count))

@@ -43,12 +43,13 @@ def check_files(files: Sequence[str]) -> None:
 
 def draw_rows(rng: Random, files: tuple[str, ...], held_out: bool = False) -> Iterator[Row]:
     """Rows from a random place of a random file (the larger, the more often) on, and then from another one."""
-    found = _sizes(files)
-    for _ in range(HELD_OUT * 2):
+    found, fruitless = _sizes(files), 0
+    while fruitless < HELD_OUT:
         path = rng.choices([path for path, _ in found], [size for _, size in found])[0]
-        for row in _from_somewhere(rng, path):
-            if is_held_out(text_of(row)) == held_out:
-                yield row
+        fruitless += 1
+        for row in (row for row in _from_somewhere(rng, path) if is_held_out(text_of(row)) == held_out):
+            fruitless = 0
+            yield row
     kept = "to validate on" if held_out else "to train on"
     raise DataError(f"{', '.join(files)}: too few rows {kept} (one in {HELD_OUT} is held out); give more rows")
 
