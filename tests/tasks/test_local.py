@@ -90,21 +90,48 @@ def test_long_texts_and_folders_of_them(tmp_path: Path) -> None:
     assert len(set(found)) == 5
 
 
-def test_questions_come_with_a_document_that_is_short_enough(tmp_path: Path) -> None:
-    rows = [{"context": "w " * (8 if number % 2 else 40), "question": f"Who {number}?", "id": str(number),
-             "answers": {"text": ["w"], "answer_start": [0]}} for number in range(200)]  # fmt: skip
-    path = tmp_path / "squad.jsonl"
+def squad(path: Path, contexts: list[str], answer: str) -> TaskOptions:
+    rows = [{"context": context, "question": f"Who {number}?", "id": str(number),
+             "answers": {"text": [answer], "answer_start": [context.find(answer)]}}
+            for number, context in enumerate(contexts)]  # fmt: skip
     path.write_text("\n".join(map(json.dumps, rows)))
-    options = TaskOptions(files=(str(path),), dataset="squad")
+    return TaskOptions(files=(str(path),), dataset="squad")
+
+
+def test_questions_come_with_their_document(tmp_path: Path) -> None:
+    options = squad(tmp_path / "squad.jsonl", ["Ada of Velm " + "w " * (number % 4) for number in range(200)], "Velm")
     for seed in range(10):
         (sample,) = questions(seed, 10, options, encode)
-        assert len(sample.document.tokens or ()) == 8
-        assert (sample.task, sample.answers) == ("questions", ("w",))
+        assert written(sample.document.tokens or ()).startswith("Ada of Velm")
+        assert (sample.task, sample.answers, len(sample.document.tokens or ()) <= 6) == ("questions", ("Velm",), True)
         assert not is_held_out(sample.question)
-        (kept,) = questions(seed, 50, replace(options, held_out=True), encode)
+        (kept,) = questions(seed, 10, replace(options, held_out=True), encode)
         assert is_held_out(kept.question)
-    with pytest.raises(DataError, match="200 rows drawn, and no document of at most 5 tokens; use larger sizes"):
-        questions(0, 5, options, encode)
+
+
+def test_of_a_long_document_a_question_gets_the_stretch_that_answers_it(tmp_path: Path) -> None:
+    contexts = [" ".join(f"w{word}" if word != at else "Velm" for word in range(1000)) for at in (0, 3, 500, 999) * 30]
+    options = squad(tmp_path / "squad.jsonl", contexts, "Velm")
+    places = set()
+    for seed in range(40):
+        (sample,) = questions(seed, 100, options, encode)
+        words = written(sample.document.tokens or ()).split()
+        assert len(words) == 100
+        numbers = [int(word[1:]) for word in words if word != "Velm"]
+        assert numbers == list(range(numbers[0], numbers[0] + 100)) or len(numbers) == 99
+        places.add(words.index("Velm"))
+    assert {0, 3, 99} <= places
+    assert len(places) > 6
+
+
+def test_a_document_without_its_answer_is_left_out(tmp_path: Path) -> None:
+    row = {"question": "Which?", "question_id": "1", "answer": {"value": "Velm", "aliases": []},
+           "entity_pages": {"title": ["A"], "wiki_context": ["w " * 300]}}  # fmt: skip
+    path = tmp_path / "trivia.jsonl"
+    path.write_text("\n".join(json.dumps(row | {"question": f"Which {number}?"}) for number in range(99)))
+    options = TaskOptions(files=(str(path),), dataset="triviaqa")
+    with pytest.raises(DataError, match="200 rows drawn, and none with a document of at most 50 tokens; use larger"):
+        questions(0, 50, options, encode)
 
 
 def test_summaries(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 from safetensors.torch import load_file
 
 from memfold.backbone.model import START
-from memfold.core.errors import ConfigError, DataError
+from memfold.core.errors import CheckpointError, ConfigError, DataError
+from memfold.training import loop
 from memfold.training.loop import prepare, step, train, validate
 from memfold.training.proof import small
 from memfold.training.recipe import Recipe, read_recipe
@@ -116,3 +117,26 @@ def test_sharded_batches_must_fit_one_pass(tmp_path: Path) -> None:
     made = recipe("qwen2.5-7b/cpt1", tmp_path, tokens=8000)
     with pytest.raises(ConfigError, match=r"tokens = 8000 and documents of 256 are more than one pass"):
         prepare(replace(made, mixture=tuple(replace(s, sizes=(256,)) for s in made.mixture)), tmp_path / "run")
+
+
+@pytest.mark.parametrize(("parent", "architecture", "wanted"), [
+    ("Qwen/Qwen2.5-7B", "qwen2.5-7b", "Qwen/Qwen2.5-7B"),
+    ("runs/pooled-qwen2.5-7b-cpt1", "qwen2.5-7b", None),
+    ("Qwen/Qwen2.5-7B", None, None),
+])  # fmt: skip
+def test_a_hugging_face_id_is_a_parent_where_its_architecture_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parent: str, architecture: str | None, wanted: str | None
+) -> None:
+    made = recipe("qwen2.5-7b/cpt1", tmp_path, parent=parent, architecture=architecture)
+    asked: list[str] = []
+
+    def load(where: str, *given: Any, **named: Any) -> Any:
+        asked.append(where)
+        raise CheckpointError("there is no network")
+
+    monkeypatch.setattr(loop, "load_backbone", load)
+    with pytest.raises(
+        CheckpointError, match="there is no network" if wanted else f"no model in .*{parent}; train its"
+    ):
+        prepare(made, tmp_path / "run")
+    assert asked == ([wanted] if wanted else [])

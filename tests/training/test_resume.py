@@ -175,3 +175,15 @@ def test_a_finished_run_resumed_changes_nothing(short: Recipe, tmp_path: Path) -
     before = (tmp_path / "model" / "model.safetensors").read_bytes(), (tmp_path / "metrics.jsonl").read_text()
     train(short, tmp_path, resume=True)
     assert ((tmp_path / "model" / "model.safetensors").read_bytes(), (tmp_path / "metrics.jsonl").read_text()) == before
+
+
+def test_a_run_from_before_a_setting_was_there_goes_on(short: Recipe, tmp_path: Path) -> None:
+    train(short, tmp_path)
+    stored = json.loads((tmp_path / "recipe.json").read_text())
+    del stored["checkpointing"], stored["mixture"][0]["files"]
+    (tmp_path / "recipe.json").write_text(json.dumps(stored))
+    train(short, tmp_path, resume=True)
+    stored["mixture"][0]["share"] = 0.123
+    (tmp_path / "recipe.json").write_text(json.dumps(stored))
+    with pytest.raises(CheckpointError, match="was started with mixture = "):
+        train(short, tmp_path, resume=True)

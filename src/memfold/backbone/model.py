@@ -13,14 +13,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
-    AddedToken,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -31,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 
 from memfold.backbone import adapter
 from memfold.backbone.adapter import Adapter
+from memfold.backbone.tokens import add_tokens
 from memfold.core.errors import CheckpointError, ConfigError
 from memfold.core.prompt import FRAMES, Frame
 from memfold.core.system import SLOT
@@ -240,22 +240,10 @@ def _load_adapted(folder: Path, device: str, dtype: str, merged: bool) -> Backbo
     return backbone
 
 
-@torch.no_grad()
 def add_wrapper_tokens(backbone: Backbone) -> None:
-    """Give a model the two tokens that wrap slots, unless it has them; their embeddings begin as the mean of all.
-
-    Most published models have embeddings to spare; where there are none, two are added.
-    """
-    tokenizer, model = backbone.tokenizer, cast(Any, backbone.model)
-    before = len(tokenizer)
-    tokenizer.add_tokens([AddedToken(token, normalized=False, special=True) for token in (START, END)], True)
-    if len(tokenizer) == before:
-        return
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    weight = model.get_input_embeddings().weight
-    weight[before : len(tokenizer)] = weight[:before].float().mean(0).to(weight)
-    backbone.stored_fingerprint = None
+    """Give a model the two tokens that wrap slots, unless it has them."""
+    if add_tokens(backbone.tokenizer, backbone.model, (START, END)):
+        backbone.stored_fingerprint = None
 
 
 def save_backbone(

@@ -1,8 +1,9 @@
 """Tasks on local files that a recipe names: text for pretraining, summaries, and the questions of published datasets.
 
 Text is packed: documents follow each other, a blank line between them, and a sample is a window of exactly `size`
-tokens that begins anywhere.  Questions are taken with a document that is short enough, uncut.  Left out: what is drawn
-from the files, and what is held out of them (`memfold.tasks.datasets.corpus`).
+tokens that begins anywhere.  The document of a question is whole where it is short enough, else a stretch of it with
+the evidence, or with the answer.  Left out: what is drawn from the files, and what is held out of them
+(`memfold.tasks.datasets.corpus`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from memfold.tasks.task import Encode, TaskOptions
 
 BREAK = "\n\n"
 TRIES = 200
+AROUND = 64  # tokens from the beginning of what answers a question on
 MOST_CHARACTERS = 16  # to a token: what is cut out of a book before its tokens are counted
 T = TypeVar("T")
 Tokens = tuple[int, ...]
@@ -81,10 +83,29 @@ def questions(seed: int, size: int, options: TaskOptions, encode: Encode) -> lis
     assert options.dataset is not None, "the recipe names one"
     samples = questions_of(options.dataset, options.files, options.held_out)
     for sample in _tries(rng.choice(samples) for _ in range(TRIES)):
-        tokens = tuple(encode(sample.document.read()))
-        if 0 < len(tokens) <= size:
-            return [replace(sample, task="questions", document=replace(sample.document, tokens=tokens))]
+        tokens = _read(rng, sample, size, encode)
+        if tokens:
+            document = replace(sample.document, tokens=tokens)
+            return [replace(sample, task="questions", document=document, evidence=())]
     raise _too_long(size, options)
+
+
+def _read(rng: Random, sample: Sample, size: int, encode: Encode) -> Tokens:
+    """The document of a question, or `size` tokens of it around what answers it; nothing where that is not found."""
+    whole = sample.document.read()
+    if len(whole) <= size * MOST_CHARACTERS:
+        tokens = encode(whole)
+        if len(tokens) <= size:
+            return tuple(tokens)
+    place = sample.evidence[0].start if sample.evidence else whole.lower().find(sample.answers[0].lower())
+    if place < 0:
+        return ()
+    place = max(0, whole.rfind(" ", 0, place))  # a word keeps the space before it
+    reach = size * MOST_CHARACTERS
+    before, after = encode(whole[max(0, place - reach) : place]), encode(whole[place : place + reach])
+    kept = min(len(before), rng.randint(0, max(0, size - AROUND)))
+    kept = max(kept, min(len(before), size - len(after)))
+    return tuple(before[len(before) - kept :] + after)[:size]
 
 
 def _stretch(rng: Random, whole: str, characters: int) -> str:
@@ -100,5 +121,6 @@ def _tries(found: Iterator[T]) -> Iterator[T]:
 
 def _too_long(size: int, options: TaskOptions) -> DataError:
     return DataError(
-        f"{', '.join(options.files)}: {TRIES} rows drawn, and no document of at most {size} tokens; use larger sizes"
+        f"{', '.join(options.files)}: {TRIES} rows drawn, and none with a document of at most {size} tokens"
+        "; use larger sizes"
     )

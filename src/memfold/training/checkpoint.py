@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,7 @@ import torch
 from torch import Tensor
 
 from memfold.backbone.model import Backbone, save_backbone
-from memfold.core.config import build
 from memfold.core.errors import CheckpointError
-from memfold.training.recipe import Recipe
 
 KEPT = 2
 
@@ -74,21 +72,23 @@ def load(checkpoint: Path) -> tuple[Progress, list[dict[str, Any]], dict[str, An
 def check_recipe(run: Path, recipe: dict[str, Any]) -> None:
     """Refuse to resume a run under a recipe with other settings, naming the first that differs.
 
-    What a stored recipe does not say has its default.
+    A key that the stored recipe does not have was not there when the run was started, and does not count.
     """
-    stored = resolved(build(Recipe, json.loads((run / "recipe.json").read_text())))
-    for key in sorted(stored.keys() | recipe.keys()):
-        if stored.get(key) != recipe.get(key):
+    stored = json.loads((run / "recipe.json").read_text())
+    for key in sorted(stored):
+        if not _same(stored[key], recipe.get(key)):
             raise CheckpointError(
                 f"{run} was started with {key} = {stored.get(key)!r}, the recipe says {recipe.get(key)!r}; "
                 "use another --out or the recipe it was started with"
             )
 
 
-def resolved(recipe: Recipe) -> dict[str, Any]:
-    """All that a recipe says, as JSON has it."""
-    found: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
-    return found
+def _same(stored: Any, said: Any) -> bool:
+    if isinstance(stored, dict) and isinstance(said, dict):
+        return all(_same(value, said.get(key)) for key, value in stored.items())
+    if isinstance(stored, list) and isinstance(said, list):
+        return len(stored) == len(said) and all(map(_same, stored, said))
+    return bool(stored == said)
 
 
 def keep_until(path: Path, step: int) -> None:

@@ -87,7 +87,7 @@ def train(recipe: Recipe, folder: Path, resume: bool = False, report: Report | N
 def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
     """Make or load the model, the optimisers and the run folder."""
     processes = Processes()
-    resolved = checkpoint.resolved(recipe)
+    resolved = json.loads(json.dumps(asdict(recipe)))
     check_files([file for share in recipe.mixture for file in share.files])
     # what is sharded goes to its device in parts
     device = "cpu" if recipe.hardware.sharded else processes.device
@@ -129,7 +129,7 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
         backbone.body = torch.compile(backbone.model.base_model, dynamic=True)
     backbone.model.train()
     if recipe.checkpointing:
-        backbone.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _checkpoint_activations(backbone)
     processes.wait()  # before the first one writes a checkpoint that another would take for an earlier run's
     return Run(recipe, folder, backbone, optimisers, processes, predecessor, progress)
 
@@ -265,6 +265,13 @@ def _check_architecture(recipe: Recipe, backbone: Backbone) -> None:
             f"the recipe is for {recipe.architecture} ({shape.layers} layers of {shape.hidden}), its parent "
             f"{recipe.parent} has {found[0]} of {found[1]}; name another parent or another architecture"
         )
+
+
+def _checkpoint_activations(backbone: Backbone) -> None:
+    """Keep the inputs of layers and compute the rest again in the backward pass."""
+    model: Any = backbone.model
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def _row_places(recipe: Recipe) -> int:
