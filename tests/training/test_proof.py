@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from memfold.backbone.model import START
 from memfold.core.errors import CheckpointError, ConfigError, DataError
-from memfold.training import loop
+from memfold.training import parent as parent_module
 from memfold.training.loop import prepare, step, train, validate
 from memfold.training.proof import small
 from memfold.training.recipe import Recipe, read_recipe
@@ -134,7 +134,7 @@ def test_a_hugging_face_id_is_a_parent_where_its_architecture_is_named(
         asked.append(where)
         raise CheckpointError("there is no network")
 
-    monkeypatch.setattr(loop, "load_backbone", load)
+    monkeypatch.setattr(parent_module, "load_backbone", load)
     with pytest.raises(
         CheckpointError, match="there is no network" if wanted else f"no model in .*{parent}; train its"
     ):

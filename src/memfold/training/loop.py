@@ -6,7 +6,6 @@ Reinforcement learning has its own loop; how several processes share the work is
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -17,10 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memfold.backbone.model import START, Backbone, add_wrapper_tokens, load_backbone, save_backbone
-from memfold.backbone.resolve import model_folder
+from memfold.backbone.model import Backbone, load_backbone, save_backbone
 from memfold.backbone.scoring import Scores, logprobs
-from memfold.backbone.shapes import SHAPES
 from memfold.core.config import build
 from memfold.core.errors import CallError, ConfigError
 from memfold.systems.pooled.encoder import add_head
@@ -31,6 +28,7 @@ from memfold.training.batches import Batch, batch, mixture
 from memfold.training.checkpoint import Progress
 from memfold.training.fqlora import adapt, drop_out
 from memfold.training.optimisers import Optimisers
+from memfold.training.parent import frozen_dtype, load_parent, parent_of
 from memfold.training.predecessor import PredecessorLoss
 from memfold.training.processes import Processes
 from memfold.training.recipe import Recipe, Share
@@ -95,7 +93,7 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
         where = checkpoint.newest(folder)
         checkpoint.check_recipe(folder, resolved)
         progress, states, extra = checkpoint.load(where)
-        backbone = load_backbone(where / "model", device, _frozen_dtype(recipe), merged=recipe.fqlora is None)
+        backbone = load_backbone(where / "model", device, frozen_dtype(recipe), merged=recipe.fqlora is None)
         if processes.first:
             checkpoint.keep_until(folder / "metrics.jsonl", progress.step)
     else:
@@ -110,7 +108,7 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
     add_head(backbone)
     if recipe.fqlora is not None:
         torch.manual_seed(recipe.seed)  # of new LoRA matrices, the same in every process
-        adapt(backbone, recipe.fqlora, "" if backbone.adapter is not None else _parent(recipe))
+        adapt(backbone, recipe.fqlora, "" if backbone.adapter is not None else parent_of(recipe))
     if recipe.hardware.sharded:
         sharding.shard(backbone, recipe, processes)
     backbone.frame = recipe.frame
@@ -233,38 +231,7 @@ def _joined(done: list[tuple[int, dict[str, tuple[float, float]]]]) -> tuple[int
 def _begin(recipe: Recipe, device: str) -> Backbone:
     if recipe.model is not None:
         return make_backbone(recipe.model, recipe.seed, device)
-    where = _parent(recipe)
-    backbone = load_backbone(where, device, _frozen_dtype(recipe), merged=recipe.fqlora is None)
-    _check_architecture(recipe, backbone)
-    if START not in backbone.tokenizer.get_vocab():
-        add_wrapper_tokens(backbone)
-    return backbone
-
-
-def _parent(recipe: Recipe) -> str:
-    """Where the weights are: a folder, or the Hugging Face id of a recipe that says which architecture that has."""
-    name = str(recipe.parent)
-    published = recipe.architecture is not None and re.fullmatch(r"[A-Za-z][\w.-]*/[\w.-]+", name)
-    if published and not Path(name).exists() and not name.startswith("runs/"):
-        return name
-    return str(model_folder(Path(name).resolve() if recipe.fqlora is not None else name))
-
-
-def _frozen_dtype(recipe: Recipe) -> str:
-    """Of weights that are not trained; those that are stay float32, whatever they are multiplied in."""
-    return recipe.precision if recipe.fqlora is not None else "float32"
-
-
-def _check_architecture(recipe: Recipe, backbone: Backbone) -> None:
-    if recipe.architecture is None:
-        return
-    config, shape = backbone.model.config, SHAPES[recipe.architecture]
-    found = (config.num_hidden_layers, config.hidden_size)
-    if found != (shape.layers, shape.hidden):
-        raise ConfigError(
-            f"the recipe is for {recipe.architecture} ({shape.layers} layers of {shape.hidden}), its parent "
-            f"{recipe.parent} has {found[0]} of {found[1]}; name another parent or another architecture"
-        )
+    return load_parent(recipe, device)
 
 
 def _checkpoint_activations(backbone: Backbone) -> None:
