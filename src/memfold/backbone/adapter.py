@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from memfold.backbone.weights import check_names
 from memfold.core.errors import CheckpointError, MemfoldError
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ Quantisation = Literal["none", "nf4"]
 CONFIG_FILE, WEIGHTS_FILE, FULL_FILE = "adapter_config.json", "adapter_model.safetensors", "full.safetensors"
 PREFIX = "base_model.model."  # before every name in the files of peft
 NAME = "default"
-NAMED = 3  # names in a message, then their number
 
 
 @dataclass(frozen=True)
@@ -121,18 +121,6 @@ def restore(backbone: Backbone, folder: Path, adapter: Adapter) -> None:
         parameters[name].data = stored[name].to(parameters[name].device)
 
 
-def check_names(where: object, missing: Iterable[str], extra: Iterable[str], wrong: Iterable[str] = ()) -> None:
-    """Refuse weights that are not those of the model.
-
-    Raises:
-        CheckpointError: in one line that names some of them.
-    """
-    found = {"missing": sorted(missing), "extra": sorted(extra), "of another size": sorted(wrong)}
-    lists = [f"{what}: {_listed(names)}" for what, names in found.items() if names]
-    if lists:
-        raise CheckpointError(f"the weights in {where} are not those of its configuration; {'; '.join(lists)}")
-
-
 def merge(backbone: Backbone, dtype: torch.dtype) -> None:
     """Add what the LoRA matrices say to the weights beside them and leave an ordinary model of one dtype.
 
@@ -208,11 +196,6 @@ def _live(name: str) -> str:
 
 def _plain(value: Tensor) -> Tensor:
     return value.detach().cpu().contiguous()
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def _peft() -> Any:

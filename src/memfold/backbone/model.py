@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -31,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 from memfold.backbone import adapter
 from memfold.backbone.adapter import Adapter
 from memfold.backbone.tokens import add_tokens
+from memfold.backbone.weights import load_weights
 from memfold.core.errors import CheckpointError, ConfigError
 from memfold.core.prompt import FRAMES, Frame
 from memfold.core.system import SLOT
@@ -178,7 +178,7 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
     if (folder / adapter.CONFIG_FILE).exists():
         return _load_adapted(folder, device, dtype, merged)
     try:
-        model = _load_weights(where, dtype)
+        model = load_weights(where, DTYPES[dtype])
         # AutoTokenizer gives some architectures a pre-tokenizer of its own in place of the one in tokenizer.json
         tokenizers = PreTrainedTokenizerFast if (folder / SETTINGS_FILE).exists() else AutoTokenizer
         tokenizer = tokenizers.from_pretrained(str(where))
@@ -195,23 +195,6 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
         _read_settings(backbone, folder)
         backbone.stored_fingerprint = _file_fingerprint(folder)
     return backbone
-
-
-def _load_weights(where: str | Path, dtype: str) -> PreTrainedModel:
-    """The model, all of whose weights came from its files; the library's own report of others has many lines."""
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            str(where), dtype=DTYPES[dtype], attn_implementation="sdpa", output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )  # fmt: skip
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-    model, found = loaded
-    sizes = [entry[0] for entry in found["mismatched_keys"]]
-    adapter.check_names(where, found["missing_keys"], found["unexpected_keys"], sizes)
-    return model  # type: ignore[no-any-return]
 
 
 def _load_adapted(folder: Path, device: str, dtype: str, merged: bool) -> Backbone:
