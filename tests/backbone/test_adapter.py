@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from memfold.backbone.adapter import Adapter, Quantisation, attach, is_lora
 from memfold.backbone.export import export
 from memfold.backbone.model import END, START, Backbone, add_wrapper_tokens, load_backbone, save_backbone
-from memfold.core.errors import CheckpointError, ConfigError
+from memfold.core.errors import CheckpointError, ConfigError, MemfoldError
 
 MakeBackbone = Callable[..., Backbone]
 TARGETS = tuple(f"model.layers.1.{name}" for name in ("mlp.down_proj", "mlp.up_proj", "self_attn.q_proj"))
@@ -203,3 +204,15 @@ def test_wrapper_tokens_are_added_once_as_the_mean_of_all(
     assert len(after) == max(len(before), known + 2)
     torch.testing.assert_close(after[known : known + 2], before[:known].mean(0).expand(2, -1))
     assert torch.equal(after[:known], before[:known])
+
+
+@pytest.mark.parametrize(("package", "quantisation", "message"), [
+    ("peft", "none", r"low-rank adapters need peft; pip install 'memfold\[adapters\]'"),
+    ("bitsandbytes", "nf4", r"weights in 4 bits need bitsandbytes; pip install 'memfold\[adapters\]'"),
+])  # fmt: skip
+def test_packages_that_are_not_there_are_named(
+    base: Path, monkeypatch: pytest.MonkeyPatch, package: str, quantisation: Quantisation, message: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MemfoldError, match=message):
+        attach(load_backbone(base), Adapter(str(base), 4, 8.0, TARGETS, (), quantisation))
