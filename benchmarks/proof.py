@@ -21,6 +21,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+STAGES = ("cpt1", "cpt2", "sft")
 PRECISIONS = ("bfloat16", "float32")
 LARGEST_DIFFERENCE = {"bfloat16": 1e-3, "float32": 1e-4}  # nats a token, in all steps and held out
 
@@ -119,8 +120,8 @@ def _numbers(difference: dict[str, float]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    recipes = [path.relative_to(ROOT / "recipes").with_suffix("").as_posix()
-               for path in sorted((ROOT / "recipes").glob("pooled/qwen*/*.toml"))]  # fmt: skip
+    paths = sorted(path for stage in STAGES for path in (ROOT / "recipes").glob(f"pooled/qwen*/{stage}.toml"))
+    recipes = [path.relative_to(ROOT / "recipes").with_suffix("").as_posix() for path in paths]
     parser = argparse.ArgumentParser(description="prove the recipes for published sizes")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--recipes", nargs="+", default=recipes)

@@ -15,7 +15,7 @@ from memfold.backbone.model import load_backbone, save_backbone
 from memfold.cli import planning
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-SIZED = sorted(RECIPES.glob("pooled/qwen*/*.toml"))
+SIZED = sorted(path for stage in ("cpt1", "cpt2", "sft") for path in RECIPES.glob(f"pooled/qwen*/{stage}.toml"))
 
 
 @pytest.mark.parametrize("path", SIZED, ids=lambda path: "/".join(path.parts[-2:]))

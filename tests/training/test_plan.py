@@ -17,7 +17,7 @@ from memfold.training.proof import small
 from memfold.training.recipe import Recipe, Share, read_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-SIZED = sorted(RECIPES.glob("pooled/qwen*/*.toml"))
+SIZED = sorted(path for stage in ("cpt1", "cpt2", "sft") for path in RECIPES.glob(f"pooled/qwen*/{stage}.toml"))
 HIDDEN, KEYS, WIDE, VOCABULARY = 3584, 512, 18944, 152064
 # queries and outputs, keys and values, feed-forward; biases of three; two normalisations
 MATRICES = 2 * HIDDEN**2 + 2 * HIDDEN * KEYS + 3 * HIDDEN * WIDE
