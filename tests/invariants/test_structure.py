@@ -19,7 +19,7 @@ LAYERS = (
     {"backbone", "memory", "sources", "readers"},
     {"systems", "tasks", "scoring", "choice"},
     {"training", "evaluation", "api"},
-    {"bench"},
+    {"bench", "rl"},
     {"cli"},
     {"__main__"},
 )

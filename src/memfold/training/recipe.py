@@ -1,7 +1,8 @@
 """A recipe: one stage of training as data, read from TOML.
 
 The stages of the pooled paper (`base` is ours, for models made from scratch) differ only in what their recipes say:
-where the weights come from, which tasks in which shares, what is frozen, which optimiser and schedule.
+where the weights come from, which tasks in which shares, what is frozen, which optimiser and schedule.  What only
+reinforcement learning says is in `memfold.rl.recipe`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from memfold.core.prompt import Frame
 from memfold.core.registry import SYSTEMS
 from memfold.tasks.table import TASKS
 
-Stage = Literal["base", "cpt1", "cpt2", "sft"]
+SupervisedStage = Literal["base", "cpt1", "cpt2", "sft"]
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,12 @@ class ModelSize:
 
 
 @dataclass(frozen=True)
-class Share:
+class Entry:
     """One entry of a mixture: which task, read through which system, how often and how large.
 
-    `share` is a weight among the entries; `sizes` are document lengths in tokens, one drawn for each micro-batch;
-    `ratios` likewise for systems with a ratio; `recall` is the share of questions answered by recall; `language` weighs
-    the plain language modelling of a document that is read as text; every other batch leaves up to `gap` positions
-    empty between a memory and what follows; `folded` takes memories as they are, with no gradient through the
-    compressor: documents several times longer then cost the same.
+    `share` is a weight among the entries; `sizes` are document lengths in tokens, `ratios` tokens per slot for systems
+    with a ratio, of each of which one is drawn; `samples` are the questions asked about a document; some batches leave
+    up to `gap` positions empty between a memory and what follows.
     """
 
     task: str
@@ -55,12 +54,8 @@ class Share:
     level: int = 3
     samples: int = 1
     kinds: tuple[str, ...] = ()
-    bridges: tuple[int, int] = (0, 0)
-    recall: float = 0.5
-    language: float = 0.5
     filler: float = 0.0
     gap: int = 0
-    folded: bool = False
 
     def __post_init__(self) -> None:
         require(self.task in TASKS, "task", self.task, ", ".join(TASKS))
@@ -69,13 +64,32 @@ class Share:
         require(bool(self.sizes) and min(self.sizes) > 0, "sizes", self.sizes, "one or more positive numbers")
         require(bool(self.ratios) and min(self.ratios) > 0, "ratios", self.ratios, "one or more positive numbers")
         require(self.gap >= 0, "gap", self.gap, "0 or more positions")
-        require(0 <= self.bridges[0] <= self.bridges[1], "bridges", self.bridges, "the fewest, then the most")
-        require(0 <= self.recall <= 1, "recall", self.recall, "0 to 1")
 
     @property
     def label(self) -> str:
         """Its name in metrics and curves."""
         return f"{self.system}/{self.task}"
+
+
+@dataclass(frozen=True)
+class Share(Entry):
+    """An entry of supervised training, where replies are written rather than sampled.
+
+    Sizes and ratios are drawn for each micro-batch; `recall` is the share of questions answered by recall; `language`
+    weighs the plain language modelling of a document that is read as text; `bridges` are the fewest and the most bridge
+    chunks of a continuation; `folded` takes memories as they are, with no gradient through the compressor: documents
+    several times longer then cost the same.
+    """
+
+    bridges: tuple[int, int] = (0, 0)
+    recall: float = 0.5
+    language: float = 0.5
+    folded: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.bridges[0] <= self.bridges[1], "bridges", self.bridges, "the fewest, then the most")
+        require(0 <= self.recall <= 1, "recall", self.recall, "0 to 1")
 
 
 @dataclass(frozen=True)
@@ -114,18 +128,16 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """See the module docstring.
+class Stage:
+    """What the recipes of all stages say, reinforcement learning included.
 
-    `parent` is a model folder or a run folder; `tokens` are those of one micro-batch; `preset` brings its own mixture.
+    `parent` is a model folder or a run folder; `settings` are those of the systems that have them.
     """
 
-    stage: Stage
+    stage: str
     steps: int
-    mixture: tuple[Share, ...] = ()
-    preset: Literal["paper"] | None = None
+    mixture: tuple[Entry, ...] = ()
     parent: str | None = None
-    model: ModelSize | None = None
     frame: Frame = "flat"
     settings: dict[str, Any] = field(default_factory=dict)
     groups: tuple[Group, ...] = (Group(("*",)),)
@@ -133,19 +145,34 @@ class Recipe:
     freeze: tuple[str, ...] = ()
     seed: int = 0
     tokens: int = 4096
-    micro_batches: int = 2
     precision: Literal["bfloat16", "float32"] = "bfloat16"
-    compile: bool = False
     attention: Literal["sdpa", "eager"] = "sdpa"
     clip: float = 1.0
-    predecessor_loss: float = 0.0
     validate_every: int = 200
-    validation_batches: int = 4
     checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "tokens", "validate_every", "checkpoint_every"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
+
+
+@dataclass(frozen=True)
+class Recipe(Stage):
+    """A stage of supervised training.  `tokens` are those of one micro-batch; `preset` brings its own mixture."""
+
+    stage: SupervisedStage
+    mixture: tuple[Share, ...] = ()
+    preset: Literal["paper"] | None = None
+    model: ModelSize | None = None
+    micro_batches: int = 2
+    compile: bool = False
+    predecessor_loss: float = 0.0
+    validation_batches: int = 4
     patience: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "tokens", "micro_batches", "validate_every", "validation_batches", "checkpoint_every"):
+        super().__post_init__()
+        for name in ("micro_batches", "validation_batches"):
             require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
         if bool(self.mixture) == bool(self.preset):
             raise ConfigError("a recipe has either a mixture of one entry or more, or a preset that brings its own")
@@ -155,17 +182,25 @@ class Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """A recipe from a TOML file.
+    """A recipe of supervised training from a TOML file.
 
     Raises:
-        ConfigError: for TOML that cannot be read, an unknown key (with the nearest name) or an impossible value.
+        ConfigError: as `read_values`, and for an unknown key (with the nearest name) or an impossible value.
+    """
+    return build(Recipe, read_values(path))
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """What a TOML file says.
+
+    Raises:
+        ConfigError: for a file that is missing, cannot be read, or is no TOML.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no recipe at {path}; the shipped ones are in recipes/") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}; give a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from error
-    return build(Recipe, values)
