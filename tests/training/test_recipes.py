@@ -13,9 +13,11 @@ from memfold.core.config import build
 from memfold.core.errors import ConfigError
 from memfold.training.batches import mixture
 from memfold.training.loop import train
-from memfold.training.recipe import Group, ModelSize, Recipe, Share, read_recipe
+from memfold.training.recipe import Group, ModelSize, Recipe, Share, read_recipe, read_values
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml"))
+RECIPES = sorted(
+    path for path in (Path(__file__).parents[2] / "recipes").rglob("*.toml") if read_values(path)["stage"] != "rl"
+)
 SMALL = ModelSize(vocabulary=512, hidden=32, layers=2, heads=4, feedforward=64)
 LONGEST = 96
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from random import Random
+from typing import TypeVar
 
 from memfold.backbone.model import Backbone
 from memfold.core.document import Document
@@ -20,8 +21,9 @@ from memfold.core.types import Sample, Step, Text, Trace
 from memfold.tasks.table import load_task
 from memfold.tasks.task import TaskOptions
 from memfold.training.presets import paper_mixture
-from memfold.training.recipe import Recipe, Share
+from memfold.training.recipe import Entry, Recipe, Share, StageRecipe
 
+AnyEntry = TypeVar("AnyEntry", bound=Entry)
 GOLDEN = 0.6180339887498949
 MOST_DOCUMENTS = 512
 
@@ -43,11 +45,11 @@ def mixture(recipe: Recipe) -> tuple[Share, ...]:
 
 def batch(recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train", share: Share | None = None) -> Batch:
     """Micro-batch `number`; `purpose` separates training from validation seeds, `share` picks the mixture entry."""
-    rng = Random(_seed(recipe.seed, purpose, number))
-    share = share or _choose(recipe, number)
+    rng = Random(seed_of(recipe.seed, purpose, number))
+    share = share or choose(mixture(recipe), number)
     size = rng.choice(share.sizes)
     ratio = rng.choice(share.ratios)
-    system = _system(share, recipe, backbone, {"ratio": ratio, "gap": _gap(rng, share.gap)})
+    system = system_of(share, recipe, backbone, {"ratio": ratio, "gap": draw_gap(rng, share.gap)})
     options = TaskOptions(share.level, "in", share.samples, share.kinds, share.bridges, ratio, share.filler)
     task = load_task(share.task)
     scored: list[tuple[Document, list[Trace]]] = []
@@ -61,11 +63,11 @@ def batch(recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train
     return Batch(share, system, scored, tokens)
 
 
-def _system(share: Share, recipe: Recipe, backbone: Backbone, drawn: dict[str, int]) -> MemorySystem:
+def system_of(entry: Entry, recipe: StageRecipe, backbone: Backbone, drawn: dict[str, int]) -> MemorySystem:
     """The system of an entry, with those of the recipe's settings and of what was drawn that it has."""
-    has = make_system(share.system, backbone).settings
+    has = make_system(entry.system, backbone).settings
     settings = recipe.settings | drawn | {"frame": recipe.frame}
-    return make_system(share.system, backbone, {key: value for key, value in settings.items() if key in has})
+    return make_system(entry.system, backbone, {key: value for key, value in settings.items() if key in has})
 
 
 def _script(samples: Sequence[Sample], system: MemorySystem, backbone: Backbone, share: Share,
@@ -91,9 +93,8 @@ def _once(traces: Sequence[Trace]) -> list[Trace]:
     return kept
 
 
-def _choose(recipe: Recipe, number: int) -> Share:
+def choose(entries: Sequence[AnyEntry], number: int) -> AnyEntry:
     """Entries in their shares, evenly spread: the golden ratio sequence over the cumulated shares."""
-    entries = mixture(recipe)
     total = sum(share.share for share in entries)
     point = (number * GOLDEN) % 1.0 * total
     for share in entries:
@@ -103,7 +104,7 @@ def _choose(recipe: Recipe, number: int) -> Share:
     return entries[-1]
 
 
-def _gap(rng: Random, most: int) -> int:
+def draw_gap(rng: Random, most: int) -> int:
     """None in half of the batches, else up to `most`, every order of magnitude as often."""
     far = rng.random() < 0.5
     return round(most ** rng.random()) if most and far else 0
@@ -123,5 +124,6 @@ def _cost(document: Document, traces: Sequence[Trace], ratio: int) -> int:
     return cost
 
 
-def _seed(*values: object) -> int:
+def seed_of(*values: object) -> int:
+    """A seed from what it stands for."""
     return int.from_bytes(hashlib.sha256(repr(values).encode()).digest()[:8], "big")

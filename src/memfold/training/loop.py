@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from memfold.backbone.model import Backbone, load_backbone, save_backbone
 from memfold.backbone.resolve import model_folder
 from memfold.backbone.scoring import Scores, logprobs
 from memfold.core.config import build
-from memfold.core.errors import CallError, ConfigError
+from memfold.core.errors import CallError
 from memfold.systems.pooled.encoder import add_head
 from memfold.systems.pooled.settings import PooledSettings
 from memfold.training import checkpoint
@@ -29,11 +29,12 @@ from memfold.training.checkpoint import Progress
 from memfold.training.optimisers import Optimisers
 from memfold.training.predecessor import PredecessorLoss
 from memfold.training.processes import Processes
-from memfold.training.recipe import Recipe, Share
+from memfold.training.recipe import Entry, Recipe, Share, StageRecipe
 from memfold.training.scratch import make_backbone
 
 Report = Callable[[dict[str, Any]], None]
 LANGUAGE = "language"
+RECIPE = Recipe
 
 
 @dataclass
@@ -68,7 +69,7 @@ def train(recipe: Recipe, folder: Path, resume: bool = False, report: Report | N
             metrics["validation"] = validate(run)
             run.progress = _patience(run.progress, metrics["validation"])
         if run.processes.first:
-            _write(run.folder, metrics)
+            checkpoint.write_metrics(run.folder, metrics)
             if report is not None:
                 report(metrics)
             if done % recipe.checkpoint_every == 0 or _ended(run):
@@ -83,25 +84,17 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
     """Make or load the model, the optimisers and the run folder."""
     processes = Processes()
     resolved = json.loads(json.dumps(asdict(recipe)))
-    if resume:
-        where = checkpoint.newest(folder)
-        checkpoint.check_recipe(folder, resolved)
-        progress, states, extra = checkpoint.load(where)
-        backbone = load_backbone(where / "model", processes.device)
-        if processes.first:
-            checkpoint.keep_until(folder / "metrics.jsonl", progress.step)
+    begun = checkpoint.start(folder, resolved, resume)
+    extra = begun.extra
+    if begun.model is not None:
+        backbone = load_backbone(begun.model, processes.device)
     else:
-        if any(folder.glob("step-??????")):
-            raise ConfigError(f"{folder} holds a run already; add --resume to go on, or name another --out")
         backbone = _begin(recipe, processes.device)
-        progress, states, extra = Progress(), [], {}
-        if processes.first:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "recipe.json").write_text(json.dumps(resolved, indent=2) + "\n")
-            (folder / "metrics.jsonl").unlink(missing_ok=True)
+    if processes.first:
+        checkpoint.settle(folder, resolved, begun)
     add_head(backbone)
     backbone.frame = recipe.frame
-    backbone.trained["pooled"] = _trained_settings(recipe)
+    backbone.trained["pooled"] = trained_settings(recipe, mixture(recipe))
     predecessor = PredecessorLoss(backbone) if recipe.predecessor_loss else None
     named = backbone.parameters()
     if predecessor is not None:
@@ -109,14 +102,14 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
         if "predecessor" in extra:
             predecessor.head.load_state_dict(extra["predecessor"])
     optimisers = Optimisers(named, recipe.groups, recipe.freeze, recipe.schedule, recipe.steps)
-    if states:
-        optimisers.load_state_dict(states)
+    if begun.optimisers:
+        optimisers.load_state_dict(begun.optimisers)
     backbone.model.set_attn_implementation(recipe.attention)
     if recipe.compile:
         backbone.body = torch.compile(backbone.model.base_model, dynamic=True)
     backbone.model.train()
     processes.wait()  # before the first one writes a checkpoint that another would take for an earlier run's
-    return Run(recipe, folder, backbone, optimisers, processes, predecessor, progress)
+    return Run(recipe, folder, backbone, optimisers, processes, predecessor, begun.progress)
 
 
 def step(run: Run) -> dict[str, Any]:
@@ -128,12 +121,12 @@ def step(run: Run) -> dict[str, Any]:
         with processes.autocast(recipe.precision):
             scores = logprobs(run.backbone, work.system, work.scored, work.share.folded)
             loss = _loss(run, work.share, scores)
-        _check_finite(f"loss of step {number + 1} ({work.share.label})", loss)
+        check_finite(f"loss of step {number + 1} ({work.share.label})", loss)
         scores.backward(loss / (recipe.micro_batches * processes.count))
         done.append((work.tokens, _summary(work, scores)))
     processes.sum_gradients(run.optimisers.parameters)
     norm = torch.nn.utils.clip_grad_norm_(run.optimisers.parameters, recipe.clip)
-    _check_finite(f"gradient of step {number + 1}", norm)
+    check_finite(f"gradient of step {number + 1}", norm)
     factor = run.optimisers.step(number)
     tokens, losses = _joined([batch for found in processes.gather(done) for batch in found])
     run.progress = replace(run.progress, step=number + 1, tokens=run.progress.tokens + tokens)
@@ -181,7 +174,8 @@ def _loss(run: Run, share: Share, scores: Scores) -> Tensor:
     return loss
 
 
-def _check_finite(what: str, value: Tensor) -> None:
+def check_finite(what: str, value: Tensor) -> None:
+    """Raise a `CallError` that names `what` is no number."""
     if not bool(torch.isfinite(value)):
         raise CallError(
             "training",
@@ -216,11 +210,11 @@ def _begin(recipe: Recipe, device: str) -> Backbone:
     return load_backbone(model_folder(str(recipe.parent)), device)
 
 
-def _trained_settings(recipe: Recipe) -> dict[str, Any]:
+def trained_settings(recipe: StageRecipe, entries: Sequence[Entry]) -> dict[str, Any]:
     """What a model folder says of pooled memory: its settings, and the ratios of the mixture in place of one."""
     settings = asdict(build(PooledSettings, recipe.settings))
     del settings["ratio"], settings["gap"]
-    ratios = {ratio for share in mixture(recipe) if share.system == "pooled" for ratio in share.ratios}
+    ratios = {ratio for entry in entries if entry.system == "pooled" for ratio in entry.ratios}
     return settings | {"ratios": sorted(ratios)}
 
 
@@ -240,8 +234,3 @@ def _patience(progress: Progress, validation: dict[str, dict[str, float]]) -> Pr
 def _checkpoint(run: Run) -> None:
     extra = {"predecessor": run.predecessor.head.state_dict()} if run.predecessor is not None else {}
     checkpoint.save(run.folder, run.backbone, run.progress, run.optimisers.state_dict(), extra)
-
-
-def _write(folder: Path, metrics: dict[str, Any]) -> None:
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(metrics) + "\n")

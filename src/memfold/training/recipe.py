@@ -19,7 +19,7 @@ from memfold.core.prompt import Frame
 from memfold.core.registry import SYSTEMS
 from memfold.tasks.table import TASKS
 
-SupervisedStage = Literal["base", "cpt1", "cpt2", "sft"]
+Stage = Literal["base", "cpt1", "cpt2", "sft"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageRecipe:
     """What the recipes of all stages say, reinforcement learning included.
 
     `parent` is a model folder or a run folder; `settings` are those of the systems that have them.
@@ -155,12 +155,17 @@ class Stage:
         for name in ("steps", "tokens", "validate_every", "checkpoint_every"):
             require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
 
+    @property
+    def plan(self) -> str:
+        """What a run comes to."""
+        return f"{self.steps:,} steps"
+
 
 @dataclass(frozen=True)
-class Recipe(Stage):
+class Recipe(StageRecipe):
     """A stage of supervised training.  `tokens` are those of one micro-batch; `preset` brings its own mixture."""
 
-    stage: SupervisedStage
+    stage: Stage
     mixture: tuple[Share, ...] = ()
     preset: Literal["paper"] | None = None
     model: ModelSize | None = None
@@ -179,6 +184,12 @@ class Recipe(Stage):
         require(self.patience >= 0, "patience", self.patience, "0 (no early stopping) or more validations")
         if (self.parent is None) == (self.model is None):
             raise ConfigError("a recipe names either a parent to start from or a [model] to make, not both or neither")
+
+    @property
+    def plan(self) -> str:
+        """What a run comes to."""
+        each = self.tokens * self.micro_batches
+        return f"{self.steps:,} steps of about {each:,} tokens, {self.steps * each:,} in all"
 
 
 def read_recipe(path: Path) -> Recipe:

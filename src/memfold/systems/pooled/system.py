@@ -51,6 +51,7 @@ class Pooled:
 
     def compress(self, documents: Sequence[Document], backbone: Backbone, done: int = 0) -> Iterator[Block]:
         """Blocks with slots [n, d]; chunks of several documents share forward passes, whatever is done."""
+        backbone = backbone.compressor
         check_head(backbone)
         for batch in self._batches(documents, backbone):
             if done < len(batch):
