@@ -22,6 +22,7 @@ from memfold.evaluation.folding import Folding
 from memfold.evaluation.judging import judged
 from memfold.evaluation.records import Record, RecordFile, Spent
 from memfold.evaluation.suite import Case, Options, Score, Suite, options_of
+from memfold.scoring.expansion import expansions, invented_names
 from memfold.scoring.judge import Judge
 
 # Keys and values of all rows of a batch together; activations and embeddings come to about as much again.
@@ -137,6 +138,7 @@ def _record(suite: str, contender: Contender, case: Case, trace: Trace, score: S
         cost.calls, cost.document_tokens, cost.slots, cost.positions, round(cost.effective_ratio, 4),
         cost.generated_tokens, round(cost.seconds, 4), round(fold_seconds, 4),
     )  # fmt: skip
+    reply, text = trace.answer.reply if trace.answer else "", sample.document.text or ""
     return Record(
         case=case.key,
         system=contender.label,
@@ -149,11 +151,13 @@ def _record(suite: str, contender: Contender, case: Case, trace: Trace, score: S
         question=sample.question,
         accepted=case.accepted,
         answer=score.answer,
-        reply=trace.answer.reply if trace.answer else "",
+        reply=reply,
         correct=score.correct,
         ratio=contender.system.settings.get("ratio"),
         citations=trace.answer.citations if trace.answer else (),
         evidence=sample.evidence,
+        expansions=tuple(expansions(reply, text)),
+        invented=tuple(invented_names(reply, text, sample.question)) if text else (),
         figures=score.figures,
         error=trace.error,
         cost=spent,

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from memfold.core.types import Span
 from memfold.scoring.metrics import sub_span_match
@@ -60,8 +61,11 @@ def expansions(reply: str, document: str) -> list[Expansion]:
     >>> found.same, found.tokens, found.verbatim
     (7, 8, False)
     """
-    left, right = _tokens(reply), _tokens(document)
-    runs = _runs([word for word, _, _ in left], [word for word, _, _ in right])
+    left = _tokens(reply)
+    if len(left) < LEAST:
+        return []
+    words, right, places = _indexed(document)
+    runs = _runs([word for word, _, _ in left], words, places)
     found = []
     for joined in _joined(runs):
         first, last = joined[0], joined[-1]
@@ -69,9 +73,18 @@ def expansions(reply: str, document: str) -> list[Expansion]:
         size = max(ends[0] - first.reply, ends[1] - first.source)
         if ends[0] - first.reply < LEAST:
             continue
-        places = left[first.reply][1], left[ends[0] - 1][2], right[first.source][1], right[ends[1] - 1][2]
-        found.append(Expansion(*places, sum(run.length for run in joined), size))
+        own = left[first.reply][1], left[ends[0] - 1][2]
+        theirs = right[first.source][1], right[ends[1] - 1][2]
+        found.append(Expansion(*own, *theirs, sum(run.length for run in joined), size))
     return found
+
+
+def expanded_share(reply: str, found: Iterable[Expansion]) -> float:
+    """The share of a reply's tokens that stand in expansions."""
+    spans = [(one.start, one.end) for one in found]
+    tokens = _tokens(reply)
+    inside = sum(any(start <= begin < end for start, end in spans) for _, begin, _ in tokens)
+    return inside / len(tokens) if tokens else 0.0
 
 
 def contains_fact(reply: str, found: Iterable[Expansion], accepted: Sequence[str], every: bool = False) -> bool:
@@ -94,7 +107,7 @@ def invented_names(reply: str, *known: str) -> list[str]:
     >>> invented_names("Therefore Ada went to Biberon.", "Ada lives in Velm.")
     ['Biberon']
     """
-    words = {word for text in known for word, _, _ in _tokens(text)}
+    words = {word for text in known for word in _indexed(text)[0]}
     cleaned = _COMMAND.sub(lambda match: " " * len(match[0]), reply)
     names: list[str] = []
     for match in _NAME.finditer(cleaned):
@@ -111,14 +124,22 @@ def _tokens(text: str) -> list[tuple[str, int, int]]:
     return [(match[0].lower(), match.start(), match.end()) for match in _TOKEN.finditer(text)]
 
 
-def _runs(reply: Sequence[str], source: Sequence[str]) -> list[_Run]:
+@lru_cache(maxsize=4)
+def _indexed(document: str) -> tuple[list[str], list[tuple[str, int, int]], dict[tuple[str, ...], list[int]]]:
+    """The words of a document, its tokens, and where each run of `RUN` words begins; kept for the next reply to it."""
+    tokens = _tokens(document)
+    words = [word for word, _, _ in tokens]
+    places: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for start in range(len(words) - RUN + 1):
+        places[tuple(words[start : start + RUN])].append(start)
+    return words, tokens, dict(places)
+
+
+def _runs(reply: Sequence[str], source: Sequence[str], places: Mapping[tuple[str, ...], list[int]]) -> list[_Run]:
     """The longest run of equal tokens from each place of the reply on that no earlier run has taken.
 
     Of equally long ones the one that goes on where the last run ended, else the first in the document.
     """
-    places: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for start in range(len(source) - RUN + 1):
-        places[tuple(source[start : start + RUN])].append(start)
     runs: list[_Run] = []
     at = 0
     while at <= len(reply) - RUN:
