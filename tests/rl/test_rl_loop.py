@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from memfold.backbone.model import Backbone, load_backbone
+from memfold.backbone.model import Backbone, load_backbone, save_backbone
 from memfold.core.errors import CallError, CheckpointError, ConfigError
 from memfold.rl import update
 from memfold.rl.loop import prepare, step, train
@@ -36,6 +36,8 @@ def test_a_run_leaves_everything_that_tells_what_it_was(recipe: RlRecipe, tmp_pa
     }  # fmt: skip
     assert [line["step"] for line in heard] == [1, 2, 3]
     assert ["validation" in line for line in heard] == [False, True, True]
+    held_out = heard[-1]["validation"]["0:pooled/almanac"]
+    assert held_out.keys() == {"reward", "length", "truncated", "expanding"}
     assert heard[-1]["validation"].keys() == {"0:pooled/almanac", "1:full/almanac"}
     for line in heard:
         figures = line["figures"]
@@ -134,6 +136,18 @@ def test_a_trained_decoder_keeps_the_encoder_that_it_reads(recipe: RlRecipe, tmp
     assert load_backbone(tmp_path / "two" / "model").readable == (origin.fingerprint(),)
     with pytest.raises(ConfigError, match=r"memory = 'end-to-end' is not possible: .* reads memories of a separate"):
         prepare(replace(recipe, memory="end-to-end", parent=str(tmp_path / "one")), tmp_path / "three")
+
+
+def test_a_decoder_of_16_bits_has_an_encoder_of_16_bits(recipe: RlRecipe, tmp_path: Path) -> None:
+    trained = train(replace(recipe, steps=1), tmp_path / "run")
+    assert (tmp_path / "run/encoder/model.safetensors").samefile(tmp_path / "run/model/encoder/model.safetensors")
+    save_backbone(load_backbone(tmp_path / "run" / "model"), tmp_path / "half", dtype="bfloat16")
+    half = load_backbone(tmp_path / "half")
+    assert half.readable == (half.compressor.fingerprint(),) != trained.readable
+    weight, whole = (dict(one.compressor.parameters())["model.norm.weight"] for one in (half, trained))
+    assert torch.equal(weight, whole.bfloat16().float())
+    save_backbone(half, tmp_path / "again")
+    assert load_backbone(tmp_path / "again").readable == half.readable  # narrower files stay as they are
 
 
 def test_a_model_learns_what_is_rewarded(recipe: RlRecipe, tmp_path: Path) -> None:

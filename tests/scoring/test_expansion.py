@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from memfold.core.types import Span
 from memfold.scoring.expansion import (
     Expansion,
     contains_fact,
     expanded_share,
     expansions,
     invented_names,
-    reaches_evidence,
 )
 
 DOCUMENT = (
@@ -54,15 +52,13 @@ def test_repeated_text_goes_on_where_it_was() -> None:
     assert (found.source_start, found.verbatim) == (20, True)
 
 
-def test_the_gold_fact_and_the_evidence() -> None:
+def test_the_gold_fact_stands_in_what_is_expanded() -> None:
     reply = "Ada Mir was born in the town of Velm in 1733, I think."
     found = expansions(reply, DOCUMENT)
     assert contains_fact(reply, found, ("1733",))
     assert contains_fact(reply, found, ("1734", "Velm"))
     assert not contains_fact(reply, found, ("1733", "412"), every=True)
     assert not contains_fact(reply, [], ("1733",))
-    assert reaches_evidence(found, (Span(0, 45),))
-    assert not reaches_evidence(found, (Span(0, 45), Span(46, 80)))
     assert expanded_share(reply, found) == 11 / 15
     assert expanded_share("", []) == 0
 

@@ -22,6 +22,7 @@ from memfold.rl.recipe import RlRecipe
 from memfold.rl.rewards import Scorer, Worth, scored_traces
 from memfold.rl.rollout import Rollouts, Sampling, roll_out
 from memfold.rl.shaping import dynamic, informative
+from memfold.scoring.expansion import expansions
 from memfold.training.processes import Processes
 
 SHOWN = 120
@@ -152,7 +153,7 @@ def rewarded(rolled: Sequence[Rollouts], scorer: Scorer, counts: Counts, fewest:
 
 
 def validate(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Processes) -> dict[str, dict[str, float]]:
-    """Reward and length of greedy replies to held-out questions, for each mixture entry.
+    """Reward, length and share of expanding ones of greedy replies to held-out questions, for each mixture entry.
 
     Raises:
         CallError: as `collect`.
@@ -171,12 +172,22 @@ def validate(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Pr
         with processes.autocast(recipe.precision):
             rolled = roll_out(questions, backbone, policy, Sampling(recipe.reply_tokens, 0.0), 1, recipe.places)
         counts = Counts()
-        for group in rewarded(rolled, scorer, counts, fewest=1):
+        groups = rewarded(rolled, scorer, counts, fewest=1)
+        for group in groups:
             counts.add(group)
         _check_failures(counts, recipe.failures, None)
         figures = counts.figures()
-        result[f"{position}:{entry.label}"] = {name: figures[name] for name in ("reward", "length", "truncated")}
+        measured = {name: figures[name] for name in ("reward", "length", "truncated")}
+        measured["expanding"] = round(fmean(map(_expands, groups)), 5)
+        result[f"{position}:{entry.label}"] = measured
     return {name: values for found in processes.gather(result) for name, values in found.items()}
+
+
+def _expands(group: Group) -> float:
+    """The share of replies that write a part of the document out again."""
+    document = group.question.document.text or ""
+    replies = [trace.answer.reply if trace.answer else "" for trace in group.traces]
+    return fmean(bool(expansions(reply, document)) for reply in replies)
 
 
 def _reason(error: str) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from memfold.core.types import Span
 from memfold.scoring.metrics import sub_span_match
 
 LEAST, RUN, SKIPPED = 6, 3, 2
@@ -92,12 +91,6 @@ def contains_fact(reply: str, found: Iterable[Expansion], accepted: Sequence[str
     texts = [reply[one.start : one.end] for one in found]
     hits = [any(sub_span_match(text, [answer]) for text in texts) for answer in accepted]
     return bool(hits) and (all(hits) if every else any(hits))
-
-
-def reaches_evidence(found: Iterable[Expansion], evidence: Sequence[Span]) -> bool:
-    """Whether something was expanded from every stretch of the evidence."""
-    places = [(one.source_start, one.source_end) for one in found]
-    return bool(evidence) and all(any(s < span.end and span.start < e for s, e in places) for span in evidence)
 
 
 def invented_names(reply: str, *known: str) -> list[str]:

@@ -84,6 +84,7 @@ def _sampled(lines: Sequence[dict[str, Any]]) -> list[Panel]:
     """What reinforcement learning is watched by: rewards, lengths, groups without a signal, clip, distances."""
     rewards: Series = defaultdict(list)
     held_out: Series = defaultdict(list)
+    expanding: Series = defaultdict(list)
     lengths: Series = defaultdict(list)
     figures: Series = defaultdict(list)
     for line in lines:
@@ -93,6 +94,7 @@ def _sampled(lines: Sequence[dict[str, Any]]) -> list[Panel]:
             figures[name].append((line["step"], value))
         for name, value in line.get("validation", {}).items():
             held_out[name].append((line["step"], value["reward"]))
+            expanding[name].append((line["step"], value["expanding"]))
             lengths[f"held out {name}"].append((line["step"], value["length"]))
     some = {title: {name: figures[name] for name in names if name in figures} for title, names in WATCHED.items()}
     lengths |= _smoothed(some.pop(LENGTH))
@@ -100,6 +102,7 @@ def _sampled(lines: Sequence[dict[str, Any]]) -> list[Panel]:
         Panel("reward of sampled replies", _smoothed(rewards)),
         Panel("reward of greedy replies, held out", held_out),
         Panel(LENGTH, lengths),
+        Panel("greedy replies, held out, that write out a part of the document", expanding, share=True),
         *(Panel(title, _smoothed(series)) for title, series in some.items() if series),
     ]
 
