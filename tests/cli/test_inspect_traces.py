@@ -112,6 +112,12 @@ def test_a_decoder_folds_and_reads_with_its_encoder(cli: Cli, models: dict[str, 
     assert f"reads memories of the encoder {before['fingerprint'][:16]}, which is not in its folder" in refused.message
 
 
+def test_an_unknown_stage_is_told_with_all_that_there_are(cli: Cli) -> None:
+    Path("toy.toml").write_text(RECIPE.format(parent="x", reward="exact").replace('"rl"', '"rll"'))
+    message = cli("train", "toy.toml").message
+    assert message == "unknown stage 'rll'; nearest: 'rl'; known: base, cpt1, cpt2, rl, sft"
+
+
 def test_an_unknown_reward_is_told_before_anything_is_made(cli: Cli, models: dict[str, str]) -> None:
     Path("toy.toml").write_text(RECIPE.format(parent=models["first"], reward="exakt"))
     result = cli("train", "toy.toml", "--out", "run")

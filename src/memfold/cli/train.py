@@ -38,7 +38,7 @@ def command(
     from memfold.training.recipe import read_values
 
     values = read_values(path)
-    loop = _loop(str(values.get("stage")))
+    loop = _loop(values.get("stage"))
     found = build(loop.RECIPE, values)
     found = found if steps is None else replace(found, steps=steps)
     folder = out or default_out(path)
@@ -80,11 +80,17 @@ def _need_extra() -> None:
     del accelerate
 
 
-def _loop(stage: str) -> ModuleType:
+def _loop(stage: str | None) -> ModuleType:
     """The module that runs a stage: `RECIPE`, `prepare`, `train`."""
     from importlib import import_module
+    from typing import get_args
 
-    return import_module(LOOPS.get(stage, SUPERVISED))
+    from memfold.training.recipe import Stage
+
+    known = (*get_args(Stage), *LOOPS)
+    if stage is not None and stage not in known:
+        raise unknown("stage", str(stage), known)
+    return import_module(LOOPS.get(stage or "", SUPERVISED))
 
 
 def _train(loop: ModuleType, recipe: StageRecipe, folder: Path, resume: bool) -> None:

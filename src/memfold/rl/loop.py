@@ -95,7 +95,7 @@ def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
     _check_encoder(recipe, backbone)
     for number, entry in enumerate(recipe.mixture):
         draw(recipe, backbone, number, "check", entry)
-    scorer = make_scorer(recipe)
+    scorer = make_scorer(recipe, processes.count)
     if processes.first:
         checkpoint.settle(folder, resolved, begun)
     if recipe.memory != END_TO_END:
@@ -118,10 +118,10 @@ def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
     return Run(recipe, folder, trainer, scorer, processes, begun.progress)
 
 
-def make_scorer(recipe: RlRecipe) -> Scorer:
-    """What rewards the traces of a run."""
+def make_scorer(recipe: RlRecipe, processes: int = 1) -> Scorer:
+    """What rewards the traces of a run; each of several processes has its share of a judge's budget."""
     if recipe.reward == JUDGE:
-        return Judging(open_judge(recipe.judge.model), recipe.judge.budget)
+        return Judging(open_judge(recipe.judge.model), recipe.judge.budget // processes)
     return Rules(find_reward(recipe.reward))
 
 

@@ -1,7 +1,7 @@
 """Sampled traces as training rows: which conversations count how much, and their log-probabilities under new weights.
 
-A conversation is one trained call of a trace with its reply.  Those of one question share a row, so that what they have
-in common is read once.
+A conversation is one trained call of a trace with its reply.  Those about one document share a row, so that what they
+have in common is read once.
 """
 
 from __future__ import annotations
@@ -89,16 +89,15 @@ def conversations(question: Question, about: Document | Memory, traces: Sequence
 
 
 def passes(given: Sequence[Conversation], tokens: int) -> Iterator[Pass]:
-    """Forward passes of about `tokens` places, rows of one question, kinds of systems apart."""
+    """Forward passes of about `tokens` places, rows of one document or memory, kinds of systems apart."""
     ordered = sorted(given, key=lambda one: one.question.kind)
     rows: list[list[Conversation]] = []
     filled = 0
     for conversation in ordered:
         last = rows[-1][-1] if rows else None
-        same = last is not None and last.about is conversation.about and last.question is conversation.question
-        cost = _places(
-            conversation, shared=same and last is not None and last.step.call.parts == conversation.step.call.parts
-        )
+        same = last is not None and last.about is conversation.about
+        asked = last.step.call.parts if last is not None and same else None
+        cost = _places(conversation, shared=asked == conversation.step.call.parts)
         if last is not None and (filled + cost > tokens or last.question.kind != conversation.question.kind):
             yield _pass(rows)
             rows, filled, same = [], 0, False
