@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from memfold.backbone import familiarity
+from memfold.backbone.allocation import give_back
 from memfold.backbone.resolve import TINY
 from memfold.choice import ANSWERING, Choice, choose, choose_for, rebuild
 from memfold.core import driver
@@ -258,6 +259,8 @@ def _write(found: Sequence[Document], path: str | Path, choice: Choice, manifest
             writer.copy(row, data)
         for block in choice.system.compress(found, choice.backbone, done=max(kept - blocks, 0)):
             writer.add(replace(block, source=block.source + sources))
+            if choice.backbone.device.type == "cpu":
+                give_back()
             if progress is not None:
                 progress(block)
         writer.finish()
