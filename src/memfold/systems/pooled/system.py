@@ -117,8 +117,7 @@ class Pooled:
         answer = final_answer(reply.text, self.style)
         if by_attention:
             return Answer(answer, reply.text, cite_reads(memory, reply.reads))
-        said = "" if reply.finish == "length" else answer  # words without end match nothing but themselves
-        return Answer(answer, reply.text, self._citing.cite(memory, question, reply.text, said))
+        return Answer(answer, reply.text, self._citing.cite(memory, question, reply, answer))
 
     def _open(self, builder: SequenceBuilder, backbone: Backbone) -> int:
         if self.options.wrapper == "span":
