@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from memfold.backbone.allocation import give_back
 from memfold.backbone.model import Backbone
 from memfold.core.errors import CheckpointError
 
@@ -55,7 +56,10 @@ def group_starts(tokens: int, ratio: int) -> tuple[int, ...]:
 
 def encode_groups(backbone: Backbone, groups: Sequence[Sequence[int]], ratio: int) -> Tensor:
     """One slot for each group of at most `ratio` tokens: [n, d] in float32."""
-    return torch.cat([_encode(backbone, some, ratio) for some in passes(backbone, groups, ratio)])
+    slots = torch.cat([_encode(backbone, some, ratio) for some in passes(backbone, groups, ratio)])
+    if backbone.device.type == "cpu" and not torch.is_grad_enabled():
+        give_back()  # a fold of any length then peaks where its first blocks do
+    return slots
 
 
 def passes(backbone: Backbone, groups: Sequence[Sequence[int]], ratio: int) -> list[Sequence[Sequence[int]]]:
