@@ -2,7 +2,8 @@
 
 A model folder is an ordinary Hugging Face folder plus `memfold.json` (prompt frame, trained settings of each system,
 provenance) and `heads.safetensors` (for `pooled`: the projection).  A folder without those is a plain causal LM, good
-for the systems that read text.  Left out: training state, which belongs to checkpoints.
+for the systems that read text.  Where another model encodes documents, it is in the folder `encoder`
+(`memfold.backbone.encoder`).  Left out: training state, which belongs to checkpoints.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from memfold.backbone.encoder import FOLDER, load_encoder, save_encoder
+from memfold.core import registry
 from memfold.core.errors import CheckpointError, ConfigError
 from memfold.core.prompt import FRAMES, Frame
 from memfold.core.system import SLOT
@@ -56,6 +59,7 @@ class Backbone:
     familiar_loss: float | None = None  # nats per token above which a text is unlike the training text
     stored_fingerprint: str | None = None
     body: Any = None  # what runs hidden states; replaced by a compiled form in training
+    encoder: PreTrainedModel | None = None  # encodes documents; None: the model itself does
     reads_slots: ClassVar[bool] = True  # not where the weights are behind an address
 
     def __post_init__(self) -> None:
@@ -75,6 +79,17 @@ class Backbone:
     def hidden_size(self) -> int:
         """Of embeddings, hidden states and slots."""
         return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def encoder_size(self) -> int:
+        """Of the hidden states that slots are made of."""
+        return self.hidden_size if self.encoder is None else int(self.encoder.config.get_text_config().hidden_size)
+
+    @property
+    def encoder_heads(self) -> tuple[int, int]:
+        """How many heads of queries and of keys the attention of what encodes documents has."""
+        config = (self.encoder or self.model).config.get_text_config()
+        return config.num_attention_heads, getattr(config, "num_key_value_heads", None) or config.num_attention_heads
 
     @property
     def window(self) -> int:
@@ -132,10 +147,17 @@ class Backbone:
 
     def hidden(self, embeddings: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Final hidden states [b, t, d]; `mask` is [b, 1, t, t] with True where a position may be read."""
-        if mask is not None and self.model.config._attn_implementation == "eager":  # it adds the mask to the scores
-            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else embeddings.dtype
-            mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(torch.bfloat16).min)
+        mask = None if mask is None else _for_attention(mask, self.model, embeddings)
         output = self.body(inputs_embeds=embeddings, position_ids=positions, attention_mask=mask, use_cache=False)
+        return output.last_hidden_state  # type: ignore[no-any-return]
+
+    def encoded(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Final hidden states [b, t, encoder size] of rows [b, t] of a document, by what encodes documents."""
+        if self.encoder is None:
+            return self.hidden(self.model.get_input_embeddings()(tokens), None, mask)
+        embeddings: Tensor = self.encoder.get_input_embeddings()(tokens)
+        mask = None if mask is None else _for_attention(mask, self.encoder, embeddings)
+        output = self.encoder(inputs_embeds=embeddings, attention_mask=mask, use_cache=False)
         return output.last_hidden_state  # type: ignore[no-any-return]
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -150,8 +172,13 @@ class Backbone:
         return self.stored_fingerprint
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """All weights by name, those of heads under `heads.`."""
-        return [*self.model.named_parameters(), *((f"heads.{n}", p) for n, p in self.heads.named_parameters())]
+        """All weights by name, those of heads under `heads.`, those of an encoder of its own under `encoder.`."""
+        encoder = () if self.encoder is None else self.encoder.named_parameters()
+        return [
+            *self.model.named_parameters(),
+            *((f"heads.{name}", weight) for name, weight in self.heads.named_parameters()),
+            *((f"encoder.{name}", weight) for name, weight in encoder),
+        ]
 
 
 def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32") -> Backbone:
@@ -197,6 +224,8 @@ def save_backbone(backbone: Backbone, folder: Path, dtype: str = "float32") -> N
     backbone.tokenizer.save_pretrained(folder)
     heads = {name: value.to(DTYPES[dtype]).contiguous() for name, value in backbone.heads.state_dict().items()}
     save_file(heads, folder / HEADS_FILE)
+    if backbone.encoder is not None:
+        save_encoder(backbone.encoder, folder, DTYPES[dtype])
     settings = {
         "format": SETTINGS_FORMAT,
         "frame": backbone.frame,
@@ -223,15 +252,29 @@ def _read_settings(backbone: Backbone, folder: Path) -> None:
         raise CheckpointError(f"{folder / SETTINGS_FILE}: frame {settings['frame']!r} is not one of {FRAMES}")
     backbone.frame, backbone.trained = settings["frame"], settings["trained"]
     backbone.familiar_loss, backbone.provenance = settings["familiar_loss"], settings["provenance"]
-    for name, weight in heads.items():
-        system, _ = name.rsplit(".", 1)
-        head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-        head.weight = nn.Parameter(weight.to(backbone.dtype).to(backbone.device))
-        backbone.heads[system] = head
+    for system in sorted({name.partition(".")[0] for name in heads}):
+        own = {name.partition(".")[2]: weight for name, weight in heads.items() if name.startswith(f"{system}.")}
+        try:
+            head = registry.load("head", system, registry.HEADS)(own)
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder / HEADS_FILE}: {error}") from None
+        backbone.heads[system] = head.to(device=backbone.device, dtype=backbone.dtype)
+    if (folder / FOLDER).is_dir():
+        backbone.encoder = load_encoder(folder / FOLDER, backbone.device, backbone.dtype)
+
+
+def _for_attention(mask: Tensor, model: PreTrainedModel, embeddings: Tensor) -> Tensor:
+    """A mask as the attention of a model takes it."""
+    if model.config._attn_implementation != "eager":
+        return mask
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else embeddings.dtype
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(torch.bfloat16).min)  # added to scores
 
 
 def _fingerprint(backbone: Backbone) -> str:
     digest = hashlib.sha256(json.dumps(backbone.model.config.to_dict(), sort_keys=True, default=str).encode())
+    if backbone.encoder is not None:
+        digest.update(json.dumps(backbone.encoder.config.to_dict(), sort_keys=True, default=str).encode())
     digest.update(backbone.tokenizer.backend_tokenizer.to_str().encode())
     for _, weight in sorted(backbone.parameters(), key=lambda pair: pair[0]):
         digest.update(weight.detach().float().cpu().numpy().tobytes())
@@ -240,8 +283,10 @@ def _fingerprint(backbone: Backbone) -> str:
 
 def _file_fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), folder / "config.json", folder / "tokenizer.json"]):
-        digest.update(path.name.encode())
+    own = [*folder.glob("*.safetensors"), folder / "config.json", folder / "tokenizer.json"]
+    encoder = [*(folder / FOLDER).glob("*.safetensors"), *(folder / FOLDER).glob("config.json")]
+    for path in [*sorted(own), *sorted(encoder)]:
+        digest.update(path.relative_to(folder).as_posix().encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
