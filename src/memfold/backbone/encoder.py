@@ -57,7 +57,7 @@ def check_encoder(encoder: PreTrainedModel, where: str, own: PreTrainedTokenizer
                 f"encoder {where} reads other tokens: {token!r} is {theirs[token]} to it and {ours[token]} to the "
                 "model; both need one tokenizer"
             )
-    rows = encoder.get_input_embeddings().num_embeddings
+    rows = len(encoder.get_input_embeddings().weight)  # type: ignore[arg-type]
     if len(common) < min(len(ours), len(theirs)) or rows <= max(ours.values()):
         raise CheckpointError(
             f"encoder {where} reads other tokens: {len(common)} of the model's {len(ours)} are among its "

@@ -151,7 +151,7 @@ class Backbone:
         output = self.body(inputs_embeds=embeddings, position_ids=positions, attention_mask=mask, use_cache=False)
         return output.last_hidden_state  # type: ignore[no-any-return]
 
-    def encoded(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    def encoder_states(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Final hidden states [b, t, encoder size] of rows [b, t] of a document, by what encodes documents."""
         if self.encoder is None:
             return self.hidden(self.model.get_input_embeddings()(tokens), None, mask)

@@ -73,7 +73,7 @@ def _forward(choice: Choice, tokens: Sequence[int]) -> None:
         whole = [batch[first : first + window] for first in group_starts(len(batch), window)]
         whole = [each for each in whole if len(each) == window] or whole
         for some in passes(backbone, whole, window):
-            backbone.encoded(torch.tensor(some, device=backbone.device))
+            backbone.encoder_states(torch.tensor(some, device=backbone.device))
 
 
 def _together(choice: Choice, warmups: int, runs: int) -> dict[str, Any]:

@@ -225,7 +225,7 @@ def _give_encoder(backbone: Backbone, where: str) -> None:
         )
     other = load_backbone(model_folder(where), str(backbone.device))
     check_encoder(other.model, where, other.tokenizer, backbone.tokenizer)
-    backbone.encoder = other.model.base_model
+    backbone.encoder = other.model.base_model  # type: ignore[assignment]
     backbone.stored_fingerprint = None
     if HEAD in backbone.heads:
         del backbone.heads[HEAD]

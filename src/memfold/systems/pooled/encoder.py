@@ -54,7 +54,7 @@ def _encode(backbone: Backbone, windows: Windows, settings: PooledSettings) -> T
     width = -(-max(counts) // ratio) * ratio
     ids = torch.tensor([[*window, *[0] * (width - len(window))] for window in windows], device=backbone.device)
     mask = _bidirectional(counts, ids) if settings.mask == "bidirectional" else None
-    groups = backbone.encoded(ids, mask).view(-1, ratio, backbone.encoder_size)
+    groups = backbone.encoder_states(ids, mask).view(-1, ratio, backbone.encoder_size)
     sizes = [min(ratio, count - start) for count in counts for start in range(0, width, ratio)]
     begun = [index for index, size in enumerate(sizes) if size > 0]
     if len(begun) < len(sizes):

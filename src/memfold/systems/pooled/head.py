@@ -46,7 +46,8 @@ class AttentionPooling(nn.Module):
             scores = scores.masked_fill(~valid[..., None], -torch.inf)
         weights = scores.softmax(1).to(states.dtype)
         shares = states.view(groups, tokens, self.heads, -1)
-        return (weights[..., None] * shares).sum(1).reshape(groups, size)
+        pooled: Tensor = (weights[..., None] * shares).sum(1).reshape(groups, size)
+        return pooled
 
 
 class Mlp(nn.Module):
