@@ -55,7 +55,7 @@ CURVES = ("almanac", "reconstruction", "continuation")
 class Measuring:
     """On what every row is measured."""
 
-    lengths: tuple[int, ...] = (128, 256)
+    lengths: tuple[int, ...] = (128, 512)
     questions: int = 400
     texts: int = 80
     fold_runs: int = 20

@@ -173,6 +173,26 @@ def test_without_gradient_a_processor_takes_about_as_many_tokens_whatever_the_wi
     assert len(sizes) == 4
 
 
+def test_short_documents_share_passes_and_a_long_one_does_not_stretch_them(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def counted(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        shapes.append(tuple(tokens.shape))
+        return torch.zeros(*tokens.shape, backbone.encoder_size)
+
+    monkeypatch.setattr(backbone, "encoder_states", counted)
+    settings = PooledSettings(window=1024)
+    short, long = [[1] * 60] * 8, [[1] * 1000]
+    with torch.no_grad():
+        encode_windows(backbone, [*short, *long, *short], settings)
+    assert shapes == [(8, 64), (1, 1008), (8, 64)]
+    shapes.clear()
+    encode_windows(backbone, [*short, *long, *short], settings)  # with gradient: no more than a full batch
+    assert shapes == [(8, 64), (8, 1008), (1, 64)]
+
+
 @pytest.mark.parametrize("settings", [{}, *WIDE, {"pooling": "gqa"}, {"positions": "randomised"}])
 def test_the_effective_ratio_is_that_of_ratio_and_wrapper_alone(settings: dict[str, Any]) -> None:
     assert PooledSettings(**settings).effective_ratio(160) == 160 / 12

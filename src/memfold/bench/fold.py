@@ -72,7 +72,7 @@ def _forward(choice: Choice, tokens: Sequence[int]) -> None:
         batch = tokens[start : start + BATCH_TOKENS]
         whole = [batch[first : first + window] for first in group_starts(len(batch), window)]
         whole = [each for each in whole if len(each) == window] or whole
-        for some in passes(backbone, whole, window):
+        for some in passes(backbone, whole, settings["ratio"], window):
             backbone.encoder_states(torch.tensor(some, device=backbone.device))
 
 

@@ -210,8 +210,9 @@ def _joined(done: list[tuple[int, dict[str, tuple[float, float]]]]) -> tuple[int
 
 def _begin(recipe: Recipe, device: str) -> Backbone:
     if recipe.model is not None:
-        return make_backbone(recipe.model, recipe.seed, device)
-    backbone = load_backbone(model_folder(str(recipe.parent)), device)
+        backbone = make_backbone(recipe.model, recipe.seed, device)
+    else:
+        backbone = load_backbone(model_folder(str(recipe.parent)), device)
     if recipe.encoder is not None:
         _give_encoder(backbone, recipe.encoder)
     return backbone

@@ -38,20 +38,36 @@ def windows_of(tokens: Sequence[int], settings: PooledSettings) -> list[Sequence
 
 def encode_windows(backbone: Backbone, windows: Windows, settings: PooledSettings) -> Tensor:
     """The slots of all windows in their order, one for each group begun: [n, d] in float32."""
-    return torch.cat([_encode(backbone, some, settings) for some in passes(backbone, windows, settings.window_tokens)])
+    parts = passes(backbone, windows, settings.ratio, settings.window_tokens)
+    return torch.cat([_encode(backbone, some, settings) for some in parts])
 
 
-def passes(backbone: Backbone, windows: Windows, size: int) -> list[Windows]:
-    """The windows, of at most `size` tokens, of each forward pass."""
-    whole = torch.is_grad_enabled() or backbone.device.type != "cpu"
-    count = len(windows) if whole else max(1, CPU_TOKENS // size)
-    return [windows[start : start + count] for start in range(0, len(windows), count)]
+def passes(backbone: Backbone, windows: Windows, ratio: int, window: int) -> list[Windows]:
+    """The windows, of at most `window` tokens, of each forward pass: as many as fit when all are padded to the longest.
+
+    Single groups have little padding: where memory is no concern, all of them are one pass.
+    """
+    free = torch.is_grad_enabled() or backbone.device.type != "cpu"
+    if free and window == ratio:
+        return [windows]
+    most, found, start, longest = BATCH_TOKENS if free else CPU_TOKENS, list[Windows](), 0, 0
+    for number, one in enumerate(windows):
+        longest = max(longest, _whole(len(one), ratio))
+        if number > start and longest * (number + 1 - start) > most:
+            found.append(windows[start:number])
+            start, longest = number, _whole(len(one), ratio)
+    return [*found, windows[start:]]
+
+
+def _whole(tokens: int, ratio: int) -> int:
+    """Rounded up to whole groups."""
+    return -(-tokens // ratio) * ratio
 
 
 def _encode(backbone: Backbone, windows: Windows, settings: PooledSettings) -> Tensor:
     """The slots of one forward pass.  Short windows are padded on the right, to whole groups of the longest."""
     counts, ratio = [len(window) for window in windows], settings.ratio
-    width = -(-max(counts) // ratio) * ratio
+    width = _whole(max(counts), ratio)
     ids = torch.tensor([[*window, *[0] * (width - len(window))] for window in windows], device=backbone.device)
     mask = _bidirectional(counts, ids) if settings.mask == "bidirectional" else None
     groups = backbone.encoder_states(ids, mask).view(-1, ratio, backbone.encoder_size)
