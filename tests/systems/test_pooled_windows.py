@@ -45,16 +45,20 @@ def together(blocks: Sequence[Block]) -> Tensor:
 
 
 def adding_up() -> Any:
-    def encoder_states(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        rows, width = tokens.shape
+    def hidden(ids: Tensor, positions: None, mask: Tensor | None) -> Tensor:
+        rows, width = ids.shape
         causal = torch.ones(width, width, dtype=torch.bool).tril().expand(rows, 1, width, width)
         seen = causal if mask is None else mask
-        return (seen[:, 0] * tokens[:, None, :]).sum(2, keepdim=True).float()
+        return (seen[:, 0] * ids[:, None, :]).sum(2, keepdim=True).float()
 
     head = nn.Linear(1, 1, bias=False)
     nn.init.eye_(head.weight)
     return SimpleNamespace(
-        encoder_states=encoder_states, encoder_size=1, heads={HEAD: head}, device=torch.device("cpu")
+        hidden=hidden,
+        hidden_size=1,
+        heads={HEAD: head},
+        device=torch.device("cpu"),
+        model=SimpleNamespace(get_input_embeddings=lambda: lambda ids: ids),
     )
 
 
@@ -160,14 +164,14 @@ def test_without_gradient_a_processor_takes_about_as_many_tokens_whatever_the_wi
 ) -> None:
     sizes: list[int] = []
 
-    def counted(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        sizes.append(tokens.numel())
-        return torch.zeros(*tokens.shape, backbone.encoder_size)
+    def counted(embeddings: Tensor, *others: Any) -> Tensor:
+        sizes.append(embeddings[..., 0].numel())
+        return torch.zeros_like(embeddings)
 
-    monkeypatch.setattr(backbone, "encoder_states", counted)
+    monkeypatch.setattr(backbone, "hidden", counted)
     settings = PooledSettings(window=window, mask="bidirectional")
     with torch.no_grad():
-        slots = slots_of(backbone, list(range(4000)), settings)
+        slots = slots_of(backbone, [7] * 4000, settings)
     assert len(slots) == 250
     assert max(sizes) == encoder.CPU_TOKENS == 1024
     assert len(sizes) == 4
@@ -178,11 +182,11 @@ def test_short_documents_share_passes_and_a_long_one_does_not_stretch_them(
 ) -> None:
     shapes: list[tuple[int, ...]] = []
 
-    def counted(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        shapes.append(tuple(tokens.shape))
-        return torch.zeros(*tokens.shape, backbone.encoder_size)
+    def counted(embeddings: Tensor, *others: Any) -> Tensor:
+        shapes.append(tuple(embeddings.shape[:2]))
+        return torch.zeros_like(embeddings)
 
-    monkeypatch.setattr(backbone, "encoder_states", counted)
+    monkeypatch.setattr(backbone, "hidden", counted)
     settings = PooledSettings(window=1024)
     short, long = [[1] * 60] * 8, [[1] * 1000]
     with torch.no_grad():

@@ -21,6 +21,7 @@ from memfold.training.loop import prepare, step, train
 from memfold.training.recipe import Recipe
 
 TEXT = "Ada Brisk was born in Velm in 1893. She wrote the Long Ledger in a house on the river Tarn."
+Weights = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -43,75 +44,81 @@ def slots(backbone: Backbone) -> torch.Tensor:
     return block.slots
 
 
+def weights(backbone: Backbone) -> Weights:
+    """Copies of those that decode, and of those that encode under `encoder.`."""
+    named = [*backbone.parameters(), *((f"encoder.{name}", w) for name, w in backbone.compressor.parameters())]
+    return {name: weight.detach().clone() for name, weight in named}
+
+
+def differing(one: Weights, other: Weights) -> set[str]:
+    assert one.keys() == other.keys()
+    return {name for name, weight in one.items() if not torch.equal(weight, other[name])}
+
+
 def test_a_new_encoder_and_its_projection_between_the_sizes(own: Recipe, small: str, tmp_path: Path) -> None:
     backbone = prepare(own, tmp_path).backbone
-    assert (backbone.encoder_size, backbone.hidden_size) == (16, 32)
-    weight = backbone.heads[HEAD].weight
+    encoder = backbone.compressor
+    assert (encoder.hidden_size, backbone.hidden_size, HEAD in backbone.heads) == (16, 32, False)
+    weight = encoder.heads[HEAD].weight
     assert isinstance(weight, torch.Tensor)
     torch.testing.assert_close(weight.T @ weight, torch.eye(16))  # keeps lengths and angles
     states = load_backbone(small).model.base_model(torch.tensor([backbone.encode(TEXT)[:4]])).last_hidden_state
-    torch.testing.assert_close(slots(backbone)[0], backbone.heads[HEAD](states[0].mean(0)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(slots(backbone)[0], encoder.heads[HEAD](states[0].mean(0)), atol=1e-5, rtol=1e-5)
 
 
-def test_both_models_and_the_projection_learn_and_are_kept(own: Recipe, small: str, tmp_path: Path) -> None:
+def test_both_models_and_the_projection_learn_and_are_kept(own: Recipe, tmp_path: Path) -> None:
+    before = weights(prepare(own, tmp_path / "new").backbone)
     trained = train(own, tmp_path / "run")
-    before, after = dict(load_backbone(small).model.base_model.named_parameters()), dict(trained.parameters())
-    assert {name for name in after if name.startswith("encoder.")} == {f"encoder.{name}" for name in before}
-    unchanged = {name for name, weight in before.items() if torch.equal(weight, after[f"encoder.{name}"])}
-    assert unchanged == set()
+    after = weights(trained)
+    # what turns an encoder's states into tokens has nothing to learn
+    assert differing(before, after) == before.keys() - {"encoder.lm_head.weight"}
     again = load_backbone(tmp_path / "run" / "model")
-    assert again.parameters()[0][0] == trained.parameters()[0][0]
-    assert all(torch.equal(weight, dict(again.parameters())[name]) for name, weight in after.items())
+    assert differing(weights(again), after) == set()
     assert torch.equal(slots(again), slots(trained))
-    assert again.fingerprint() == trained.fingerprint()
+    assert again.readable == trained.readable
+    assert again.readable == (again.compressor.fingerprint(),)
 
 
-def test_the_gradient_of_an_answer_reaches_the_encoder(own: Recipe, tmp_path: Path) -> None:
+def test_one_step_reaches_every_weight(own: Recipe, tmp_path: Path) -> None:
     run = prepare(own, tmp_path)
-    before = {name: weight.detach().clone() for name, weight in run.backbone.parameters()}
+    before = weights(run.backbone)
     step(run)
-    changed = {name for name, weight in run.backbone.parameters() if not torch.equal(weight, before[name])}
-    assert changed == before.keys()
+    assert differing(before, weights(run.backbone)) == before.keys() - {"encoder.lm_head.weight"}
 
 
 def test_a_frozen_encoder_stays_and_a_later_stage_keeps_it(own: Recipe, small: str, tmp_path: Path) -> None:
-    train(replace(own, freeze=("encoder.*",)), tmp_path / "one")
-    later = replace(own, parent=str(tmp_path / "one"), encoder=None)
-    trained = train(replace(later, freeze=("encoder.*",)), tmp_path / "two")
-    source = dict(load_backbone(small).model.base_model.named_parameters())
-    kept = {name.removeprefix("encoder."): w for name, w in trained.parameters() if name.startswith("encoder.")}
-    assert all(torch.equal(kept[name], weight) for name, weight in source.items())
+    first = train(replace(own, freeze=("encoder.*",)), tmp_path / "one")
+    later = replace(own, parent=str(tmp_path / "one"), encoder=None, freeze=("encoder.*",))
+    second = train(later, tmp_path / "two")
+    assert differing(weights(first), weights(second)) >= {"model.norm.weight"}
+    assert not {name for name in differing(weights(first), weights(second)) if name.startswith("encoder.")}
+    source = dict(load_backbone(small).model.named_parameters())
+    assert all(torch.equal(weight, weights(second)[f"encoder.{name}"]) for name, weight in source.items())
     with pytest.raises(ConfigError, match="has an encoder already; leave it out"):
         prepare(replace(later, encoder=small), tmp_path / "three")
 
 
 def test_a_resumed_run_goes_on_with_its_encoder_bit_for_bit(own: Recipe, tmp_path: Path) -> None:
     longer = replace(own, steps=4)
-    whole = dict(train(longer, tmp_path / "whole").parameters())
+    whole = weights(train(longer, tmp_path / "whole"))
     run = prepare(longer, tmp_path / "halves")
     for _ in range(2):
         step(run)
     checkpoint.save(run.folder, run.backbone, run.progress, run.optimisers.state_dict(), {})
     (tmp_path / "halves" / "metrics.jsonl").write_text("{}\n{}\n")
-    resumed = dict(train(longer, tmp_path / "halves", resume=True).parameters())
-    assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
+    assert differing(whole, weights(train(longer, tmp_path / "halves", resume=True))) == set()
 
 
-def test_the_fingerprint_covers_the_encoder(own: Recipe, tmp_path: Path) -> None:
-    run = prepare(own, tmp_path / "run")
-    in_memory = run.backbone.fingerprint()
-    save_backbone(run.backbone, tmp_path / "model")
-    stored = load_backbone(tmp_path / "model").fingerprint()
-    path = tmp_path / "model" / "encoder" / "model.safetensors"
-    weights = load_file(path)
-    weights["norm.weight"][0] += 1
-    save_file(weights, path, metadata={"format": "pt"})
-    assert load_backbone(tmp_path / "model").fingerprint() != stored
-    run.backbone.stored_fingerprint = None
-    assert run.backbone.encoder is not None
-    with torch.no_grad():
-        dict(run.backbone.encoder.named_parameters())["norm.weight"][0] += 1
-    assert run.backbone.fingerprint() != in_memory
+def test_the_fingerprint_of_a_memory_covers_the_encoder_and_its_head(own: Recipe, tmp_path: Path) -> None:
+    save_backbone(prepare(own, tmp_path / "run").backbone, tmp_path / "model")
+    stored = load_backbone(tmp_path / "model").readable
+    for name, weight in (("model", "model.norm.weight"), ("heads", f"{HEAD}.weight")):
+        path = tmp_path / "model" / "encoder" / f"{name}.safetensors"
+        tensors = load_file(path)
+        tensors[weight][0] += 1
+        save_file(tensors, path, metadata={"format": "pt"})
+        assert load_backbone(tmp_path / "model").readable != stored
+        stored = load_backbone(tmp_path / "model").readable
 
 
 def test_an_encoder_of_other_tokens_or_without_a_model_is_refused(
@@ -129,6 +136,6 @@ def test_an_encoder_of_other_tokens_or_without_a_model_is_refused(
 def test_a_damaged_encoder_is_one_line(own: Recipe, tmp_path: Path) -> None:
     save_backbone(prepare(own, tmp_path / "run").backbone, tmp_path / "model")
     (tmp_path / "model" / "encoder" / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(CheckpointError, match="cannot load encoder") as raised:
+    with pytest.raises(CheckpointError, match=r"cannot load model .*encoder") as raised:
         load_backbone(tmp_path / "model")
     assert "\n" not in str(raised.value)

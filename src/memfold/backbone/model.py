@@ -2,14 +2,16 @@
 
 A model folder is an ordinary Hugging Face folder plus `memfold.json` (prompt frame, trained settings of each system,
 provenance) and `heads.safetensors` (for `pooled`: the projection).  A folder without those is a plain causal LM, good
-for the systems that read text.  Where another model encodes documents, it is in the folder `encoder`
-(`memfold.backbone.encoder`).  Left out: training state, which belongs to checkpoints.
+for the systems that read text.  A decoder that was trained alone, or whose documents a model of its own encodes, has
+its encoder in the folder `encoder` beside it.  Left out: training state, which belongs to checkpoints.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +30,6 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from memfold.backbone.encoder import FOLDER, load_encoder, save_encoder
 from memfold.core import registry
 from memfold.core.errors import CheckpointError, ConfigError
 from memfold.core.prompt import FRAMES, Frame
@@ -36,6 +37,7 @@ from memfold.core.system import SLOT
 
 START, END = "<MEM_START>", "<MEM_END>"
 SETTINGS_FILE, HEADS_FILE = "memfold.json", "heads.safetensors"
+ENCODER_FOLDER = "encoder"
 SETTINGS_FORMAT = 1
 transformers_logging.disable_progress_bar()  # loading and saving a model is one step of ours, not theirs to report
 
@@ -58,8 +60,10 @@ class Backbone:
     provenance: dict[str, Any] = field(default_factory=dict)
     familiar_loss: float | None = None  # nats per token above which a text is unlike the training text
     stored_fingerprint: str | None = None
+    encoder: Backbone | None = None  # other weights that make the slots which this decoder reads
+    reads: tuple[str, ...] = ()  # fingerprints of the encoders whose memories it was trained to read; empty: its own
+    folder: Path | None = None  # where its weights lie as they are
     body: Any = None  # what runs hidden states; replaced by a compiled form in training
-    encoder: PreTrainedModel | None = None  # encodes documents; None: the model itself does
     reads_slots: ClassVar[bool] = True  # not where the weights are behind an address
 
     def __post_init__(self) -> None:
@@ -81,15 +85,23 @@ class Backbone:
         return int(self.model.config.get_text_config().hidden_size)
 
     @property
-    def encoder_size(self) -> int:
-        """Of the hidden states that slots are made of."""
-        return self.hidden_size if self.encoder is None else int(self.encoder.config.get_text_config().hidden_size)
+    def compressor(self) -> Backbone:
+        """The weights that make slots: its encoder's where the decoder was trained alone, else its own.
+
+        Raises:
+            CheckpointError: when the encoder that it reads is not at hand.
+        """
+        if self.encoder is None and self.reads:
+            raise CheckpointError(
+                f"model {self.name!r} reads memories of the encoder {self.reads[0][:16]}, which is not in its folder; "
+                "fold with that model, or put it there as the folder 'encoder'"
+            )
+        return self.encoder or self
 
     @property
-    def encoder_heads(self) -> tuple[int, int]:
-        """How many heads of queries and of keys the attention of what encodes documents has."""
-        config = (self.encoder or self.model).config.get_text_config()
-        return config.num_attention_heads, getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    def readable(self) -> tuple[str, ...]:
+        """Fingerprints of the encoders whose memories it reads; what it folds itself has the first."""
+        return self.reads or (self.fingerprint(),)
 
     @property
     def window(self) -> int:
@@ -147,17 +159,10 @@ class Backbone:
 
     def hidden(self, embeddings: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Final hidden states [b, t, d]; `mask` is [b, 1, t, t] with True where a position may be read."""
-        mask = None if mask is None else _for_attention(mask, self.model, embeddings)
+        if mask is not None and self.model.config._attn_implementation == "eager":  # it adds the mask to the scores
+            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else embeddings.dtype
+            mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(torch.bfloat16).min)
         output = self.body(inputs_embeds=embeddings, position_ids=positions, attention_mask=mask, use_cache=False)
-        return output.last_hidden_state  # type: ignore[no-any-return]
-
-    def encoder_states(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Final hidden states [b, t, encoder size] of rows [b, t] of a document, by what encodes documents."""
-        if self.encoder is None:
-            return self.hidden(self.model.get_input_embeddings()(tokens), None, mask)
-        embeddings: Tensor = self.encoder.get_input_embeddings()(tokens)
-        mask = None if mask is None else _for_attention(mask, self.encoder, embeddings)
-        output = self.encoder(inputs_embeds=embeddings, attention_mask=mask, use_cache=False)
         return output.last_hidden_state  # type: ignore[no-any-return]
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -166,19 +171,20 @@ class Backbone:
         return output
 
     def fingerprint(self) -> str:
-        """SHA-256 over configuration, tokenizer and weights: which encoder made a memory."""
+        """SHA-256 over configuration, tokenizer and weights, those of a separate encoder left out."""
         if self.stored_fingerprint is None:
             self.stored_fingerprint = _fingerprint(self)
         return self.stored_fingerprint
 
+    def set_encoder(self, encoder: Backbone) -> None:
+        """Read memories of other weights, which stay as they are."""
+        for _, parameter in encoder.parameters():
+            parameter.requires_grad_(False)
+        self.encoder, self.reads = encoder, (encoder.fingerprint(),)
+
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """All weights by name, those of heads under `heads.`, those of an encoder of its own under `encoder.`."""
-        encoder = () if self.encoder is None else self.encoder.named_parameters()
-        return [
-            *self.model.named_parameters(),
-            *((f"heads.{name}", weight) for name, weight in self.heads.named_parameters()),
-            *((f"encoder.{name}", weight) for name, weight in encoder),
-        ]
+        """All weights by name, those of heads under `heads.`; not those of a separate encoder."""
+        return [*self.model.named_parameters(), *((f"heads.{n}", p) for n, p in self.heads.named_parameters())]
 
 
 def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32") -> Backbone:
@@ -210,6 +216,9 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
     if (folder / SETTINGS_FILE).exists():
         _read_settings(backbone, folder)
         backbone.stored_fingerprint = _file_fingerprint(folder)
+        backbone.folder = folder
+    if (folder / ENCODER_FOLDER).is_dir():
+        backbone.set_encoder(load_backbone(folder / ENCODER_FOLDER, device, dtype))
     return backbone
 
 
@@ -224,18 +233,44 @@ def save_backbone(backbone: Backbone, folder: Path, dtype: str = "float32") -> N
     backbone.tokenizer.save_pretrained(folder)
     heads = {name: value.to(DTYPES[dtype]).contiguous() for name, value in backbone.heads.state_dict().items()}
     save_file(heads, folder / HEADS_FILE)
-    if backbone.encoder is not None:
-        save_encoder(backbone.encoder, folder, DTYPES[dtype])
     settings = {
         "format": SETTINGS_FORMAT,
         "frame": backbone.frame,
         "trained": backbone.trained,
         "familiar_loss": backbone.familiar_loss,
         "provenance": backbone.provenance,
-    }
+    } | ({"reads": backbone.reads} if backbone.reads else {})
+    if backbone.encoder is not None:
+        save_encoder(backbone.encoder, folder / ENCODER_FOLDER, dtype)
+        settings["reads"] = backbone.reads = backbone.encoder.readable
     (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
     if DTYPES[dtype] == backbone.dtype:  # the folder and this model are one encoder
         backbone.stored_fingerprint = _file_fingerprint(folder)
+
+
+def save_encoder(encoder: Backbone, folder: Path, dtype: str = "float32") -> None:
+    """Write the encoder of a decoder.
+
+    The very files that it was loaded from, so that its fingerprint stays, unless they are wider than `dtype`.
+    """
+    stored = encoder.folder
+    shutil.rmtree(folder, ignore_errors=True)
+    if stored is None or not (stored / "config.json").exists() or _bytes_of(stored) > DTYPES[dtype].itemsize:
+        save_backbone(encoder, folder, dtype)
+        encoder.stored_fingerprint = _file_fingerprint(folder)
+        return
+    folder.mkdir(parents=True)
+    for path in (path for path in stored.iterdir() if path.is_file()):
+        try:
+            os.link(path, folder / path.name)
+        except OSError:  # another file system
+            shutil.copyfile(path, folder / path.name)
+
+
+def _bytes_of(folder: Path) -> int:
+    """How wide the numbers of a model folder are."""
+    name = json.loads((folder / "config.json").read_text()).get("dtype", "float32")
+    return DTYPES.get(name, torch.float32).itemsize
 
 
 def _read_settings(backbone: Backbone, folder: Path) -> None:
@@ -252,6 +287,7 @@ def _read_settings(backbone: Backbone, folder: Path) -> None:
         raise CheckpointError(f"{folder / SETTINGS_FILE}: frame {settings['frame']!r} is not one of {FRAMES}")
     backbone.frame, backbone.trained = settings["frame"], settings["trained"]
     backbone.familiar_loss, backbone.provenance = settings["familiar_loss"], settings["provenance"]
+    backbone.reads = tuple(settings.get("reads", ()))
     for system in sorted({name.partition(".")[0] for name in heads}):
         own = {name.partition(".")[2]: weight for name, weight in heads.items() if name.startswith(f"{system}.")}
         try:
@@ -259,22 +295,10 @@ def _read_settings(backbone: Backbone, folder: Path) -> None:
         except CheckpointError as error:
             raise CheckpointError(f"{folder / HEADS_FILE}: {error}") from None
         backbone.heads[system] = head.to(device=backbone.device, dtype=backbone.dtype)
-    if (folder / FOLDER).is_dir():
-        backbone.encoder = load_encoder(folder / FOLDER, backbone.device, backbone.dtype)
-
-
-def _for_attention(mask: Tensor, model: PreTrainedModel, embeddings: Tensor) -> Tensor:
-    """A mask as the attention of a model takes it."""
-    if model.config._attn_implementation != "eager":
-        return mask
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else embeddings.dtype
-    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(torch.bfloat16).min)  # added to scores
 
 
 def _fingerprint(backbone: Backbone) -> str:
     digest = hashlib.sha256(json.dumps(backbone.model.config.to_dict(), sort_keys=True, default=str).encode())
-    if backbone.encoder is not None:
-        digest.update(json.dumps(backbone.encoder.config.to_dict(), sort_keys=True, default=str).encode())
     digest.update(backbone.tokenizer.backend_tokenizer.to_str().encode())
     for _, weight in sorted(backbone.parameters(), key=lambda pair: pair[0]):
         digest.update(weight.detach().float().cpu().numpy().tobytes())
@@ -283,10 +307,8 @@ def _fingerprint(backbone: Backbone) -> str:
 
 def _file_fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
-    own = [*folder.glob("*.safetensors"), folder / "config.json", folder / "tokenizer.json"]
-    encoder = [*(folder / FOLDER).glob("*.safetensors"), *(folder / FOLDER).glob("config.json")]
-    for path in [*sorted(own), *sorted(encoder)]:
-        digest.update(path.relative_to(folder).as_posix().encode())
+    for path in sorted([*folder.glob("*.safetensors"), folder / "config.json", folder / "tokenizer.json"]):
+        digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

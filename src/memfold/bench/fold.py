@@ -66,14 +66,14 @@ def _length(choice: Choice, length: int, warmups: int, runs: int, peak: PeakMemo
 @torch.no_grad()
 def _forward(choice: Choice, tokens: Sequence[int]) -> None:
     """The model that encodes, without its head, over the same windows in the same passes (causal)."""
-    backbone, settings = choice.backbone, choice.system.settings
-    window = settings["window"] or settings["ratio"]
+    backbone, settings = choice.backbone.compressor, choice.system.settings
+    embeddings, window = backbone.model.get_input_embeddings(), settings["window"] or settings["ratio"]
     for start in range(0, len(tokens), BATCH_TOKENS):
         batch = tokens[start : start + BATCH_TOKENS]
         whole = [batch[first : first + window] for first in group_starts(len(batch), window)]
         whole = [each for each in whole if len(each) == window] or whole
         for some in passes(backbone, whole, settings["ratio"], window):
-            backbone.encoder_states(torch.tensor(some, device=backbone.device))
+            backbone.hidden(embeddings(torch.tensor(some, device=backbone.device)))
 
 
 def _together(choice: Choice, warmups: int, runs: int) -> dict[str, Any]:

@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memfold.backbone.encoder import check_encoder
 from memfold.backbone.model import Backbone, load_backbone, save_backbone
 from memfold.backbone.resolve import model_folder
 from memfold.backbone.scoring import Scores, logprobs
 from memfold.core.config import build
 from memfold.core.errors import CallError, ConfigError
-from memfold.systems.pooled.head import HEAD, add_head
+from memfold.systems.pooled.head import add_head
 from memfold.systems.pooled.settings import PooledSettings
 from memfold.training import checkpoint
 from memfold.training.batches import Batch, batch, mixture
 from memfold.training.checkpoint import Progress
+from memfold.training.encoder import give_encoder, train_encoder
 from memfold.training.optimisers import Optimisers
 from memfold.training.predecessor import PredecessorLoss
 from memfold.training.processes import Processes
@@ -104,7 +104,7 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
     backbone.frame = recipe.frame
     backbone.trained["pooled"] = _trained_settings(recipe)
     predecessor = PredecessorLoss(backbone) if recipe.predecessor_loss else None
-    named = backbone.parameters()
+    named = [*backbone.parameters(), *train_encoder(backbone)]
     if predecessor is not None:
         named += [(f"predecessor.{name}", weight) for name, weight in predecessor.head.named_parameters()]
         if "predecessor" in extra:
@@ -214,33 +214,17 @@ def _begin(recipe: Recipe, device: str) -> Backbone:
     else:
         backbone = load_backbone(model_folder(str(recipe.parent)), device)
     if recipe.encoder is not None:
-        _give_encoder(backbone, recipe.encoder)
+        give_encoder(backbone, recipe.encoder)
     return backbone
-
-
-def _give_encoder(backbone: Backbone, where: str) -> None:
-    """Have documents encoded by the model of another folder; the head for the backbone's own hidden states goes."""
-    if backbone.encoder is not None:
-        raise ConfigError(
-            f"encoder = {where!r} is not possible: {backbone.name!r} has an encoder already; leave it out"
-        )
-    other = load_backbone(model_folder(where), str(backbone.device))
-    check_encoder(other.model, where, other.tokenizer, backbone.tokenizer)
-    backbone.encoder = other.model.base_model  # type: ignore[assignment]
-    backbone.stored_fingerprint = None
-    if HEAD in backbone.heads:
-        del backbone.heads[HEAD]
 
 
 def _make_ready(backbone: Backbone, recipe: Recipe) -> None:
     """Set the models up for training."""
-    for model in filter(None, (backbone.model, backbone.encoder)):
-        model.set_attn_implementation(recipe.attention)
-        model.train()
-    if recipe.compile:
-        backbone.body = torch.compile(backbone.model.base_model, dynamic=True)
-    if recipe.compile and backbone.encoder is not None:
-        backbone.encoder.compile(dynamic=True)
+    for one in filter(None, (backbone, backbone.encoder)):
+        one.model.set_attn_implementation(recipe.attention)
+        if recipe.compile:
+            one.body = torch.compile(one.model.base_model, dynamic=True)
+        one.model.train()
 
 
 def _trained_settings(recipe: Recipe) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from memfold.backbone.allocation import give_back
 from memfold.backbone.model import Backbone
 from memfold.systems.pooled.head import HEAD
 from memfold.systems.pooled.settings import PooledSettings
@@ -39,7 +40,10 @@ def windows_of(tokens: Sequence[int], settings: PooledSettings) -> list[Sequence
 def encode_windows(backbone: Backbone, windows: Windows, settings: PooledSettings) -> Tensor:
     """The slots of all windows in their order, one for each group begun: [n, d] in float32."""
     parts = passes(backbone, windows, settings.ratio, settings.window_tokens)
-    return torch.cat([_encode(backbone, some, settings) for some in parts])
+    slots = torch.cat([_encode(backbone, some, settings) for some in parts])
+    if backbone.device.type == "cpu" and not torch.is_grad_enabled():
+        give_back()  # a fold of any length then peaks where its first blocks do
+    return slots
 
 
 def passes(backbone: Backbone, windows: Windows, ratio: int, window: int) -> list[Windows]:
@@ -70,7 +74,8 @@ def _encode(backbone: Backbone, windows: Windows, settings: PooledSettings) -> T
     width = _whole(max(counts), ratio)
     ids = torch.tensor([[*window, *[0] * (width - len(window))] for window in windows], device=backbone.device)
     mask = _bidirectional(counts, ids) if settings.mask == "bidirectional" else None
-    groups = backbone.encoder_states(ids, mask).view(-1, ratio, backbone.encoder_size)
+    states = backbone.hidden(backbone.model.get_input_embeddings()(ids), None, mask)
+    groups = states.view(-1, ratio, backbone.hidden_size)
     sizes = [min(ratio, count - start) for count in counts for start in range(0, width, ratio)]
     begun = [index for index, size in enumerate(sizes) if size > 0]
     if len(begun) < len(sizes):

@@ -80,7 +80,7 @@ class Head(nn.Module):
 
 
 def add_head(backbone: Backbone, settings: PooledSettings | None = None) -> None:
-    """Give a backbone the head that the settings (default: the paper's) ask for.
+    """Give what encodes for a backbone the head that the settings (default: the paper's) ask for.
 
     A linear projection after the mean grows into the richer head; one of the right kind stays as it is.
 
@@ -89,30 +89,32 @@ def add_head(backbone: Backbone, settings: PooledSettings | None = None) -> None
     """
     settings = settings or PooledSettings()
     wanted = (settings.pooling, settings.projection)
-    there = dict(backbone.heads.items()).get(HEAD)
+    encoder = backbone.compressor
+    there = dict(encoder.heads.items()).get(HEAD)
     linear = there if isinstance(there, nn.Linear) else None
     if there is None or (linear is not None and wanted != _kind(linear)):
-        head = _new(backbone, *wanted, linear)
-        backbone.heads[HEAD] = head.to(device=backbone.device, dtype=backbone.dtype)
+        head = _new(encoder, backbone.hidden_size, *wanted, linear)
+        encoder.heads[HEAD] = head.to(device=encoder.device, dtype=encoder.dtype)
     check_head(backbone, settings)
 
 
 def check_head(backbone: Backbone, settings: PooledSettings) -> None:
-    """Refuse a backbone that has no head for pooled memory, one of another kind, or one for other sizes.
+    """Refuse a backbone whose encoder has no head for pooled memory, one of another kind, or one for other sizes.
 
     Raises:
         CheckpointError: naming what the model has and what is asked for.
     """
-    if HEAD not in backbone.heads:
+    encoder = backbone.compressor
+    if HEAD not in encoder.heads:
         raise CheckpointError(f"model {backbone.name!r} has no projection for pooled memory; train it first")
-    head, wanted = backbone.heads[HEAD], (settings.pooling, settings.projection)
+    head, wanted = encoder.heads[HEAD], (settings.pooling, settings.projection)
     if _kind(head) != wanted:
         raise CheckpointError(
             f"model {backbone.name!r} has a head of pooling {_kind(head)[0]} and projection {_kind(head)[1]}, the "
             f"settings ask for {wanted[0]} and {wanted[1]}; use the settings that it was trained with"
         )
     matrix = _matrix(head)
-    (rows, columns), size, states = matrix.weight.shape, backbone.hidden_size, backbone.encoder_size
+    (rows, columns), size, states = matrix.weight.shape, backbone.hidden_size, encoder.hidden_size
     if (rows, columns) != (size, states):
         raise CheckpointError(
             f"model {backbone.name!r} has a projection of {columns} to {rows} numbers for hidden states of "
@@ -168,15 +170,16 @@ def _matrix(head: nn.Module) -> nn.Linear:
     return matrix
 
 
-def _new(backbone: Backbone, pooling: Pooling, projection: Projection, linear: nn.Linear | None) -> nn.Module:
+def _new(encoder: Backbone, slot_size: int, pooling: Pooling, projection: Projection, linear: nn.Linear | None
+         ) -> nn.Module:  # fmt: skip
     """A head of some kind around a linear projection; a new one has the same weights each time."""
     draw = torch.Generator().manual_seed(SEED)
-    matrix = linear or _new_matrix(backbone.encoder_size, backbone.hidden_size, draw)
+    matrix = linear or _new_matrix(encoder.hidden_size, slot_size, draw)
     if (pooling, projection) == ("mean", "linear"):
         return matrix
     return Head(
         _new_mlp(matrix, draw) if projection == "mlp" else matrix,
-        _new_pooling(backbone, draw) if pooling == "gqa" else None,
+        _new_pooling(encoder, draw) if pooling == "gqa" else None,
     )
 
 
@@ -199,11 +202,11 @@ def _new_mlp(matrix: nn.Linear, draw: torch.Generator) -> Mlp:
     return mlp
 
 
-def _new_pooling(backbone: Backbone, draw: torch.Generator) -> AttentionPooling:
+def _new_pooling(encoder: Backbone, draw: torch.Generator) -> AttentionPooling:
     """Heads and shared keys as in the encoder's own attention, where they divide its width."""
-    size = backbone.encoder_size
-    heads, key_heads = backbone.encoder_heads
-    heads = math.gcd(heads, size)
+    size, config = encoder.hidden_size, encoder.model.config.get_text_config()
+    heads = math.gcd(config.num_attention_heads, size)
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
     pooling = AttentionPooling(size, heads, math.gcd(key_heads, heads))
     nn.init.normal_(pooling.query, std=SMALL, generator=draw)
     nn.init.normal_(pooling.key.weight, std=size**-0.5, generator=draw)

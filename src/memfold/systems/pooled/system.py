@@ -54,6 +54,7 @@ class Pooled:
     def compress(self, documents: Sequence[Document], backbone: Backbone, done: int = 0) -> Iterator[Block]:
         """Blocks with slots [n, d]; chunks of several documents share forward passes, whatever is done."""
         check_head(backbone, self.options)
+        backbone = backbone.compressor
         for batch in self._batches(documents, backbone):
             if done < len(batch):
                 yield from islice(self._encode(batch, backbone), done, None)
