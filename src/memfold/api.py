@@ -216,7 +216,7 @@ def fold_documents(found: Sequence[Document], choice: Choice, progress: Progress
             blocks.append(replace(block, index=len(blocks)))
             if progress is not None:
                 progress(block)
-    fingerprint = choice.backbone.fingerprint()
+    fingerprint = choice.backbone.readable[0]
     name = hashlib.sha256(repr((hashes, choice.settings, fingerprint)).encode()).hexdigest()[:16]
     sources = tuple(document.source for document in found)
     memory = Memory(name, choice.system.name, choice.settings, fingerprint, sources, blocks, hashes)
@@ -268,7 +268,7 @@ def _manifest(found: Sequence[Document], choice: Choice, dtype: str, keep_text: 
     """What a memory file of these documents says of itself."""
     sources = tuple(document.source for document in found)
     hashes = tuple(document.sha256() for document in found)
-    fingerprint = choice.backbone.fingerprint()
+    fingerprint = choice.backbone.readable[0]
     return Manifest(choice.system.name, choice.settings, fingerprint, sources, hashes, dtype, keep_text)
 
 

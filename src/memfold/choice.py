@@ -69,7 +69,7 @@ def choose_for(memory: Memory | Manifest, model: str = TINY, system: str | None 
     """
     backbone = load(model, device, dtype)
     asked = {} if ratio is None else {"ratio": ratio}
-    fingerprints = [backbone.fingerprint()]
+    fingerprints = backbone.readable
     check_readable(memory, system=system or memory.system, fingerprints=fingerprints, settings=asked)
     reader = make_system(memory.system, backbone, memory.settings.get("ratio"))
     fixed = {name: reader.settings[name] for name in _fixed(reader, backbone)}

@@ -7,7 +7,6 @@ where the weights come from, which tasks in which shares, what is frozen, which 
 from __future__ import annotations
 
 import math
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from memfold.core.errors import ConfigError
 from memfold.core.prompt import Frame
 from memfold.core.registry import SYSTEMS
 from memfold.tasks.table import TASKS
+from memfold.training.recipe_file import read_values
 
 Stage = Literal["base", "cpt1", "cpt2", "sft"]
 
@@ -117,7 +117,8 @@ class Schedule:
 class Recipe:
     """See the module docstring.
 
-    `parent` is a model folder or a run folder; `tokens` are those of one micro-batch; `preset` brings its own mixture.
+    `parent` is a model folder or a run folder; `encoder` another one, whose model is to encode documents; `tokens` are
+    those of one micro-batch; `preset` brings its own mixture.
     """
 
     stage: Stage
@@ -125,6 +126,7 @@ class Recipe:
     mixture: tuple[Share, ...] = ()
     preset: Literal["paper"] | None = None
     parent: str | None = None
+    encoder: str | None = None
     model: ModelSize | None = None
     frame: Frame = "flat"
     settings: dict[str, Any] = field(default_factory=dict)
@@ -160,12 +162,4 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         ConfigError: for TOML that cannot be read, an unknown key (with the nearest name) or an impossible value.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"no recipe at {path}; the shipped ones are in recipes/") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; give a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not a TOML file: {error}") from error
-    return build(Recipe, values)
+    return build(Recipe, read_values(path))
