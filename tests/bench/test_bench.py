@@ -11,7 +11,7 @@ from memfold.bench.first_token import bench_first_token
 from memfold.bench.fold import bench_fold
 from memfold.choice import Choice
 from memfold.cli.main import execute
-from memfold.systems.pooled.encoder import add_head
+from memfold.systems.pooled.head import add_head
 from memfold.systems.pooled.system import Pooled
 
 

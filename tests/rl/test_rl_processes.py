@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from memfold.core.config import build
 from memfold.rl.loop import train
 from memfold.rl.recipe import RlRecipe
-from memfold.training.recipe import read_values
+from memfold.training.recipe_file import read_values
 
 RECIPE = """
 stage = "rl"

@@ -13,7 +13,7 @@ from memfold.core.config import build
 from memfold.core.errors import ConfigError
 from memfold.rl.loop import train
 from memfold.rl.recipe import JudgeSettings, RlRecipe
-from memfold.training.recipe import read_values
+from memfold.training.recipe_file import read_values
 
 RECIPES = sorted(
     path for path in (Path(__file__).parents[2] / "recipes").rglob("*.toml") if read_values(path)["stage"] == "rl"

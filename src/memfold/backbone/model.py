@@ -2,8 +2,8 @@
 
 A model folder is an ordinary Hugging Face folder plus `memfold.json` (prompt frame, trained settings of each system,
 provenance) and `heads.safetensors` (for `pooled`: the projection).  A folder without those is a plain causal LM, good
-for the systems that read text.  A decoder that was trained alone has its encoder in the folder `encoder` beside it.
-Left out: training state, which belongs to checkpoints.
+for the systems that read text.  A decoder that was trained alone, or whose documents a model of its own encodes, has
+its encoder in the folder `encoder` beside it.  Left out: training state, which belongs to checkpoints.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from memfold.core import registry
 from memfold.core.errors import CheckpointError, ConfigError
 from memfold.core.prompt import FRAMES, Frame
 from memfold.core.system import SLOT
@@ -241,7 +242,7 @@ def save_backbone(backbone: Backbone, folder: Path, dtype: str = "float32") -> N
     } | ({"reads": backbone.reads} if backbone.reads else {})
     if backbone.encoder is not None:
         save_encoder(backbone.encoder, folder / ENCODER_FOLDER, dtype)
-        settings["reads"] = backbone.encoder.readable
+        settings["reads"] = backbone.reads = backbone.encoder.readable
     (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
     if DTYPES[dtype] == backbone.dtype:  # the folder and this model are one encoder
         backbone.stored_fingerprint = _file_fingerprint(folder)
@@ -287,11 +288,13 @@ def _read_settings(backbone: Backbone, folder: Path) -> None:
     backbone.frame, backbone.trained = settings["frame"], settings["trained"]
     backbone.familiar_loss, backbone.provenance = settings["familiar_loss"], settings["provenance"]
     backbone.reads = tuple(settings.get("reads", ()))
-    for name, weight in heads.items():
-        system, _ = name.rsplit(".", 1)
-        head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-        head.weight = nn.Parameter(weight.to(backbone.dtype).to(backbone.device))
-        backbone.heads[system] = head
+    for system in sorted({name.partition(".")[0] for name in heads}):
+        own = {name.partition(".")[2]: weight for name, weight in heads.items() if name.startswith(f"{system}.")}
+        try:
+            head = registry.load("head", system, registry.HEADS)(own)
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder / HEADS_FILE}: {error}") from None
+        backbone.heads[system] = head.to(device=backbone.device, dtype=backbone.dtype)
 
 
 def _fingerprint(backbone: Backbone) -> str:

@@ -76,6 +76,11 @@ class RemoteBackbone(Backbone):
         """The text that was encoded, character for character."""
         return b"".join(token.to_bytes((token.bit_length() + 7) // 8, "big")[1:] for token in tokens).decode()
 
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """Memories of text, whichever model behind an address they were made for."""
+        return (self.fingerprint(),)
+
     def fingerprint(self) -> str:
         """Of the rule by which text is cut: a memory of text is the same for every model behind an address."""
         return hashlib.sha256(_TOKEN.pattern.encode()).hexdigest()

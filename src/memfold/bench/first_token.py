@@ -74,8 +74,8 @@ def _length(backbone: Backbone, length: int, warmups: int, runs: int, peak: Peak
             "memory_share": _share(memory[wrapper], memory["full"]),
             "questions_until_it_pays": _pays(seconds, wrapper),
         }
-    group = systems["span"].settings["ratio"]
-    included = whole / (prefill(backbone, places["span"]) + encoding(backbone, length, group))
+    group, window = (systems["span"].settings[name] for name in ("ratio", "window"))
+    included = whole / (prefill(backbone, places["span"]) + encoding(backbone, length, group, window))
     return {
         "tokens": length,
         "wrappers": found,

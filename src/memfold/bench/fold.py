@@ -65,14 +65,14 @@ def _length(choice: Choice, length: int, warmups: int, runs: int, peak: PeakMemo
 
 @torch.no_grad()
 def _forward(choice: Choice, tokens: Sequence[int]) -> None:
-    """The model without its head over the same groups in the same passes."""
-    backbone, group = choice.backbone, choice.system.settings["ratio"]
-    embeddings = backbone.model.get_input_embeddings()
+    """The model that encodes, without its head, over the same windows in the same passes (causal)."""
+    backbone, settings = choice.backbone.compressor, choice.system.settings
+    embeddings, window = backbone.model.get_input_embeddings(), settings["window"] or settings["ratio"]
     for start in range(0, len(tokens), BATCH_TOKENS):
         batch = tokens[start : start + BATCH_TOKENS]
-        whole = [batch[first : first + group] for first in group_starts(len(batch), group)]
-        whole = [each for each in whole if len(each) == group] or whole
-        for some in passes(backbone, whole, group):
+        whole = [batch[first : first + window] for first in group_starts(len(batch), window)]
+        whole = [each for each in whole if len(each) == window] or whole
+        for some in passes(backbone, whole, settings["ratio"], window):
             backbone.hidden(embeddings(torch.tensor(some, device=backbone.device)))
 
 

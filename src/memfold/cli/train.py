@@ -35,7 +35,7 @@ def command(
     """
     path = find_recipe(recipe)
     _need_extra()
-    from memfold.training.recipe import read_values
+    from memfold.training.recipe_file import read_values
 
     values = read_values(path)
     loop = _loop(values.get("stage"))

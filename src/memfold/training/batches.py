@@ -49,7 +49,8 @@ def batch(recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train
     share = share or choose(mixture(recipe), number)
     size = rng.choice(share.sizes)
     ratio = rng.choice(share.ratios)
-    system = system_of(share, recipe, backbone, {"ratio": ratio, "gap": draw_gap(rng, share.gap)})
+    drawn = {"ratio": ratio, "gap": draw_gap(rng, share.gap), "draw": _draw(recipe, purpose, number)}
+    system = system_of(share, recipe, backbone, drawn)
     options = TaskOptions(share.level, "in", share.samples, share.kinds, share.bridges, ratio, share.filler)
     task = load_task(share.task)
     scored: list[tuple[Document, list[Trace]]] = []
@@ -108,6 +109,12 @@ def draw_gap(rng: Random, most: int) -> int:
     """None in half of the batches, else up to `most`, every order of magnitude as often."""
     far = rng.random() < 0.5
     return round(most ** rng.random()) if most and far else 0
+
+
+def _draw(recipe: Recipe, purpose: str, number: int) -> int:
+    """Which random positions slots take, where a recipe wants them; none in validation, which is as use is."""
+    wanted = purpose == "train" and recipe.settings.get("positions") == "randomised"
+    return 1 + seed_of(recipe.seed, "positions", number) % (1 << 31) if wanted else 0
 
 
 def _cost(document: Document, traces: Sequence[Trace], ratio: int) -> int:

@@ -21,11 +21,12 @@ from memfold.backbone.resolve import model_folder
 from memfold.backbone.scoring import Scores, logprobs
 from memfold.core.config import build
 from memfold.core.errors import CallError
-from memfold.systems.pooled.encoder import add_head
+from memfold.systems.pooled.head import add_head
 from memfold.systems.pooled.settings import PooledSettings
 from memfold.training import checkpoint
 from memfold.training.batches import Batch, batch, mixture
 from memfold.training.checkpoint import Progress
+from memfold.training.encoder import give_encoder, train_encoder
 from memfold.training.optimisers import Optimisers
 from memfold.training.predecessor import PredecessorLoss
 from memfold.training.processes import Processes
@@ -92,11 +93,11 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
         backbone = _begin(recipe, processes.device)
     if processes.first:
         checkpoint.settle(folder, resolved, begun)
-    add_head(backbone)
+    add_head(backbone, build(PooledSettings, recipe.settings))
     backbone.frame = recipe.frame
     backbone.trained["pooled"] = trained_settings(recipe, mixture(recipe))
     predecessor = PredecessorLoss(backbone) if recipe.predecessor_loss else None
-    named = backbone.parameters()
+    named = [*backbone.parameters(), *train_encoder(backbone)]
     if predecessor is not None:
         named += [(f"predecessor.{name}", weight) for name, weight in predecessor.head.named_parameters()]
         if "predecessor" in extra:
@@ -104,10 +105,7 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
     optimisers = Optimisers(named, recipe.groups, recipe.freeze, recipe.schedule, recipe.steps)
     if begun.optimisers:
         optimisers.load_state_dict(begun.optimisers)
-    backbone.model.set_attn_implementation(recipe.attention)
-    if recipe.compile:
-        backbone.body = torch.compile(backbone.model.base_model, dynamic=True)
-    backbone.model.train()
+    _make_ready(backbone, recipe)
     processes.wait()  # before the first one writes a checkpoint that another would take for an earlier run's
     return Run(recipe, folder, backbone, optimisers, processes, predecessor, begun.progress)
 
@@ -206,15 +204,30 @@ def _joined(done: list[tuple[int, dict[str, tuple[float, float]]]]) -> tuple[int
 
 def _begin(recipe: Recipe, device: str) -> Backbone:
     if recipe.model is not None:
-        return make_backbone(recipe.model, recipe.seed, device)
-    return load_backbone(model_folder(str(recipe.parent)), device)
+        backbone = make_backbone(recipe.model, recipe.seed, device)
+    else:
+        backbone = load_backbone(model_folder(str(recipe.parent)), device)
+    if recipe.encoder is not None:
+        give_encoder(backbone, recipe.encoder)
+    return backbone
+
+
+def _make_ready(backbone: Backbone, recipe: Recipe) -> None:
+    """Set the models up for training."""
+    for one in filter(None, (backbone, backbone.encoder)):
+        one.model.set_attn_implementation(recipe.attention)
+        if recipe.compile:
+            one.body = torch.compile(one.model.base_model, dynamic=True)
+        one.model.train()
 
 
 def trained_settings(recipe: StageRecipe, entries: Sequence[Entry]) -> dict[str, Any]:
     """What a model folder says of pooled memory: its settings, and the ratios of the mixture in place of one."""
-    settings = asdict(build(PooledSettings, recipe.settings))
-    del settings["ratio"], settings["gap"]
     ratios = {ratio for entry in entries if entry.system == "pooled" for ratio in entry.ratios}
+    for ratio in ratios:  # an impossible one is told before anything is trained
+        build(PooledSettings, recipe.settings | {"ratio": ratio})
+    settings = asdict(build(PooledSettings, recipe.settings))
+    del settings["ratio"], settings["gap"], settings["draw"]
     return settings | {"ratios": sorted(ratios)}
 
 

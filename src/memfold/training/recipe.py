@@ -8,7 +8,6 @@ reinforcement learning says is in `memfold.rl.recipe`.
 from __future__ import annotations
 
 import math
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from memfold.core.errors import ConfigError
 from memfold.core.prompt import Frame
 from memfold.core.registry import SYSTEMS
 from memfold.tasks.table import TASKS
+from memfold.training.recipe_file import read_values
 
 Stage = Literal["base", "cpt1", "cpt2", "sft"]
 
@@ -163,11 +163,16 @@ class StageRecipe:
 
 @dataclass(frozen=True)
 class Recipe(StageRecipe):
-    """A stage of supervised training.  `tokens` are those of one micro-batch; `preset` brings its own mixture."""
+    """A stage of supervised training.
+
+    `encoder` is a model folder or a run folder whose model is to encode documents; `tokens` are those of one
+    micro-batch; `preset` brings its own mixture.
+    """
 
     stage: Stage
     mixture: tuple[Share, ...] = ()
     preset: Literal["paper"] | None = None
+    encoder: str | None = None
     model: ModelSize | None = None
     micro_batches: int = 2
     compile: bool = False
@@ -196,22 +201,6 @@ def read_recipe(path: Path) -> Recipe:
     """A recipe of supervised training from a TOML file.
 
     Raises:
-        ConfigError: as `read_values`, and for an unknown key (with the nearest name) or an impossible value.
+        ConfigError: for TOML that cannot be read, an unknown key (with the nearest name) or an impossible value.
     """
     return build(Recipe, read_values(path))
-
-
-def read_values(path: Path) -> dict[str, Any]:
-    """What a TOML file says.
-
-    Raises:
-        ConfigError: for a file that is missing, cannot be read, or is no TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"no recipe at {path}; the shipped ones are in recipes/") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; give a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not a TOML file: {error}") from error
