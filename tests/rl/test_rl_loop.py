@@ -138,6 +138,22 @@ def test_a_trained_decoder_keeps_the_encoder_that_it_reads(recipe: RlRecipe, tmp
         prepare(replace(recipe, memory="end-to-end", parent=str(tmp_path / "one")), tmp_path / "three")
 
 
+def test_the_settings_of_the_parent_stay_unless_the_recipe_says_others(
+    recipe: RlRecipe, parent: str, tmp_path: Path
+) -> None:
+    wrapped = load_backbone(parent)
+    wrapped.trained["pooled"] = {"wrapper": "none", "positions": "consecutive", "ratios": [8, 16]}
+    save_backbone(wrapped, tmp_path / "wrapped")
+    run = prepare(
+        replace(recipe, parent=str(tmp_path / "wrapped"), settings={"positions": "strided"}), tmp_path / "run"
+    )
+    found = run.backbone.trained["pooled"]
+    assert (found["wrapper"], found["positions"], found["ratios"]) == ("none", "strided", [4, 8, 16])
+    step(run)
+    systems = {group.question.label: group.question.system.settings for group in run.groups}
+    assert (systems["pooled/almanac"]["wrapper"], systems["pooled/almanac"]["positions"]) == ("none", "strided")
+
+
 def test_a_decoder_of_16_bits_has_an_encoder_of_16_bits(recipe: RlRecipe, tmp_path: Path) -> None:
     trained = train(replace(recipe, steps=1), tmp_path / "run")
     assert (tmp_path / "run/encoder/model.safetensors").samefile(tmp_path / "run/model/encoder/model.safetensors")

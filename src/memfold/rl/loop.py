@@ -100,10 +100,7 @@ def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
         checkpoint.settle(folder, resolved, begun)
     if recipe.memory != END_TO_END:
         _keep_encoder(backbone, parent, folder, processes, new=begun.model is None)
-    trained = trained_settings(recipe, recipe.mixture)
-    known = backbone.trained.get("pooled", {}).get("ratios", ())
-    backbone.trained["pooled"] = trained | {"ratios": sorted({*known, *trained["ratios"]})}
-    backbone.frame = recipe.frame
+    _describe(recipe, backbone)
     optimisers = Optimisers(backbone.parameters(), recipe.groups, recipe.freeze, recipe.schedule, recipe.steps)
     if begun.optimisers:
         optimisers.load_state_dict(begun.optimisers)
@@ -169,6 +166,15 @@ def _keep_encoder(backbone: Backbone, parent: Path, folder: Path, processes: Pro
         save_encoder(encoder, folder / ENCODER)
     encoder.folder = folder / ENCODER
     backbone.set_encoder(encoder)
+
+
+def _describe(recipe: RlRecipe, backbone: Backbone) -> None:
+    """What the model folder will say: what the recipe says over what the parent was trained with."""
+    known = backbone.trained.get("pooled", {})
+    said = trained_settings(recipe, recipe.mixture)
+    kept = {name: value for name, value in known.items() if name not in recipe.settings}
+    backbone.trained["pooled"] = said | kept | {"ratios": sorted({*known.get("ratios", ()), *said["ratios"]})}
+    backbone.frame = recipe.frame
 
 
 def _restore(extra: dict[str, Any], scorer: Scorer, seed: int) -> None:
