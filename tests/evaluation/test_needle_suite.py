@@ -164,7 +164,7 @@ def test_bad_usage_is_one_line_before_a_model_is_loaded(capsys: pytest.CaptureFi
         (["almanac", "--depths", "3"], "--depths means nothing to suite 'almanac'; leave it out, or use needle"),
         (
             ["almanac", "--kind", "uuid"],
-            "--kind means nothing to suite 'almanac'; leave it out, or use needle or multihop",
+            "--kind means nothing to suite 'almanac'; leave it out, or use needle or strings or multihop",
         ),
         (["needle", "--depths", "1"], "depths = 1 is not possible"),
         (["needle", "--needles", "0"], "needles = 0 is not possible"),

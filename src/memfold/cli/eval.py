@@ -36,7 +36,7 @@ Splits = Annotated[list[str] | None, typer.Option("--split", help="in or out (of
 
 def command(
     suite: Annotated[
-        str, typer.Argument(help="almanac, needle, multihop, qa, longbench-v2 or reconstruction; see docs/suites.md.")
+        str, typer.Argument(help="almanac, needle, strings, multihop, qa, longbench-v2, reconstruction; see docs/suites.md.")
     ],
     system: Systems = None,
     model: Model = "tiny",
@@ -49,9 +49,10 @@ def command(
     needles: Annotated[int | None, typer.Option("--needles", help="needle: values of one answer.")] = None,
     kind: Annotated[
         list[str] | None,
-        typer.Option("--kind", help="needle: number, word, code, uuid; multihop: two-hop, tracking; repeatable."),
+        typer.Option("--kind", help="needle, strings: number, word, code, uuid, date, name; multihop: two-hop, tracking."),
     ] = None,
-    text: Annotated[Path | None, typer.Option("--text", help="needle: a file to hide in, instead of filler.")] = None,
+    text: Annotated[Path | None, typer.Option("--text", help="needle, strings: a file to hide in.")] = None,
+    haystack: Annotated[str | None, typer.Option("--haystack", help="strings: hide in filler or almanac.")] = None,
     per_document: Annotated[int | None, typer.Option("--per-document", help="Questions about one document.")] = None,
     data: Annotated[
         list[str] | None,
@@ -90,6 +91,7 @@ def command(
         "needles": needles,
         "kinds": tuple(kind) if kind else None,
         "text": str(text) if text else None,
+        "haystack": haystack,
         "data": tuple(data) if data else None,
         "trained_on": tuple(trained_on) if trained_on else None,
         "judge": judged_by,

@@ -25,6 +25,7 @@ from memfold.tasks.task import SPLITS
 SUITES = {
     "almanac": "memfold.evaluation.almanac:AlmanacSuite",
     "needle": "memfold.evaluation.needle:NeedleSuite",
+    "strings": "memfold.evaluation.strings:StringsSuite",
     "multihop": "memfold.evaluation.multihop:MultihopSuite",
     "qa": "memfold.evaluation.qa:QaSuite",
     "longbench-v2": "memfold.evaluation.longbench:LongBenchSuite",
@@ -34,6 +35,7 @@ SUITES = {
 # Training draws 40-bit seeds, so no document of an evaluation has ever been trained on.
 FIRST_SEED = 1 << 41
 SEED_BYTES = 5
+HAYSTACKS = ("filler", "almanac")
 FLAGS = {"kinds": "kind"}  # options that the command line calls otherwise
 
 
@@ -45,7 +47,8 @@ class Options:
     splits and lengths; `per_document` of them share a document; `level` 0-3 is the almanac's difficulty.
 
     Those below `seed` are read by the suites that say so (`Suite.reads`): `depths` is how many places from the
-    beginning to the end of a text, `needles` how many of one answer, of these `kinds`, in filler or in the file `text`;
+    beginning to the end of a text, `needles` how many of one answer, of these `kinds`, in a `haystack` of filler or of
+    almanac pages, or in the file `text`;
     `data` are local files as NAME=PATH, `trained_on` the datasets of them that the model has seen in training, `judge`
     is the address of a model that says what is right.
     """
@@ -60,6 +63,7 @@ class Options:
     needles: int = 1
     kinds: tuple[str, ...] = ()
     text: str = ""
+    haystack: str = HAYSTACKS[0]
     data: tuple[str, ...] = ()
     trained_on: tuple[str, ...] = ()
     judge: str = ""
@@ -71,6 +75,7 @@ class Options:
         require(self.per_document > 0, "per_document", self.per_document, "1 or more")
         require(self.depths > 1, "depths", self.depths, "2 or more, from the beginning to the end")
         require(self.needles > 0, "needles", self.needles, "1 or more")
+        require(self.haystack in HAYSTACKS, "haystack", self.haystack, ", ".join(HAYSTACKS))
         known = bool(self.splits) and set(self.splits) <= set(SPLITS)
         require(known, "splits", self.splits, f"one or more of {', '.join(SPLITS)}")
 
