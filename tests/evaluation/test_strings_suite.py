@@ -50,7 +50,12 @@ def test_the_last_document_has_the_questions_that_are_left(trained: Backbone) ->
 def test_exact_is_character_for_character(trained: Backbone) -> None:
     suite, case = StringsSuite(), made(trained)[3]
     value = case.accepted[0]
-    for answer, right in [(f"It is {value}.", True), (value.lower(), False), (f"{value}-2", False), (value[:-1], False)]:
+    for answer, right in [
+        (f"It is {value}.", True),
+        (value.lower(), False),
+        (f"{value}-2", False),
+        (value[:-1], False),
+    ]:
         trace = Trace("?", "full", {"chunk": 100}, answer=Answer(answer, answer))
         assert suite.score(case, trace, trained).correct is right
 

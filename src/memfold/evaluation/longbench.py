@@ -31,6 +31,7 @@ class LongBenchSuite:
     reads: tuple[str, ...] = ("data",)
     defaults = Options(lengths=(LONGEST,), questions=503)
     quick = Options(lengths=(LONGEST,), questions=8)
+    temperature = 0.7
     contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
 
     def check(self, options: Options) -> None:

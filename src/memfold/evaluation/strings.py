@@ -1,10 +1,10 @@
 """The strings suite: do codes, dates, identifiers and names come back character for character?
 
-Slots carry what a passage says, not every character of it, so systems that read the cited text again (`pooled/unfold=N`)
-stand beside those that do not.  What is planted are the sentences of the needle suite, at random depths of filler,
-almanac pages or any text.  Exact is an answer in which the string stands as it was planted, case included.  Beside it
-stand the answers whose citations lie in the right block, and those for which the sentence itself was read again: a
-string can only be copied from where it was looked for.
+Slots carry what a passage says, not every character of it, so systems that read the cited text again
+(`pooled/unfold=N`) stand beside those that do not.  What is planted are the sentences of the needle suite, at random
+depths of filler, almanac pages or any text.  Exact is an answer in which the string stands as it was planted, case
+included.  Beside it stand the answers whose citations lie in the right block, and those for which the sentence itself
+was read again: a string can only be copied from where it was looked for.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ class StringsSuite:
     """See the module docstring."""
 
     name = "strings"
-    reads: tuple[str, ...] = ("kinds", "text", "haystack")
+    reads: tuple[str, ...] = ("per_cell", "kinds", "text", "haystack")
     defaults = Options(lengths=(1024, 4096, 16384), questions=360, splits=("in",), per_document=4)
     quick = Options(lengths=(256, 512), questions=16, splits=("in",), per_document=4)
+    temperature = 0.0
     contenders: tuple[str, ...] = ("full", "pooled", "pooled/unfold=256", "retrieval")
 
     def check(self, options: Options) -> None:

@@ -1,8 +1,8 @@
 """Needles in a haystack, after RULER: planted sentences in filler or almanac text, and questions about them.
 
 Kinds are those of the value: a number, an invented word, a long code; and for evaluation alone, drawn only where they
-are asked for, a UUID, a date, or the name of a person.  Left out: RULER's tracking and aggregation tasks; the almanac's two-hop and counting
-questions stand for them.
+are asked for, a UUID, a date, or the name of a person.  Left out: RULER's tracking and aggregation tasks; the almanac's
+two-hop and counting questions stand for them.
 """
 
 from __future__ import annotations
