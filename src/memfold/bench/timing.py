@@ -1,6 +1,7 @@
 """How long things take and how much memory they take at their peak.
 
-Machines are shared and their speed drifts, so actions that are compared are run in turn, round after round.
+The peak of memory is measured first, so that nothing is timed cold.  Machines are shared and their speed drifts, so
+actions that are compared are run in turn, round after round.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from memfold.backbone.model import Backbone
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+SHORT, LONG_RUNS = 65536, 3  # tokens up to which everything is run as often as it was asked, and runs beyond
 Action = Callable[[], object]
 
 
@@ -31,6 +33,11 @@ def rounds(actions: Mapping[str, Action], backbone: Backbone, warmups: int, runs
             if number >= warmups:
                 seconds[name].append(time.perf_counter() - started)
     return seconds
+
+
+def count_of(length: int, warmups: int, runs: int) -> tuple[int, int]:
+    """Warm-ups and runs at a length: of texts that take minutes each few runs, and none to warm up."""
+    return (warmups, runs) if length <= SHORT else (0, min(runs, LONG_RUNS))
 
 
 def ratio(slow: list[float], fast: list[float]) -> float:
