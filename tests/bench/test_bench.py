@@ -72,8 +72,9 @@ def test_the_command_writes_what_it_prints(
     headed.trained = {"pooled": {"ratios": [4, 16]}}
     save_backbone(headed, tmp_path / "small")
     for what in ("fold", "first-token", "systems"):
+        two = ["--system", "full", "--system", "pooled"] if what == "systems" else []
         small = ["--model", str(tmp_path / "small"), "--lengths", "32,64", "--runs", "1", "--warmups", "0"]
-        assert execute(["bench", what, *small, "--out", str(tmp_path / "out"), "--json"]) == 0
+        assert execute(["bench", what, *small, *two, "--out", str(tmp_path / "out"), "--json"]) == 0
         printed = json.loads(capsys.readouterr().out)
         assert printed == json.loads((tmp_path / "out" / f"{what}.json").read_text())
         assert printed["ratio"] > 0

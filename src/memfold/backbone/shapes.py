@@ -33,7 +33,7 @@ class Shape:
             num_hidden_layers=self.layers,
             num_attention_heads=self.heads,
             num_key_value_heads=self.key_heads,
-            head_dim=self.head_size,
+            head_dim=self.head_size,  # type: ignore[call-arg]
             intermediate_size=self.feedforward,
             max_position_embeddings=self.window,
             rope_parameters={"rope_type": "default", "rope_theta": 1e6},

@@ -54,7 +54,7 @@ def _systems(entries: list[dict[str, Any]]) -> tuple[str, Lines]:
 
 def _first(found: dict[str, Any]) -> float:
     """The usual time to the first token; not a number where there is none."""
-    return median(found.get("first_token_seconds", [math.nan]))
+    return float(median(found.get("first_token_seconds", [math.nan])))
 
 
 PICTURES: Mapping[str, Callable[[list[dict[str, Any]]], tuple[str, Lines]]] = {
