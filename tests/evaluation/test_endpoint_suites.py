@@ -116,3 +116,5 @@ def test_what_cannot_be_asked_is_one_line(
         assert message in error
         assert error.splitlines()[-1].startswith("memfold: ")
     assert not (tmp_path / "never").exists()
+    assert execute(["eval", "reconstruction", "--quick", "--system", "full", *model, "--out", str(tmp_path)]) == 2
+    assert "compares tokens, and the endpoint of model 'some-model' gives none" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from memfold.backbone.generation import generate
 from memfold.backbone.model import Backbone
 from memfold.bench.operations import encoding, prefill
-from memfold.bench.timing import PeakMemory, count_of, ratio, rounds
+from memfold.bench.timing import Action, PeakMemory, count_of, ratio, rounds
 from memfold.choice import Choice
 from memfold.core.document import Document
 from memfold.core.prompt import after_memory
@@ -57,7 +58,9 @@ def _length(choice: Choice, length: int, times: tuple[int, int], peak: PeakMemor
     def full() -> None:
         _first(backbone, _plain([*tokens, *backbone.encode(after_memory(backbone.frame, QUESTION, "bare"))]))
 
-    actions = {"full": full, "folded": folded, "slot": lambda: stored("slot"), "span": lambda: stored("span")}
+    actions: dict[str, Action] = {
+        "span": partial(stored, "span"), "slot": partial(stored, "slot"), "folded": folded, "full": full,
+    }  # fmt: skip
     memory = {name: peak.of(action) for name, action in actions.items()}
     seconds = rounds(actions, backbone, *times)
     question = len(backbone.encode(after_memory(backbone.frame, QUESTION, "bare")))

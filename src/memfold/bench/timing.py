@@ -14,6 +14,7 @@ from statistics import median
 
 import torch
 
+from memfold.backbone.allocation import give_back
 from memfold.backbone.model import Backbone
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -54,10 +55,12 @@ class PeakMemory:
     def __init__(self, backbone: Backbone) -> None:
         self._cuda = backbone.device if backbone.device.type == "cuda" else None
         gc.collect()
+        give_back()
         self._base = self._now("VmRSS")
 
     def of(self, action: Action) -> int | None:
-        """The peak while an action runs."""
+        """The peak while an action runs, without what actions before it have freed."""
+        give_back()
         if self._cuda is not None:
             torch.cuda.reset_peak_memory_stats(self._cuda)
         elif self._base is None:

@@ -72,8 +72,13 @@ class ReconstructionSuite:
         """The call of the system's own training sample.
 
         Raises:
-            ConfigError: for a system whose memory is text, since the documents here are tokens.
+            ConfigError: for a system whose memory is text, since the documents here are tokens, and for an endpoint.
         """
+        if not backbone.reads_slots:
+            raise ConfigError(
+                f"suite {self.name!r} compares tokens, and the endpoint of model {backbone.name!r} gives none; give a "
+                "--model with weights here"
+            )
         trace = contender.system.script(case.sample, backbone, "bare")
         call = next(step.call for step in trace.steps if step.call.purpose == "answer")
         read = [memory.blocks[part.index] for part in call.parts if isinstance(part, BlockRef)]
