@@ -3,9 +3,10 @@
     python benchmarks/pooled.py [PART ...] [--model tiny] [--device cpu] [--quick]
 
 Each part is one or two commands that anybody could type, run in a process of its own and gathered into
-benchmarks/results/PART-MACHINE.json, plots beside it; the page is then made anew.  A part that is there already is left
-alone (--again measures it once more), and an evaluation that stopped goes on with the samples in --out.  --quick tries
-every part on a few short texts and keeps its results in --out.  Hours on two cores without it.
+benchmarks/results/PART-MACHINE.json (with the model's name, unless it is the shipped one), plots beside it; the page is
+then made anew.  A part that is there already is left alone (--again measures it once more), and an evaluation that
+stopped goes on with the samples in --out.  --quick tries every part on a few short texts and keeps its results in
+--out.  Hours on two cores without it.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def main() -> int:
         if lacking:
             print(f"{part.name}: {lacking}", file=sys.stderr)
             return 2
-        done = results / f"{part.name}-{_machine(arguments.device)}.json"
+        done = results / f"{part.name}-{_where(arguments)}.json"
         if done.exists() and not arguments.again:
             print(f"{part.name}: {done} is there already", file=sys.stderr)
             continue
@@ -160,14 +161,15 @@ def _lacking(part: Part, arguments: argparse.Namespace) -> str:
     return ""
 
 
-def _machine(device: str) -> str:
-    """The name of this machine in the names of files."""
+def _where(arguments: argparse.Namespace) -> str:
+    """This machine in the names of files, and the model unless it is the shipped one."""
     import torch
 
     from memfold.backbone.origin import hardware
 
-    found = hardware(torch.device(device))
-    return re.sub(r"[^a-z0-9]+", "-", found.get("gpu", found["cpu"]).lower()).strip("-")
+    found = hardware(torch.device(arguments.device))
+    model = "" if arguments.model == "tiny" else f" {arguments.model}"
+    return re.sub(r"[^a-z0-9.]+", "-", f"{found.get('gpu', found['cpu'])}{model}".lower()).strip("-")
 
 
 def _arguments() -> argparse.Namespace:

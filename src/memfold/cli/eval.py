@@ -58,7 +58,7 @@ TrainedOn = Annotated[
     typer.Option("--trained-on", help="qa, multihop: datasets that count as in distribution; repeatable."),
 ]
 Judged = Annotated[
-    str | None, typer.Option("--judge", help="qa: a model that says what is right, http://HOST/v1#NAME.")
+    str | None, typer.Option("--judge", help="qa, longbench-v2: a model that says what is right, http://HOST/v1#NAME.")
 ]
 
 

@@ -39,6 +39,9 @@ TEMPERATURE = 1.0  # of a task that asks for drawn replies without saying which
 class MemfoldLM(LM):  # type: ignore[misc]
     """The model that `pretrained` names as `--model` does, reading through `system` at `ratio`.
 
+    On a GPU it computes in bfloat16 unless `dtype` says otherwise; the device that the harness names is taken where
+    it is there.
+
     Raises:
         ConfigError: for a system or a setting that is not possible.
     """
@@ -52,12 +55,13 @@ class MemfoldLM(LM):  # type: ignore[misc]
         max_gen_toks: int = 256,
         batch_size: int | str = 8,
         device: str | None = None,
-        dtype: str = "float32",
+        dtype: str | None = None,
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
         require(tail > 0, "tail", tail, "1 token or more")
-        self.backbone = load(pretrained, device or "cpu", dtype)
+        device = _device(device)
+        self.backbone = load(pretrained, device, dtype or ("float32" if device == "cpu" else "bfloat16"))
         self.system = make_system(system, self.backbone, ratio)
         if self.system.effective_ratio(tail) is None:
             raise ConfigError(f"system {system!r} reads only a part of a text; the harness runs pooled and full")
@@ -164,6 +168,12 @@ class MemfoldLM(LM):  # type: ignore[misc]
         latest, earliest = offsets[-self.tail][0], offsets[-2 * self.tail][0]
         line = context.rfind("\n", earliest, latest) + 1
         return line or latest
+
+
+def _device(given: str | None) -> str:
+    """Where the model runs: the harness asks for a GPU whether there is one or not."""
+    available = given is not None and (not given.startswith("cuda") or torch.cuda.is_available())
+    return str(given) if available else "cpu"
 
 
 class _Pair:
