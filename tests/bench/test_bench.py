@@ -62,8 +62,10 @@ def test_folding_is_timed_beside_the_forward_pass(headed: Backbone) -> None:
     assert found["ratio"] == min(first["share_of_forward"], last["share_of_forward"])
     (x, y), (u, v) = ((one["tokens"], median(one["seconds"]["fold"])) for one in (first, last))
     assert found["slope"] == pytest.approx(math.log(v / y) / math.log(u / x), abs=0.002)
-    assert found["together"]["documents"] == 8
-    assert all(len(values) == 2 for values in found["together"]["seconds"].values())
+    assert [(one["documents"], one["tokens_each"]) for one in found["together"]] == [(8, 16), (8, 64), (8, 256)]
+    for one in found["together"]:
+        rounds = zip(one["seconds"]["apart"], one["seconds"]["together"], strict=True)
+        assert one["ratio"] == pytest.approx(median(apart / together for apart, together in rounds), rel=0.01)
 
 
 def test_the_command_writes_what_it_prints(

@@ -86,12 +86,13 @@ def test_a_target_is_reached_or_not(tmp_path: Path, share: float, verdict: str) 
         "tokens": 8192, "share_of_forward": share, "tokens_per_second": 9000, "peak_bytes_above_weights": None,
         "seconds": {"fold": [1.0, 3.0, 2.0]},
     }  # fmt: skip
-    keep(tmp_path, "fold", fold={"lengths": [entry], "together": {
-        "documents": 8, "tokens_each": 64, "ratio": 1.5, "seconds": {"apart": [3.0], "together": [2.0]},
-    }})  # fmt: skip
+    keep(tmp_path, "fold", fold={"lengths": [entry], "together": [
+        {"documents": 8, "tokens_each": 16, "ratio": 1.5, "seconds": {"apart": [3.0], "together": [2.0]}},
+        {"documents": 8, "tokens_each": 64, "ratio": 2.5, "seconds": {"apart": [5.0], "together": [2.0]}},
+    ]})  # fmt: skip
     assert f"Some CPU, small: {verdict}, the least share is {share}." in section(tmp_path, "Speed of folding")
     assert f"| Some CPU, small | 8,192 | 9,000 | {share} | 2.00 | - |" in section(tmp_path, "Speed of folding")
-    assert "not reached, 1.50 times as fast." in section(tmp_path, "Documents folded at once")
+    assert "not reached, 1.50 times as fast with about 16 tokens each." in section(tmp_path, "Documents folded at once")
 
 
 def test_evaluations_become_tables_and_verdicts(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from memfold.choice import Choice
 from memfold.core.document import Document
 from memfold.systems.pooled.encoder import BATCH_TOKENS, group_starts, passes
 
-TOGETHER, SHORT = 8, 64
+TOGETHER, SHORT = 8, (16, 64, 256)
 Told = Callable[[str], None]
 
 
@@ -76,9 +76,13 @@ def _forward(choice: Choice, tokens: Sequence[int]) -> None:
             backbone.hidden(embeddings(torch.tensor(some, device=backbone.device)))
 
 
-def _together(choice: Choice, warmups: int, runs: int) -> dict[str, Any]:
-    """Several short documents folded at once against one by one."""
-    documents = [Document(f"filler-{seed}", text=filler(choice.backbone, SHORT, seed)) for seed in range(TOGETHER)]
+def _together(choice: Choice, warmups: int, runs: int) -> list[dict[str, Any]]:
+    """Several short documents folded at once against one by one, for each size: what fills a processor gains little."""
+    return [_at_once(choice, size, warmups, runs) for size in SHORT]
+
+
+def _at_once(choice: Choice, size: int, warmups: int, runs: int) -> dict[str, Any]:
+    documents = [Document(f"filler-{seed}", text=filler(choice.backbone, size, seed)) for seed in range(TOGETHER)]
 
     def apart() -> None:
         for document in documents:
@@ -87,7 +91,7 @@ def _together(choice: Choice, warmups: int, runs: int) -> dict[str, Any]:
     actions = {"apart": apart, "together": lambda: fold_documents(documents, choice)}
     seconds = rounds(actions, choice.backbone, warmups, runs)
     gain = round(ratio(seconds["apart"], seconds["together"]), 3)
-    return {"documents": TOGETHER, "tokens_each": SHORT, "ratio": gain, "seconds": seconds}
+    return {"documents": TOGETHER, "tokens_each": size, "ratio": gain, "seconds": seconds}
 
 
 def _slope(entries: Sequence[dict[str, Any]]) -> float | None:
