@@ -84,7 +84,7 @@ def test_a_run_is_asked_with_the_settings_that_it_records(evaluate: Evaluate, tm
     assert evaluation.arguments()["sampling"] == "paper"
 
 
-def test_full_cells_have_the_questions_of_the_paper() -> None:
+def test_full_cells_have_fewer_questions_the_longer_they_are() -> None:
     options = Options((1024, 4096, 8192, 32768, 122880), 5, ("in",), per_cell="full")
     assert [questions for _, _, questions in options.cells()] == [1000, 1000, 128, 128, 32]
     assert options.total == 2288

@@ -39,7 +39,7 @@ SEED_BYTES = 5
 HAYSTACKS = ("filler", "almanac")
 EVEN, FULL = "even", "full"
 PER_CELL = (EVEN, FULL)
-# as the pooled paper asks them: questions of a cell by the longest document that it has room for
+# questions of a split and length by how long its documents may be: the longer, the more each one costs
 FULL_CELLS = ((4096, 1000), (32768, 128))
 FEWEST = 32  # of a cell of longer documents
 FLAGS = {"kinds": "kind", "per_cell": "cells"}  # options that the command line calls otherwise
@@ -53,11 +53,11 @@ class Options:
     splits and lengths; `per_document` of them share a document; `level` 0-3 is the almanac's difficulty; `sampling`
     says how replies are drawn.
 
-    Those below `seed` are read by the suites that say so (`Suite.reads`): `per_cell` full asks as many of each split
-    and length as the pooled paper, whatever `questions` says; `depths` is how many places from the beginning to the end
-    of a text, `needles` how many of one answer, of these `kinds`, in a `haystack` of filler or of almanac pages, or in
-    the file `text`; `data` are local files as NAME=PATH, `trained_on` the datasets of them that the model has seen in
-    training, `judge` is the address of a model that says what is right.
+    Those below `seed` are read by the suites that say so (`Suite.reads`): `per_cell` full asks 1,000, 128 or 32
+    questions for each split and length, fewer the longer it is, whatever `questions` says; `depths` is how many places
+    from the beginning to the end of a text, `needles` how many of one answer, of these `kinds`, in a `haystack` of
+    filler or of almanac pages, or in the file `text`; `data` are local files as NAME=PATH, `trained_on` the datasets of
+    them that the model has seen in training, `judge` is the address of a model that says what is right.
     """
 
     lengths: tuple[int, ...]
