@@ -33,7 +33,6 @@ class Shape:
             num_hidden_layers=self.layers,
             num_attention_heads=self.heads,
             num_key_value_heads=self.key_heads,
-            head_dim=self.head_size,  # type: ignore[call-arg]
             intermediate_size=self.feedforward,
             max_position_embeddings=self.window,
             rope_parameters={"rope_type": "default", "rope_theta": 1e6},
@@ -48,7 +47,7 @@ class Shape:
         return model
 
     def reduced(self, layers: int = 2, vocabulary: int = 512, head_size: int = 16) -> Shape:
-        """The same architecture at a size that trains in a moment: the share of query to key heads and tying stay."""
+        """The same architecture at a size that trains in a moment; the grouping of heads and the tying stay."""
         heads = self.heads // self.key_heads
         hidden = heads * head_size
         feedforward = -(-hidden * self.feedforward // self.hidden // 32) * 32
