@@ -80,6 +80,16 @@ class Backbone:
         return self.model.dtype
 
     @property
+    def precision(self) -> str:
+        """The name of `dtype`."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def identity(self) -> str:
+        """What tells this model from every other."""
+        return self.fingerprint()
+
+    @property
     def hidden_size(self) -> int:
         """Of embeddings, hidden states and slots."""
         return int(self.model.config.get_text_config().hidden_size)

@@ -44,6 +44,16 @@ class RemoteBackbone(Backbone):
         )
 
     @property
+    def precision(self) -> str:
+        """None that is known."""
+        return "unknown precision"
+
+    @property
+    def identity(self) -> str:
+        """Its address and name: what stands behind them is for the endpoint to say."""
+        return f"{self.url}#{self.name}"
+
+    @property
     def hidden_size(self) -> int:
         """None that is known."""
         return 0

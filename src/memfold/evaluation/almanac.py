@@ -31,9 +31,10 @@ class AlmanacSuite:
     """See the module docstring."""
 
     name = "almanac"
-    reads: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ("per_cell",)
     defaults = Options(lengths=(128, 256, 512, 1024), questions=1000)
     quick = Options(lengths=(128, 256), questions=40)
+    temperature = 0.7
     contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
 
     def check(self, options: Options) -> None:

@@ -1,0 +1,64 @@
+"""The shapes of published models, so that plans and proofs need neither weights nor network.
+
+The numbers are those of the models' public configurations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Qwen2 model: `heads` of queries, `key_heads` of keys and values, all of `head_size`; `tied` embeddings."""
+
+    layers: int
+    hidden: int
+    heads: int
+    key_heads: int
+    feedforward: int
+    vocabulary: int
+    tied: bool = False
+    window: int = 131072
+    head_size: int = 128
+
+    def config(self) -> Qwen2Config:
+        """As `transformers` takes it."""
+        return Qwen2Config(
+            vocab_size=self.vocabulary,
+            hidden_size=self.hidden,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.key_heads,
+            intermediate_size=self.feedforward,
+            max_position_embeddings=self.window,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+            tie_word_embeddings=self.tied,
+            use_sliding_window=False,
+        )
+
+    def without_weights(self) -> PreTrainedModel:
+        """The model on the meta device: names and sizes of its parameters, and no numbers."""
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(self.config())
+        return model
+
+    def reduced(self, layers: int = 2, vocabulary: int = 512, head_size: int = 16) -> Shape:
+        """The same architecture at a size that trains in a moment; the grouping of heads and the tying stay."""
+        heads = self.heads // self.key_heads
+        hidden = heads * head_size
+        feedforward = -(-hidden * self.feedforward // self.hidden // 32) * 32
+        return replace(
+            self, layers=layers, hidden=hidden, heads=heads, key_heads=1, feedforward=feedforward,
+            vocabulary=vocabulary, window=4096, head_size=head_size,
+        )  # fmt: skip
+
+
+SHAPES = {
+    "qwen2.5-0.5b": Shape(24, 896, 14, 2, 4864, 151936, tied=True, window=32768, head_size=64),
+    "qwen2.5-7b": Shape(28, 3584, 28, 4, 18944, 152064),
+    "qwen2.5-32b": Shape(64, 5120, 40, 8, 27648, 152064),
+}
