@@ -12,7 +12,7 @@ from chat_server import ChatServer
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
 
 from memfold.backbone.model import Backbone
-from memfold.systems.pooled.encoder import add_head
+from memfold.systems.pooled.head import add_head
 from memfold.training import tokenizer as tokenizer_training
 
 torch.set_num_threads(1)

@@ -175,8 +175,9 @@ class FoldedMemory:
         return driver.Job(self.choice.system, self.memory, question)
 
     def _response(self, trace: Trace) -> Response:
-        passages = () if self.warning is None else self._sentences.cite("", trace.question, "")
-        return Response(trace, self.choice.backbone.name, self.fold_seconds, self.warning, passages)
+        warning = self.warning or _endless(trace)
+        passages = () if warning is None else self._sentences.cite("", trace.question, "")
+        return Response(trace, self.choice.backbone.name, self.fold_seconds, warning, passages)
 
 
 def fold(source: Source, *, system: str = "pooled", model: str = TINY, ratio: int | None = None, device: str = "cpu",
@@ -215,7 +216,7 @@ def fold_documents(found: Sequence[Document], choice: Choice, progress: Progress
             blocks.append(replace(block, index=len(blocks)))
             if progress is not None:
                 progress(block)
-    fingerprint = choice.backbone.fingerprint()
+    fingerprint = choice.backbone.readable[0]
     name = hashlib.sha256(repr((hashes, choice.settings, fingerprint)).encode()).hexdigest()[:16]
     sources = tuple(document.source for document in found)
     memory = Memory(name, choice.system.name, choice.settings, fingerprint, sources, blocks, hashes)
@@ -267,8 +268,16 @@ def _manifest(found: Sequence[Document], choice: Choice, dtype: str, keep_text: 
     """What a memory file of these documents says of itself."""
     sources = tuple(document.source for document in found)
     hashes = tuple(document.sha256() for document in found)
-    fingerprint = choice.backbone.fingerprint()
+    fingerprint = choice.backbone.readable[0]
     return Manifest(choice.system.name, choice.settings, fingerprint, sources, hashes, dtype, keep_text)
+
+
+def _endless(trace: Trace) -> str | None:
+    """What to say of a reply that ran to its limit: it has come to no answer."""
+    if not trace.steps or trace.steps[-1].reply.finish != "length":
+        return None
+    count = trace.steps[-1].reply.token_count
+    return f"the reply did not end within {count} tokens, so it holds no answer; unfold, or fold at a lower ratio"
 
 
 def _error(described: str) -> Exception:

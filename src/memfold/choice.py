@@ -12,13 +12,13 @@ from transformers.utils import logging as transformers_logging
 
 from memfold.backbone.endpoint import EndpointPolicy
 from memfold.backbone.model import Backbone, load_backbone
-from memfold.backbone.policy import LocalPolicy
+from memfold.backbone.policy import BATCH_POSITIONS, LocalPolicy
 from memfold.backbone.remote import RemoteBackbone, is_address, open_remote
 from memfold.backbone.resolve import TINY, resolve_model
 from memfold.core import registry
-from memfold.core.errors import ConfigError
+from memfold.core.errors import CallError, ConfigError
 from memfold.core.system import MemorySystem, Policy
-from memfold.core.types import Memory
+from memfold.core.types import Limits, Memory
 from memfold.memory import Manifest, check_readable
 
 # what a memory records beside its system's settings, for `inspect`
@@ -26,6 +26,7 @@ DESCRIPTIVE = ("model", "hidden_size", "kv_bytes_per_token")
 # settings in which a reader may differ from the fold: how a question is answered, and how a text was cut
 ANSWERING = ("style", "cite", "unfold")
 FREE = (*ANSWERING, "chunk")
+GREETING, GREETING_TOKENS = "Reply with the word yes.", 8
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,23 @@ class Choice:
         return self.system.effective_ratio(tokens)
 
     def policy(self) -> Policy:
-        """What answers for the model: its endpoint where it has one, else this process."""
-        backbone = self.backbone
-        return EndpointPolicy(backbone) if isinstance(backbone, RemoteBackbone) else LocalPolicy(backbone)
+        """What answers for the model."""
+        return policy_of(self.backbone)
+
+
+def policy_of(backbone: Backbone, batch_positions: int = BATCH_POSITIONS) -> Policy:
+    """What answers for a model: its endpoint where it has one, else this process, in batches of so many places."""
+    if isinstance(backbone, RemoteBackbone):
+        return EndpointPolicy(backbone)
+    return LocalPolicy(backbone, batch_positions)
+
+
+def check_reached(backbone: Backbone) -> None:
+    """Raise a `CallError` when the model is behind an address where nothing answers."""
+    if isinstance(backbone, RemoteBackbone):
+        (reply,) = EndpointPolicy(backbone).ask([GREETING], Limits(max_tokens=GREETING_TOKENS))
+        if isinstance(reply, CallError):
+            raise reply
 
 
 def choose(system: str = "pooled", model: str = TINY, ratio: int | None = None, device: str = "cpu",
@@ -69,7 +84,7 @@ def choose_for(memory: Memory | Manifest, model: str = TINY, system: str | None 
     """
     backbone = load(model, device, dtype)
     asked = {} if ratio is None else {"ratio": ratio}
-    fingerprints = [backbone.fingerprint()]
+    fingerprints = backbone.readable
     check_readable(memory, system=system or memory.system, fingerprints=fingerprints, settings=asked)
     reader = make_system(memory.system, backbone, memory.settings.get("ratio"))
     fixed = {name: reader.settings[name] for name in _fixed(reader, backbone)}

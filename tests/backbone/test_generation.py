@@ -73,6 +73,28 @@ def test_a_batch_of_many_equals_each_alone(any_backbone: Backbone) -> None:
     assert [reply.positions for reply in together] == [0, 0, 3, 3, 0, 0, 0]
 
 
+def test_equal_calls_are_read_once(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = backbone.encode(TEXT)
+    rows = [
+        with_slots(tokens, backbone.hidden_size, 1),
+        plain(tokens[:7]),
+        with_slots(tokens, backbone.hidden_size, 2),  # the same tokens over other slots
+        with_slots(tokens, backbone.hidden_size, 1),
+        plain(tokens[:7]),
+        after_prefix(backbone, tokens[:9], tokens[9:14]),
+        after_prefix(backbone, tokens[:9], tokens[9:14]),
+    ]
+    limits = [Limits(max_tokens=6, temperature=1.0, seed=seed) for seed in range(len(rows))]
+    alone = [generate(backbone, [row], [limit])[0] for row, limit in zip(rows, limits, strict=True)]
+    read: list[int] = []
+    run = generation._run_prompts
+    monkeypatch.setattr(generation, "_run_prompts", lambda own, some: read.append(len(some)) or run(own, some))
+    for one, other in zip(generate(backbone, rows, limits), alone, strict=True):
+        assert_same(one, other)
+    assert read == [5]
+    assert alone[0].tokens != alone[3].tokens, "each is sampled by a seed of its own"
+
+
 def test_the_order_of_a_batch_does_not_matter(backbone: Backbone) -> None:
     rows = mixed(backbone)
     limits = [Limits(max_tokens=4 + number) for number in range(len(rows))]

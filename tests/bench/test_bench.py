@@ -1,18 +1,27 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import pytest
 
+from memfold.api import fold_documents
 from memfold.backbone.model import Backbone, save_backbone
+from memfold.backbone.policy import LocalPolicy
+from memfold.backbone.shapes import SHAPES
 from memfold.bench.first_token import bench_first_token
 from memfold.bench.fold import bench_fold
+from memfold.bench.systems import bench_systems, first_token
+from memfold.bench.timing import count_of
 from memfold.choice import Choice
 from memfold.cli.main import execute
-from memfold.systems.pooled.encoder import add_head
+from memfold.core.document import Document
+from memfold.systems.pooled.head import add_head
 from memfold.systems.pooled.system import Pooled
+from memfold.systems.recurrent.system import Recurrent
 
 
 @pytest.fixture
@@ -23,7 +32,8 @@ def headed(backbone: Backbone) -> Backbone:
 
 def test_every_figure_of_the_first_token_comes_from_its_raw_times(headed: Backbone) -> None:
     said: list[str] = []
-    found = bench_first_token(headed, [32, 64], warmups=0, runs=3, tell=said.append)
+    choice = Choice(Pooled(ratio=16), headed)
+    found = bench_first_token(choice, [32, 64], warmups=0, runs=3, tell=said.append)
     assert [entry["tokens"] for entry in found["lengths"]] == [32, 64]
     assert len(said) == 2
     shares = []
@@ -40,6 +50,7 @@ def test_every_figure_of_the_first_token_comes_from_its_raw_times(headed: Backbo
             shares.append(wrapper["share_of_predicted"])
         assert entry["wrappers"]["span"]["predicted"] > entry["wrappers"]["slot"]["predicted"] > 0
         assert entry["with_folding"]["predicted"] < entry["wrappers"]["span"]["predicted"]
+        assert entry["with_folding"]["memory_share"] is None or entry["with_folding"]["memory_share"] > 0
     assert found["ratio"] == min(shares)
 
 
@@ -49,9 +60,12 @@ def test_folding_is_timed_beside_the_forward_pass(headed: Backbone) -> None:
     assert first["tokens"] >= 64
     assert last["tokens"] >= 256
     assert found["ratio"] == min(first["share_of_forward"], last["share_of_forward"])
-    assert found["slope"] is not None
-    assert found["together"]["documents"] == 8
-    assert all(len(values) == 2 for values in found["together"]["seconds"].values())
+    (x, y), (u, v) = ((one["tokens"], median(one["seconds"]["fold"])) for one in (first, last))
+    assert found["slope"] == pytest.approx(math.log(v / y) / math.log(u / x), abs=0.002)
+    assert [(one["documents"], one["tokens_each"]) for one in found["together"]] == [(8, 16), (8, 64), (8, 256)]
+    for one in found["together"]:
+        rounds = zip(one["seconds"]["apart"], one["seconds"]["together"], strict=True)
+        assert one["ratio"] == pytest.approx(median(apart / together for apart, together in rounds), rel=0.01)
 
 
 def test_the_command_writes_what_it_prints(
@@ -59,14 +73,92 @@ def test_the_command_writes_what_it_prints(
 ) -> None:
     headed.trained = {"pooled": {"ratios": [4, 16]}}
     save_backbone(headed, tmp_path / "small")
-    for what in ("fold", "first-token"):
+    for what in ("fold", "first-token", "systems"):
+        two = ["--system", "full", "--system", "pooled"] if what == "systems" else []
         small = ["--model", str(tmp_path / "small"), "--lengths", "32,64", "--runs", "1", "--warmups", "0"]
-        assert execute(["bench", what, *small, "--out", str(tmp_path / "out"), "--json"]) == 0
+        assert execute(["bench", what, *small, *two, "--out", str(tmp_path / "out"), "--json"]) == 0
         printed = json.loads(capsys.readouterr().out)
         assert printed == json.loads((tmp_path / "out" / f"{what}.json").read_text())
         assert printed["ratio"] > 0
+        assert printed["ratio_of_slots"] == 16
         assert printed["hardware"]["cpu"]
         assert (tmp_path / "out" / f"{what}.png").stat().st_size > 1000
+
+
+def test_the_ratio_is_that_of_the_slots_that_are_timed(headed: Backbone) -> None:
+    entries = [
+        bench_first_token(Choice(Pooled(ratio=ratio), headed), [64], 0, 1, tell=lambda line: None)["lengths"][0]
+        for ratio in (4, 16)
+    ]
+    four, sixteen = (entry["wrappers"]["span"]["positions"] for entry in entries)
+    assert four - sixteen == 64 // 4 - 64 // 16
+
+
+def test_systems_are_timed_side_by_side(new_backbone: Callable[..., Backbone]) -> None:
+    small = new_backbone(window=700)
+    said: list[str] = []
+    labels = ("full", "retrieval", "pooled:4", "recurrent/chunk=64/note=4")
+    found = bench_systems(small, labels, [64, 800], warmups=0, runs=2, tell=said.append)
+    short, long = found["lengths"]
+    assert short["tokens"] >= 64
+    for label in labels:
+        one = short["systems"][label]
+        assert [len(one[f"{name}_seconds"]) for name in ("fold", "first_token")] == [2, 2]
+        assert one["file_bytes"] > 0
+        assert set(one["peak_bytes_above_weights"]) == {"fold", "first_token"}
+    assert "the model's window is 700" in long["systems"]["full"]["error"]
+    assert "full cannot read it" in said[1]
+    assert set(long["systems"]) == set(labels)
+    gains = [
+        median(full / other for full, other in zip(short["systems"]["full"]["first_token_seconds"],
+                                                   short["systems"][label]["first_token_seconds"], strict=True))
+        for label in labels[1:]
+    ]  # fmt: skip
+    assert found["ratio"] == pytest.approx(max(gains), rel=0.01)
+
+
+def test_the_first_token_ends_the_call_that_answers(headed: Backbone) -> None:
+    asked: list[tuple[str, int]] = []
+
+    class Listens(LocalPolicy):
+        def generate(self, requests, *rest):  # type: ignore[no-untyped-def]
+            asked.extend((call.purpose, call.limits.max_tokens) for _, _, call in requests)
+            return super().generate(requests, *rest)
+
+    system = Recurrent(chunk=16, note=3)
+    memory = fold_documents([Document("a", text="Ada was born in Velm. " * 8)], Choice(system, headed)).memory
+    first_token(system, memory, "Who?", Listens(headed))
+    assert asked == [("update", 3)] * len(memory.blocks) + [("answer", 1)]
+
+
+def test_a_long_text_is_run_less_often() -> None:
+    assert count_of(65536, 3, 20) == (3, 20)
+    assert count_of(122880, 3, 20) == (0, 3)
+    assert count_of(122880, 3, 2) == (0, 2)
+
+
+def test_random_weights_of_a_shape_are_timed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes = {name: shape.reduced(vocabulary=8192) for name, shape in SHAPES.items()}
+    monkeypatch.setattr("memfold.bench.architecture.SHAPES", shapes)
+    small = ["--lengths", "64", "--runs", "1", "--warmups", "0", "--json"]
+    for what in ("fold", "first-token"):
+        assert execute(["bench", what, "--architecture", "7b", "--force", *small]) == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert printed["model"] == "qwen2.5-7b with random weights"
+        assert printed["ratio"] > 0
+    for arguments, message in [
+        (["--architecture", "7b"], "architecture 'qwen2.5-7b' is timed on a GPU; give --device cuda, or --force"),
+        (["--architecture", "8b"], "unknown architecture '8b'; nearest: "),
+        (["--architecture", "7b", "--model", "x"], "--architecture 7b takes the place of --model x; leave one out"),
+        (["--architecture", "7b", "--device", "cuda:99"], "device 'cuda:99' cannot hold qwen2.5-7b: "),
+        (["--system", "full"], "--system is for bench systems"),
+    ]:
+        assert execute(["bench", "fold", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
 
 
 def test_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,9 +117,6 @@ def test_what_cannot_be_asked_is_exit_code_2(cli: Cli, page: SimpleNamespace, re
             assert result.code == 2
             assert message in result.message
     assert not Path("never.fold").exists()
-    result = cli("eval", "almanac", "--quick", "--system", "full", *remote)
-    assert result.code == 2
-    assert "'some-model' is an endpoint, and its weights" in result.message
 
 
 def test_from_python(chat_server: ChatServer, remote: tuple[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 from command_result import Cli
 
+from memfold.choice import choose
+from memfold.cli import estimate
+from memfold.core.document import Document
 from memfold.memory import open_memory
 from memfold.memory.partial import PartialFolder
 from memfold.systems.pooled.system import Pooled
@@ -166,3 +170,50 @@ def test_a_bad_choice_is_named(
     assert result.code == 2
     assert message in result.message
     assert not Path("page.fold").exists()
+
+
+def test_a_long_fold_is_estimated_on_standard_error(
+    cli: Cli, page: SimpleNamespace, model: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fold = ("fold", page.path, "-o", "page.fold", *model, "--json")
+    plain = cli(*fold)
+    assert plain.err == ""
+    monkeypatch.setattr(estimate, "LARGE", len(page.text))
+    result = cli(*fold)
+    (line,) = result.err.splitlines()
+    found = re.fullmatch(
+        r"about ([\d,]+) tokens in ([\d,]+) slots, a memory file of about ([\d.]+) KB, about \d+ s "
+        r"\(from a probe of ([\d,]+) tokens\)", line,
+    )  # fmt: skip
+    assert found
+    record = result.record
+    tokens, slots, kilobytes, probe = (float(part.replace(",", "")) for part in found.groups())
+    assert tokens == pytest.approx(record["tokens"], rel=0.1)
+    assert slots == pytest.approx(record["slots"], rel=0.1)
+    assert kilobytes * 1024 == pytest.approx(record["bytes"]["total"], rel=0.25)
+    assert 0 < probe <= record["tokens"]
+    assert {key: record[key] for key in ("tokens", "slots")} == {key: plain.record[key] for key in ("tokens", "slots")}
+
+
+def test_a_slow_model_is_estimated_from_a_short_probe(
+    page: SimpleNamespace, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "LARGE", 1)
+    choice = choose("pooled", models["first"])
+    documents = [Document("a", text=page.text), Document("b", text=page.text[:500])]
+    quick = estimate.estimate(documents, choice)
+    monkeypatch.setattr(estimate, "QUICK", 0.0)
+    slow = estimate.estimate(documents, choice)
+    assert quick is not None
+    assert slow is not None
+    assert slow.probe < 0.5 * quick.probe
+    assert slow.tokens == pytest.approx(quick.tokens, rel=0.1)
+
+
+def test_a_memory_of_text_is_estimated_without_slots(
+    cli: Cli, page: SimpleNamespace, model: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "LARGE", 1)
+    error = cli("fold", page.path, "-o", "page.fold", *model, "--system", "full").err
+    assert error.startswith("about ")
+    assert "slots" not in error

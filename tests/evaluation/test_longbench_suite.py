@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,11 @@ from all_knowing import KnowsEverything
 
 from memfold.backbone.model import Backbone
 from memfold.core.errors import ConfigError
-from memfold.core.types import Answer, Trace
+from memfold.core.types import Answer, Reply, Trace
 from memfold.evaluation.longbench import LongBenchSuite
 from memfold.evaluation.runner import Evaluation, run
 from memfold.evaluation.suite import Options
+from memfold.scoring.judge import Judge
 
 Evaluate = Callable[..., Evaluation]
 
@@ -61,6 +63,15 @@ def test_accuracy_by_domain(evaluate: Evaluate, data: tuple[str, ...], tmp_path:
     assert [cell.value for cell in table.rows[0].cells] == [0.75, 1.0, 0.5, 0.75]
     (figure,) = evaluation.suite.plots(records, evaluation.labels)
     assert list(figure.panels[0][1]) == ["full", "retrieval"]  # type: ignore[union-attr]
+
+
+def test_a_judge_decides_where_one_is_named(evaluate: Evaluate, data: tuple[str, ...], tmp_path: Path) -> None:
+    evaluation = evaluate("full", suite="longbench-v2", lengths=(4096,), questions=2, data=data)
+    judge = Judge("judge", lambda messages, limits: [Reply("no")] * len(messages), tmp_path / "verdicts.jsonl")
+    records = run(replace(evaluation, judge=judge), tmp_path / "out", KnowsEverything(evaluation))
+    (table,) = evaluation.suite.tables(records, evaluation.labels)
+    assert table.note.startswith("Right by the judge.")
+    assert [table.rows[0].cells[column].value for column in (0, -1)] == [0.0, 1.0]
 
 
 def test_other_data_is_refused() -> None:

@@ -121,7 +121,7 @@ def test_the_ends_of_the_scale(evaluate: Evaluate, tmp_path: Path) -> None:
     result = write_report(evaluation, records, tmp_path, 0.0)
     assert result["plots"] == ["needle-in-full.png", "needle-in-pooled-4-bare.png"]
     assert (result["arguments"]["depths"], result["arguments"]["needles"]) == (3, 1)
-    assert "Options of the suite: depths 3, needles 1.\n" in (tmp_path / "table.md").read_text()
+    assert "Options of the suite: cells even, depths 3, needles 1.\n" in (tmp_path / "table.md").read_text()
 
 
 def test_long_documents_of_a_turn_come_in_pieces(
@@ -164,7 +164,7 @@ def test_bad_usage_is_one_line_before_a_model_is_loaded(capsys: pytest.CaptureFi
         (["almanac", "--depths", "3"], "--depths means nothing to suite 'almanac'; leave it out, or use needle"),
         (
             ["almanac", "--kind", "uuid"],
-            "--kind means nothing to suite 'almanac'; leave it out, or use needle or multihop",
+            "--kind means nothing to suite 'almanac'; leave it out, or use needle or strings or multihop",
         ),
         (["needle", "--depths", "1"], "depths = 1 is not possible"),
         (["needle", "--needles", "0"], "needles = 0 is not possible"),

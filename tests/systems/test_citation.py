@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
-from memfold.core.types import Block, Citation, Memory, Read
+from memfold.core.types import Block, Citation, Memory, Read, Reply
 from memfold.systems.citation import Citing, SentenceIndex, cite_reads
 
 TEXT = "Ada was born in Velm. The code is KX-41! Lor bakes bread.\nRain fell on Velm."
@@ -54,14 +54,22 @@ def test_a_memory_without_text_is_not_matched() -> None:
     bare.blocks = [replace(block, text=None) for block in bare.blocks]
     citing = Citing()
     assert not citing.possible(bare)
-    assert citing.cite(bare, "?", r" Lor bakes bread. \boxed{Lor}", "Lor") == ()
+    assert citing.cite(bare, "?", Reply(r" Lor bakes bread. \boxed{Lor}"), "Lor") == ()
 
 
 def test_two_memories_of_one_name_are_told_apart() -> None:
-    citing, reply = Citing(), r" Lor bakes bread. \boxed{Lor}"
+    citing, reply = Citing(), Reply(r" Lor bakes bread. \boxed{Lor}")
     other = "Lor bakes bread. Nobody else does."
     assert citing.cite(memory(name=""), "?", reply, "Lor")[0].start == TEXT.index("Lor bakes")
     assert citing.cite(memory(text=other, name=""), "?", reply, "Lor")[0].start == 0
+
+
+def test_a_reply_without_end_is_found_by_its_question_alone() -> None:
+    said = "Lor Lor Lor Lor"
+    (first, *_) = Citing().cite(memory(), "What is the code?", Reply(said, finish="length"), said)
+    assert first.text == "The code is KX-41!"
+    (first, *_) = Citing().cite(memory(), "What is the code?", Reply(said), said)
+    assert first.text == SENTENCES[2]
 
 
 def test_attended_stretches_are_joined_where_they_touch() -> None:

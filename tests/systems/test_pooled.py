@@ -17,8 +17,9 @@ from memfold.core.system import SLOT, Inputs
 from memfold.core.types import Block, BlockRef, Call, Limits, Memory, Sample, Text
 from memfold.systems.pooled import encoder
 from memfold.systems.pooled import system as pooled_module
-from memfold.systems.pooled.encoder import HEAD, add_head, encode_groups, group_starts
-from memfold.systems.pooled.settings import PAPER
+from memfold.systems.pooled.encoder import encode_windows, group_starts
+from memfold.systems.pooled.head import HEAD, add_head
+from memfold.systems.pooled.settings import PAPER, PooledSettings
 from memfold.systems.pooled.system import Pooled
 
 LONG = "Ada Brisk was born in Velm in 1893. She wrote the Long Ledger in a house on the river Tarn. " * 4
@@ -52,7 +53,7 @@ def slots_of(blocks: Sequence[Block], source: int = 0) -> Tensor:
 def test_a_slot_is_the_projected_mean_of_its_own_tokens_states(any_backbone: Backbone) -> None:
     groups = groups_of(any_backbone, LONG, 4)
     assert len(groups[-1]) < 4
-    slots = encode_groups(any_backbone, groups, 4)
+    slots = encode_windows(any_backbone, groups, PooledSettings(ratio=4))
     for group, slot in zip(groups, slots, strict=True):
         hidden = any_backbone.model.base_model(torch.tensor([group])).last_hidden_state[0]
         assert_close(slot, any_backbone.heads[HEAD](hidden.mean(0)))
@@ -61,11 +62,15 @@ def test_a_slot_is_the_projected_mean_of_its_own_tokens_states(any_backbone: Bac
 @torch.no_grad()
 def test_padding_and_the_order_of_groups_change_nothing(any_backbone: Backbone) -> None:
     groups = groups_of(any_backbone, LONG, 4)
-    slots = encode_groups(any_backbone, groups, 4)
+    slots = encode_windows(any_backbone, groups, PooledSettings(ratio=4))
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(1)).tolist()
-    assert_close(encode_groups(any_backbone, [groups[index] for index in order], 4), slots[order])
-    assert_close(encode_groups(any_backbone, groups, 16), slots)
-    apart = [encode_groups(any_backbone, [group], len(group)) for group in groups]
+    assert_close(
+        encode_windows(any_backbone, [groups[index] for index in order], PooledSettings(ratio=4)), slots[order]
+    )
+    assert_close(encode_windows(any_backbone, groups, PooledSettings(ratio=16)), slots)
+    apart = [
+        encode_windows(any_backbone, [group], PooledSettings(ratio=len(group), chunk=len(group))) for group in groups
+    ]
     assert_close(torch.cat(apart), slots)
 
 
@@ -128,11 +133,11 @@ def test_a_batch_of_documents_equals_each_alone(
 def test_documents_share_forward_passes_within_the_bound(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
-    def counted(own: Backbone, groups: Sequence[Sequence[int]], ratio: int) -> Tensor:
-        sizes.append(sum(map(len, groups)))
-        return encode_groups(own, groups, ratio)
+    def counted(own: Backbone, windows: Sequence[Sequence[int]], settings: PooledSettings) -> Tensor:
+        sizes.append(sum(map(len, windows)))
+        return encode_windows(own, windows, settings)
 
-    monkeypatch.setattr(pooled_module, "encode_groups", counted)
+    monkeypatch.setattr(pooled_module, "encode_windows", counted)
     monkeypatch.setattr(pooled_module, "BATCH_TOKENS", 64)
     fold(Pooled(ratio=4, chunk=16), backbone, SHORT, LONG, MIDDLE)
     assert max(sizes) <= 64
@@ -142,7 +147,7 @@ def test_documents_share_forward_passes_within_the_bound(backbone: Backbone, mon
 
 def test_short_passes_without_gradient_equal_one_with(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = groups_of(backbone, LONG, 4)
-    whole = encode_groups(backbone, groups, 4)
+    whole = encode_windows(backbone, groups, PooledSettings(ratio=4))
     sizes: list[int] = []
     hidden = backbone.hidden
 
@@ -153,7 +158,7 @@ def test_short_passes_without_gradient_equal_one_with(backbone: Backbone, monkey
     monkeypatch.setattr(backbone, "hidden", counted)
     monkeypatch.setattr(encoder, "CPU_TOKENS", 12)
     with torch.no_grad():
-        assert_close(encode_groups(backbone, groups, 4), whole)
+        assert_close(encode_windows(backbone, groups, PooledSettings(ratio=4)), whole)
     assert max(sizes) == 3
     assert sum(sizes) == len(groups)
 
@@ -315,6 +320,13 @@ def test_the_preset_of_the_paper() -> None:
     ({"ratio": 0}, "ratio = 0 is not possible; allowed: 1 to 1024"),
     ({"ratio": 16, "chunk": 40}, "chunk = 40 is not possible; allowed: a multiple of the ratio"),
     ({"wrapper": "box"}, "wrapper = 'box' is not possible"),
+    ({"window": 24}, "window = 24 is not possible; allowed: 0 (one group) or a multiple of the"),
+    ({"window": 2048}, "window = 2048 is not possible"),
+    ({"window": 48}, "chunk = 4096 is not possible; allowed: a multiple of the window"),
+    ({"mask": "both"}, "mask = 'both' is not possible; allowed: 'causal', 'bidirectional'"),
+    ({"pooling": "max"}, "pooling = 'max' is not possible; allowed: 'mean', 'gqa'"),
+    ({"projection": "cubic"}, "projection = 'cubic' is not possible; allowed: 'linear', 'mlp'"),
+    ({"draw": -1}, "draw = -1 is not possible"),
     ({"positions": "random"}, "positions = 'random' is not possible"),
     ({"ratoi": 4}, "unknown key 'ratoi'; nearest: 'ratio'"),
     ({"ratio": 4.0}, "ratio = 4.0 must be int, not float"),

@@ -12,7 +12,8 @@ from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.registry import SYSTEMS, system_class
 from memfold.systems.pooled import system as pooled
-from memfold.systems.pooled.encoder import encode_groups
+from memfold.systems.pooled.encoder import encode_windows
+from memfold.systems.pooled.settings import PooledSettings
 
 TEXTS = [Document("a.txt", text="Velm lies by the sea. " * 60), Document("b.txt", text="Ada wrote 20 books. " * 40)]
 
@@ -36,11 +37,11 @@ def test_what_is_done_is_not_encoded_again(backbone: Backbone, monkeypatch: pyte
     monkeypatch.setattr(pooled, "BATCH_TOKENS", 128)
     groups: list[int] = []
 
-    def counted(own: Backbone, given: Sequence[Sequence[int]], ratio: int) -> Tensor:
+    def counted(own: Backbone, given: Sequence[Sequence[int]], settings: PooledSettings) -> Tensor:
         groups.append(len(given))
-        return encode_groups(own, given, ratio)
+        return encode_windows(own, given, settings)
 
-    monkeypatch.setattr(pooled, "encode_groups", counted)
+    monkeypatch.setattr(pooled, "encode_windows", counted)
     system = pooled.Pooled(chunk=64)
     with torch.no_grad():
         count = len(list(system.compress(TEXTS, backbone)))

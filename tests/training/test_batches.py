@@ -96,6 +96,24 @@ def test_a_gap_is_drawn_for_half_of_the_batches(recipe: Recipe, backbone: Backbo
     } == {0}
 
 
+def test_random_positions_are_drawn_in_training_alone_and_change_nothing_else(
+    recipe: Recipe, backbone: Backbone
+) -> None:
+    share = recipe.mixture[1]
+    rigged = replace(recipe, settings={"positions": "randomised"})
+    drawn, same = [], []
+    for number in range(6):
+        plain, random = (batch(one, backbone, number, share=share) for one in (recipe, rigged))
+        assert [document for document, _ in plain.scored] == [document for document, _ in random.scored]
+        assert plain.system.settings["draw"] == 0
+        drawn.append(random.system.settings["draw"])
+        same.append(batch(rigged, backbone, number, share=share).system.settings["draw"])
+        assert batch(rigged, backbone, number, "validation-1", share).system.settings["draw"] == 0
+    assert drawn == same
+    assert len(set(drawn)) == 6
+    assert min(drawn) > 0
+
+
 def test_documents_are_tokenised_once_for_all_their_questions(recipe: Recipe, backbone: Backbone) -> None:
     work = batch(recipe, backbone, 0, share=recipe.mixture[1])
     for document, traces in work.scored:

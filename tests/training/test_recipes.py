@@ -14,8 +14,11 @@ from memfold.core.errors import ConfigError
 from memfold.training.batches import mixture
 from memfold.training.loop import train
 from memfold.training.recipe import Group, ModelSize, Recipe, Share, read_recipe
+from memfold.training.recipe_file import read_values
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml"))
+RECIPES = sorted(
+    path for path in (Path(__file__).parents[2] / "recipes").rglob("*.toml") if read_values(path)["stage"] != "rl"
+)
 MADE = [path for path in RECIPES if "tiny" in path.parts]  # those of published sizes: test_proof.py
 SMALL = ModelSize(vocabulary=512, hidden=32, layers=2, heads=4, feedforward=64)
 LONGEST = 96
@@ -28,6 +31,7 @@ def shrunk(recipe: Recipe, parent: str) -> Recipe:
         for share in mixture(recipe)
     )
     start: dict[str, Any] = {"model": SMALL} if recipe.model is not None else {"parent": parent}
+    start["encoder"] = parent if recipe.encoder is not None else None
     return replace(
         recipe, **start, mixture=entries, preset=None, steps=2, tokens=1, compile=False, validate_every=2,
         validation_batches=1, checkpoint_every=2,
@@ -41,9 +45,30 @@ def test_recipes_are_shipped() -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: "/".join(path.parts[-3:]))
 def test_every_recipe_parses(path: Path) -> None:
     recipe = read_recipe(path)
-    assert recipe.stage in path.stem
+    assert recipe.stage in path.stem or path.parent.name == "ablations"
     assert recipe.steps > 0
     assert build(Recipe, asdict(recipe)) == recipe
+
+
+def test_every_row_of_the_ablations_changes_one_thing() -> None:
+    rows = {path.stem: read_recipe(path) for path in RECIPES if path.parent.name == "ablations"}
+    baseline = rows.pop("baseline")
+    settings = {"window", "mask", "pooling", "projection", "wrapper", "positions", "ratios", "encoder", "bridges"}
+    assert {name.partition("-")[0] for name in rows} == settings
+    for name, recipe in rows.items():
+        same = replace(recipe, settings=baseline.settings, mixture=baseline.mixture, encoder=None)
+        assert same == baseline
+        setting = name.partition("-")[0]
+        changed = {key for key, value in recipe.settings.items() if baseline.settings.get(key) != value}
+        changed |= {
+            field
+            for entry, plain in zip(recipe.mixture, baseline.mixture, strict=True)
+            for field in asdict(entry)
+            if asdict(entry)[field] != asdict(plain)[field]
+        }
+        changed |= {"encoder"} if recipe.encoder else set()
+        assert changed - {"window"} | {setting} == {setting}, name
+        assert setting in changed, name
 
 
 @pytest.mark.usefixtures("known_tokenizer")
@@ -59,7 +84,7 @@ def test_every_recipe_trains_two_steps(path: Path, parent: str, tmp_path: Path) 
     changed = dict(backbone.parameters())
     if recipe.parent is not None:
         before = dict(load_backbone(parent).parameters())
-        frozen = {name for name in changed if torch.equal(changed[name], before[name])}
+        frozen = {name for name in changed.keys() & before.keys() if torch.equal(changed[name], before[name])}
         assert frozen == ({"heads.pooled.weight"} if recipe.freeze else set())
 
 

@@ -61,7 +61,40 @@ def generate(backbone: Backbone, inputs: Sequence[Inputs], limits: Sequence[Limi
 
 
 def _prefill(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[DynamicCache, Tensor, Tensor]:
-    """Run all prompts; the cache, the mask over it [b, p + t], and the logits of the last place [b, v]."""
+    """Run all prompts, equal ones once; the cache, the mask over it [b, p + t], the logits of the last place [b, v]."""
+    first = _first_equal(inputs)
+    own = {number: place for place, number in enumerate(dict.fromkeys(first))}
+    cache, mask, logits = _run_prompts(backbone, [inputs[number] for number in own])
+    if len(own) < len(inputs):
+        chosen = torch.tensor([own[number] for number in first], device=backbone.device)
+        cache.batch_select_indices(chosen)
+        mask, logits = mask[chosen], logits[chosen]
+    return cache, mask, logits
+
+
+def _first_equal(inputs: Sequence[Inputs]) -> list[int]:
+    """For each row the first one that equals it, as the samples of one question do; key/values are not compared."""
+    known: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
+    first = []
+    for number, row in enumerate(inputs):
+        others = known.setdefault((tuple(row.tokens), tuple(row.positions)), [])
+        found = next((other for other in others if _same_memory(inputs[other], row)), number)
+        if found == number:
+            others.append(number)
+        first.append(found)
+    return first
+
+
+def _same_memory(one: Inputs, other: Inputs) -> bool:
+    if one.key_values is not None or other.key_values is not None:
+        return False
+    if one.slots is None or other.slots is None:
+        return one.slots is other.slots
+    return torch.equal(one.slots, other.slots)
+
+
+def _run_prompts(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[DynamicCache, Tensor, Tensor]:
+    """Run different prompts in one batch."""
     length = max(len(row.tokens) for row in inputs)
     tokens = torch.zeros(len(inputs), length, dtype=torch.long)
     positions = torch.zeros(len(inputs), length, dtype=torch.long)

@@ -2,14 +2,17 @@
 
 A model folder is an ordinary Hugging Face folder plus `memfold.json` (prompt frame, trained settings of each system,
 provenance) and `heads.safetensors` (for `pooled`: the projection).  A folder without those is a plain causal LM, good
-for the systems that read text; one with an adapter (`memfold.backbone.adapter`) names the model that it stands on.
-Left out: training state, which belongs to checkpoints.
+for the systems that read text; one with an adapter (`memfold.backbone.adapter`) names the model that it stands on.  A
+decoder that was trained alone, or whose documents a model of its own encodes, has its encoder in the folder `encoder`
+beside it.  Left out: training state, which belongs to checkpoints.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,12 +34,14 @@ from memfold.backbone import adapter
 from memfold.backbone.adapter import Adapter
 from memfold.backbone.tokens import add_tokens
 from memfold.backbone.weights import load_weights
+from memfold.core import registry
 from memfold.core.errors import CheckpointError, ConfigError
 from memfold.core.prompt import FRAMES, Frame
 from memfold.core.system import SLOT
 
 START, END = "<MEM_START>", "<MEM_END>"
 SETTINGS_FILE, HEADS_FILE = "memfold.json", "heads.safetensors"
+ENCODER_FOLDER = "encoder"
 SETTINGS_FORMAT = 1
 transformers_logging.disable_progress_bar()  # loading and saving a model is one step of ours, not theirs to report
 
@@ -60,6 +65,9 @@ class Backbone:
     familiar_loss: float | None = None  # nats per token above which a text is unlike the training text
     stored_fingerprint: str | None = None
     adapter: Adapter | None = None  # LoRA matrices beside the weights of a base, while they are not merged
+    encoder: Backbone | None = None  # other weights that make the slots which this decoder reads
+    reads: tuple[str, ...] = ()  # fingerprints of the encoders whose memories it was trained to read; empty: its own
+    folder: Path | None = None  # where its weights lie as they are
     body: Any = None  # what runs hidden states; replaced by a compiled form in training
     reads_slots: ClassVar[bool] = True  # not where the weights are behind an address
 
@@ -77,9 +85,38 @@ class Backbone:
         return self.model.dtype
 
     @property
+    def precision(self) -> str:
+        """The name of `dtype`."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def identity(self) -> str:
+        """What tells this model from every other."""
+        return self.fingerprint()
+
+    @property
     def hidden_size(self) -> int:
         """Of embeddings, hidden states and slots."""
         return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def compressor(self) -> Backbone:
+        """The weights that make slots: its encoder's where the decoder was trained alone, else its own.
+
+        Raises:
+            CheckpointError: when the encoder that it reads is not at hand.
+        """
+        if self.encoder is None and self.reads:
+            raise CheckpointError(
+                f"model {self.name!r} reads memories of the encoder {self.reads[0][:16]}, which is not in its folder; "
+                "fold with that model, or put it there as the folder 'encoder'"
+            )
+        return self.encoder or self
+
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """Fingerprints of the encoders whose memories it reads; what it folds itself has the first."""
+        return self.reads or (self.fingerprint(),)
 
     @property
     def window(self) -> int:
@@ -149,13 +186,19 @@ class Backbone:
         return output
 
     def fingerprint(self) -> str:
-        """SHA-256 over configuration, tokenizer and weights: which encoder made a memory."""
+        """SHA-256 over configuration, tokenizer and weights, those of a separate encoder left out."""
         if self.stored_fingerprint is None:
             self.stored_fingerprint = _fingerprint(self)
         return self.stored_fingerprint
 
+    def set_encoder(self, encoder: Backbone) -> None:
+        """Read memories of other weights, which stay as they are."""
+        for _, parameter in encoder.parameters():
+            parameter.requires_grad_(False)
+        self.encoder, self.reads = encoder, (encoder.fingerprint(),)
+
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """All weights by name, those of heads under `heads.`."""
+        """All weights by name, those of heads under `heads.`; not those of a separate encoder."""
         return [*self.model.named_parameters(), *((f"heads.{n}", p) for n, p in self.heads.named_parameters())]
 
 
@@ -194,6 +237,9 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
     if (folder / SETTINGS_FILE).exists():
         _read_settings(backbone, folder)
         backbone.stored_fingerprint = _file_fingerprint(folder)
+        backbone.folder = folder
+    if (folder / ENCODER_FOLDER).is_dir():
+        backbone.set_encoder(load_backbone(folder / ENCODER_FOLDER, device, dtype))
     return backbone
 
 
@@ -211,10 +257,12 @@ def _load_adapted(folder: Path, device: str, dtype: str, merged: bool) -> Backbo
             add_wrapper_tokens(backbone)
         backbone.tokenizer = tokenizer
     adapter.restore(backbone, folder, stored)
-    backbone.name = folder.name
+    backbone.name, backbone.folder = folder.name, folder
     if described:
         _read_settings(backbone, folder)
         backbone.stored_fingerprint = _file_fingerprint(folder)
+    if (folder / ENCODER_FOLDER).is_dir():
+        backbone.set_encoder(load_backbone(folder / ENCODER_FOLDER, device, dtype))
     if merged:
         adapter.merge(backbone, DTYPES[dtype])
     elif described:  # in the numbers that they were stored in
@@ -252,12 +300,40 @@ def save_backbone(
         "trained": backbone.trained,
         "familiar_loss": backbone.familiar_loss,
         "provenance": backbone.provenance,
-    }
+    } | ({"reads": backbone.reads} if backbone.reads else {})
     if backbone.adapter is not None:
         settings["adapter"] = {"full": backbone.adapter.full, "quantisation": backbone.adapter.quantisation}
+    if backbone.encoder is not None:
+        save_encoder(backbone.encoder, folder / ENCODER_FOLDER, dtype)
+        settings["reads"] = backbone.reads = backbone.encoder.readable
     (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
     if DTYPES[dtype] == backbone.dtype:  # the folder and this model are one encoder
         backbone.stored_fingerprint = _file_fingerprint(folder)
+
+
+def save_encoder(encoder: Backbone, folder: Path, dtype: str = "float32") -> None:
+    """Write the encoder of a decoder.
+
+    The very files that it was loaded from, so that its fingerprint stays, unless they are wider than `dtype`.
+    """
+    stored = encoder.folder
+    shutil.rmtree(folder, ignore_errors=True)
+    if stored is None or not (stored / "config.json").exists() or _bytes_of(stored) > DTYPES[dtype].itemsize:
+        save_backbone(encoder, folder, dtype)
+        encoder.stored_fingerprint = _file_fingerprint(folder)
+        return
+    folder.mkdir(parents=True)
+    for path in (path for path in stored.iterdir() if path.is_file()):
+        try:
+            os.link(path, folder / path.name)
+        except OSError:  # another file system
+            shutil.copyfile(path, folder / path.name)
+
+
+def _bytes_of(folder: Path) -> int:
+    """How wide the numbers of a model folder are."""
+    name = json.loads((folder / "config.json").read_text()).get("dtype", "float32")
+    return DTYPES.get(name, torch.float32).itemsize
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -284,11 +360,14 @@ def _read_settings(backbone: Backbone, folder: Path) -> None:
         raise CheckpointError(f"{folder / SETTINGS_FILE}: frame {settings['frame']!r} is not one of {FRAMES}")
     backbone.frame, backbone.trained = settings["frame"], settings["trained"]
     backbone.familiar_loss, backbone.provenance = settings["familiar_loss"], settings["provenance"]
-    for name, weight in heads.items():
-        system, _ = name.rsplit(".", 1)
-        head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-        head.weight = nn.Parameter(weight.to(backbone.dtype).to(backbone.device))
-        backbone.heads[system] = head
+    backbone.reads = tuple(settings.get("reads", ()))
+    for system in sorted({name.partition(".")[0] for name in heads}):
+        own = {name.partition(".")[2]: weight for name, weight in heads.items() if name.startswith(f"{system}.")}
+        try:
+            head = registry.load("head", system, registry.HEADS)(own)
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder / HEADS_FILE}: {error}") from None
+        backbone.heads[system] = head.to(device=backbone.device, dtype=backbone.dtype)
 
 
 def _fingerprint(backbone: Backbone) -> str:

@@ -12,6 +12,8 @@ from memfold.backbone.scoring import Scored, Scores, logprobs
 from memfold.core.system import Inputs, MemorySystem
 from memfold.core.types import Call, Memory, Reply
 
+BATCH_POSITIONS = 1 << 16
+
 
 class LocalPolicy:
     """Renders calls with their system and decodes them in batches, those of one adapter together.
@@ -20,7 +22,7 @@ class LocalPolicy:
     take the memory that many short ones may.
     """
 
-    def __init__(self, backbone: Backbone, batch_positions: int = 1 << 16) -> None:
+    def __init__(self, backbone: Backbone, batch_positions: int = BATCH_POSITIONS) -> None:
         self.backbone = backbone
         self.batch_positions = batch_positions
 

@@ -44,6 +44,16 @@ class RemoteBackbone(Backbone):
         )
 
     @property
+    def precision(self) -> str:
+        """None that is known."""
+        return "unknown precision"
+
+    @property
+    def identity(self) -> str:
+        """Its address and name: what stands behind them is for the endpoint to say."""
+        return f"{self.url}#{self.name}"
+
+    @property
     def hidden_size(self) -> int:
         """None that is known."""
         return 0
@@ -75,6 +85,11 @@ class RemoteBackbone(Backbone):
     def decode(self, tokens: Sequence[int]) -> str:
         """The text that was encoded, character for character."""
         return b"".join(token.to_bytes((token.bit_length() + 7) // 8, "big")[1:] for token in tokens).decode()
+
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """Memories of text, whichever model behind an address they were made for."""
+        return (self.fingerprint(),)
 
     def fingerprint(self) -> str:
         """Of the rule by which text is cut: a memory of text is the same for every model behind an address."""

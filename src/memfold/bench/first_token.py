@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -16,7 +17,8 @@ import torch
 from memfold.backbone.generation import generate
 from memfold.backbone.model import Backbone
 from memfold.bench.operations import encoding, prefill
-from memfold.bench.timing import PeakMemory, ratio, rounds
+from memfold.bench.timing import Action, PeakMemory, count_of, ratio, rounds
+from memfold.choice import Choice
 from memfold.core.document import Document
 from memfold.core.prompt import after_memory
 from memfold.core.registry import make_system
@@ -28,24 +30,23 @@ WRAPPERS = ("slot", "span")
 Told = Callable[[str], None]
 
 
-def bench_first_token(
-    backbone: Backbone, lengths: Sequence[int], warmups: int, runs: int, tell: Told
-) -> dict[str, Any]:
+def bench_first_token(choice: Choice, lengths: Sequence[int], warmups: int, runs: int, tell: Told) -> dict[str, Any]:
     """One entry for each length; `ratio` is the least share of the predicted ratio that any of them reaches."""
-    peak = PeakMemory(backbone)
+    peak = PeakMemory(choice.backbone)
     entries = []
     for length in lengths:
-        entries.append(_length(backbone, length, warmups, runs, peak))
+        entries.append(_length(choice, length, count_of(length, warmups, runs), peak))
         tell(_line(entries[-1]))
     shares = [found["share_of_predicted"] for entry in entries for found in entry["wrappers"].values()]
     return {"ratio": round(min(shares), 3), "lengths": entries}
 
 
-def _length(backbone: Backbone, length: int, warmups: int, runs: int, peak: PeakMemory) -> dict[str, Any]:
+def _length(choice: Choice, length: int, times: tuple[int, int], peak: PeakMemory) -> dict[str, Any]:
+    backbone, group = choice.backbone, choice.system.settings["ratio"]
     generator = torch.Generator().manual_seed(length)
     tokens = torch.randint(backbone.model.config.get_text_config().vocab_size, (length,), generator=generator).tolist()
     document = Document("random", tokens=tuple(tokens))
-    systems = {wrapper: make_system("pooled", backbone, {"wrapper": wrapper}) for wrapper in WRAPPERS}
+    systems = {wrapper: make_system("pooled", backbone, {"ratio": group, "wrapper": wrapper}) for wrapper in WRAPPERS}
     memories = {wrapper: _fold(system, document, backbone) for wrapper, system in systems.items()}
 
     def stored(wrapper: str) -> None:
@@ -57,9 +58,11 @@ def _length(backbone: Backbone, length: int, warmups: int, runs: int, peak: Peak
     def full() -> None:
         _first(backbone, _plain([*tokens, *backbone.encode(after_memory(backbone.frame, QUESTION, "bare"))]))
 
-    actions = {"full": full, "folded": folded, "slot": lambda: stored("slot"), "span": lambda: stored("span")}
-    seconds = rounds(actions, backbone, warmups, runs)
+    actions: dict[str, Action] = {
+        "span": partial(stored, "span"), "slot": partial(stored, "slot"), "folded": folded, "full": full,
+    }  # fmt: skip
     memory = {name: peak.of(action) for name, action in actions.items()}
+    seconds = rounds(actions, backbone, *times)
     question = len(backbone.encode(after_memory(backbone.frame, QUESTION, "bare")))
     whole = prefill(backbone, length + question)
     places = {wrapper: len(_rendered(systems[wrapper], memories[wrapper], backbone).tokens) for wrapper in WRAPPERS}
@@ -74,14 +77,15 @@ def _length(backbone: Backbone, length: int, warmups: int, runs: int, peak: Peak
             "memory_share": _share(memory[wrapper], memory["full"]),
             "questions_until_it_pays": _pays(seconds, wrapper),
         }
-    group = systems["span"].settings["ratio"]
-    included = whole / (prefill(backbone, places["span"]) + encoding(backbone, length, group))
+    window = systems["span"].settings["window"]
+    included = whole / (prefill(backbone, places["span"]) + encoding(backbone, length, group, window))
     return {
         "tokens": length,
         "wrappers": found,
         "with_folding": {
             "measured": round(ratio(seconds["full"], seconds["folded"]), 3),
             "predicted": round(included, 3),
+            "memory_share": _share(memory["folded"], memory["full"]),
         },
         "seconds": {name: [round(value, 6) for value in values] for name, values in seconds.items()},
         "peak_bytes_above_weights": memory,

@@ -9,20 +9,19 @@ import math
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from random import Random
-from statistics import median
+from statistics import linear_regression, median
 from typing import Any
 
 import torch
 
 from memfold.api import fold_documents, fold_file
-from memfold.bench.timing import PeakMemory, ratio, rounds
+from memfold.bench.text import filler
+from memfold.bench.timing import PeakMemory, count_of, ratio, rounds
 from memfold.choice import Choice
 from memfold.core.document import Document
 from memfold.systems.pooled.encoder import BATCH_TOKENS, group_starts, passes
-from memfold.tasks.filler import sentence
 
-TOGETHER, SHORT = 8, 64
+TOGETHER, SHORT = 8, (16, 64, 256)
 Told = Callable[[str], None]
 
 
@@ -32,7 +31,7 @@ def bench_fold(choice: Choice, lengths: Sequence[int], warmups: int, runs: int, 
     entries = []
     with tempfile.TemporaryDirectory() as folder:
         for length in lengths:
-            entries.append(_length(choice, length, warmups, runs, peak, Path(folder)))
+            entries.append(_length(choice, length, count_of(length, warmups, runs), peak, Path(folder)))
             tell(_line(entries[-1]))
     return {
         "ratio": min(entry["share_of_forward"] for entry in entries),
@@ -42,8 +41,8 @@ def bench_fold(choice: Choice, lengths: Sequence[int], warmups: int, runs: int, 
     }
 
 
-def _length(choice: Choice, length: int, warmups: int, runs: int, peak: PeakMemory, folder: Path) -> dict[str, Any]:
-    document = Document("filler", text=_text(choice, length))
+def _length(choice: Choice, length: int, times: tuple[int, int], peak: PeakMemory, folder: Path) -> dict[str, Any]:
+    document = Document("filler", text=filler(choice.backbone, length))
     assert document.text is not None
     tokens = choice.backbone.encode(document.text)
 
@@ -53,32 +52,37 @@ def _length(choice: Choice, length: int, warmups: int, runs: int, peak: PeakMemo
     def forward() -> None:
         _forward(choice, tokens)
 
-    seconds = rounds({"fold": fold, "forward": forward}, choice.backbone, warmups, runs)
+    memory = peak.of(fold)
+    seconds = rounds({"fold": fold, "forward": forward}, choice.backbone, *times)
     return {
         "tokens": len(tokens),
         "share_of_forward": round(ratio(seconds["forward"], seconds["fold"]), 3),
         "tokens_per_second": round(len(tokens) / median(seconds["fold"])),
-        "peak_bytes_above_weights": peak.of(fold),
+        "peak_bytes_above_weights": memory,
         "seconds": {name: [round(value, 5) for value in values] for name, values in seconds.items()},
     }
 
 
 @torch.no_grad()
 def _forward(choice: Choice, tokens: Sequence[int]) -> None:
-    """The model without its head over the same groups in the same passes."""
-    backbone, group = choice.backbone, choice.system.settings["ratio"]
-    embeddings = backbone.model.get_input_embeddings()
+    """The model that encodes, without its head, over the same windows in the same passes (causal)."""
+    backbone, settings = choice.backbone.compressor, choice.system.settings
+    embeddings, window = backbone.model.get_input_embeddings(), settings["window"] or settings["ratio"]
     for start in range(0, len(tokens), BATCH_TOKENS):
         batch = tokens[start : start + BATCH_TOKENS]
-        whole = [batch[first : first + group] for first in group_starts(len(batch), group)]
-        whole = [each for each in whole if len(each) == group] or whole
-        for some in passes(backbone, whole, group):
+        whole = [batch[first : first + window] for first in group_starts(len(batch), window)]
+        whole = [each for each in whole if len(each) == window] or whole
+        for some in passes(backbone, whole, settings["ratio"], window):
             backbone.hidden(embeddings(torch.tensor(some, device=backbone.device)))
 
 
-def _together(choice: Choice, warmups: int, runs: int) -> dict[str, Any]:
-    """Several short documents folded at once against one by one."""
-    documents = [Document(f"filler-{seed}", text=_text(choice, SHORT, seed)) for seed in range(TOGETHER)]
+def _together(choice: Choice, warmups: int, runs: int) -> list[dict[str, Any]]:
+    """Several short documents folded at once against one by one, for each size: what fills a processor gains little."""
+    return [_at_once(choice, size, warmups, runs) for size in SHORT]
+
+
+def _at_once(choice: Choice, size: int, warmups: int, runs: int) -> dict[str, Any]:
+    documents = [Document(f"filler-{seed}", text=filler(choice.backbone, size, seed)) for seed in range(TOGETHER)]
 
     def apart() -> None:
         for document in documents:
@@ -87,26 +91,16 @@ def _together(choice: Choice, warmups: int, runs: int) -> dict[str, Any]:
     actions = {"apart": apart, "together": lambda: fold_documents(documents, choice)}
     seconds = rounds(actions, choice.backbone, warmups, runs)
     gain = round(ratio(seconds["apart"], seconds["together"]), 3)
-    return {"documents": TOGETHER, "tokens_each": SHORT, "ratio": gain, "seconds": seconds}
-
-
-def _text(choice: Choice, length: int, seed: int = 0) -> str:
-    """Filler of about `length` tokens."""
-    rng, pieces, tokens = Random(seed), list[str](), 0
-    while tokens < length:
-        more = " ".join(sentence(rng) for _ in range(min(64, 1 + (length - tokens) // 16))) + "\n"
-        tokens += len(choice.backbone.encode(more))
-        pieces.append(more)
-    return "".join(pieces)
+    return {"documents": TOGETHER, "tokens_each": size, "ratio": gain, "seconds": seconds}
 
 
 def _slope(entries: Sequence[dict[str, Any]]) -> float | None:
-    """Of the logarithm of the time over that of the length, from the shortest text to the longest."""
-    first, last = entries[0], entries[-1]
-    if last["tokens"] == first["tokens"]:
+    """Of the logarithm of the time over that of the length: least squares over all lengths, None for a single one."""
+    if len({entry["tokens"] for entry in entries}) < 2:
         return None
-    times = [median(entry["seconds"]["fold"]) for entry in (first, last)]
-    return round(math.log(times[1] / times[0]) / math.log(last["tokens"] / first["tokens"]), 3)
+    lengths = [math.log(entry["tokens"]) for entry in entries]
+    times = [math.log(median(entry["seconds"]["fold"])) for entry in entries]
+    return round(linear_regression(lengths, times).slope, 3)
 
 
 def _line(entry: dict[str, Any]) -> str:

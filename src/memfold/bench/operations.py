@@ -14,10 +14,11 @@ def prefill(backbone: Backbone, positions: int) -> float:
     return positions * _linear(backbone) + _attention(backbone, positions) + _logits(backbone)
 
 
-def encoding(backbone: Backbone, tokens: int, ratio: int) -> float:
-    """Operations that make the slots of a document."""
-    groups = -(-tokens // ratio)
-    return tokens * _linear(backbone) + groups * (_attention(backbone, ratio) + 2 * backbone.hidden_size**2)
+def encoding(backbone: Backbone, tokens: int, ratio: int, window: int = 0) -> float:
+    """Operations that make the slots of a document by the model itself, in causal windows (0: of one group)."""
+    groups, window = -(-tokens // ratio), window or ratio
+    attention = -(-tokens // window) * _attention(backbone, window)
+    return tokens * _linear(backbone) + attention + groups * 2 * backbone.hidden_size**2
 
 
 def _linear(backbone: Backbone) -> float:

@@ -1,8 +1,11 @@
-"""A benchmark as a picture: its ratios over document length."""
+"""A benchmark as a picture over document length: the ratios it is about, or for systems side by side their seconds."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from memfold.evaluation.plots import DOTS_PER_INCH, PANEL_INCHES, load_pyplot
@@ -14,11 +17,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
     """Write the picture of what `memfold bench` printed."""
     pyplot = load_pyplot()
     drawn, place = pyplot.subplots(figsize=PANEL_INCHES)
-    title, lines = _lines(result)
+    title, lines = PICTURES[result["bench"]](result["lengths"])
     lengths = [entry["tokens"] for entry in result["lengths"]]
     for name, values in lines.items():
         place.plot(lengths, values, label=name, marker="o", markersize=4, linestyle="--" if "counted" in name else "-")
-    place.set(title=title, xlabel="document tokens", xscale="log", ylim=(0, None))
+    seconds = "seconds" in title
+    place.set(title=title, xlabel="document tokens", xscale="log")
+    place.set(**({"yscale": "log"} if seconds else {"ylim": (0, None)}))
     place.set_xticks(lengths, [f"{length:,}" for length in lengths])
     place.minorticks_off()
     place.grid(alpha=0.3)
@@ -28,13 +33,32 @@ def draw(result: dict[str, Any], path: Path) -> None:
     pyplot.close(drawn)
 
 
-def _lines(result: dict[str, Any]) -> tuple[str, Lines]:
-    entries = result["lengths"]
-    if result["bench"] == "fold":
-        return "fold, share of the forward pass's speed", {"fold": [entry["share_of_forward"] for entry in entries]}
+def _fold(entries: list[dict[str, Any]]) -> tuple[str, Lines]:
+    return "fold, share of the forward pass's speed", {"fold": [entry["share_of_forward"] for entry in entries]}
+
+
+def _first_token(entries: list[dict[str, Any]]) -> tuple[str, Lines]:
     lines: Lines = {}
     for wrapper in entries[0]["wrappers"]:
         for label, key in ((wrapper, "measured"), (f"{wrapper}, counted", "predicted")):
             lines[label] = [entry["wrappers"][wrapper][key] for entry in entries]
     lines["span, with folding"] = [entry["with_folding"]["measured"] for entry in entries]
     return "first token, times faster than the full text", lines
+
+
+def _systems(entries: list[dict[str, Any]]) -> tuple[str, Lines]:
+    labels = entries[0]["systems"]
+    lines = {label: [_first(entry["systems"][label]) for entry in entries] for label in labels}
+    return "seconds to the first token", lines
+
+
+def _first(found: dict[str, Any]) -> float:
+    """The usual time to the first token; not a number where there is none."""
+    return float(median(found.get("first_token_seconds", [math.nan])))
+
+
+PICTURES: Mapping[str, Callable[[list[dict[str, Any]]], tuple[str, Lines]]] = {
+    "fold": _fold,
+    "first-token": _first_token,
+    "systems": _systems,
+}

@@ -1,6 +1,7 @@
 """How long things take and how much memory they take at their peak.
 
-Machines are shared and their speed drifts, so actions that are compared are run in turn, round after round.
+The peak of memory is measured first, so that nothing is timed cold.  Machines are shared and their speed drifts, so
+actions that are compared are run in turn, round after round.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from statistics import median
 
 import torch
 
+from memfold.backbone.allocation import give_back
 from memfold.backbone.model import Backbone
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+SHORT, LONG_RUNS = 65536, 3  # tokens up to which everything is run as often as it was asked, and runs beyond
 Action = Callable[[], object]
 
 
@@ -33,6 +36,11 @@ def rounds(actions: Mapping[str, Action], backbone: Backbone, warmups: int, runs
     return seconds
 
 
+def count_of(length: int, warmups: int, runs: int) -> tuple[int, int]:
+    """Warm-ups and runs at a length: of texts that take minutes each few runs, and none to warm up."""
+    return (warmups, runs) if length <= SHORT else (0, min(runs, LONG_RUNS))
+
+
 def ratio(slow: list[float], fast: list[float]) -> float:
     """The median over rounds of how many times longer the first took than the second."""
     return median(one / other for one, other in zip(slow, fast, strict=True))
@@ -47,10 +55,12 @@ class PeakMemory:
     def __init__(self, backbone: Backbone) -> None:
         self._cuda = backbone.device if backbone.device.type == "cuda" else None
         gc.collect()
+        give_back()
         self._base = self._now("VmRSS")
 
     def of(self, action: Action) -> int | None:
-        """The peak while an action runs."""
+        """The peak while an action runs, without what actions before it have freed."""
+        give_back()
         if self._cuda is not None:
             torch.cuda.reset_peak_memory_stats(self._cuda)
         elif self._base is None:

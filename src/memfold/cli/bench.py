@@ -1,61 +1,109 @@
-"""`memfold bench`: speed and memory of folding, or of the first token of an answer."""
+"""`memfold bench`: speed and memory of folding, of the first token of an answer, or of all systems side by side.
+
+memfold bench first-token --lengths 8192,32768,122880 --out results
+memfold bench first-token --architecture 7b --device cuda
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memfold.cli.options import Device, Json, Model, Ratio, model_dtype, numbers
-from memfold.core.errors import unknown
+from memfold.core.errors import ConfigError, unknown
+
+if TYPE_CHECKING:
+    from memfold.choice import Choice
 
 NAME = "bench"
-LENGTHS = {"fold": (2048, 8192, 32768), "first-token": (2048, 8192, 32768)}
+LENGTHS = {"fold": (2048, 8192, 32768), "first-token": (2048, 8192, 32768), "systems": (2048, 8192)}
+RUNS = {"systems": 5}  # a system that writes notes takes long for each
+USUAL_RUNS = 20
+
+Systems = Annotated[
+    list[str] | None, typer.Option("--system", help="systems: NAME[:RATIO][/SETTING=VALUE]; repeatable.")
+]
+Architecture = Annotated[
+    str | None,
+    typer.Option("--architecture", help="Random weights of a shape in place of a model: 0.5b, 7b, 32b; needs a GPU."),
+]
 
 
 def command(
-    what: Annotated[str, typer.Argument(metavar="fold|first-token", help="What to time.")],
+    what: Annotated[str, typer.Argument(metavar="fold|first-token|systems", help="What to time.")],
     model: Model = "tiny",
     lengths: Annotated[str | None, typer.Option("--lengths", help="Document tokens, with commas: 8192,32768.")] = None,
     ratio: Ratio = None,
-    runs: Annotated[int, typer.Option("--runs", min=1, help="Timed runs of each.")] = 20,
+    system: Systems = None,
+    runs: Annotated[
+        int | None, typer.Option("--runs", min=1, help="Timed runs of each: 20, of systems 5; at most 3 past 65,536.")
+    ] = None,
     warmups: Annotated[int, typer.Option("--warmups", min=0, help="Runs before them.")] = 3,
+    architecture: Architecture = None,
+    force: Annotated[bool, typer.Option("--force", help="Time an architecture without a GPU.")] = False,
     device: Device = "cpu",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the JSON object and a plot here.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Time folding beside the model's own forward pass, or the first token from a memory beside the full text.
+    """Time folding beside the model's own forward pass, the first token from a memory beside the full text, or systems.
 
     Everything that is compared runs in turn; the raw times stand beside the ratios.
     """
     if what not in LENGTHS:
         raise unknown("benchmark", what, LENGTHS)
-    from memfold.backbone.origin import commit, hardware
-    from memfold.bench.first_token import bench_first_token
-    from memfold.bench.fold import bench_fold
-    from memfold.choice import choose
-    from memfold.cli.output import notes, print_json
-
+    if system and (what != "systems" or ratio is not None):
+        raise ConfigError("--system is for bench systems, with the ratio in its name (pooled:4); leave it out")
     wanted = numbers(lengths) or LENGTHS[what]
-    choice = choose("pooled", model, ratio, device, model_dtype(device))
-    tell = notes().print
-    if what == "fold":
-        found = bench_fold(choice, wanted, warmups, runs, tell)
-    else:
-        found = bench_first_token(choice.backbone, wanted, warmups, runs, tell)
+    from memfold.backbone.origin import commit, hardware
+    from memfold.cli.output import print_json
+
+    choice = _choice(model, ratio, device, architecture, force)
     about = {
         "bench": what,
         "model": choice.backbone.name,
-        "dtype": str(choice.backbone.dtype).removeprefix("torch."),
+        "dtype": choice.backbone.precision,
+        "ratio_of_slots": choice.system.settings["ratio"],
         "commit": commit(),
         "hardware": hardware(choice.backbone.device),
         "warmups": warmups,
-        "runs": runs,
+        "runs": runs or RUNS.get(what, USUAL_RUNS),
     }
-    _report(about | found, out)
+    result = about | _measure(what, choice, wanted, system, warmups, int(about["runs"]))
+    _report(result, out)
     if as_json:
-        print_json(about | found)
+        print_json(result)
+
+
+def _choice(model: str, ratio: int | None, device: str, architecture: str | None, force: bool) -> Choice:
+    """The model to time, with pooled memory."""
+    from memfold.bench.architecture import check_architecture, random_backbone
+    from memfold.choice import Choice, choose, make_system
+
+    if architecture is None:
+        return choose("pooled", model, ratio, device, model_dtype(device))
+    if model != "tiny":
+        raise ConfigError(f"--architecture {architecture} takes the place of --model {model}; leave one out")
+    backbone = random_backbone(check_architecture(architecture, device, force), device, model_dtype(device))
+    return Choice(make_system("pooled", backbone, ratio), backbone)
+
+
+def _measure(
+    what: str, choice: Choice, lengths: tuple[int, ...], labels: list[str] | None, warmups: int, runs: int
+) -> dict[str, Any]:
+    from memfold.bench.first_token import bench_first_token
+    from memfold.bench.fold import bench_fold
+    from memfold.bench.systems import LABELS, bench_systems
+    from memfold.cli.output import notes
+
+    tell = notes().print
+    if what == "fold":
+        return bench_fold(choice, lengths, warmups, runs, tell)
+    if what == "first-token":
+        return bench_first_token(choice, lengths, warmups, runs, tell)
+    named = labels or [f"pooled:{choice.system.settings['ratio']}" if label == "pooled" else label for label in LABELS]
+    return bench_systems(choice.backbone, named, lengths, warmups, runs, tell)
 
 
 def _report(result: dict[str, Any], out: Path | None) -> None:

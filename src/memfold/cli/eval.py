@@ -1,6 +1,7 @@
 """`memfold eval`: systems side by side on a suite; samples, tables, JSON and plots in a folder.
 
     memfold eval almanac --system full --system pooled --ratio 4 --ratio 16 --lengths 128,256
+    memfold eval qa --data squad=dev.json --model http://localhost:8000/v1#some-model --sampling paper
 
 A run that was interrupted goes on where it stopped: without --out the folder is named after the arguments.
 """
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
+    from memfold.backbone.model import Backbone
     from memfold.evaluation.runner import Evaluation, OnRecord
+    from memfold.evaluation.suite import Suite
 
 NAME = "eval"
 
@@ -32,38 +35,58 @@ Ratios = Annotated[list[int] | None, typer.Option("--ratio", help="For the syste
 Lengths = Annotated[str | None, typer.Option("--lengths", help="Document tokens, with commas: 128,256.")]
 Questions = Annotated[int | None, typer.Option("--questions", help="In all, spread over splits and lengths.")]
 Splits = Annotated[list[str] | None, typer.Option("--split", help="in or out (of distribution); repeatable.")]
+Level = Annotated[int | None, typer.Option("--level", help="Difficulty of the almanac, 0 to 3.")]
+Cells = Annotated[
+    str | None, typer.Option("--cells", help="full: 1,000 questions to 4K tokens, 128 to 32K, 32 beyond.")
+]
+Sampling = Annotated[str | None, typer.Option("--sampling", help="greedy (default), or paper: temperature by suite.")]
+Depths = Annotated[int | None, typer.Option("--depths", help="needle: places from beginning to end.")]
+Needles = Annotated[int | None, typer.Option("--needles", help="needle: values of one answer.")]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option("--kind", help="needle, strings: number, word, code, uuid, date, name; multihop: two-hop, tracking."),
+]
+Hidden = Annotated[Path | None, typer.Option("--text", help="needle, strings: a file to hide in.")]
+Haystack = Annotated[str | None, typer.Option("--haystack", help="strings: hide in filler or almanac.")]
+PerDocument = Annotated[int | None, typer.Option("--per-document", help="Questions about one document.")]
+Data = Annotated[
+    list[str] | None,
+    typer.Option("--data", help="qa, multihop, longbench-v2: NAME=PATH of local files; repeatable."),
+]
+TrainedOn = Annotated[
+    list[str] | None,
+    typer.Option("--trained-on", help="qa, multihop: datasets that count as in distribution; repeatable."),
+]
+Judged = Annotated[
+    str | None, typer.Option("--judge", help="qa, longbench-v2: a model that says what is right, http://HOST/v1#NAME.")
+]
 
 
 def command(
     suite: Annotated[
-        str, typer.Argument(help="almanac, needle, multihop, qa, longbench-v2 or reconstruction; see docs/suites.md.")
+        str,
+        typer.Argument(
+            help="almanac, needle, strings, multihop, qa, longbench-v2, reconstruction; see docs/suites.md."
+        ),
     ],
     system: Systems = None,
     model: Model = "tiny",
     lengths: Lengths = None,
     questions: Questions = None,
-    level: Annotated[int | None, typer.Option("--level", help="Difficulty of the almanac, 0 to 3.")] = None,
+    cells: Cells = None,
+    sampling: Sampling = None,
+    level: Level = None,
     split: Splits = None,
     ratio: Ratios = None,
-    depths: Annotated[int | None, typer.Option("--depths", help="needle: places from beginning to end.")] = None,
-    needles: Annotated[int | None, typer.Option("--needles", help="needle: values of one answer.")] = None,
-    kind: Annotated[
-        list[str] | None,
-        typer.Option("--kind", help="needle: number, word, code, uuid; multihop: two-hop, tracking; repeatable."),
-    ] = None,
-    text: Annotated[Path | None, typer.Option("--text", help="needle: a file to hide in, instead of filler.")] = None,
-    per_document: Annotated[int | None, typer.Option("--per-document", help="Questions about one document.")] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option("--data", help="qa, multihop, longbench-v2: NAME=PATH of local files; repeatable."),
-    ] = None,
-    trained_on: Annotated[
-        list[str] | None,
-        typer.Option("--trained-on", help="qa, multihop: datasets that count as in distribution; repeatable."),
-    ] = None,
-    judged_by: Annotated[
-        str | None, typer.Option("--judge", help="qa: a model that says what is right, http://HOST/v1#NAME.")
-    ] = None,
+    depths: Depths = None,
+    needles: Needles = None,
+    kind: Kinds = None,
+    text: Hidden = None,
+    haystack: Haystack = None,
+    per_document: PerDocument = None,
+    data: Data = None,
+    trained_on: TrainedOn = None,
+    judged_by: Judged = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; one that was begun goes on.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Other documents and questions.")] = None,
     device: Device = "cpu",
@@ -71,7 +94,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Measure systems side by side on a suite: tables, plots, 95 % intervals, one JSON line for each sample."""
-    from memfold.choice import load
+    from memfold.choice import check_reached, load
     from memfold.evaluation.contender import check_labels, make_contender, with_ratios
     from memfold.evaluation.plots import load_pyplot
     from memfold.evaluation.runner import Evaluation
@@ -82,6 +105,8 @@ def command(
     given = {
         "lengths": numbers(lengths),
         "questions": questions,
+        "per_cell": cells,
+        "sampling": sampling,
         "level": level,
         "splits": tuple(split) if split else None,
         "per_document": per_document,
@@ -90,19 +115,37 @@ def command(
         "needles": needles,
         "kinds": tuple(kind) if kind else None,
         "text": str(text) if text else None,
+        "haystack": haystack,
         "data": tuple(data) if data else None,
         "trained_on": tuple(trained_on) if trained_on else None,
         "judge": judged_by,
     }
     options = with_options(chosen, chosen.quick if quick else chosen.defaults, given)
-    labels = list(system or chosen.contenders)
-    check_labels(labels)
+    check_labels(system or chosen.contenders)
     chosen.check(options)
     judge = open_judge(options.judge) if options.judge else None
     load_pyplot()
     backbone = load(model, device, model_dtype(device))
+    labels = list(system or _readable(chosen, backbone))
     contenders = tuple(make_contender(label, backbone) for label in with_ratios(labels, ratio or (), backbone))
+    check_reached(backbone)
     _measure(Evaluation(chosen, options, contenders, backbone, judge), out, as_json)
+
+
+def _readable(suite: Suite, backbone: Backbone) -> list[str]:
+    """The systems that a suite compares, without those that this model cannot read."""
+    from memfold.cli.output import notes
+    from memfold.core.errors import ConfigError
+    from memfold.evaluation.contender import readable
+
+    labels = readable(suite.contenders, backbone)
+    left_out = ", ".join(label for label in suite.contenders if label not in labels)
+    why = f"{left_out}: model {backbone.name!r} is an endpoint and reads text, not slots"
+    if not labels:
+        raise ConfigError(f"suite {suite.name!r} compares {why}; give a --model with weights here")
+    if left_out:
+        notes().print(f"left out {why}", markup=False)
+    return labels
 
 
 def _measure(evaluation: Evaluation, out: Path | None, as_json: bool) -> None:
@@ -152,7 +195,7 @@ def _progress(evaluation: Evaluation) -> AbstractContextManager[OnRecord]:
     def bars() -> Iterator[OnRecord]:
         right: Counter[str] = Counter()
         with Progress(*columns, TimeRemainingColumn(), console=notes()) as progress:
-            total = evaluation.options.questions
+            total = evaluation.options.total
             tasks = {label: progress.add_task(label, total=total, right="") for label in evaluation.labels}
 
             def count(record: Record) -> None:

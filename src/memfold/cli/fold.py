@@ -37,13 +37,15 @@ def command(
 ) -> None:
     """Fold documents into a memory file.
 
-    An interrupted fold goes on when the same command is run again.  With --append system, ratio and dtype are those of
-    the file, and a document whose text it holds already is skipped.
+    What a long one will take is told first, on standard error.  An interrupted fold goes on when the same command is
+    run again.  With --append system, ratio and dtype are those of the file, and a document whose text it holds already
+    is skipped.
     """
     import time
 
     from memfold import api
     from memfold.choice import choose, choose_for
+    from memfold.cli.estimate import estimate
     from memfold.cli.output import Interrupted, folding, notes, print_json
     from memfold.cli.sizes import Sizes
     from memfold.cli.stdin import read_sources
@@ -57,6 +59,9 @@ def command(
         _check_form(stored, dtype, no_text)
         choice = choose_for(stored.manifest, model, system, ratio, device, model_dtype(device))
         documents = _missing(documents, stored)
+    expected = estimate(documents, choice, not no_text, dtype or "bfloat16")
+    if expected is not None:
+        notes().print(expected.line())
     started = time.perf_counter()
     counts: list[int] = []
 

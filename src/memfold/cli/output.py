@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from memfold.api import Response
 
 EXCERPT = 160
+BAR = 20_000  # characters from which on folding shows how far it is
 
 
 class Interrupted(MemfoldError):
@@ -83,11 +84,11 @@ def place(citation: Citation) -> str:
 
 @contextmanager
 def folding(documents: Sequence[Document]) -> Iterator[Callable[[Block], None]]:
-    """A progress bar over the characters of documents; call what it gives with each block."""
+    """A progress bar over the characters of documents, none for a page or two; call what it gives with each block."""
     lengths = [document.characters for document in documents]
     columns = [TextColumn("folding"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), _Tokens()]
     console = notes()
-    quiet = not console.is_terminal
+    quiet = not console.is_terminal or sum(lengths) < BAR
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet) as progress:
         bar = progress.add_task("", total=sum(lengths), tokens=0, started=time.perf_counter())
 

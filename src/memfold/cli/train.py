@@ -1,19 +1,24 @@
-"""`memfold train`: run one stage from its recipe.  Left out: what a step does (`memfold.training.loop`)."""
+"""`memfold train`: run one stage from its recipe.  Left out: what a step does (the modules of `LOOPS`)."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from memfold.core.config import build
 from memfold.core.errors import CheckpointError, ConfigError, MemfoldError, unknown
 
 if TYPE_CHECKING:
-    from memfold.training.recipe import Recipe
+    from memfold.training.recipe import StageRecipe
 
 NAME = "train"
+# stage -> the module that runs it, where that is not the supervised one
+LOOPS = {"rl": "memfold.rl.loop"}
+SUPERVISED = "memfold.training.loop"
 RECIPES, RUNS = Path("recipes"), Path("runs")
 
 
@@ -30,18 +35,19 @@ def command(
     """
     path = find_recipe(recipe)
     _need_extra()
-    from memfold.training.recipe import read_recipe
+    from memfold.training.recipe_file import read_values
 
-    found = read_recipe(path)
+    values = read_values(path)
+    loop = _loop(values.get("stage"))
+    found = build(loop.RECIPE, values)
     found = found if steps is None else replace(found, steps=steps)
     folder = out or default_out(path)
-    if found.architecture is not None:
+    if getattr(found, "architecture", None) is not None:
         _size(found, folder, dry_run)
     elif dry_run:
-        _plan(found, folder)
-    if dry_run:
-        return
-    _train(found, folder, resume)
+        _plan(loop, found, folder)
+    if not dry_run:
+        _train(loop, found, folder, resume)
 
 
 def find_recipe(name: str) -> Path:
@@ -76,20 +82,32 @@ def _need_extra() -> None:
     del accelerate
 
 
-def _train(recipe: Recipe, folder: Path, resume: bool) -> None:
+def _loop(stage: str | None) -> ModuleType:
+    """The module that runs a stage: `RECIPE`, `prepare`, `train`."""
+    from importlib import import_module
+    from typing import get_args
+
+    from memfold.training.recipe import Stage
+
+    known = (*get_args(Stage), *LOOPS)
+    if stage is not None and stage not in known:
+        raise unknown("stage", str(stage), known)
+    return import_module(LOOPS.get(stage or "", SUPERVISED))
+
+
+def _train(loop: ModuleType, recipe: StageRecipe, folder: Path, resume: bool) -> None:
     import os
 
     from memfold.cli.output import Interrupted, notes
     from memfold.cli.training import training
     from memfold.training import curves
-    from memfold.training.loop import train
 
     if int(os.environ.get("RANK", "0")):  # one of several processes; the first one reports
-        train(recipe, folder, resume)
+        loop.train(recipe, folder, resume)
         return
     try:
         with training(recipe.steps) as report:
-            train(recipe, folder, resume, report)
+            loop.train(recipe, folder, resume, report)
     except KeyboardInterrupt:
         saved = any(folder.glob("step-??????"))
         kept = "its last checkpoint is kept, add --resume to go on" if saved else "it had no checkpoint yet"
@@ -98,7 +116,7 @@ def _train(recipe: Recipe, folder: Path, resume: bool) -> None:
     notes().print(f"done: the model is in {folder / 'model'}, the curves in {picture}", markup=False)
 
 
-def _size(recipe: Recipe, folder: Path, dry_run: bool) -> None:
+def _size(recipe: Any, folder: Path, dry_run: bool) -> None:
     """Show the plan of a recipe for a published size; refuse devices that are too small for it, before any weights."""
     from memfold.cli.output import screen
     from memfold.cli.planning import device_memory, plan_lines
@@ -110,37 +128,34 @@ def _size(recipe: Recipe, folder: Path, dry_run: bool) -> None:
     check_fits(recipe, found, recipe.hardware.memory if dry_run else device_memory())
 
 
-def _plan(recipe: Recipe, folder: Path) -> None:
+def _plan(loop: ModuleType, recipe: StageRecipe, folder: Path) -> None:
     """What a run would train, on what, and where to."""
     from memfold.cli.output import screen
 
-    each = recipe.tokens * recipe.micro_batches
-    total = sum(share.share for share in recipe.mixture)
+    total = sum(entry.share for entry in recipe.mixture)
     lines = [
-        f"stage     {recipe.stage}: {recipe.steps:,} steps of about {each:,} tokens, {recipe.steps * each:,} in all",
-        f"weights   {_weights(recipe)}",
+        f"stage     {recipe.stage}: {recipe.plan}",
+        f"weights   {_weights(loop, recipe)}",
         *(
-            f"{share.share / total:8.0%}  {share.label}, documents of {', '.join(map(str, share.sizes))} tokens"
-            for share in recipe.mixture
+            f"{entry.share / total:8.0%}  {entry.label}, documents of {', '.join(map(str, entry.sizes))} tokens"
+            for entry in recipe.mixture
         ),
         f"run       {folder}",
     ]
     screen().print("\n".join(lines), markup=False)
 
 
-def _weights(recipe: Recipe) -> str:
+def _weights(loop: ModuleType, recipe: StageRecipe) -> str:
     """Parameters trained and frozen, by making the model; where the parent is not there yet, that."""
     import tempfile
 
-    from memfold.training.loop import prepare
-
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            run = prepare(recipe, Path(scratch))
+            backbone = loop.prepare(recipe, Path(scratch)).backbone
         except CheckpointError as error:
             return f"of {recipe.parent}, not counted: {error}"
     counts = {True: 0, False: 0}
-    for _, parameter in run.backbone.parameters():
+    for _, parameter in backbone.parameters():
         counts[parameter.requires_grad] += parameter.numel()
     origin = "a new model" if recipe.parent is None else recipe.parent
     return f"of {origin}: {counts[True]:,} parameters trained, {counts[False]:,} frozen"

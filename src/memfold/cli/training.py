@@ -1,4 +1,4 @@
-"""How a training run shows itself: a bar with losses on a terminal, now and then a line in a log."""
+"""How a training run shows itself: a bar with losses or rewards on a terminal, now and then a line in a log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Report = Callable[[dict[str, Any]], None]
 
 @contextmanager
 def training(steps: int) -> Iterator[Report]:
-    """What `memfold.training.loop.train` reports to."""
+    """What the loop of a stage reports to."""
     console = notes()
     if not console.is_terminal:
         yield _Log(console, steps)
@@ -33,10 +33,10 @@ def training(steps: int) -> Iterator[Report]:
     with Live(progress, console=console, refresh_per_second=2) as live:
 
         def report(metrics: dict[str, Any]) -> None:
-            losses.update(metrics["loss"])
+            title, digits = _watched(losses, metrics)
             speed = f"{metrics['tokens_per_second']:,.0f} tokens/s"
             progress.update(bar, completed=metrics["step"], speed=speed)
-            live.update(Group(progress, _table("loss, nats a token", {name: {"": v} for name, v in losses.items()})))
+            live.update(Group(progress, _table(title, {name: {"": v} for name, v in losses.items()}, digits)))
             if "validation" in metrics:
                 live.console.print(_table(f"step {metrics['step']}, held out", metrics["validation"]))
 
@@ -54,7 +54,7 @@ class _Log:
 
     def __call__(self, metrics: dict[str, Any]) -> None:
         now, step = time.monotonic(), metrics["step"]
-        self._losses.update(metrics["loss"])
+        _, digits = _watched(self._losses, metrics)
         self._begun = self._begun or (now, step)
         held_out = metrics.get("validation")
         if held_out is None and now - self._last < LINE_SECONDS and step < self._steps:
@@ -62,7 +62,7 @@ class _Log:
         self._last = now
         self._console.print(
             f"step {step}/{self._steps}, {metrics['tokens_per_second']:,.0f} tokens/s, {self._left(now, step)}"
-            + ", ".join(f"{name} {value:.3f}" for name, value in sorted(self._losses.items())),
+            + ", ".join(f"{name} {value:.{digits}f}" for name, value in sorted(self._losses.items())),
             markup=False,
         )
         for name, values in (held_out or {}).items():
@@ -77,12 +77,19 @@ class _Log:
         return f"{timedelta(seconds=round(each * (self._steps - step)))} left, "
 
 
-def _table(title: str, rows: dict[str, dict[str, float]]) -> Table:
+def _watched(known: dict[str, float], metrics: dict[str, Any]) -> tuple[str, int]:
+    """Take over what a step is watched by, losses or what sampling gave; its title, and the digits to show."""
+    sampled = "figures" in metrics
+    known.update(metrics["figures"] if sampled else metrics["loss"])
+    return ("means of a step's replies and tokens", 5) if sampled else ("loss, nats a token", 3)
+
+
+def _table(title: str, rows: dict[str, dict[str, float]], digits: int = 3) -> Table:
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
     for name, values in sorted(rows.items()):
-        table.add_row(name, _joined(values))
+        table.add_row(name, _joined(values, digits))
     return table
 
 
-def _joined(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3f}".strip() for name, value in values.items())
+def _joined(values: dict[str, float], digits: int = 3) -> str:
+    return ", ".join(f"{name} {value:.{digits}f}".strip() for name, value in values.items())

@@ -22,6 +22,9 @@ SYSTEMS = {
     "recurrent": "memfold.systems.recurrent.system:Recurrent",
 }
 
+# systems with trained weights of their own -> function from their stored tensors to the module
+HEADS = {"pooled": "memfold.systems.pooled.head:read_head"}
+
 DEFAULT_RATIO = 16  # of a model that was trained with it among others
 
 

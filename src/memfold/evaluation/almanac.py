@@ -12,6 +12,7 @@ from memfold.backbone.model import Backbone
 from memfold.core.driver import Job
 from memfold.core.types import Memory, Trace
 from memfold.evaluation.contender import CLOSED_BOOK, Contender, baseline
+from memfold.evaluation.expansion import expansion_table
 from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, lengths, of, shown, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed
@@ -30,9 +31,10 @@ class AlmanacSuite:
     """See the module docstring."""
 
     name = "almanac"
-    reads: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ("per_cell",)
     defaults = Options(lengths=(128, 256, 512, 1024), questions=1000)
     quick = Options(lengths=(128, 256), questions=40)
+    temperature = 0.7
     contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
 
     def check(self, options: Options) -> None:
@@ -76,6 +78,8 @@ class AlmanacSuite:
                 tables.append(_shares(own, labels, reference, split))
             if any(record.figures for record in own):
                 tables.append(_citations(own, labels, split))
+            expanded = expansion_table(own, labels, f"Expansion, split {split}")
+            tables += [expanded] if expanded is not None else []
         return tables
 
     def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:

@@ -60,6 +60,11 @@ def check_labels(labels: Sequence[str]) -> None:
         load("system", _parse(label).name, CONTENDERS)
 
 
+def readable(labels: Sequence[str], backbone: Backbone) -> list[str]:
+    """Those of the labels whose system this model can read: all where its weights are here, else those of text."""
+    return [label for label in labels if backbone.reads_slots or "ratio" not in _settings(_parse(label).name)]
+
+
 def with_ratios(labels: Sequence[str], ratios: Sequence[int], backbone: Backbone) -> list[str]:
     """The labels, each system that was trained with ratios once for each of these; a ratio in a label stays.
 
@@ -79,6 +84,11 @@ def with_ratios(labels: Sequence[str], ratios: Sequence[int], backbone: Backbone
 def baseline(labels: Sequence[str]) -> str | None:
     """The label that the others are compared with: the first `full`, whatever its settings."""
     return next((label for label in labels if _parse(label).name == BASELINE), None)
+
+
+def _settings(name: str) -> dict[str, Any]:
+    settings: dict[str, Any] = load("system", name, CONTENDERS)().settings
+    return settings
 
 
 def _parse(label: str) -> _Label:

@@ -64,7 +64,7 @@ def fold(system: MemorySystem, documents: Sequence[Document], backbone: Backbone
     with torch.no_grad():
         for block in system.compress(documents, backbone):
             blocks[block.source].append(replace(block, source=0))
-    fingerprint = backbone.fingerprint()
+    fingerprint = backbone.readable[0]
     return [
         Memory(document.source, system.name, system.settings, fingerprint, (document.source,), own)
         for document, own in zip(documents, blocks, strict=True)

@@ -1,7 +1,7 @@
 """The longbench-v2 suite: multiple-choice questions about real documents, by domain and length, from local files.
 
 Right is a reply that chooses the letter, by the rules of `choice_letter`; one without any letter may also be the words
-of the choice.  Guessing reaches 25 per cent.
+of the choice.  Where a judge is named it decides.  Guessing reaches 25 per cent.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from memfold.core.types import Memory, Trace
 from memfold.evaluation import local_data
 from memfold.evaluation.contender import CLOSED_BOOK, Contender
 from memfold.evaluation.grouping import ALL, Group, curves, failures, grid
+from memfold.evaluation.judging import JUDGED
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score
 from memfold.evaluation.table import Cell, Figure, Table, proportion
@@ -28,9 +29,10 @@ class LongBenchSuite:
     """See the module docstring."""
 
     name = "longbench-v2"
-    reads: tuple[str, ...] = ("data",)
+    reads: tuple[str, ...] = ("data", "judge")
     defaults = Options(lengths=(LONGEST,), questions=503)
     quick = Options(lengths=(LONGEST,), questions=8)
+    temperature = 0.7
     contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
 
     def check(self, options: Options) -> None:
@@ -64,7 +66,8 @@ class LongBenchSuite:
             return [*map(_right, (own, *by_domain)), letters]
 
         columns = (ALL, *domains, "a letter was chosen")
-        note = "Guessing reaches 25 %.  Lengths are rounded up to a power of two."
+        judge = "Right by the judge.  " if any(JUDGED in record.figures for record in records) else ""
+        note = f"{judge}Guessing reaches 25 %.  Lengths are rounded up to a power of two."
         return [Table("Accuracy", ("tokens", "system"), columns, grid(records, labels, cells), note)]
 
     def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:

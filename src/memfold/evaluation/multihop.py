@@ -43,9 +43,10 @@ class MultihopSuite:
     """See the module docstring."""
 
     name = "multihop"
-    reads: tuple[str, ...] = ("kinds", "data", "trained_on")
+    reads: tuple[str, ...] = ("per_cell", "kinds", "data", "trained_on")
     defaults = Options(lengths=LENGTHS, questions=600, splits=("in",))
     quick = Options(lengths=(512, 1024), questions=8, splits=("in",))
+    temperature = 0.7
     contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
 
     def check(self, options: Options) -> None:
@@ -129,8 +130,12 @@ def _from_data(options: Options, backbone: Backbone) -> Iterator[Case]:
     pools = {
         name: Distractors(islice(load_dataset(name, *paths), POOL), backbone.encode) for name, paths in named.items()
     }
-    places = [(length, name) for length in dict.fromkeys(options.lengths) for name in pools]
-    for (length, name), questions in zip(places, local_data.shares(options.questions, len(places)), strict=True):
+    places = [
+        (length, name, share)
+        for _, length, questions in replace(options, splits=("in",)).cells()
+        for name, share in zip(pools, local_data.shares(questions, len(pools)), strict=True)
+    ]
+    for length, name, questions in places:
         split = "in" if name in options.trained_on else "out"
         asked = 0
         for number, sample in enumerate(islice(pools[name].lengthened(length, options.seed), questions)):

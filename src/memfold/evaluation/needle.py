@@ -70,9 +70,10 @@ class NeedleSuite:
     """See the module docstring."""
 
     name = "needle"
-    reads: tuple[str, ...] = ("depths", "needles", "kinds", "text")
+    reads: tuple[str, ...] = ("per_cell", "depths", "needles", "kinds", "text")
     defaults = Options(lengths=LENGTHS, questions=660, splits=("in",))
     quick = Options(lengths=(256, 512), questions=18, splits=("in",), depths=3, per_document=3)
+    temperature = 0.0
     contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
 
     def check(self, options: Options) -> None:
@@ -80,9 +81,10 @@ class NeedleSuite:
         for kind in options.kinds:
             if kind not in NEEDLES:
                 raise unknown("kind of needle", kind, NEEDLES)
-        cells = len(options.cells()) * options.depths
-        require(options.questions >= cells, "questions", options.questions,
-                f"{cells} or more, one for each of the cells; or fewer --lengths or --depths")  # fmt: skip
+        cells = options.cells()
+        enough = min(questions for _, _, questions in cells) >= options.depths
+        require(enough, "questions", options.questions, f"{len(cells) * options.depths} or more, one for each of the "
+                "cells; or fewer --lengths or --depths")  # fmt: skip
         _text(options)
 
     def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:

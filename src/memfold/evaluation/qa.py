@@ -36,6 +36,7 @@ class QaSuite:
     reads: tuple[str, ...] = ("data", "trained_on", "judge")
     defaults = Options(lengths=(LONGEST,), questions=1000)
     quick = Options(lengths=(LONGEST,), questions=20)
+    temperature = 0.7
     contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
 
     def check(self, options: Options) -> None:

@@ -1,7 +1,7 @@
 """The reconstruction suite: how much of a text comes back out of its memory, word for word, by document length.
 
-The prompt is the one that training uses (the system's own `script`), only the limits of the reply are set here:
-greedy, and a little longer than the document.  Needs the rouge-score library.
+The prompt is the one that training uses (the system's own `script`), only the length of the reply is set here:
+a little more than the document's.  Needs the rouge-score library.
 """
 
 from __future__ import annotations
@@ -10,20 +10,18 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from memfold.backbone.model import Backbone
-from memfold.core.document import Document
 from memfold.core.driver import Job
 from memfold.core.errors import ConfigError
-from memfold.core.prompt import Style
-from memfold.core.system import AnswerSteps, Inputs, MemorySystem
-from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Reply, Sample, Trace
+from memfold.core.system import AnswerSteps, MemorySystem
+from memfold.core.types import Answer, BlockRef, Call, Limits, Memory, Reply, Trace
 from memfold.evaluation.contender import Contender
 from memfold.evaluation.grouping import Group, curves, failures, grid, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed
 from memfold.evaluation.table import Cell, Figure, Table, mean, proportion
+from memfold.evaluation.wrapped import Wrapped
 from memfold.scoring.rewriting import exact_strings, rouge, token_accuracy
 from memfold.tasks.reconstruction import reconstruction
 from memfold.tasks.task import TaskOptions
@@ -32,26 +30,12 @@ SPARE_TOKENS = 32  # so that a reply which goes on too long is seen to
 FIGURES = {"rouge1": "ROUGE-1", "rougeL": "ROUGE-L", "tokens": "token accuracy", "strings": "exact strings"}
 
 
-class Scripted:
+class Scripted(Wrapped):
     """A system that is asked one call made beforehand, and answers with its reply."""
 
     def __init__(self, system: MemorySystem, call: Call) -> None:
-        self.name = system.name
-        self.system = system
+        super().__init__(system)
         self.call = call
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Those of the system."""
-        return self.system.settings
-
-    def effective_ratio(self, tokens: int) -> float | None:
-        """As the system's."""
-        return self.system.effective_ratio(tokens)
-
-    def compress(self, documents: Sequence[Document], backbone: Backbone, done: int = 0) -> Iterator[Block]:
-        """As the system does."""
-        return self.system.compress(documents, backbone, done)
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """The call."""
@@ -59,22 +43,15 @@ class Scripted:
         assert isinstance(reply, Reply)
         return Answer(reply.text, reply.text)
 
-    def script(self, sample: Sample, backbone: Backbone, style: Style) -> Trace:
-        """As the system does."""
-        return self.system.script(sample, backbone, style)
-
-    def render(self, memory: Memory, call: Call, backbone: Backbone) -> Inputs:
-        """As the system does."""
-        return self.system.render(memory, call, backbone)
-
 
 class ReconstructionSuite:
     """See the module docstring."""
 
     name = "reconstruction"
-    reads: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ("per_cell",)
     defaults = Options(lengths=(256, 512, 1024, 2048, 4096), questions=100, splits=("in",))
     quick = Options(lengths=(256,), questions=4, splits=("in",))
+    temperature = 0.1
     contenders: tuple[str, ...] = ("pooled",)
 
     def check(self, options: Options) -> None:
@@ -95,8 +72,13 @@ class ReconstructionSuite:
         """The call of the system's own training sample.
 
         Raises:
-            ConfigError: for a system whose memory is text, since the documents here are tokens.
+            ConfigError: for a system whose memory is text, since the documents here are tokens, and for an endpoint.
         """
+        if not backbone.reads_slots:
+            raise ConfigError(
+                f"suite {self.name!r} compares tokens, and the endpoint of model {backbone.name!r} gives none; give a "
+                "--model with weights here"
+            )
         trace = contender.system.script(case.sample, backbone, "bare")
         call = next(step.call for step in trace.steps if step.call.purpose == "answer")
         read = [memory.blocks[part.index] for part in call.parts if isinstance(part, BlockRef)]

@@ -14,6 +14,7 @@ from typing import Any
 from memfold.core.config import build
 from memfold.core.errors import ConfigError, DataError
 from memfold.core.types import Citation, Span
+from memfold.scoring.expansion import Expansion
 
 SAMPLES_FILE, ARGUMENTS_FILE = "samples.jsonl", "arguments.json"
 
@@ -40,6 +41,7 @@ class Record:
     """One line of `samples.jsonl`.  `system` is the label, `ratio` the setting (None for systems without one).
 
     `figures` are the suite's own scores; offsets in `citations` and `evidence` are characters of the document.
+    `expansions` are where the reply writes the document out again, `invented` the names that it makes up.
     """
 
     case: str
@@ -58,6 +60,8 @@ class Record:
     ratio: int | None = None
     citations: tuple[Citation, ...] = ()
     evidence: tuple[Span, ...] = ()
+    expansions: tuple[Expansion, ...] = ()
+    invented: tuple[str, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
     error: str | None = None
     cost: Spent = Spent()

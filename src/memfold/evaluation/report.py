@@ -12,12 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from memfold.backbone.origin import commit, hardware
 from memfold.evaluation.comparison import comparisons
 from memfold.evaluation.grouping import Group, grid
 from memfold.evaluation.plots import draw
 from memfold.evaluation.records import Record
 from memfold.evaluation.runner import Evaluation
+from memfold.evaluation.sampling import described
+from memfold.evaluation.suite import FLAGS
 from memfold.evaluation.table import Cell, Table, mean
 
 TABLE_FILE, RESULT_FILE = "table.md", "result.json"
@@ -42,19 +46,27 @@ def write_report(evaluation: Evaluation, records: Sequence[Record], folder: Path
 def markdown(result: dict[str, Any], tables: Sequence[Table]) -> str:
     """The report as Markdown: what ran where, then the tables."""
     machine, arguments = result["hardware"], result["arguments"]
+    identity = result["model"]["fingerprint"] if result["endpoint"] else result["model"]["fingerprint"][:12]
     head = [
         f"# {result['suite']}",
         "",
-        f"Model {result['model']['name']} ({result['model']['fingerprint'][:12]}, {arguments['dtype']}), "
+        f"Model {result['model']['name']} ({identity}, {arguments['dtype']}), "
         f"commit {result['commit'] or 'unknown'}, {machine.get('gpu', machine['cpu'])}, {machine['cores']} cores, "
         f"{machine['threads']} threads, torch {machine['torch']}, {result['samples']} samples.  "
         f"Level {arguments['level']}, seed {arguments['seed']}, {arguments['per_document']} per document; "
+        f"replies {_drawn(result['sampling'])}; "
         "every cell: figure [95 % interval] sample size.",
     ]
-    own = [f"{name.replace('_', ' ')} {_shown(arguments[name])}" for name in result["options"] if arguments[name]]
+    own = [
+        f"{FLAGS.get(name, name.replace('_', ' '))} {_shown(arguments[name])}"
+        for name in result["options"]
+        if arguments[name]
+    ]
     head += ["", f"Options of the suite: {', '.join(own)}."] if own else []
     notes = [f"- {label}: samples failed and count as wrong: {error}" for label, error in result["errors"].items()]
     notes += [f"- {label}: the model was not trained at this ratio." for label in result["untrained"]]
+    if result["endpoint"]:
+        notes.append("- The model is behind an address: tokens are counted by a rule, seconds include the way there.")
     if arguments["per_document"] > 1:
         notes.append("- Questions share documents, so they are not independent: the intervals are too narrow.")
     return "\n".join([*head, *(["", *notes] if notes else []), *("\n" + table.markdown() for table in tables)]) + "\n"
@@ -68,8 +80,10 @@ def _result(evaluation: Evaluation, records: Sequence[Record], seconds: float) -
             errors.setdefault(record.system, record.error)
     return {
         "suite": evaluation.suite.name,
-        "model": {"name": backbone.name, "fingerprint": backbone.fingerprint(), "provenance": backbone.provenance},
+        "model": {"name": backbone.name, "fingerprint": backbone.identity, "provenance": backbone.provenance},
         "arguments": evaluation.arguments(),
+        "sampling": described(evaluation.options.sampling, evaluation.suite.temperature),
+        "endpoint": not backbone.reads_slots,
         "options": list(evaluation.suite.reads),
         "systems": {contender.label: contender.system.settings for contender in evaluation.contenders},
         "untrained": [contender.label for contender in evaluation.contenders if not contender.trained],
@@ -77,8 +91,13 @@ def _result(evaluation: Evaluation, records: Sequence[Record], seconds: float) -
         "errors": errors,
         "seconds": round(seconds, 1),
         "commit": commit(),
-        "hardware": hardware(backbone.device),
+        "hardware": hardware(backbone.device if backbone.reads_slots else torch.device("cpu")),
     }
+
+
+def _drawn(sampling: dict[str, Any]) -> str:
+    settings = (f"{name} {value:g}" for name, value in sampling.items() if name != "name")
+    return ", ".join((sampling["name"], *settings))
 
 
 def _shown(value: Any) -> str:

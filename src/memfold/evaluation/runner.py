@@ -5,28 +5,32 @@ What a folder holds already is not asked again.  Left out: what the records mean
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from memfold.backbone.model import Backbone
-from memfold.backbone.policy import LocalPolicy
+from memfold.choice import policy_of
 from memfold.core import driver
 from memfold.core.system import Policy
-from memfold.core.types import Trace
+from memfold.core.types import Memory, Trace
 from memfold.evaluation.contender import Contender
 from memfold.evaluation.folding import Folding
 from memfold.evaluation.judging import judged
 from memfold.evaluation.records import Record, RecordFile, Spent
+from memfold.evaluation.sampling import sampled
 from memfold.evaluation.suite import Case, Options, Score, Suite, options_of
+from memfold.scoring.expansion import expansions, invented_names
 from memfold.scoring.judge import Judge
 
 # Keys and values of all rows of a batch together; activations and embeddings come to about as much again.
 CACHE_BYTES = {"cpu": 256 << 20}
 CACHE_BYTES_ELSEWHERE = 4 << 30
+ENDPOINT_CASES = 32  # asked of an endpoint before their records are written
 
 OnRecord = Callable[[Record], None]
 
@@ -48,7 +52,7 @@ class Evaluation:
 
     def arguments(self) -> dict[str, Any]:
         """What two runs must share to be one; systems may be added to a run later."""
-        model = {"model": self.backbone.fingerprint(), "dtype": str(self.backbone.dtype).removeprefix("torch.")}
+        model = {"model": self.backbone.identity, "dtype": self.backbone.precision}
         return {"suite": self.suite.name} | options_of(self.suite, self.options) | model
 
 
@@ -70,9 +74,10 @@ def run(
         if record.system in labels:
             notify(record)
     positions = cache_positions(backbone)
-    policy = policy or LocalPolicy(backbone, positions)
+    policy = policy or policy_of(backbone, positions)
+    most = sys.maxsize if backbone.reads_slots else ENDPOINT_CASES
     foldings = {contender.label: Folding(contender.system, backbone) for contender in evaluation.contenders}
-    for batch in batches(evaluation.suite.cases(evaluation.options, backbone), positions):
+    for batch in batches(evaluation.suite.cases(evaluation.options, backbone), positions, most):
         for contender in evaluation.contenders:
             waiting = [case for case in batch if (contender.label, case.key) not in file.done]
             asked = _ask(evaluation, contender, foldings[contender.label], waiting, policy, positions)
@@ -83,19 +88,22 @@ def run(
 
 
 def cache_positions(backbone: Backbone) -> int:
-    """How many places all rows of a batch may have together on this backbone's device."""
+    """How many places all rows of a batch may have together on this backbone's device; an endpoint sees to its own."""
+    if not backbone.reads_slots:
+        return sys.maxsize
     budget = CACHE_BYTES.get(backbone.device.type, CACHE_BYTES_ELSEWHERE)
     return max(1, budget // (backbone.kv_bytes_per_token * backbone.dtype.itemsize // 2))
 
 
-def batches(cases: Iterable[Case], positions: int) -> Iterator[list[Case]]:
-    """Whole documents of one length, as many as have room with their replies, but at least one."""
+def batches(cases: Iterable[Case], positions: int, most: int = sys.maxsize) -> Iterator[list[Case]]:
+    """Whole documents of one length, as many as have room with their replies and `most` cases, but at least one."""
     batch: list[Case] = []
     used = 0
     for _, group in groupby(cases, key=lambda case: case.seed):
         together = list(group)
         cost = sum(map(_places, together))
-        if batch and (batch[0].size != together[0].size or used + cost > positions):
+        full = used + cost > positions or len(batch) + len(together) > most
+        if batch and (full or batch[0].size != together[0].size):
             yield batch
             batch, used = [], 0
         batch += together
@@ -119,12 +127,20 @@ def _ask(
     started = time.perf_counter()
     memories = folding.memories(cases)
     fold_seconds = (time.perf_counter() - started) / len(memories)
-    jobs = [suite.job(contender, case, memories[case.seed], backbone) for case in cases]
+    jobs = [_job(evaluation, contender, case, memories[case.seed]) for case in cases]
     places = max(1, positions // max(map(_places, cases)))
     for number, trace in driver.run(jobs, policy, places):
         case = cases[number]
         score = Score("", False) if trace.answer is None else suite.score(case, trace, backbone)
         yield _record(suite.name, contender, case, trace, score, fold_seconds)
+
+
+def _job(evaluation: Evaluation, contender: Contender, case: Case, memory: Memory) -> driver.Job:
+    """The suite's way of asking, with the replies drawn as the options say."""
+    suite, options = evaluation.suite, evaluation.options
+    job = suite.job(contender, case, memory, evaluation.backbone)
+    system = sampled(job.system, options.sampling, suite.temperature, f"{options.seed}/{case.key}")
+    return replace(job, system=system)
 
 
 def _places(case: Case) -> int:
@@ -137,6 +153,7 @@ def _record(suite: str, contender: Contender, case: Case, trace: Trace, score: S
         cost.calls, cost.document_tokens, cost.slots, cost.positions, round(cost.effective_ratio, 4),
         cost.generated_tokens, round(cost.seconds, 4), round(fold_seconds, 4),
     )  # fmt: skip
+    reply, text = trace.answer.reply if trace.answer else "", sample.document.text or ""
     return Record(
         case=case.key,
         system=contender.label,
@@ -149,11 +166,13 @@ def _record(suite: str, contender: Contender, case: Case, trace: Trace, score: S
         question=sample.question,
         accepted=case.accepted,
         answer=score.answer,
-        reply=trace.answer.reply if trace.answer else "",
+        reply=reply,
         correct=score.correct,
         ratio=contender.system.settings.get("ratio"),
         citations=trace.answer.citations if trace.answer else (),
         evidence=sample.evidence,
+        expansions=tuple(expansions(reply, text)),
+        invented=tuple(invented_names(reply, text, sample.question)) if text else (),
         figures=score.figures,
         error=trace.error,
         cost=spent,

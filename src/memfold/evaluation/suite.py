@@ -19,12 +19,14 @@ from memfold.core.registry import load
 from memfold.core.types import Memory, Sample, Trace
 from memfold.evaluation.contender import Contender
 from memfold.evaluation.records import Record
+from memfold.evaluation.sampling import GREEDY, check_sampling
 from memfold.evaluation.table import Plot, Table
 from memfold.tasks.task import SPLITS
 
 SUITES = {
     "almanac": "memfold.evaluation.almanac:AlmanacSuite",
     "needle": "memfold.evaluation.needle:NeedleSuite",
+    "strings": "memfold.evaluation.strings:StringsSuite",
     "multihop": "memfold.evaluation.multihop:MultihopSuite",
     "qa": "memfold.evaluation.qa:QaSuite",
     "longbench-v2": "memfold.evaluation.longbench:LongBenchSuite",
@@ -34,7 +36,13 @@ SUITES = {
 # Training draws 40-bit seeds, so no document of an evaluation has ever been trained on.
 FIRST_SEED = 1 << 41
 SEED_BYTES = 5
-FLAGS = {"kinds": "kind"}  # options that the command line calls otherwise
+HAYSTACKS = ("filler", "almanac")
+EVEN, FULL = "even", "full"
+PER_CELL = (EVEN, FULL)
+# questions of a split and length by how long its documents may be: the longer, the more each one costs
+FULL_CELLS = ((4096, 1000), (32768, 128))
+FEWEST = 32  # of a cell of longer documents
+FLAGS = {"kinds": "kind", "per_cell": "cells"}  # options that the command line calls otherwise
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,14 @@ class Options:
     """What is asked of a suite.
 
     `lengths` are document lengths in tokens; `questions` are those asked of each system in all, spread evenly over
-    splits and lengths; `per_document` of them share a document; `level` 0-3 is the almanac's difficulty.
+    splits and lengths; `per_document` of them share a document; `level` 0-3 is the almanac's difficulty; `sampling`
+    says how replies are drawn.
 
-    Those below `seed` are read by the suites that say so (`Suite.reads`): `depths` is how many places from the
-    beginning to the end of a text, `needles` how many of one answer, of these `kinds`, in filler or in the file `text`;
-    `data` are local files as NAME=PATH, `trained_on` the datasets of them that the model has seen in training, `judge`
-    is the address of a model that says what is right.
+    Those below `seed` are read by the suites that say so (`Suite.reads`): `per_cell` full asks 1,000, 128 or 32
+    questions for each split and length, fewer the longer it is, whatever `questions` says; `depths` is how many places
+    from the beginning to the end of a text, `needles` how many of one answer, of these `kinds`, in a `haystack` of
+    filler or of almanac pages, or in the file `text`; `data` are local files as NAME=PATH, `trained_on` the datasets of
+    them that the model has seen in training, `judge` is the address of a model that says what is right.
     """
 
     lengths: tuple[int, ...]
@@ -55,11 +65,14 @@ class Options:
     splits: tuple[str, ...] = SPLITS
     level: int = 3
     per_document: int = 1
+    sampling: str = GREEDY
     seed: int = 0
+    per_cell: str = EVEN
     depths: int = 11
     needles: int = 1
     kinds: tuple[str, ...] = ()
     text: str = ""
+    haystack: str = HAYSTACKS[0]
     data: tuple[str, ...] = ()
     trained_on: tuple[str, ...] = ()
     judge: str = ""
@@ -71,14 +84,24 @@ class Options:
         require(self.per_document > 0, "per_document", self.per_document, "1 or more")
         require(self.depths > 1, "depths", self.depths, "2 or more, from the beginning to the end")
         require(self.needles > 0, "needles", self.needles, "1 or more")
+        check_sampling(self.sampling)
+        require(self.per_cell in PER_CELL, "cells", self.per_cell, ", ".join(PER_CELL))
+        require(self.haystack in HAYSTACKS, "haystack", self.haystack, ", ".join(HAYSTACKS))
         known = bool(self.splits) and set(self.splits) <= set(SPLITS)
         require(known, "splits", self.splits, f"one or more of {', '.join(SPLITS)}")
 
     def cells(self) -> list[tuple[str, int, int]]:
         """(split, length, questions) in the order in which they run; the first cells take what does not divide."""
         places = [(split, length) for split in dict.fromkeys(self.splits) for length in dict.fromkeys(self.lengths)]
+        if self.per_cell != EVEN:
+            return [(split, length, _full(length)) for split, length in places]
         share, rest = divmod(self.questions, len(places))
         return [(*place, share + (number < rest)) for number, place in enumerate(places)]
+
+    @property
+    def total(self) -> int:
+        """Questions asked of each system."""
+        return sum(questions for _, _, questions in self.cells())
 
 
 @dataclass(frozen=True)
@@ -111,13 +134,15 @@ class Score:
 class Suite(Protocol):
     """See the module docstring.
 
-    `contenders` are the systems compared when none is named, `reads` the options beyond those that every suite reads.
+    `contenders` are the systems compared when none is named, `reads` the options beyond those that every suite reads,
+    `temperature` that of the pooled paper's sampling for such questions.
     """
 
     name: str
     reads: tuple[str, ...]
     defaults: Options
     quick: Options
+    temperature: float
     contenders: tuple[str, ...]
 
     def check(self, options: Options) -> None:
@@ -171,7 +196,14 @@ def with_options(suite: Suite, options: Options, given: Mapping[str, Any]) -> Op
     for name in chosen.keys() - options_of(suite, options).keys():
         flag, known = FLAGS.get(name, name.replace("_", "-")), [own for own in SUITES if name in load_suite(own).reads]
         raise ConfigError(f"--{flag} means nothing to suite {suite.name!r}; leave it out, or use {' or '.join(known)}")
+    if chosen.get("per_cell", EVEN) != EVEN and "questions" in chosen:
+        raise ConfigError(f"--cells {chosen['per_cell']} says how many questions each cell has; leave --questions out")
     return replace(options, **chosen)
+
+
+def _full(length: int) -> int:
+    """The questions of one cell of a full run."""
+    return next((questions for longest, questions in FULL_CELLS if length <= longest), FEWEST)
 
 
 def document_seed(*place: object) -> int:

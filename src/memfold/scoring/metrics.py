@@ -33,6 +33,15 @@ def verbatim_match(answer: str, accepted: Iterable[str]) -> bool:
     return any(answer.strip() == one.strip() for one in accepted)
 
 
+def stands_verbatim(text: str, value: str) -> bool:
+    """Whether a value stands in a text character for character, and not as a part of something longer.
+
+    >>> stands_verbatim("It is KX-4071.", "KX-4071"), stands_verbatim("It is KX-40715.", "KX-4071")
+    (True, False)
+    """
+    return re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-])", text) is not None
+
+
 def exact_match(answer: str, accepted: Iterable[str]) -> bool:
     """Whether the answer equals one of the accepted strings once both are normalised.
 

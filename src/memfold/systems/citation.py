@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memfold.core.prompt import recalled
-from memfold.core.types import Citation, Memory, Read
+from memfold.core.types import Citation, Memory, Read, Reply
 from memfold.systems.passages import PassageIndex
 
 MOST = 3
@@ -74,13 +74,16 @@ class Citing:
         """Whether the memory holds its text."""
         return bool(memory.blocks) and memory.blocks[0].read() is not None
 
-    def cite(self, memory: Memory, question: str, reply: str, answer: str) -> tuple[Citation, ...]:
-        """The passages behind a reply; none where the memory holds no text."""
+    def cite(self, memory: Memory, question: str, reply: Reply, answer: str) -> tuple[Citation, ...]:
+        """The passages behind a reply; none where the memory holds no text.
+
+        A reply that ran to its limit names no answer: its words without end would match nothing but themselves.
+        """
         if not self.possible(memory):
             return ()
         if memory is not self._memory:
             self._memory, self._sentences = memory, SentenceIndex(memory)
-        return self._sentences.cite(recalled(reply), question, answer)
+        return self._sentences.cite(recalled(reply.text), question, "" if reply.finish == "length" else answer)
 
 
 def cite_reads(memory: Memory, reads: Sequence[Read]) -> tuple[Citation, ...]:

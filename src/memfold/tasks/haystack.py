@@ -1,4 +1,4 @@
-"""Long text to hide something in: filler, or any text that somebody names, sentence by sentence up to a size in tokens.
+"""Long text to hide something in, sentence by sentence up to a size in tokens: filler, the almanac, or any text.
 
 A sentence carries the space before it, so that its tokens are those that it has inside the text.  Left out: text that
 resembles what is hidden, as RULER has it; several needles in one text do.
@@ -15,12 +15,14 @@ from random import Random
 
 from memfold.core.errors import ConfigError
 from memfold.core.types import Span
+from memfold.tasks.almanac import write
 from memfold.tasks.filler import sentence
-from memfold.tasks.task import Encode
+from memfold.tasks.task import Encode, TaskOptions
 
 # up to a full stop with the quotes and brackets after it, else up to a blank line, else to the end
 _SENTENCE = re.compile(r"\s*\S.*?(?:[.!?][\"'\u201d\u2019)\]]*(?=\s)|(?=\n\s*\n)|\Z)", re.DOTALL)
 REACH = 2  # so that what is planted begins anywhere within a group, as it would in a text folded whole
+PAGE_TOKENS = 1024
 SHORTEN = 100  # a text that came out too long loses this part of its sentences at a time
 
 
@@ -31,9 +33,20 @@ def filler_sentences(rng: Random) -> Iterator[str]:
             yield f"{' ' if place else chr(10)}{sentence(rng)}"
 
 
+def almanac_sentences(rng: Random, options: TaskOptions, encode: Encode) -> Iterator[str]:
+    """The sentences of almanac pages without end, each page about a world of its own."""
+    while True:
+        yield from sentences_of(f"\n{write(rng, PAGE_TOKENS, options, encode).text}")
+
+
+def sentences_of(text: str) -> list[str]:
+    """A text cut into sentences, each with the space before it."""
+    return [match[0] for match in _SENTENCE.finditer(text)]
+
+
 def text_sentences(text: str) -> Iterator[str]:
     """The sentences of a text, from its beginning again at its end."""
-    found = [match[0] for match in _SENTENCE.finditer(text)]
+    found = sentences_of(text)
     found[:1] = [f"\n{first}" for first in found[:1]]  # where the text begins again
     return cycle(found)
 

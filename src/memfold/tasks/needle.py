@@ -1,8 +1,8 @@
 """Needles in a haystack, after RULER: planted sentences in filler or almanac text, and questions about them.
 
-Kinds are those of the value: a number, an invented word, a long code, or a UUID, which is for evaluation: it is drawn
-only where it is asked for.  Left out: RULER's tracking and aggregation tasks; the almanac's two-hop and counting
-questions stand for them.
+Kinds are those of the value: a number, an invented word, a long code; and for evaluation alone, drawn only where they
+are asked for, a UUID, a date, or the name of a person.  Left out: RULER's tracking and aggregation tasks; the almanac's
+two-hop and counting questions stand for them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from uuid import UUID
 from memfold.core.document import Document
 from memfold.core.types import Sample
 from memfold.tasks.filler import sentence
-from memfold.tasks.names import Namer, word
+from memfold.tasks.names import Namer, date, word
 from memfold.tasks.page import lay_out
 from memfold.tasks.questions import evidence
 from memfold.tasks.relations import Relation
@@ -36,7 +36,7 @@ def _needle(kind: str, noun: str) -> Relation:
     )
 
 
-NOUNS = {"number": "number", "word": "word", "code": "code", "uuid": "identifier"}
+NOUNS = {"number": "number", "word": "word", "code": "code", "uuid": "identifier", "date": "date", "name": "name"}
 NEEDLES = {kind: _needle(kind, noun) for kind, noun in NOUNS.items()}
 TRAINED = ("number", "word", "code")
 
@@ -57,7 +57,13 @@ def _uuid(rng: Random) -> str:
     return str(UUID(int=rng.getrandbits(128), version=4))
 
 
-VALUES: dict[str, Callable[[Random], str]] = {"number": _number, "word": _word, "code": _code, "uuid": _uuid}
+def _name(rng: Random) -> str:
+    return f"{word(rng, 2)} {word(rng, 2)}"
+
+
+VALUES: dict[str, Callable[[Random], str]] = {
+    "number": _number, "word": _word, "code": _code, "uuid": _uuid, "date": date, "name": _name,
+}  # fmt: skip
 
 
 def needle(

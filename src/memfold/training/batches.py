@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from random import Random
+from typing import TypeVar
 
 from memfold.backbone.model import Backbone
 from memfold.core.document import Document
@@ -20,8 +21,9 @@ from memfold.core.types import Sample, Step, Text, Trace
 from memfold.tasks.table import load_task
 from memfold.tasks.task import TaskOptions
 from memfold.training.presets import paper_mixture
-from memfold.training.recipe import Recipe, Share
+from memfold.training.recipe import Entry, Recipe, Share, StageRecipe
 
+AnyEntry = TypeVar("AnyEntry", bound=Entry)
 GOLDEN = 0.6180339887498949
 MOST_DOCUMENTS = 512
 
@@ -46,11 +48,12 @@ def batch(recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train
 
     All devices of a recipe are at the same entry at a time.
     """
-    rng = Random(_seed(recipe.seed, purpose, number))
-    share = share or _choose(recipe, number // recipe.hardware.devices)
+    rng = Random(seed_of(recipe.seed, purpose, number))
+    share = share or choose(mixture(recipe), number // recipe.hardware.devices)
     size = rng.choice(share.sizes)
     ratio = rng.choice(share.ratios)
-    system = _system(share, recipe, backbone, {"ratio": ratio, "gap": _gap(rng, share.gap)})
+    drawn = {"ratio": ratio, "gap": draw_gap(rng, share.gap), "draw": _draw(recipe, purpose, number)}
+    system = system_of(share, recipe, backbone, drawn)
     options = TaskOptions(share.level, "in", share.samples, share.kinds, share.bridges, ratio, share.filler,
                           share.files, share.dataset, purpose != "train")  # fmt: skip
     task = load_task(share.task)
@@ -65,11 +68,11 @@ def batch(recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train
     return Batch(share, system, scored, tokens)
 
 
-def _system(share: Share, recipe: Recipe, backbone: Backbone, drawn: dict[str, int]) -> MemorySystem:
+def system_of(entry: Entry, recipe: StageRecipe, backbone: Backbone, drawn: dict[str, int]) -> MemorySystem:
     """The system of an entry, with those of the recipe's settings and of what was drawn that it has."""
-    has = make_system(share.system, backbone).settings
+    has = make_system(entry.system, backbone).settings
     settings = recipe.settings | drawn | {"frame": recipe.frame}
-    return make_system(share.system, backbone, {key: value for key, value in settings.items() if key in has})
+    return make_system(entry.system, backbone, {key: value for key, value in settings.items() if key in has})
 
 
 def _script(samples: Sequence[Sample], system: MemorySystem, backbone: Backbone, share: Share,
@@ -95,9 +98,8 @@ def _once(traces: Sequence[Trace]) -> list[Trace]:
     return kept
 
 
-def _choose(recipe: Recipe, number: int) -> Share:
+def choose(entries: Sequence[AnyEntry], number: int) -> AnyEntry:
     """Entries in their shares, evenly spread: the golden ratio sequence over the cumulated shares."""
-    entries = mixture(recipe)
     total = sum(share.share for share in entries)
     point = (number * GOLDEN) % 1.0 * total
     for share in entries:
@@ -107,10 +109,16 @@ def _choose(recipe: Recipe, number: int) -> Share:
     return entries[-1]
 
 
-def _gap(rng: Random, most: int) -> int:
+def draw_gap(rng: Random, most: int) -> int:
     """None in half of the batches, else up to `most`, every order of magnitude as often."""
     far = rng.random() < 0.5
     return round(most ** rng.random()) if most and far else 0
+
+
+def _draw(recipe: Recipe, purpose: str, number: int) -> int:
+    """Which random positions slots take, where a recipe wants them; none in validation, which is as use is."""
+    wanted = purpose == "train" and recipe.settings.get("positions") == "randomised"
+    return 1 + seed_of(recipe.seed, "positions", number) % (1 << 31) if wanted else 0
 
 
 def _cost(document: Document, traces: Sequence[Trace], ratio: int) -> int:
@@ -127,5 +135,6 @@ def _cost(document: Document, traces: Sequence[Trace], ratio: int) -> int:
     return cost
 
 
-def _seed(*values: object) -> int:
+def seed_of(*values: object) -> int:
+    """A seed from what it stands for."""
     return int.from_bytes(hashlib.sha256(repr(values).encode()).digest()[:8], "big")

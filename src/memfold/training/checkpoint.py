@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from memfold.backbone.model import Backbone, save_backbone
-from memfold.core.errors import CheckpointError
+from memfold.core.errors import CheckpointError, ConfigError
 
 KEPT = 2
 
@@ -30,6 +30,48 @@ class Progress:
     tokens: int = 0
     best: float = float("inf")
     waited: int = 0
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run takes up: progress, states of the optimisers, what else was kept, and the model (None: a new run)."""
+
+    progress: Progress = Progress()
+    optimisers: list[dict[str, Any]] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
+    model: Path | None = None
+
+
+def start(run: Path, recipe: dict[str, Any], resume: bool) -> Start:
+    """Read where a run takes up, and change nothing.
+
+    Raises:
+        ConfigError: when a new run would lie over another.
+        CheckpointError: when there is nothing to resume, or it belongs to another recipe.
+    """
+    if not resume:
+        if any(run.glob("step-??????")):
+            raise ConfigError(f"{run} holds a run already; add --resume to go on, or name another --out")
+        return Start()
+    where = newest(run)
+    check_recipe(run, recipe)
+    return Start(*load(where), where / "model")
+
+
+def settle(run: Path, recipe: dict[str, Any], begun: Start) -> None:
+    """Make the folder of a new run, or take a resumed one's metrics back to its checkpoint."""
+    if begun.model is not None:
+        keep_until(run / "metrics.jsonl", begun.progress.step)
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+    (run / "metrics.jsonl").unlink(missing_ok=True)
+
+
+def write_metrics(run: Path, metrics: dict[str, Any]) -> None:
+    """Append the line of a step."""
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(metrics) + "\n")
 
 
 def save(run: Path, backbone: Backbone, progress: Progress, optimisers: list[dict[str, Any]],

@@ -1,9 +1,11 @@
-"""The curves of a run as one picture: losses while training, and accuracy on held-out seeds."""
+"""The curves of a run as one picture, made of its metrics: of a supervised stage or of reinforcement learning."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,28 @@ from matplotlib import pyplot as plt
 
 SMOOTHING = 25
 
+COLUMNS = 3
+LENGTH = "tokens of a reply"
+# title of a panel -> the figures of reinforcement learning in it
+WATCHED = {
+    LENGTH: ("length",),
+    "shares: groups dropped, replies cut off, rollouts failed": ("dropped", "truncated", "failed"),
+    "share of tokens that the clip holds back": ("clipped",),
+    "KL, nats per token: sampler to trainer, to the parent": ("apart_kl", "kl"),
+    "sampler against trainer, nats per token": ("apart",),
+    "entropy, nats per token": ("entropy",),
+}
+
 Series = dict[str, list[tuple[float, float]]]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot: points by name; `share` spans 0 to 1."""
+
+    title: str
+    series: Series
+    share: bool = False
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -24,25 +47,64 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 def draw(run: Path) -> Path:
     """Write `curves.png` beside the metrics of a run."""
+    lines = read_metrics(run)
+    panels = _sampled(lines) if any("figures" in line for line in lines) else _supervised(lines)
+    columns = min(len(panels), COLUMNS)
+    rows = -(-len(panels) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(16, 4.5 * rows), constrained_layout=True, squeeze=False)
+    for axis, panel in zip(grid.flat, panels, strict=False):
+        _plot(axis, panel.series, panel.title)
+        if panel.share:
+            axis.set_ylim(0, 1)
+    path = run / "curves.png"
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
+def _supervised(lines: Sequence[dict[str, Any]]) -> list[Panel]:
+    """Losses while training, accuracy on held-out seeds."""
     losses: Series = defaultdict(list)
     tokens: Series = defaultdict(list)
     whole: Series = defaultdict(list)
-    for line in read_metrics(run):
+    for line in lines:
         for name, value in line["loss"].items():
             losses[name].append((line["step"], value))
         for name, value in line.get("validation", {}).items():
             tokens[name].append((line["step"], value["accuracy"]))
             whole[name].append((line["step"], value["whole"]))
-    figure, axes = plt.subplots(1, 3, figsize=(16, 4.5), constrained_layout=True)
-    _plot(axes[0], {name: _smooth(points) for name, points in losses.items()}, "training loss, nats per token")
-    _plot(axes[1], tokens, "held-out: share of right tokens")
-    _plot(axes[2], whole, "held-out: share of replies right to the last token")
-    for axis in axes[1:]:
-        axis.set_ylim(0, 1)
-    path = run / "curves.png"
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
+    return [
+        Panel("training loss, nats per token", _smoothed(losses)),
+        Panel("held-out: share of right tokens", tokens, share=True),
+        Panel("held-out: share of replies right to the last token", whole, share=True),
+    ]
+
+
+def _sampled(lines: Sequence[dict[str, Any]]) -> list[Panel]:
+    """What reinforcement learning is watched by: rewards, lengths, groups without a signal, clip, distances."""
+    rewards: Series = defaultdict(list)
+    held_out: Series = defaultdict(list)
+    expanding: Series = defaultdict(list)
+    lengths: Series = defaultdict(list)
+    figures: Series = defaultdict(list)
+    for line in lines:
+        for name, value in line["rewards"].items():
+            rewards[name].append((line["step"], value))
+        for name, value in line["figures"].items():
+            figures[name].append((line["step"], value))
+        for name, value in line.get("validation", {}).items():
+            held_out[name].append((line["step"], value["reward"]))
+            expanding[name].append((line["step"], value["expanding"]))
+            lengths[f"held out {name}"].append((line["step"], value["length"]))
+    some = {title: {name: figures[name] for name in names if name in figures} for title, names in WATCHED.items()}
+    lengths |= _smoothed(some.pop(LENGTH))
+    return [
+        Panel("reward of sampled replies", _smoothed(rewards)),
+        Panel("reward of greedy replies, held out", held_out),
+        Panel(LENGTH, lengths),
+        Panel("greedy replies, held out, that write out a part of the document", expanding, share=True),
+        *(Panel(title, _smoothed(series)) for title, series in some.items() if series),
+    ]
 
 
 def _plot(axis: Any, series: Series, title: str) -> None:
@@ -53,6 +115,10 @@ def _plot(axis: Any, series: Series, title: str) -> None:
     axis.grid(alpha=0.3)
     if series:
         axis.legend(fontsize=7)
+
+
+def _smoothed(series: Series) -> Series:
+    return {name: _smooth(points) for name, points in series.items()}
 
 
 def _smooth(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,23 +19,25 @@ from torch import Tensor
 from memfold.backbone.model import Backbone, load_backbone, save_backbone
 from memfold.backbone.scoring import Scores, logprobs
 from memfold.core.config import build
-from memfold.core.errors import CallError, ConfigError
-from memfold.systems.pooled.encoder import add_head
+from memfold.core.errors import CallError
+from memfold.systems.pooled.head import add_head
 from memfold.systems.pooled.settings import PooledSettings
 from memfold.tasks.datasets.corpus import check_files
 from memfold.training import checkpoint, sharding
 from memfold.training.batches import Batch, batch, mixture
 from memfold.training.checkpoint import Progress
+from memfold.training.encoder import give_encoder, train_encoder
 from memfold.training.fqlora import adapt, drop_out
 from memfold.training.optimisers import Optimisers
 from memfold.training.parent import frozen_dtype, load_parent, parent_of
 from memfold.training.predecessor import PredecessorLoss
 from memfold.training.processes import Processes
-from memfold.training.recipe import Recipe, Share
+from memfold.training.recipe import Entry, Recipe, Share, StageRecipe
 from memfold.training.scratch import make_backbone
 
 Report = Callable[[dict[str, Any]], None]
 LANGUAGE = "language"
+RECIPE = Recipe
 
 
 @dataclass
@@ -70,7 +72,7 @@ def train(recipe: Recipe, folder: Path, resume: bool = False, report: Report | N
             metrics["validation"] = validate(run)
             run.progress = _patience(run.progress, metrics["validation"])
         if run.processes.first:
-            _write(run.folder, metrics)
+            checkpoint.write_metrics(run.folder, metrics)
             if report is not None:
                 report(metrics)
         if done % recipe.checkpoint_every == 0 or _ended(run):
@@ -87,49 +89,37 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
     processes = Processes()
     resolved = json.loads(json.dumps(asdict(recipe)))
     check_files([file for share in recipe.mixture for file in share.files])
+    begun = checkpoint.start(folder, resolved, resume)
+    extra = begun.extra
     # what is sharded goes to its device in parts
     device = "cpu" if recipe.hardware.sharded else processes.device
-    if resume:
-        where = checkpoint.newest(folder)
-        checkpoint.check_recipe(folder, resolved)
-        progress, states, extra = checkpoint.load(where)
-        backbone = load_backbone(where / "model", device, frozen_dtype(recipe), merged=recipe.fqlora is None)
-        if processes.first:
-            checkpoint.keep_until(folder / "metrics.jsonl", progress.step)
+    if begun.model is not None:
+        backbone = load_backbone(begun.model, device, frozen_dtype(recipe), merged=recipe.fqlora is None)
     else:
-        if any(folder.glob("step-??????")):
-            raise ConfigError(f"{folder} holds a run already; add --resume to go on, or name another --out")
         backbone = _begin(recipe, device)
-        progress, states, extra = Progress(), [], {}
-        if processes.first:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "recipe.json").write_text(json.dumps(resolved, indent=2) + "\n")
-            (folder / "metrics.jsonl").unlink(missing_ok=True)
-    add_head(backbone)
+    if processes.first:
+        checkpoint.settle(folder, resolved, begun)
+    add_head(backbone, build(PooledSettings, recipe.settings))
     if recipe.fqlora is not None:
         torch.manual_seed(recipe.seed)  # of new LoRA matrices, the same in every process
         adapt(backbone, recipe.fqlora, "" if backbone.adapter is not None else parent_of(recipe))
     if recipe.hardware.sharded:
         sharding.shard(backbone, recipe, processes)
     backbone.frame = recipe.frame
-    backbone.trained["pooled"] = _trained_settings(recipe)
+    backbone.trained["pooled"] = trained_settings(recipe, mixture(recipe))
     predecessor = PredecessorLoss(backbone) if recipe.predecessor_loss else None
     named = [(name, parameter) for name, parameter in backbone.parameters() if parameter.requires_grad]
+    named += train_encoder(backbone)
     if predecessor is not None:
         named += [(f"predecessor.{name}", weight) for name, weight in predecessor.head.named_parameters()]
         if "predecessor" in extra:
             predecessor.head.load_state_dict(extra["predecessor"])
     optimisers = Optimisers(named, recipe.groups, recipe.freeze, recipe.schedule, recipe.steps)
-    if states:
-        optimisers.load_state_dict(sharding.split_states(states, optimisers))
-    backbone.model.set_attn_implementation(recipe.attention)
-    if recipe.compile:
-        backbone.body = torch.compile(backbone.model.base_model, dynamic=True)
-    backbone.model.train()
-    if recipe.checkpointing:
-        _checkpoint_activations(backbone)
+    if begun.optimisers:
+        optimisers.load_state_dict(sharding.split_states(begun.optimisers, optimisers))
+    _make_ready(backbone, recipe)
     processes.wait()  # before the first one writes a checkpoint that another would take for an earlier run's
-    return Run(recipe, folder, backbone, optimisers, processes, predecessor, progress)
+    return Run(recipe, folder, backbone, optimisers, processes, predecessor, begun.progress)
 
 
 def step(run: Run) -> dict[str, Any]:
@@ -144,12 +134,12 @@ def step(run: Run) -> dict[str, Any]:
         with processes.autocast(recipe.precision, not recipe.hardware.sharded):
             scores = logprobs(run.backbone, work.system, work.scored, work.share.folded, _row_places(recipe))
             loss = _loss(run, work.share, scores)
-        _check_finite(f"loss of step {number + 1} ({work.share.label})", loss)
+        check_finite(f"loss of step {number + 1} ({work.share.label})", loss)
         scores.backward(loss / (recipe.micro_batches * processes.count))
         done.append((work.tokens, _summary(work, scores)))
     processes.sum_gradients(run.optimisers.parameters)
     norm = sharding.clip_gradients(run.optimisers.parameters, recipe.clip)
-    _check_finite(f"gradient of step {number + 1}", norm)
+    check_finite(f"gradient of step {number + 1}", norm)
     factor = run.optimisers.step(number)
     tokens, losses = _joined([batch for found in processes.gather(done) for batch in found])
     run.progress = replace(run.progress, step=number + 1, tokens=run.progress.tokens + tokens)
@@ -199,7 +189,8 @@ def _loss(run: Run, share: Share, scores: Scores) -> Tensor:
     return loss
 
 
-def _check_finite(what: str, value: Tensor) -> None:
+def check_finite(what: str, value: Tensor) -> None:
+    """Raise a `CallError` that names `what` is no number."""
     if not bool(torch.isfinite(value)):
         raise CallError(
             "training",
@@ -230,8 +221,27 @@ def _joined(done: list[tuple[int, dict[str, tuple[float, float]]]]) -> tuple[int
 
 def _begin(recipe: Recipe, device: str) -> Backbone:
     if recipe.model is not None:
-        return make_backbone(recipe.model, recipe.seed, device)
-    return load_parent(recipe, device)
+        backbone = make_backbone(recipe.model, recipe.seed, device)
+    else:
+        backbone = load_parent(recipe, device)
+    if recipe.encoder is not None:
+        give_encoder(backbone, recipe.encoder)
+    return backbone
+
+
+def _row_places(recipe: Recipe) -> int:
+    return recipe.tokens if recipe.packed else 0
+
+
+def _make_ready(backbone: Backbone, recipe: Recipe) -> None:
+    """Set the models up for training."""
+    for one in filter(None, (backbone, backbone.encoder)):
+        one.model.set_attn_implementation(recipe.attention)
+        if recipe.compile:
+            one.body = torch.compile(one.model.base_model, dynamic=True)
+        one.model.train()
+        if recipe.checkpointing:
+            _checkpoint_activations(one)
 
 
 def _checkpoint_activations(backbone: Backbone) -> None:
@@ -241,15 +251,13 @@ def _checkpoint_activations(backbone: Backbone) -> None:
     enable({"use_reentrant": False})
 
 
-def _row_places(recipe: Recipe) -> int:
-    return recipe.tokens if recipe.packed else 0
-
-
-def _trained_settings(recipe: Recipe) -> dict[str, Any]:
+def trained_settings(recipe: StageRecipe, entries: Sequence[Entry]) -> dict[str, Any]:
     """What a model folder says of pooled memory: its settings, and the ratios of the mixture in place of one."""
+    ratios = {ratio for entry in entries if entry.system == "pooled" for ratio in entry.ratios}
+    for ratio in ratios:  # an impossible one is told before anything is trained
+        build(PooledSettings, recipe.settings | {"ratio": ratio})
     settings = asdict(build(PooledSettings, recipe.settings))
-    del settings["ratio"], settings["gap"]
-    ratios = {ratio for share in mixture(recipe) if share.system == "pooled" for ratio in share.ratios}
+    del settings["ratio"], settings["gap"], settings["draw"]
     return settings | {"ratios": sorted(ratios)}
 
 
@@ -271,8 +279,3 @@ def _checkpoint(run: Run) -> None:
     states, weights = sharding.whole(run.optimisers.state_dict()), sharding.whole_weights(run.backbone.model)
     if run.processes.first:
         checkpoint.save(run.folder, run.backbone, run.progress, states, extra, weights)
-
-
-def _write(folder: Path, metrics: dict[str, Any]) -> None:
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(metrics) + "\n")

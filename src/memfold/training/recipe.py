@@ -1,13 +1,13 @@
 """A recipe: one stage of training as data, read from TOML.
 
 The stages of the pooled paper (`base` is ours, for models made from scratch) differ only in what their recipes say:
-where the weights come from, which tasks in which shares, what is frozen, which optimiser and schedule.
+where the weights come from, which tasks in which shares, what is frozen, which optimiser and schedule.  What only
+reinforcement learning says is in `memfold.rl.recipe`.
 """
 
 from __future__ import annotations
 
 import math
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from memfold.tasks.datasets.table import DATASETS
 from memfold.tasks.table import LOCAL, TASKS
 from memfold.training.fqlora import FQLoRA
 from memfold.training.hardware import Hardware
+from memfold.training.recipe_file import read_values
 
 Stage = Literal["base", "cpt1", "cpt2", "sft"]
 RECOMPUTED = ("pooled", "full")  # systems whose calls are sequences of tokens and slots, and nothing else
@@ -42,14 +43,12 @@ class ModelSize:
 
 
 @dataclass(frozen=True)
-class Share:
+class Entry:
     """One entry of a mixture: which task, read through which system, how often and how large.
 
-    `share` is a weight among the entries; `sizes` are document lengths in tokens, one drawn for each micro-batch;
-    `ratios` likewise for systems with a ratio; `recall` is the share of questions answered by recall; `language` weighs
-    the plain language modelling of a document that is read as text; every other batch leaves up to `gap` positions
-    empty between a memory and what follows; `folded` takes memories as they are, with no gradient through the
-    compressor: documents several times longer then cost the same.  `files` are the local files or folders of a task on
+    `share` is a weight among the entries; `sizes` are document lengths in tokens, `ratios` tokens per slot for systems
+    with a ratio, of each of which one is drawn; `samples` are the questions asked about a document; some batches leave
+    up to `gap` positions empty between a memory and what follows.  `files` are the local files or folders of a task on
     local data, `dataset` whose layout they have where they hold questions.
     """
 
@@ -61,12 +60,8 @@ class Share:
     level: int = 3
     samples: int = 1
     kinds: tuple[str, ...] = ()
-    bridges: tuple[int, int] = (0, 0)
-    recall: float = 0.5
-    language: float = 0.5
     filler: float = 0.0
     gap: int = 0
-    folded: bool = False
     files: tuple[str, ...] = ()
     dataset: str | None = None
 
@@ -77,8 +72,6 @@ class Share:
         require(bool(self.sizes) and min(self.sizes) > 0, "sizes", self.sizes, "one or more positive numbers")
         require(bool(self.ratios) and min(self.ratios) > 0, "ratios", self.ratios, "one or more positive numbers")
         require(self.gap >= 0, "gap", self.gap, "0 or more positions")
-        require(0 <= self.bridges[0] <= self.bridges[1], "bridges", self.bridges, "the fewest, then the most")
-        require(0 <= self.recall <= 1, "recall", self.recall, "0 to 1")
         require(self.dataset in (None, *DATASETS), "dataset", self.dataset, ", ".join(DATASETS))
         if bool(self.files) != (self.task in LOCAL):
             raise ConfigError(
@@ -93,6 +86,27 @@ class Share:
     def label(self) -> str:
         """Its name in metrics and curves."""
         return f"{self.system}/{self.task}"
+
+
+@dataclass(frozen=True)
+class Share(Entry):
+    """An entry of supervised training, where replies are written rather than sampled.
+
+    Sizes and ratios are drawn for each micro-batch; `recall` is the share of questions answered by recall; `language`
+    weighs the plain language modelling of a document that is read as text; `bridges` are the fewest and the most bridge
+    chunks of a continuation; `folded` takes memories as they are, with no gradient through the compressor: documents
+    several times longer then cost the same.
+    """
+
+    bridges: tuple[int, int] = (0, 0)
+    recall: float = 0.5
+    language: float = 0.5
+    folded: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.bridges[0] <= self.bridges[1], "bridges", self.bridges, "the fewest, then the most")
+        require(0 <= self.recall <= 1, "recall", self.recall, "0 to 1")
 
 
 @dataclass(frozen=True)
@@ -131,20 +145,16 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """See the module docstring.
+class StageRecipe:
+    """What the recipes of all stages say, reinforcement learning included.
 
-    `parent` is a model folder or a run folder; `tokens` are those of one micro-batch; `preset` brings its own mixture.
-    `architecture` names the shape of the parent (`memfold.backbone.shapes`), so that its plan needs no weights;
-    `checkpointing` computes activations again in the backward pass; `packed` puts several short documents into a row.
+    `parent` is a model folder or a run folder; `settings` are those of the systems that have them.
     """
 
-    stage: Stage
+    stage: str
     steps: int
-    mixture: tuple[Share, ...] = ()
-    preset: Literal["paper"] | None = None
+    mixture: tuple[Entry, ...] = ()
     parent: str | None = None
-    model: ModelSize | None = None
     frame: Frame = "flat"
     settings: dict[str, Any] = field(default_factory=dict)
     groups: tuple[Group, ...] = (Group(("*",)),)
@@ -152,15 +162,41 @@ class Recipe:
     freeze: tuple[str, ...] = ()
     seed: int = 0
     tokens: int = 4096
-    micro_batches: int = 2
     precision: Literal["bfloat16", "float32"] = "bfloat16"
-    compile: bool = False
     attention: Literal["sdpa", "eager"] = "sdpa"
     clip: float = 1.0
-    predecessor_loss: float = 0.0
     validate_every: int = 200
-    validation_batches: int = 4
     checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "tokens", "validate_every", "checkpoint_every"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
+
+    @property
+    def plan(self) -> str:
+        """What a run comes to."""
+        return f"{self.steps:,} steps"
+
+
+@dataclass(frozen=True)
+class Recipe(StageRecipe):
+    """A stage of supervised training.
+
+    `encoder` is a model folder or a run folder whose model is to encode documents; `tokens` are those of one
+    micro-batch; `preset` brings its own mixture.  `architecture` names the shape of the parent
+    (`memfold.backbone.shapes`), so that its plan needs no weights; `checkpointing` computes activations again in the
+    backward pass; `packed` puts several short documents into a row.
+    """
+
+    stage: Stage
+    mixture: tuple[Share, ...] = ()
+    preset: Literal["paper"] | None = None
+    encoder: str | None = None
+    model: ModelSize | None = None
+    micro_batches: int = 2
+    compile: bool = False
+    predecessor_loss: float = 0.0
+    validation_batches: int = 4
     patience: int = 0
     architecture: str | None = None
     fqlora: FQLoRA | None = None
@@ -169,7 +205,8 @@ class Recipe:
     hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "tokens", "micro_batches", "validate_every", "validation_batches", "checkpoint_every"):
+        super().__post_init__()
+        for name in ("micro_batches", "validation_batches"):
             require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
         if bool(self.mixture) == bool(self.preset):
             raise ConfigError("a recipe has either a mixture of one entry or more, or a preset that brings its own")
@@ -184,6 +221,8 @@ class Recipe:
             require(self.architecture in SHAPES, "architecture", self.architecture, ", ".join(SHAPES))
         if self.fqlora is not None and self.parent is None:
             raise ConfigError("fqlora trains adapters on a parent; a [model] made from nothing has nothing to keep")
+        if self.encoder is not None and (self.fqlora is not None or self.hardware.sharded):
+            raise ConfigError("encoder = ... with fqlora or hardware.sharded is not possible: they know one model only")
         if self.hardware.sharded and any(group.kind == "muon" for group in self.groups):
             raise ConfigError(
                 "hardware.sharded = true and a group of kind 'muon': Muon needs whole matrices; use adamw"
@@ -202,19 +241,17 @@ class Recipe:
                 f"and values that a call stands on), only for {', '.join(RECOMPUTED)}; leave it out"
             )
 
+    @property
+    def plan(self) -> str:
+        """What a run comes to."""
+        each = self.tokens * self.micro_batches
+        return f"{self.steps:,} steps of about {each:,} tokens, {self.steps * each:,} in all"
+
 
 def read_recipe(path: Path) -> Recipe:
-    """A recipe from a TOML file.
+    """A recipe of supervised training from a TOML file.
 
     Raises:
         ConfigError: for TOML that cannot be read, an unknown key (with the nearest name) or an impossible value.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"no recipe at {path}; the shipped ones are in recipes/") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; give a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not a TOML file: {error}") from error
-    return build(Recipe, values)
+    return build(Recipe, read_values(path))

@@ -53,7 +53,7 @@ class Full:
         reply = yield Call("answer", parts, Limits(max_tokens=160))
         assert isinstance(reply, Reply)
         answer = final_answer(reply.text, self.style)
-        return Answer(answer, reply.text, self._citing.cite(memory, question, reply.text, answer))
+        return Answer(answer, reply.text, self._citing.cite(memory, question, reply, answer))
 
     def script(self, sample: Sample, backbone: Backbone, style: Style) -> Trace:
         """The document as token ids, the question, the reply; a sample without question is plain language modelling."""

@@ -1,7 +1,8 @@
-"""Groups of tokens to slots: the same LLM encodes each group alone, its final hidden states are averaged, projected.
+"""Windows of tokens to slots: a model encodes each window alone, its final hidden states are pooled group by group.
 
-Equation 1 of the pooled paper: m_i = Proj(1/C * sum_j h_ij).  Groups are independent, so those of many chunks and
-documents go through the model in one batch; the result does not depend on the batch.
+Equation 1 of the pooled paper, m_i = Proj(1/C * sum_j h_ij), with a window of one group; wider windows, other masks and
+heads are settings.  Windows are independent, so those of many chunks and documents go through the model in one batch;
+the result does not depend on the batch.
 """
 
 from __future__ import annotations
@@ -9,43 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from memfold.backbone.allocation import give_back
 from memfold.backbone.model import Backbone
-from memfold.core.errors import CheckpointError
+from memfold.systems.pooled.head import HEAD
+from memfold.systems.pooled.settings import PooledSettings
 
-HEAD = "pooled"
 # Tokens that are encoded together: enough to fill a GPU, little enough to stay small in memory.
 BATCH_TOKENS = 8192
 # Without gradient a processor takes this many tokens at a time: what they become then stays in its cache, which is
 # twice as fast as eight times as many, and too little to leave holes in the memory of a long fold.
 CPU_TOKENS = 1024
 
-
-def add_head(backbone: Backbone) -> None:
-    """Give a backbone its projection, the identity to begin with, unless it has one."""
-    if HEAD not in backbone.heads:
-        size = backbone.hidden_size
-        head = nn.Linear(size, size, bias=False, device=backbone.device, dtype=backbone.dtype)
-        nn.init.eye_(head.weight)
-        backbone.heads[HEAD] = head
-
-
-def check_head(backbone: Backbone) -> None:
-    """Refuse a backbone that has no projection, or one for hidden states of another size.
-
-    Raises:
-        CheckpointError: naming both sizes.
-    """
-    if HEAD not in backbone.heads:
-        raise CheckpointError(f"model {backbone.name!r} has no projection for pooled memory; train it first")
-    (weight,) = backbone.heads[HEAD].parameters()
-    rows, columns, size = *weight.shape, backbone.hidden_size
-    if (rows, columns) != (size, size):
-        raise CheckpointError(
-            f"model {backbone.name!r} has a projection of {columns} to {rows} numbers for hidden states of {size}; "
-            "its files do not belong together"
-        )
+Windows = Sequence[Sequence[int]]
 
 
 def group_starts(tokens: int, ratio: int) -> tuple[int, ...]:
@@ -53,31 +31,78 @@ def group_starts(tokens: int, ratio: int) -> tuple[int, ...]:
     return tuple(range(0, tokens, ratio))
 
 
-def encode_groups(backbone: Backbone, groups: Sequence[Sequence[int]], ratio: int) -> Tensor:
-    """One slot for each group of at most `ratio` tokens: [n, d] in float32."""
-    return torch.cat([_encode(backbone, some, ratio) for some in passes(backbone, groups, ratio)])
+def windows_of(tokens: Sequence[int], settings: PooledSettings) -> list[Sequence[int]]:
+    """The windows of a chunk; the last one may be shorter."""
+    size = settings.window_tokens
+    return [tokens[start : start + size] for start in range(0, len(tokens), size)]
 
 
-def passes(backbone: Backbone, groups: Sequence[Sequence[int]], ratio: int) -> list[Sequence[Sequence[int]]]:
-    """The groups of each forward pass."""
-    whole = torch.is_grad_enabled() or backbone.device.type != "cpu"
-    size = len(groups) if whole else max(1, CPU_TOKENS // ratio)
-    return [groups[start : start + size] for start in range(0, len(groups), size)]
+def encode_windows(backbone: Backbone, windows: Windows, settings: PooledSettings) -> Tensor:
+    """The slots of all windows in their order, one for each group begun: [n, d] in float32."""
+    parts = passes(backbone, windows, settings.ratio, settings.window_tokens)
+    slots = torch.cat([_encode(backbone, some, settings) for some in parts])
+    if backbone.device.type == "cpu" and not torch.is_grad_enabled():
+        give_back()  # a fold of any length then peaks where its first blocks do
+    return slots
 
 
-def _encode(backbone: Backbone, groups: Sequence[Sequence[int]], ratio: int) -> Tensor:
-    """The slots of one forward pass.
+def passes(backbone: Backbone, windows: Windows, ratio: int, window: int) -> list[Windows]:
+    """The windows, of at most `window` tokens, of each forward pass: as many as fit when all are padded to the longest.
 
-    Short groups are padded on the right: attention is causal, so padding changes no token before it, and the average
-    leaves it out.
+    Single groups have little padding: where memory is no concern, all of them are one pass.
     """
-    counts = [len(group) for group in groups]
-    ids = torch.tensor([[*group, *[0] * (ratio - len(group))] for group in groups], device=backbone.device)
-    hidden = backbone.hidden(backbone.model.get_input_embeddings()(ids))
-    if min(counts) == ratio:
-        mean = hidden.mean(1)
-    else:
-        valid = torch.arange(ratio, device=ids.device) < torch.tensor(counts, device=ids.device)[:, None]
-        mean = (hidden * valid[..., None]).sum(1) / valid.sum(1, keepdim=True)
-    slots: Tensor = backbone.heads[HEAD](mean)
+    free = torch.is_grad_enabled() or backbone.device.type != "cpu"
+    if free and window == ratio:
+        return [windows]
+    most, found, start, longest = BATCH_TOKENS if free else CPU_TOKENS, list[Windows](), 0, 0
+    for number, one in enumerate(windows):
+        longest = max(longest, _whole(len(one), ratio))
+        if number > start and longest * (number + 1 - start) > most:
+            found.append(windows[start:number])
+            start, longest = number, _whole(len(one), ratio)
+    return [*found, windows[start:]]
+
+
+def _whole(tokens: int, ratio: int) -> int:
+    """Rounded up to whole groups."""
+    return -(-tokens // ratio) * ratio
+
+
+def _encode(backbone: Backbone, windows: Windows, settings: PooledSettings) -> Tensor:
+    """The slots of one forward pass.  Short windows are padded on the right, to whole groups of the longest."""
+    counts, ratio = [len(window) for window in windows], settings.ratio
+    width = _whole(max(counts), ratio)
+    ids = torch.tensor([[*window, *[0] * (width - len(window))] for window in windows], device=backbone.device)
+    mask = _bidirectional(counts, ids) if settings.mask == "bidirectional" else None
+    states = backbone.hidden(backbone.model.get_input_embeddings()(ids), None, mask)
+    groups = states.view(-1, ratio, backbone.hidden_size)
+    sizes = [min(ratio, count - start) for count in counts for start in range(0, width, ratio)]
+    begun = [index for index, size in enumerate(sizes) if size > 0]
+    if len(begun) < len(sizes):
+        groups, sizes = groups[begun], [sizes[index] for index in begun]
+    return _slots(backbone, groups, sizes)
+
+
+def _bidirectional(counts: Sequence[int], ids: Tensor) -> Tensor:
+    """[b, 1, t, t]: a token reads all of its window, and no padding (which a causal token has behind it)."""
+    rows, width = ids.shape
+    valid = torch.arange(width, device=ids.device) < torch.tensor(counts, device=ids.device)[:, None]
+    return valid[:, None, None, :].expand(rows, 1, width, width)
+
+
+def _slots(backbone: Backbone, groups: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Slots [n, d] of hidden states [n, r, e]; what lies beyond a group's size is padding."""
+    head, ratio = backbone.heads[HEAD], groups.shape[1]
+    valid = None
+    if min(sizes) < ratio:
+        valid = torch.arange(ratio, device=groups.device) < torch.tensor(sizes, device=groups.device)[:, None]
+    pooling = getattr(head, "pooling", None)
+    slots: Tensor = head(_mean(groups, valid) if pooling is None else pooling(groups, valid))
     return slots.float()
+
+
+def _mean(states: Tensor, valid: Tensor | None) -> Tensor:
+    """[n, e] from [n, r, e]."""
+    if valid is None:
+        return states.mean(1)
+    return (states * valid[..., None]).sum(1) / valid.sum(1, keepdim=True)

@@ -1,8 +1,8 @@
 """Pooled memory: every `ratio` tokens become one embedding that the same LLM reads in place of the text.
 
 Bridging the Memorization-Utilization Gap (papers' section 3.1).  One call per question, two where the answer is
-read again in the text that the first one cites (`unfold`).  Left out: encoder windows
-wider than a group, other poolings and projections.
+read again in the text that the first one cites (`unfold`).  How windows become slots is in `encoder` and `head`,
+where slots stand in `positions`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memor
 from memfold.core.system import SLOT, AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Part, Reply, Sample, Step, Text, Trace
 from memfold.systems.citation import Citing, cite_reads
-from memfold.systems.pooled.encoder import BATCH_TOKENS, check_head, encode_groups, group_starts
+from memfold.systems.pooled.encoder import BATCH_TOKENS, encode_windows, group_starts, windows_of
+from memfold.systems.pooled.head import check_head
+from memfold.systems.pooled.positions import offsets
 from memfold.systems.pooled.settings import CITES, Cite, PooledSettings
 from memfold.systems.unfolding import unfolded
 
@@ -51,7 +53,8 @@ class Pooled:
 
     def compress(self, documents: Sequence[Document], backbone: Backbone, done: int = 0) -> Iterator[Block]:
         """Blocks with slots [n, d]; chunks of several documents share forward passes, whatever is done."""
-        check_head(backbone)
+        check_head(backbone, self.options)
+        backbone = backbone.compressor
         for batch in self._batches(documents, backbone):
             if done < len(batch):
                 yield from islice(self._encode(batch, backbone), done, None)
@@ -96,6 +99,7 @@ class Pooled:
         """Slots between texts; wrappers and positions as the settings say."""
         builder = SequenceBuilder()
         references = [part for part in call.parts if isinstance(part, BlockRef)]
+        places = offsets([memory.blocks[part.index] for part in references], self.options, memory.name)
         base = 0
         for part in call.parts:
             if isinstance(part, Text):
@@ -105,7 +109,7 @@ class Pooled:
             else:
                 if part is references[0]:
                     base = self._open(builder, backbone)
-                base = self._block(builder, backbone, memory.blocks[part.index], base)
+                base = self._block(builder, backbone, memory.blocks[part.index], base, next(places))
                 if part is references[-1] and self.options.wrapper == "span":
                     builder.place(backbone.token_id(END), builder.next)
                 if part is references[-1]:
@@ -117,29 +121,28 @@ class Pooled:
         answer = final_answer(reply.text, self.style)
         if by_attention:
             return Answer(answer, reply.text, cite_reads(memory, reply.reads))
-        said = "" if reply.finish == "length" else answer  # words without end match nothing but themselves
-        return Answer(answer, reply.text, self._citing.cite(memory, question, reply.text, said))
+        return Answer(answer, reply.text, self._citing.cite(memory, question, reply, answer))
 
     def _open(self, builder: SequenceBuilder, backbone: Backbone) -> int:
         if self.options.wrapper == "span":
             builder.place(backbone.token_id(START), builder.next)
         return builder.next
 
-    def _block(self, builder: SequenceBuilder, backbone: Backbone, block: Block, base: int) -> int:
-        """Lay down one block's slots from position `base` on; returns the position of what follows."""
+    def _block(self, builder: SequenceBuilder, backbone: Backbone, block: Block, base: int, places: Sequence[int]
+               ) -> int:  # fmt: skip
+        """Lay down one block's slots, at these distances from `base`; returns the position of what follows."""
         assert block.slots is not None, "pooled blocks have slots"
-        width = 3 if self.options.wrapper == "slot" else 1
-        strided = self.options.positions == "strided"
-        for number, start in enumerate(block.starts):
-            offset = max(start - block.token_start, number * width) if strided else number * width
-            position = base + offset
-            if width == 3:
+        wrapped = self.options.wrapper == "slot"
+        for place in places:
+            position = base + place
+            if wrapped:
                 builder.place(backbone.token_id(START), position)
                 position += 1
             builder.place(SLOT, position)
-            if width == 3:
+            if wrapped:
                 builder.place(backbone.token_id(END), position + 1)
         builder.slots.append(block.slots)
+        strided = self.options.positions == "strided"
         following = max(base + block.token_count, builder.next) if strided else builder.next
         builder.next = following
         return following
@@ -157,12 +160,9 @@ class Pooled:
             yield batch
 
     def _encode(self, batch: Sequence[tuple[int, Chunk]], backbone: Backbone) -> Iterator[Block]:
-        ratio = self.options.ratio
-        starts = [group_starts(len(chunk.tokens), ratio) for _, chunk in batch]
-        groups = [
-            chunk.tokens[start : start + ratio] for (_, chunk), own in zip(batch, starts, strict=True) for start in own
-        ]
-        slots = encode_groups(backbone, groups, ratio).split([len(own) for own in starts])
+        starts = [group_starts(len(chunk.tokens), self.options.ratio) for _, chunk in batch]
+        windows = [window for _, chunk in batch for window in windows_of(chunk.tokens, self.options)]
+        slots = encode_windows(backbone, windows, self.options).split([len(own) for own in starts])
         for (source, chunk), own, part in zip(batch, starts, slots, strict=True):
             yield Block(
                 index=chunk.index, source=source, token_start=chunk.token_start, token_end=chunk.token_end,

@@ -61,7 +61,7 @@ class Recurrent:
         reply = yield self._last(question, note, self.style)
         assert isinstance(reply, Reply)
         answer = final_answer(reply.text, self.style)
-        return Answer(answer, reply.text, self._citing.cite(memory, question, reply.text, answer))
+        return Answer(answer, reply.text, self._citing.cite(memory, question, reply, answer))
 
     def script(self, sample: Sample, backbone: Backbone, style: Style) -> Trace:
         """Notes of the supporting sentences read so far, then the answer; chunks are token ids.

@@ -1,0 +1,212 @@
+"""Every setting of pooled memory against one baseline on one budget: trains rows, measures them, writes the page.
+
+    python benchmarks/ablations.py                              # every row of recipes/pooled/ablations in turn
+    python benchmarks/ablations.py baseline window-64 --steps 200 --runs /tmp/ablations --results /tmp/ablations/results
+    python benchmarks/ablations.py --page-only
+
+A row is trained (`memfold train`, resumed where it was stopped), then asked the same held-out samples as all others;
+its result goes to benchmarks/results/ablations/ROW.json, and a row that has one is not run again.  The page,
+docs/ablations.md, is made of those files alone.  Meant to take about half an hour a row on two cores; `--steps`
+shortens all of them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from memfold.api import fold_documents
+from memfold.backbone.origin import commit, hardware
+from memfold.bench.timing import rounds
+from memfold.choice import choose
+from memfold.cli.output import notes
+from memfold.cli.training import training
+from memfold.core.document import Document
+from memfold.core.errors import MemfoldError, unknown
+from memfold.evaluation.ablations import BASELINE, Result, draw_curves, page, read_results, write_result
+from memfold.evaluation.contender import make_contender
+from memfold.evaluation.records import Record
+from memfold.evaluation.runner import Evaluation, run
+from memfold.evaluation.suite import Options, document_seed, load_suite
+from memfold.tasks.almanac import almanac
+from memfold.tasks.task import TaskOptions
+from memfold.training import checkpoint
+from memfold.training.curves import read_metrics
+from memfold.training.loop import train
+from memfold.training.recipe import Recipe, read_recipe
+
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "recipes" / "pooled" / "ablations"
+RESULTS = ROOT / "benchmarks" / "results" / "ablations"
+PAGE = ROOT / "docs" / "ablations.md"
+SYSTEM, LEVEL, SPLIT = "pooled:16", 1, "in"
+FOLDED_TOKENS = 2048
+CURVES = ("almanac", "reconstruction", "continuation")
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """On what every row is measured."""
+
+    lengths: tuple[int, ...] = (128, 512)
+    questions: int = 400
+    texts: int = 80
+    fold_runs: int = 20
+
+
+def main() -> int:
+    """Run what has no result yet, then write the page."""
+    arguments = _arguments()
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    measuring = Measuring(arguments.lengths, arguments.questions, arguments.texts, arguments.fold_runs)
+    try:
+        for name in [] if arguments.page_only else rows(arguments.rows):
+            if not (arguments.results / f"{name}.json").exists():
+                run_row(name, arguments.runs / name, arguments.results, measuring, arguments.steps)
+            write_page(arguments.results, arguments.page)
+        write_page(arguments.results, arguments.page)
+    except MemfoldError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def rows(names: Sequence[str]) -> list[str]:
+    """The rows of these names, or all of them, the baseline first.
+
+    Raises:
+        ConfigError: for a name without a recipe, with the nearest one.
+    """
+    known = sorted((path.stem for path in RECIPES.glob("*.toml")), key=lambda name: (name != BASELINE, name))
+    for name in names:
+        if name not in known:
+            raise unknown("row", name, known)
+    return list(names) or known
+
+
+def run_row(name: str, folder: Path, results: Path, measuring: Measuring, steps: int | None) -> Result:
+    """Train a row's model unless it is there, measure it, and write its result."""
+    recipe = read_recipe(RECIPES / f"{name}.toml")
+    recipe = recipe if steps is None else replace(recipe, steps=steps)
+    print(f"{name}: {recipe.steps} steps in {folder}", file=sys.stderr)
+    _train(recipe, folder)
+    result = _measure(name, recipe, folder, measuring)
+    write_result(result, results)
+    return result
+
+
+def write_page(results: Path, path: Path) -> None:
+    """Write the page and, beside it, the picture of the curves."""
+    found = read_results(results)
+    picture = draw_curves(found, path.with_suffix(".png"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(found, picture and picture.name), encoding="utf-8")
+
+
+def _train(recipe: Recipe, folder: Path) -> None:
+    if (folder / "model").is_dir():
+        checkpoint.check_recipe(folder, json.loads(json.dumps(asdict(recipe))))
+        return
+    with training(recipe.steps) as report:
+        train(recipe, folder, any(folder.glob("step-??????")), report)
+
+
+def _measure(name: str, recipe: Recipe, folder: Path, measuring: Measuring) -> Result:
+    choice = choose("pooled", str(folder), 16)
+    asked = Options(measuring.lengths, measuring.questions, (SPLIT,), LEVEL)
+    answers = _records("almanac", asked, folder)
+    texts = _records("reconstruction", replace(asked, questions=measuring.texts), folder)
+    metrics = read_metrics(folder)
+    return Result(
+        row=name,
+        changed=_changed(recipe),
+        trained={"steps": metrics[-1]["step"]} | {key: metrics[-1][key] for key in ("tokens", "tokens_per_second")},
+        asked=asdict(measuring) | {"system": SYSTEM, "level": LEVEL, "split": SPLIT},
+        one_hop={record.case: float(record.correct) for record in answers if record.hops == 1},
+        tokens={record.case: record.figures.get("tokens", 0.0) for record in texts},
+        rouge={record.case: record.figures.get("rougeL", 0.0) for record in texts},
+        fold_seconds=_fold_seconds(choice, measuring.fold_runs),
+        effective_ratio=choice.effective_ratio(max(measuring.lengths)) or 0.0,
+        curves=_curves(metrics),
+        fingerprint=choice.backbone.fingerprint(),
+        commit=commit(),
+        hardware=hardware(choice.backbone.device),
+    )  # fmt: skip
+
+
+def _changed(recipe: Recipe) -> dict[str, Any]:
+    """What a row has otherwise than the baseline; of a mixture the keys alone that differ."""
+    own, other = (json.loads(json.dumps(asdict(one))) for one in (recipe, read_recipe(RECIPES / f"{BASELINE}.toml")))
+    changed = {key: value for key, value in own["settings"].items() if other["settings"].get(key) != value}
+    for entry, plain in zip(own["mixture"], other["mixture"], strict=False):
+        changed |= {key: value for key, value in entry.items() if plain[key] != value}
+    for key in own.keys() - {"settings", "mixture", "steps"}:
+        if own[key] != other[key]:
+            changed[key] = own[key]
+    return changed
+
+
+def _records(suite: str, options: Options, folder: Path) -> list[Record]:
+    """The same samples for every row; those that were asked before are not asked again."""
+    backbone = choose("pooled", str(folder), 16).backbone
+    evaluation = Evaluation(load_suite(suite), options, (make_contender(SYSTEM, backbone),), backbone)
+    evaluation.suite.check(options)
+    records = run(evaluation, folder / suite)
+    failed = [record.error for record in records if record.error is not None]
+    if failed:
+        notes().print(f"{suite}: {len(failed)} samples failed and count as wrong: {failed[0]}", markup=False)
+    return records
+
+
+def _fold_seconds(choice: Any, runs: int) -> list[float]:
+    """Of folding 1,000 tokens."""
+    seed = document_seed("ablations", FOLDED_TOKENS)
+    document = almanac(seed, FOLDED_TOKENS, TaskOptions(), choice.backbone.encode)[0].document
+    tokens = len(choice.backbone.encode(document.read()))
+    text = Document(document.source, text=document.read())
+    seconds = rounds({"fold": partial(fold_documents, [text], choice)}, choice.backbone, 3, runs)["fold"]
+    return [round(1000 * value / tokens, 6) for value in seconds]
+
+
+def _curves(metrics: list[dict[str, Any]]) -> dict[str, list[list[float]]]:
+    """Held-out token accuracy of each task's answers over slots."""
+    curves: dict[str, list[list[float]]] = {}
+    for line in metrics:
+        for label, values in line.get("validation", {}).items():
+            task = label.partition(":")[2].removeprefix("pooled/").removesuffix("/answer")
+            if task in CURVES:
+                curves.setdefault(task, []).append([line["step"], values["accuracy"]])
+    return curves
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Measuring()
+    parser.add_argument("rows", nargs="*", help="names of rows; all when there is none")
+    parser.add_argument("--steps", type=int, help="of every row, instead of the baseline's")
+    parser.add_argument("--runs", type=Path, default=Path("runs/ablations"), help="training runs and samples")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--page-only", action="store_true", help="run nothing")
+    parser.add_argument(
+        "--lengths", type=_numbers, default=default.lengths, metavar="N,N", help="of documents, in tokens"
+    )
+    parser.add_argument("--questions", type=int, default=default.questions, help="asked of each row")
+    parser.add_argument("--texts", type=int, default=default.texts, help="written again by each row")
+    parser.add_argument("--fold-runs", type=int, default=default.fold_runs, help="timed")
+    return parser.parse_args()
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Every system beside the others: what folding, the first token of an answer and the memory on disk cost, in one run.
+
+The first token is that of a first question: a search index, notes or a place to look up are part of it.  It is timed up
+to the call that answers and that call's first token, so nothing depends on how much a model has to say.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from memfold.api import fold_documents, fold_file
+from memfold.backbone.model import Backbone
+from memfold.bench.text import filler
+from memfold.bench.timing import PeakMemory, count_of, ratio, rounds
+from memfold.choice import Choice
+from memfold.core.document import Document
+from memfold.core.errors import MemfoldError
+from memfold.core.system import MemorySystem, Policy, Replies
+from memfold.core.types import Call, Memory, Reply
+from memfold.evaluation.contender import BASELINE, make_contender
+
+LABELS = ("full", "retrieval", "pooled", "recurrent")
+QUESTION = "Where was the baker of the town born?"
+Told = Callable[[str], None]
+
+
+def bench_systems(
+    backbone: Backbone, labels: Sequence[str], lengths: Sequence[int], warmups: int, runs: int, tell: Told
+) -> dict[str, Any]:
+    """One entry for each length; `ratio` is how many times sooner than `full` the best other one answers, at worst.
+
+    A system that cannot read a length has its `error` there.
+    """
+    peak = PeakMemory(backbone)
+    entries = []
+    with tempfile.TemporaryDirectory() as folder:
+        for length in lengths:
+            times = count_of(length, warmups, runs)
+            entries.append(_length(backbone, labels, length, times, peak, Path(folder)))
+            tell(_line(entries[-1]))
+    return {"ratio": _gain(entries), "lengths": entries}
+
+
+def first_token(system: MemorySystem, memory: Memory, question: str, policy: Policy) -> None:
+    """Ask up to the first token of the call that answers.
+
+    Raises:
+        Exception: what rendering a call raised.
+    """
+    steps = system.answer(memory, question)
+    replies: Replies | None = None
+    while True:
+        calls = next(steps) if replies is None else steps.send(replies)
+        several = [_short(call) for call in (calls if isinstance(calls, list) else [calls])]
+        received = [_unless_failed(reply) for reply in policy.generate([(system, memory, call) for call in several])]
+        if any(call.purpose == "answer" for call in several):
+            steps.close()
+            return
+        replies = received if isinstance(calls, list) else received[0]
+
+
+def _unless_failed(reply: Reply | Exception) -> Reply:
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def _short(call: Call) -> Call:
+    return replace(call, limits=replace(call.limits, max_tokens=1)) if call.purpose == "answer" else call
+
+
+def _length(
+    backbone: Backbone, labels: Sequence[str], length: int, times: tuple[int, int], peak: PeakMemory, folder: Path
+) -> dict[str, Any]:
+    document = Document("filler", text=filler(backbone, length))
+    choices = {label: Choice(make_contender(label, backbone).system, backbone) for label in labels}
+    memories = {label: fold_documents([document], choice).memory for label, choice in choices.items()}
+    policy = next(iter(choices.values())).policy()
+
+    def fold(label: str) -> None:
+        fold_file([document], folder / "bench.fold", choices[label])
+
+    def ask(label: str) -> None:  # a system of its own: one that was asked before has its index ready
+        first_token(make_contender(label, backbone).system, memories[label], QUESTION, policy)
+
+    systems: dict[str, dict[str, Any]] = {}
+    for label in labels:
+        try:
+            memory = {"fold": peak.of(partial(fold, label)), "first_token": peak.of(partial(ask, label))}
+        except MemfoldError as error:  # past the window of a system that reads everything
+            systems[label] = {"error": str(error)}
+        else:
+            size = (folder / "bench.fold").stat().st_size
+            systems[label] = {"file_bytes": size, "peak_bytes_above_weights": memory}
+    able = [label for label in labels if "error" not in systems[label]]
+    for name, action in (("fold", fold), ("first_token", ask)):
+        for label, seconds in rounds({one: partial(action, one) for one in able}, backbone, *times).items():
+            systems[label][f"{name}_seconds"] = [round(value, 6) for value in seconds]
+    return {"tokens": memories[labels[0]].token_count, "systems": systems}
+
+
+def _gain(entries: Sequence[dict[str, Any]]) -> float | None:
+    """The least over lengths of the best over systems; None without `full`, or without another."""
+    gains = []
+    for entry in entries:
+        first = {
+            label: found["first_token_seconds"] for label, found in entry["systems"].items() if "error" not in found
+        }
+        full = first.pop(BASELINE, None)
+        if full is not None and first:
+            gains.append(max(ratio(full, other) for other in first.values()))
+    return round(min(gains), 3) if gains else None
+
+
+def _line(entry: dict[str, Any]) -> str:
+    parts = [f"{label} {_told(found)}" for label, found in entry["systems"].items()]
+    return f"{entry['tokens']:,} tokens: {'; '.join(parts)}"
+
+
+def _told(found: dict[str, Any]) -> str:
+    if "error" in found:
+        return "cannot read it"
+    fold, first = (median(found[f"{name}_seconds"]) for name in ("fold", "first_token"))
+    return f"folds in {fold:.2f} s, first token after {first:.2f} s"

@@ -1,0 +1,119 @@
+"""Replies that were recorded, as the terminal shows them: what is written out of the document is marked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from memfold.cli.output import screen
+from memfold.core.config import build, require
+from memfold.core.errors import ConfigError, DataError
+from memfold.scoring.expansion import Expansion
+
+SUFFIX, SAMPLES = ".jsonl", "samples.jsonl"
+VERBATIM, ALTERED, INVENTED = "green", "yellow", "red"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One line of a file of replies; `reward` is 1 or 0 where a suite only says right or wrong."""
+
+    record: dict[str, Any]
+    reward: float
+    expansions: tuple[Expansion, ...]
+    invented: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Which reply it is, and what it earned."""
+        record = self.record
+        error = f", error: {record['error']}" if record.get("error") else ""
+        return f"{record['case']} ({record['system']}, {record['kind'] or 'no kind'}): reward {self.reward:g}{error}"
+
+    def marked(self) -> Text:
+        """The reply with its expansions between marks and in colour, invented names in red."""
+        reply, text, at = str(self.record["reply"]), Text(), 0
+        for one in self.expansions:
+            text.append(reply[at : one.start])
+            text.append(f"\u27e6{reply[one.start : one.end]}\u27e7", VERBATIM if one.verbatim else ALTERED)
+            at = one.end
+        text.append(reply[at:])
+        text.highlight_words(self.invented, INVENTED)
+        return text
+
+
+def is_trace_file(path: Path) -> bool:
+    """Whether a path names replies rather than a memory."""
+    return path.suffix == SUFFIX or path.is_dir()
+
+
+def read_replies(path: Path, first: int, case: str, wrong: bool) -> list[Recorded]:
+    """The first replies of a file, or of the newest file of a folder.
+
+    Raises:
+        DataError: for a file that is missing, or a line that is no recorded reply.
+    """
+    require(first > 0, "--first", first, "1 or more")
+    found: list[Recorded] = []
+    for one in _lines(_file(path)):
+        if len(found) == first:
+            break
+        if str(one.record["case"]).startswith(case) and not (wrong and one.reward > 0):
+            found.append(one)
+    return found
+
+
+def show_replies(replies: Sequence[Recorded]) -> None:
+    """Question, accepted answers and reply of each, and what its expansions are."""
+    console = screen()
+    if not replies:
+        console.print("no such reply")
+    for number, one in enumerate(replies):
+        record = one.record
+        console.print("" if number == 0 else "\n", end="")
+        console.print(one.title, style="bold", markup=False)
+        console.print(f"  asked     {record['question']}", markup=False)
+        console.print(f"  accepted  {', '.join(record['accepted'])}", markup=False)
+        console.print(Text("  said      ").append_text(one.marked()))
+        if one.expansions:
+            exact = sum(expansion.verbatim for expansion in one.expansions)
+            fidelity = sum(expansion.fidelity for expansion in one.expansions) / len(one.expansions)
+            console.print(f"  expanded  {len(one.expansions)}, {exact} verbatim, fidelity {fidelity:.0%}", markup=False)
+        if one.invented:
+            console.print(f"  invented  {', '.join(one.invented)}", markup=False)
+
+
+def _file(path: Path) -> Path:
+    """The file itself, or of a folder the samples of an evaluation or the newest traces of a run."""
+    if not path.is_dir():
+        return path
+    candidates = [*sorted([*path.glob(f"*{SUFFIX}"), *path.glob(f"traces/*{SUFFIX}")], key=lambda file: file.name)]
+    candidates = [file for file in candidates if file.name != "metrics.jsonl"]
+    named = [file for file in candidates if file.name == SAMPLES] or candidates
+    if not named:
+        raise DataError(f"no replies in {path}; give samples.jsonl of an evaluation or a file of a run's traces/")
+    return named[-1]
+
+
+def _lines(path: Path) -> Iterator[Recorded]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise DataError(f"cannot read {path}: {reason}; give a .jsonl file that eval or rl wrote") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            reward = record["reward"] if "reward" in record else float(record["correct"])
+            expansions = tuple(build(Expansion, one) for one in record.get("expansions", ()))
+            missing = {"case", "system", "kind", "question", "accepted", "reply"} - record.keys()
+            if missing:
+                raise KeyError(*missing)
+        except (ValueError, KeyError, TypeError, ConfigError):
+            raise DataError(f"{path}, line {number} is no recorded reply; give a file that eval or rl wrote") from None
+        yield Recorded(record, float(reward), expansions, tuple(record.get("invented", ())))

@@ -1,0 +1,227 @@
+"""memfold models in lm-evaluation-harness: its tasks, asked of a memory of their context.
+
+    python -m memfold.evaluation.harness run --model memfold --model_args pretrained=tiny,system=pooled --tasks NAME
+
+A prompt of the harness is one string.  All but its end is folded, and the end stays text: the last `tail` tokens, from
+the beginning of a line where there is one, which hold the question of most tasks.  Prompts of up to twice that length
+are read as text.  What follows is continued or scored as the harness asks, without memfold's own frame.  Left out:
+systems that read only a part of a text, since they choose it by a question that a prompt does not set apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice, pairwise
+from typing import Any
+
+import torch
+
+from memfold.backbone.scoring import logprobs
+from memfold.choice import load, make_system, policy_of
+from memfold.core.config import require
+from memfold.core.document import Document
+from memfold.core.errors import ConfigError, MemfoldError
+from memfold.core.types import BlockRef, Call, Limits, Memory, Reply, Step, Text, Trace
+from memfold.evaluation.folding import fold
+
+try:
+    from lm_eval.api.model import LM
+    from lm_eval.api.registry import register_model
+except ModuleNotFoundError as error:
+    raise ConfigError("the harness is not installed; pip install 'memfold[harness]'") from error
+
+ROLLING_TOKENS = 1024  # scored at a time of a text without a question, all before them as its memory
+TEMPERATURE = 1.0  # of a task that asks for drawn replies without saying which
+
+
+@register_model("memfold")
+class MemfoldLM(LM):  # type: ignore[misc]
+    """The model that `pretrained` names as `--model` does, reading through `system` at `ratio`.
+
+    On a GPU it computes in bfloat16 unless `dtype` says otherwise; the device that the harness names is taken where
+    it is there.
+
+    Raises:
+        ConfigError: for a system or a setting that is not possible.
+    """
+
+    def __init__(
+        self,
+        pretrained: str = "tiny",
+        system: str = "pooled",
+        ratio: int | None = None,
+        tail: int = 256,
+        max_gen_toks: int = 256,
+        batch_size: int | str = 8,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_batch_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        require(tail > 0, "tail", tail, "1 token or more")
+        device = _device(device)
+        self.backbone = load(pretrained, device, dtype or ("float32" if device == "cpu" else "bfloat16"))
+        self.system = make_system(system, self.backbone, ratio)
+        if self.system.effective_ratio(tail) is None:
+            raise ConfigError(f"system {system!r} reads only a part of a text; the harness runs pooled and full")
+        self.tail, self.max_tokens = tail, max_gen_toks
+        self.batch = int(batch_size) if str(batch_size).isdecimal() else max_batch_size or 8
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What the harness names its caches of chat prompts after."""
+        return self.backbone.name.replace("/", "__")
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """As the model's own tokenizer has it."""
+        return str(
+            self.backbone.tokenizer.apply_chat_template(
+                chat_history, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        )
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """Continuations, cut before the first of their stops."""
+        found: list[str] = []
+        for some in _batches(requests, self.batch):
+            found += self._generate([(context, dict(options)) for context, options in (one.args for one in some)])
+        return found
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Of each continuation its log-probability, and whether greedy decoding would write it."""
+        pairs = [(str(context), str(continuation)) for context, continuation in (one.args for one in requests)]
+        contexts = list(dict.fromkeys(context for context, _ in pairs))
+        scored: dict[tuple[str, str], tuple[float, bool]] = {}
+        for some in _batches(contexts, self.batch):
+            scored |= self._score({context: [one for one in pairs if one[0] == context] for context in some})
+        return [scored[pair] for pair in pairs]
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        """The log-probability of each text, a stretch at a time with all before it as context."""
+        pieces = [_stretches(one.args[0], self.backbone.tokenize(one.args[0])[1]) for one in requests]
+        flat = iter(self.loglikelihood([_Pair(pair) for own in pieces for pair in own]))
+        return [sum(next(flat)[0] for _ in own) for own in pieces]
+
+    def _generate(self, asked: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+        stops = [_stops(options.get("until")) for _, options in asked]
+        said = [""] * len(asked)
+
+        def hear(row: int, text: str) -> None:
+            said[row] += text
+
+        def stop(row: int) -> bool:
+            return any(one in said[row] for one in stops[row])
+
+        requests = []
+        for (memory, end), (_, options) in zip(self._memories([context for context, _ in asked]), asked, strict=True):
+            requests.append((self.system, memory, replace(_call(memory, Text(end)), limits=self._limits(options))))
+        replies = policy_of(self.backbone).generate(requests, hear, stop)
+        return [_cut(_text(reply), own) for reply, own in zip(replies, stops, strict=True)]
+
+    def _limits(self, options: dict[str, Any]) -> Limits:
+        """What a task says of its replies; greedy unless it wants them drawn."""
+        most = int(options.get("max_gen_toks", self.max_tokens))
+        if not options.get("do_sample", options.get("temperature", 0) > 0):
+            return Limits(max_tokens=most)
+        temperature = float(options.get("temperature", TEMPERATURE))
+        return Limits(most, temperature, float(options.get("top_p", 1.0)), int(options.get("top_k", 0)))
+
+    @torch.no_grad()
+    def _score(self, pairs: dict[str, list[tuple[str, str]]]) -> dict[tuple[str, str], tuple[float, bool]]:
+        """The continuations of each context, all contexts in one batch."""
+        if not self.backbone.reads_slots:
+            raise ConfigError(f"model {self.backbone.name!r} is an endpoint; it writes, but scores no given text")
+        scored, order = [], []
+        for (memory, end), own in zip(self._memories(list(pairs)), pairs.values(), strict=True):
+            scored.append((memory, [self._trace(memory, end, continuation) for _, continuation in own]))
+            order += own
+        parts = logprobs(self.backbone, self.system, scored).parts()
+        return {
+            pair: (float(values.sum()), bool(correct.all()))
+            for pair, (_, values, correct) in zip(order, parts, strict=True)
+        }
+
+    def _trace(self, memory: Memory, end: str, continuation: str) -> Trace:
+        """A call with its reply; a space between them is of the reply, and they are tokenised as one text."""
+        kept = end.rstrip(" ")
+        before = self.backbone.encode(kept)
+        whole = self.backbone.encode(kept + end[len(kept) :] + continuation)
+        call = _call(memory, Text(tokens=tuple(before)))
+        step = Step(call, Reply(tokens=tuple(whole[len(before) :])))
+        return Trace("", self.system.name, self.system.settings, (step,))
+
+    def _memories(self, contexts: Sequence[str]) -> list[tuple[Memory, str]]:
+        """Each context as a memory of its beginning, which may be empty, and the text of its end."""
+        cuts = [self._cut(context) for context in contexts]
+        long = [number for number, cut in enumerate(cuts) if cut]
+        documents = [Document(f"context-{number}", text=contexts[number][: cuts[number]]) for number in long]
+        folded = dict(zip(long, fold(self.system, documents, self.backbone), strict=True))
+        empty = Memory("empty", self.system.name, self.system.settings, "", (), [])
+        return [(folded.get(number, empty), context[cuts[number] :]) for number, context in enumerate(contexts)]
+
+    def _cut(self, context: str) -> int:
+        """Where the end of a context begins, in characters."""
+        offsets = self.backbone.tokenize(context)[1]
+        if len(offsets) <= 2 * self.tail:
+            return 0
+        latest, earliest = offsets[-self.tail][0], offsets[-2 * self.tail][0]
+        line = context.rfind("\n", earliest, latest) + 1
+        return line or latest
+
+
+def _device(given: str | None) -> str:
+    """Where the model runs: the harness asks for a GPU whether there is one or not."""
+    available = given is not None and (not given.startswith("cuda") or torch.cuda.is_available())
+    return str(given) if available else "cpu"
+
+
+class _Pair:
+    """A request of ours in the form of the harness's."""
+
+    def __init__(self, args: tuple[str, str]) -> None:
+        self.args = args
+
+
+def _call(memory: Memory, end: Text) -> Call:
+    return Call("answer", (Text(""), *(BlockRef(memory.name, block.index) for block in memory.blocks), end))
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    left: Iterable[Any] = iter(items)
+    while batch := list(islice(left, size)):
+        yield batch
+
+
+def _stretches(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[str, str]]:
+    """A text as pairs of what was read before and what is scored, about `ROLLING_TOKENS` at a time."""
+    starts = [0, *(offsets[place][0] for place in range(ROLLING_TOKENS, len(offsets), ROLLING_TOKENS)), len(text)]
+    return [(text[:start], text[start:end]) for start, end in pairwise(starts) if end > start]
+
+
+def _stops(until: str | Sequence[str] | None) -> list[str]:
+    given = [until] if isinstance(until, str) else list(until or ())
+    return [one for one in given if one]
+
+
+def _text(reply: Reply | Exception) -> str:
+    """What a reply says.
+
+    Raises:
+        MemfoldError: why there is none.
+    """
+    if isinstance(reply, MemfoldError):
+        raise reply
+    assert isinstance(reply, Reply), "whatever else goes wrong is a bug"
+    return reply.text
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    places = [place for stop in stops if (place := text.find(stop)) >= 0]
+    return text[: min(places)] if places else text
+
+
+if __name__ == "__main__":
+    from lm_eval.__main__ import cli_evaluate
+
+    cli_evaluate()

@@ -1,0 +1,198 @@
+"""The strings suite: do codes, dates, identifiers and names come back character for character?
+
+Slots carry what a passage says, not every character of it, so systems that read the cited text again
+(`pooled/unfold=N`) stand beside those that do not.  What is planted are the sentences of the needle suite, at random
+depths of filler, almanac pages or any text.  Exact is an answer in which the string stands as it was planted, case
+included.  Beside it stand the answers whose citations lie in the right block, and those for which the sentence itself
+was read again: a string can only be copied from where it was looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from random import Random
+
+from memfold.backbone.model import Backbone
+from memfold.core.document import Document, chunks, open_document
+from memfold.core.driver import Job
+from memfold.core.errors import ConfigError, unknown
+from memfold.core.types import Citation, Memory, Sample, Span, Text, Trace
+from memfold.evaluation.contender import Contender
+from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, of, splits
+from memfold.evaluation.records import Record
+from memfold.evaluation.suite import HAYSTACKS, Case, Options, Score, document_seed
+from memfold.evaluation.table import Cell, Figure, Row, Table, proportion
+from memfold.scoring.citations import hits
+from memfold.scoring.metrics import stands_verbatim
+from memfold.tasks.haystack import almanac_sentences, filler_sentences, gather, plant, text_sentences
+from memfold.tasks.names import Namer
+from memfold.tasks.needle import NEEDLES, VALUES
+from memfold.tasks.task import TaskOptions
+
+REPLY_TOKENS = 160
+KINDS = ("code", "date", "uuid", "name")
+BLOCK, READ = "block_cited", "read_again"
+COLUMNS = ("exact", "block cited", "exact of these", "sentence read again", "exact of these")
+NOTE = (
+    "Exact: the string stands in the answer, character for character.  Block cited: a citation, or the text that was "
+    "read again, lies in the block that holds the string.  A system that cites nothing has no figure there, one that "
+    "reads nothing again none in the last two columns."
+)
+
+
+class StringsSuite:
+    """See the module docstring."""
+
+    name = "strings"
+    reads: tuple[str, ...] = ("per_cell", "kinds", "text", "haystack")
+    defaults = Options(lengths=(1024, 4096, 16384), questions=360, splits=("in",), per_document=4)
+    quick = Options(lengths=(256, 512), questions=16, splits=("in",), per_document=4)
+    temperature = 0.0
+    contenders: tuple[str, ...] = ("full", "pooled", "pooled/unfold=256", "retrieval")
+
+    def check(self, options: Options) -> None:
+        """Raise a `MemfoldError` for an unknown kind, a text that cannot be read, or two places to hide in."""
+        for kind in options.kinds:
+            if kind not in NEEDLES:
+                raise unknown("kind of string", kind, NEEDLES)
+        if options.text and options.haystack != HAYSTACKS[0]:
+            raise ConfigError(f"--text {options.text} takes the place of --haystack {options.haystack}; leave one out")
+        _text(options)
+
+    def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
+        """The kinds in turn; those of one document are planted in it together.
+
+        Raises:
+            ConfigError: for lengths that the strings fill.
+        """
+        text = _text(options)
+        for split, length, questions in options.cells():
+            for first in range(0, questions, options.per_document):
+                numbers = range(first, min(questions, first + options.per_document))
+                yield from _document(split, length, numbers, text, options, backbone)
+
+    def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
+        """The question, as any user would ask it."""
+        return Job(contender.system, memory, case.sample.question)
+
+    def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
+        """Whether the string came back, and whether it was looked for in the right place."""
+        assert trace.answer is not None, "only traces without error are scored"
+        figures = {}
+        passages = _read_again(trace)
+        if passages is not None:
+            figures[READ] = float(case.sample.support[0] in passages)
+        cited = trace.answer.citations if passages is None else _places(case.sample.document, passages)
+        if cited and "chunk" in trace.settings:
+            block = _block(case.sample, trace.settings["chunk"], backbone)
+            figures[BLOCK] = float(hits(cited, [block], len(cited))[0])
+        return Score(trace.answer.text, stands_verbatim(trace.answer.text, case.accepted[0]), figures)
+
+    def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
+        """For each split: exact strings by length, of all and of those looked for in the right place; and by kind."""
+        tables = []
+        for split, own in splits(records):
+            tables.append(
+                Table(f"Exact strings, split {split}", ("tokens", "system"), COLUMNS, grid(own, labels, _cells), NOTE)
+            )
+            kinds = list(dict.fromkeys(record.kind for record in own))
+            rows = tuple(Row((label,), tuple(_of_kinds(of(own, label), kinds))) for label in labels)
+            tables.append(Table(f"Exact by kind, split {split}", ("system",), (ALL, *kinds), rows))
+        return tables
+
+    def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:
+        """Exact strings over document length."""
+        return [
+            Figure(f"strings-{split}", "document tokens", ((f"exact, split {split}", curves(own, labels, _exact)),))
+            for split, own in splits(records)
+        ]
+
+
+def _text(options: Options) -> str:
+    return open_document(options.text).read() if options.text else ""
+
+
+def _document(
+    split: str, length: int, numbers: Sequence[int], text: str, options: Options, backbone: Backbone
+) -> Iterator[Case]:
+    """The cases of one document."""
+    kinds, hidden_in = options.kinds or KINDS, options.text or options.haystack
+    seed = document_seed(StringsSuite.name, options.seed, options.level, split, length, numbers[0], hidden_in, kinds)
+    rng = Random(seed)
+    namer = Namer(rng, options.level)
+    own = [(kinds[number % len(kinds)], namer.name("key")[0]) for number in numbers]
+    values = [VALUES[kind](rng) for kind, _ in own]
+    planted = [
+        (rng.random(), _says(kind, split).format(s=key, v=value))
+        for (kind, key), value in zip(own, values, strict=True)
+    ]
+    room = length - sum(len(backbone.encode(f" {says}")) for _, says in planted)
+    task = TaskOptions(level=options.level, split=split)
+    sentences = {
+        "filler": partial(filler_sentences, rng),
+        "almanac": partial(almanac_sentences, rng, task, backbone.encode),
+        options.text: partial(text_sentences, text),
+    }[hidden_in]
+    whole = plant(gather(sentences(), room, backbone.encode), planted)
+    document = Document(f"strings-{seed}", text=whole.text)
+    for place, (number, (kind, key)) in enumerate(zip(numbers, own, strict=True)):
+        sample = Sample(
+            task="needle",
+            document=document,
+            question=NEEDLES[kind].asks[0].format(s=key),
+            answers=(values[place],),
+            target=values[place],
+            evidence=(whole.spans[place],),
+            support=(planted[place][1],),
+            kind=kind,
+            hops=1,
+            split=split,
+            level=options.level,
+        )
+        yield Case(f"{split}/{length}/{number}", sample, sample.answers, seed, length, REPLY_TOKENS)
+
+
+def _says(kind: str, split: str) -> str:
+    relation = NEEDLES[kind]
+    return relation.unseen if split == "out" else relation.says[0]
+
+
+def _read_again(trace: Trace) -> str | None:
+    """The text that the last call was given after an earlier one had said where to look; None without such a one."""
+    if not any(step.call.purpose == "locate" for step in trace.steps):
+        return None
+    return "\n".join(part.text for part in trace.steps[-1].call.parts if isinstance(part, Text))
+
+
+def _places(document: Document, passages: str) -> tuple[Citation, ...]:
+    """Where the lines of some text stand in a document; lines that stand nowhere are left out."""
+    text = document.read()
+    lines = [line.strip() for line in passages.split("\n") if line.strip()]
+    starts = [(text.find(line), len(line)) for line in lines]
+    return tuple(Citation(document.source, start, start + size) for start, size in starts if start >= 0)
+
+
+def _block(sample: Sample, size: int, backbone: Backbone) -> Span:
+    """The block, of `size` tokens, in which the string stands; both where a border cuts its sentence."""
+    (span,) = sample.evidence
+    cut = chunks(sample.document, backbone.tokenize, size)
+    around = [one for one in cut if one.char_start < span.end and span.start < one.char_end]
+    return Span(around[0].char_start, around[-1].char_end)
+
+
+def _cells(records: Group) -> list[Cell]:
+    cells = [_exact(records)]
+    for figure in (BLOCK, READ):
+        told = [record for record in records if figure in record.figures]
+        there = [record for record in told if record.figures[figure] == 1]
+        cells += [proportion([one.figures[figure] == 1 for one in told]), proportion([one.correct for one in there])]
+    return cells
+
+
+def _of_kinds(records: Group, kinds: Sequence[str]) -> list[Cell]:
+    return [_exact(records), *(_exact([record for record in records if record.kind == kind]) for kind in kinds)]
+
+
+def _exact(records: Group) -> Cell:
+    return proportion([record.correct for record in records], failures(records))

@@ -1,0 +1,208 @@
+"""The groups of a step: rollouts with rewards, those without a signal dropped and refilled; and the held-out ones.
+
+Every process fills its own share of a step's groups; nothing is exchanged before the update.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+import torch
+
+from memfold.backbone.model import Backbone
+from memfold.backbone.policy import LocalPolicy
+from memfold.core.errors import CallError
+from memfold.core.types import Memory, Trace
+from memfold.evaluation.runner import cache_positions
+from memfold.rl.questions import Draws, Question, draw
+from memfold.rl.recipe import RlRecipe
+from memfold.rl.rewards import Scorer, Worth, scored_traces
+from memfold.rl.rollout import Rollouts, Sampling, roll_out
+from memfold.rl.shaping import dynamic, informative
+from memfold.scoring.expansion import expansions
+from memfold.training.processes import Processes
+
+SHOWN = 120
+TOP_REASONS = 3
+
+
+@dataclass(frozen=True)
+class Group:
+    """The trajectories of one question that did not fail, with their rewards before length is punished."""
+
+    question: Question
+    memory: Memory
+    traces: tuple[Trace, ...]
+    worths: tuple[Worth, ...]
+
+    @property
+    def rewards(self) -> torch.Tensor:
+        """[g]"""
+        return torch.tensor([worth.value for worth in self.worths])
+
+
+@dataclass
+class Counts:
+    """What happened to the rollouts of a step; those of several processes add up."""
+
+    rollouts: int = 0
+    groups: int = 0
+    dropped: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    answers: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    by_label: dict[str, list[float]] = field(default_factory=dict)
+
+    def __add__(self, other: Counts) -> Counts:
+        labels = {**self.by_label}
+        for label, values in other.by_label.items():
+            labels[label] = [*labels.get(label, []), *values]
+        numbers = {name: getattr(self, name) + getattr(other, name) for name in _NUMBERS}
+        return Counts(**numbers, reasons=self.reasons + other.reasons, by_label=labels)
+
+    def add(self, group: Group) -> None:
+        """Count the trajectories of a group."""
+        self.groups += 1
+        self.by_label.setdefault(group.question.label, []).extend(worth.value for worth in group.worths)
+        for trace in group.traces:
+            self.tokens += trace.cost.generated_tokens
+            self.answers += 1
+            self.truncated += trace.steps[-1].reply.finish == "length"
+
+    def rewards(self) -> dict[str, float]:
+        """Mean reward of each entry of the mixture."""
+        return {label: round(fmean(values), 5) for label, values in sorted(self.by_label.items()) if values}
+
+    def figures(self) -> dict[str, float]:
+        """Means over all rollouts of the step, dropped ones included."""
+        every = [value for values in self.by_label.values() for value in values]
+        answers = max(self.answers, 1)
+        figures = {
+            "reward": fmean(every) if every else 0.0,
+            "length": self.tokens / answers,
+            "truncated": self.truncated / answers,
+            "dropped": self.dropped / max(self.groups, 1),
+            "failed": self.reasons.total() / max(self.rollouts, 1),
+        }
+        return {name: round(value, 5) for name, value in figures.items()}
+
+
+_NUMBERS = ("rollouts", "groups", "dropped", "tokens", "truncated", "answers")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The groups to learn from, and what happened on the way."""
+
+    groups: list[Group]
+    counts: Counts
+
+
+def collect(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Processes, step: int) -> Collected:
+    """The groups of this process for a step, counted from 0.
+
+    Groups of equal reward stay during the warm-up; afterwards others are drawn for them, at most `refills` times.
+
+    Raises:
+        CallError: when too many rollouts failed, with the reasons counted.
+    """
+    options = recipe.options
+    wanted = len(range(processes.number, recipe.questions, processes.count))
+    drops = dynamic(step, options.dynamic, options.warmup)
+    draws = Draws(recipe, backbone, step, processes.number, processes.count)
+    sampling = Sampling(recipe.reply_tokens, recipe.temperature, recipe.top_p, recipe.top_k)
+    policy = LocalPolicy(backbone, cache_positions(backbone))
+    kept: list[Group] = []
+    counts = Counts()
+    for _ in range(1 + options.refills):
+        if len(kept) >= wanted:
+            break
+        questions = draws.take(wanted - len(kept))
+        with processes.autocast(recipe.precision):
+            rolled = roll_out(questions, backbone, policy, sampling, recipe.rollouts, recipe.places, recipe.seed, step)
+        for group in rewarded(rolled, scorer, counts):
+            counts.add(group)
+            if drops and not informative(group.rewards):
+                counts.dropped += 1
+            else:
+                kept.append(group)
+        _check_failures(counts, recipe.failures, step)
+        if not drops:
+            break
+    return Collected(kept, counts)
+
+
+def rewarded(rolled: Sequence[Rollouts], scorer: Scorer, counts: Counts, fewest: int = 2) -> list[Group]:
+    """Rollouts with rewards as groups, failed ones counted and left out; groups below `fewest` go."""
+    samples = [one.question.sample for one in rolled for _ in one.traces]
+    scored = iter(scored_traces(scorer, samples, [trace for one in rolled for trace in one.traces]))
+    groups = []
+    for one in rolled:
+        own = [next(scored) for _ in one.traces]
+        counts.rollouts += len(own)
+        counts.reasons.update(_reason(trace.error) for trace, _ in own if trace.error is not None)
+        good = [(trace, worth) for trace, worth in own if trace.error is None]
+        if len(good) >= fewest:
+            traces, worths = zip(*good, strict=True)
+            groups.append(Group(one.question, one.memory, traces, worths))
+    return groups
+
+
+def validate(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Processes) -> dict[str, dict[str, float]]:
+    """Reward, length and share of expanding ones of greedy replies to held-out questions, for each mixture entry.
+
+    Raises:
+        CallError: as `collect`.
+    """
+    policy = LocalPolicy(backbone, cache_positions(backbone))
+    result: dict[str, dict[str, float]] = {}
+    for position, entry in enumerate(recipe.mixture):
+        if position % processes.count != processes.number:
+            continue
+        questions: list[Question] = []
+        number = 0
+        while len(questions) < recipe.validation_questions:
+            questions += draw(recipe, backbone, number, f"validation-{position}", entry)
+            number += 1
+        del questions[recipe.validation_questions :]
+        with processes.autocast(recipe.precision):
+            rolled = roll_out(questions, backbone, policy, Sampling(recipe.reply_tokens, 0.0), 1, recipe.places)
+        counts = Counts()
+        groups = rewarded(rolled, scorer, counts, fewest=1)
+        for group in groups:
+            counts.add(group)
+        _check_failures(counts, recipe.failures, None)
+        figures = counts.figures()
+        measured = {name: figures[name] for name in ("reward", "length", "truncated")}
+        measured["expanding"] = round(fmean(map(_expands, groups)), 5)
+        result[f"{position}:{entry.label}"] = measured
+    return {name: values for found in processes.gather(result) for name, values in found.items()}
+
+
+def _expands(group: Group) -> float:
+    """The share of replies that write a part of the document out again."""
+    document = group.question.document.text or ""
+    replies = [trace.answer.reply if trace.answer else "" for trace in group.traces]
+    return fmean(bool(expansions(reply, document)) for reply in replies)
+
+
+def _reason(error: str) -> str:
+    line = " ".join(error.split())
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]} ..."
+
+
+def _check_failures(counts: Counts, most: float, step: int | None) -> None:
+    failed = counts.reasons.total()
+    if failed <= most * counts.rollouts:
+        return
+    where = "validation" if step is None else f"step {step + 1}"
+    reasons = "; ".join(f"{count} x {reason}" for reason, count in counts.reasons.most_common(TOP_REASONS))
+    raise CallError(
+        "training",
+        f"{failed} of {counts.rollouts} rollouts of {where} failed, more than the share {most} that the recipe's "
+        f"failures allows: {reasons}; the last checkpoint is whole",
+    )

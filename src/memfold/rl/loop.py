@@ -1,0 +1,195 @@
+"""The loop of reinforcement learning: draw questions, sample replies, reward them, update; for any system.
+
+One step is a pure function of the weights, the optimisers and its number.  Left out: how the pieces are computed
+(`rollout`, `rewards`, `advantages`, `losses`), and how several processes talk (`training.processes`).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memfold.backbone.model import Backbone, load_backbone, save_backbone, save_encoder
+from memfold.backbone.resolve import model_folder
+from memfold.core.errors import ConfigError
+from memfold.rl.collect import Group, collect, validate
+from memfold.rl.questions import draw
+from memfold.rl.recipe import END_TO_END, RlRecipe
+from memfold.rl.rewards import JUDGE, Judging, Rules, Scorer, find_reward
+from memfold.rl.trace_file import write_groups
+from memfold.rl.update import Trainer, Updated
+from memfold.scoring.judge import open_judge
+from memfold.training import checkpoint
+from memfold.training.checkpoint import Progress
+from memfold.training.loop import trained_settings
+from memfold.training.optimisers import Optimisers
+from memfold.training.processes import Processes
+
+Report = Callable[[dict[str, Any]], None]
+RECIPE = RlRecipe
+ENCODER, TRACES = "encoder", "traces"
+
+
+@dataclass
+class Run:
+    """Everything that a step needs."""
+
+    recipe: RlRecipe
+    folder: Path
+    trainer: Trainer
+    scorer: Scorer
+    processes: Processes
+    progress: Progress
+    groups: list[Group] = field(default_factory=list)  # of the last step
+
+    @property
+    def backbone(self) -> Backbone:
+        """What is trained."""
+        return self.trainer.backbone
+
+
+def train(recipe: RlRecipe, folder: Path, resume: bool = False, report: Report | None = None) -> Backbone:
+    """Run the stage to its end; returns the trained backbone, which is also in `folder`/model.
+
+    Raises:
+        ConfigError, CheckpointError: before anything is trained.
+        CallError: for a loss or gradient that is not a number, a trainer that has drifted from its sampler, or too many
+            failed rollouts; the last checkpoint stays.
+    """
+    run = prepare(recipe, folder, resume)
+    while run.progress.step < recipe.steps:
+        metrics = step(run)
+        done = run.progress.step
+        last = done == recipe.steps
+        validated = done % recipe.validate_every == 0 or last
+        if validated:
+            metrics["validation"] = validate(recipe, run.backbone, run.scorer, run.processes)
+        if run.processes.first:
+            if validated:
+                write_groups(folder / TRACES / f"step-{done:06d}.jsonl", run.groups)
+            checkpoint.write_metrics(folder, metrics)
+            if report is not None:
+                report(metrics)
+            if done % recipe.checkpoint_every == 0 or last:
+                _checkpoint(run)
+    if run.processes.first:
+        save_backbone(run.backbone, folder / "model")
+    run.processes.part()
+    return run.backbone
+
+
+def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
+    """Load the model, its encoder, the reference, the reward and the optimisers, and make the run folder."""
+    processes = Processes()
+    resolved = json.loads(json.dumps(asdict(recipe)))
+    begun = checkpoint.start(folder, resolved, resume)
+    parent = begun.model or model_folder(str(recipe.parent))
+    backbone = load_backbone(parent, processes.device)
+    _check_encoder(recipe, backbone)
+    for number, entry in enumerate(recipe.mixture):
+        draw(recipe, backbone, number, "check", entry)
+    scorer = make_scorer(recipe, processes.count)
+    if processes.first:
+        checkpoint.settle(folder, resolved, begun)
+    if recipe.memory != END_TO_END:
+        _keep_encoder(backbone, parent, folder, processes, new=begun.model is None)
+    _describe(recipe, backbone)
+    optimisers = Optimisers(backbone.parameters(), recipe.groups, recipe.freeze, recipe.schedule, recipe.steps)
+    if begun.optimisers:
+        optimisers.load_state_dict(begun.optimisers)
+    _restore(begun.extra, scorer, recipe.seed)
+    backbone.model.set_attn_implementation(recipe.attention)
+    reference = None
+    if recipe.options.beta:
+        reference = load_backbone(model_folder(str(recipe.parent)), processes.device)
+        reference.model.requires_grad_(False)
+    processes.wait()  # before the first one writes a checkpoint that another would take for an earlier run's
+    trainer = Trainer(recipe, backbone, optimisers, processes, reference)
+    return Run(recipe, folder, trainer, scorer, processes, begun.progress)
+
+
+def make_scorer(recipe: RlRecipe, processes: int = 1) -> Scorer:
+    """What rewards the traces of a run; each of several processes has its share of a judge's budget."""
+    if recipe.reward == JUDGE:
+        return Judging(open_judge(recipe.judge.model), recipe.judge.budget // processes)
+    return Rules(find_reward(recipe.reward))
+
+
+def step(run: Run) -> dict[str, Any]:
+    """One step: rollouts with refills, then the updates; returns its metrics."""
+    recipe, number, processes = run.recipe, run.progress.step, run.processes
+    started = time.perf_counter()
+    found = collect(recipe, run.backbone, run.scorer, processes, number)
+    run.groups = found.groups
+    sampled = time.perf_counter()
+    updated = run.trainer.step(found.groups, number)
+    ended = time.perf_counter()
+    counts = processes.gather(found.counts)
+    total = sum(counts[1:], counts[0])
+    run.progress = replace(run.progress, step=number + 1, tokens=run.progress.tokens + total.tokens)
+    return {
+        "step": number + 1,
+        "tokens": run.progress.tokens,
+        "rate": updated.rate,
+        "norm": round(updated.norm, 5),
+        "figures": total.figures() | _figures(updated),
+        "rewards": total.rewards(),
+        "failures": dict(total.reasons.most_common()),
+        "seconds": {"rollout": round(sampled - started, 3), "update": round(ended - sampled, 3)},
+        "tokens_per_second": round(total.tokens / (ended - started), 1),
+    }
+
+
+def _figures(updated: Updated) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in updated.figures.items()}
+
+
+def _check_encoder(recipe: RlRecipe, backbone: Backbone) -> None:
+    if recipe.memory == END_TO_END and backbone.reads:
+        raise ConfigError(
+            f"memory = {END_TO_END!r} is not possible: {recipe.parent} reads memories of a separate encoder; give "
+            "a parent whose weights do both, such as a run of stage sft, or memory = 'frozen'"
+        )
+
+
+def _keep_encoder(backbone: Backbone, parent: Path, folder: Path, processes: Processes, new: bool) -> None:
+    """Read memories of the parent's encoder, whose files stay in the run folder, where every checkpoint finds them."""
+    encoder = backbone.encoder or load_backbone(parent, processes.device)
+    if processes.first and new:
+        save_encoder(encoder, folder / ENCODER)
+    encoder.folder = folder / ENCODER
+    backbone.set_encoder(encoder)
+
+
+def _describe(recipe: RlRecipe, backbone: Backbone) -> None:
+    """What the model folder will say: what the recipe says over what the parent was trained with."""
+    known = backbone.trained.get("pooled", {})
+    said = trained_settings(recipe, recipe.mixture)
+    kept = {name: value for name, value in known.items() if name not in recipe.settings}
+    backbone.trained["pooled"] = said | kept | {"ratios": sorted({*known.get("ratios", ()), *said["ratios"]})}
+    backbone.frame = recipe.frame
+
+
+def _restore(extra: dict[str, Any], scorer: Scorer, seed: int) -> None:
+    """Random states for rewards and layers that draw from the global ones; sampling has seeds of its own."""
+    if not extra:
+        random.seed(seed)
+        torch.manual_seed(seed)
+        return
+    torch.set_rng_state(extra["torch"])
+    random.setstate(extra["python"])
+    if isinstance(scorer, Judging):
+        scorer.spent = extra["judged"]
+
+
+def _checkpoint(run: Run) -> None:
+    judged = run.scorer.spent if isinstance(run.scorer, Judging) else 0
+    extra = {"torch": torch.get_rng_state(), "python": random.getstate(), "judged": judged}
+    checkpoint.save(run.folder, run.backbone, run.progress, run.trainer.optimisers.state_dict(), extra)

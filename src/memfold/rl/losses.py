@@ -1,0 +1,100 @@
+"""The pieces of the policy loss: clip, mean over tokens, distance to a reference, entropy.
+
+All work on the tokens [n] of many conversations laid end to end.  The whole is
+
+    loss = sum_t w_t * (clip_t + beta * k3_t - gamma * H_t)
+
+with the weights w of `MEANS`, so that micro-batches and processes add up to one update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+FAR = 10.0  # where the difference of two log-probabilities is cut off, as in MemAgent's code
+
+Mean = Callable[[Sequence[int], Sequence[int], int], list[float]]
+
+
+def clipped(ratio: Tensor, advantage: Tensor, low: float, high: float, dual: float) -> Tensor:
+    """-min(r A, clip(r, 1 - low, 1 + high) A): PPO's clip; DAPO's clip-higher where high > low (equation 8)."""
+    return -torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
+
+
+def symmetric(ratio: Tensor, advantage: Tensor, low: float, high: float, dual: float) -> Tensor:
+    """-min(r A, clip(r, 1 - low, 1 + low) A): PPO (section 3), GRPO."""
+    return clipped(ratio, advantage, low, low, dual)
+
+
+def dual_clipped(ratio: Tensor, advantage: Tensor, low: float, high: float, dual: float) -> Tensor:
+    """As `clipped`, but where A < 0 at most -dual A: dual-clip PPO (arXiv 1912.09729, equation 5), MemAgent's 3."""
+    loss = clipped(ratio, advantage, low, high, dual)
+    return torch.where(advantage < 0, torch.minimum(loss, -dual * advantage), loss)
+
+
+def outside(ratio: Tensor, advantage: Tensor, low: float, high: float) -> Tensor:
+    """Which tokens the clip holds back: too likely already for A > 0, too unlikely for A < 0."""
+    return ((advantage > 0) & (ratio > 1 + high)) | ((advantage < 0) & (ratio < 1 - low))
+
+
+def by_token(sizes: Sequence[int], owners: Sequence[int], length: int) -> list[float]:
+    """w = 1 / sum |o|: every token of the update weighs the same (DAPO, equation 8; MemAgent, equation 5).
+
+    `sizes` are the tokens of each conversation, `owners` the trajectories that they belong to; gives a weight for each
+    conversation, which all of its tokens have.
+    """
+    total = sum(sizes)
+    return [1 / total if total else 0.0] * len(sizes)
+
+
+def by_sequence(sizes: Sequence[int], owners: Sequence[int], length: int) -> list[float]:
+    """w = 1 / (C |o|): the mean over C conversations of the mean over their tokens (GRPO, equation 3; GSPO)."""
+    count = sum(size > 0 for size in sizes)
+    return [1 / (count * size) if size else 0.0 for size in sizes]
+
+
+def by_trajectory(sizes: Sequence[int], owners: Sequence[int], length: int) -> list[float]:
+    """w = 1 / (N n_i), n_i the tokens of all conversations of trajectory i: LycheeMemory (section 3.4.1)."""
+    totals: dict[int, int] = {}
+    for owner, size in zip(owners, sizes, strict=True):
+        totals[owner] = totals.get(owner, 0) + size
+    count = sum(total > 0 for total in totals.values())
+    return [1 / (count * totals[owner]) if totals[owner] else 0.0 for owner in owners]
+
+
+def by_length(sizes: Sequence[int], owners: Sequence[int], length: int) -> list[float]:
+    """w = 1 / (C L) with the most tokens L that a reply may have: no conversation is paid for its length (Dr. GRPO)."""
+    count = sum(size > 0 for size in sizes)
+    return [1 / (count * length) if count else 0.0] * len(sizes)
+
+
+def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
+    """exp(d) - d - 1 with d = log pi_ref - log pi: an unbiased, never negative estimate of KL(pi || pi_ref).
+
+    Schulman's third estimator; GRPO, equation 4.
+    """
+    difference = (reference - logprobs).clamp(-FAR, FAR)
+    return difference.exp() - difference - 1
+
+
+def k1(logprobs: Tensor, reference: Tensor) -> Tensor:
+    """log pi - log pi_ref, whose sum over a trajectory is taken from its reward where the KL is there (InstructGPT)."""
+    return logprobs - reference
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """H = -sum_v p_v log p_v of each token [n], from its logits [n, v]."""
+    table = logits.float().log_softmax(-1)
+    return -(table.exp() * table).sum(-1)
+
+
+CLIPS = {"symmetric": symmetric, "higher": clipped, "dual": dual_clipped}
+MEANS: dict[str, Mean] = {
+    "token": by_token,
+    "sequence": by_sequence,
+    "trajectory": by_trajectory,
+    "fixed": by_length,
+}

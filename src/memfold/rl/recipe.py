@@ -1,0 +1,96 @@
+"""A recipe of reinforcement learning: what it says beyond the recipes of all stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from memfold.core.config import require
+from memfold.core.errors import ConfigError
+from memfold.rl.algorithm import Algorithm, make_algorithm
+from memfold.rl.rewards import JUDGE
+from memfold.training.recipe import StageRecipe
+
+FROZEN, END_TO_END = "frozen", "end-to-end"
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """The judge of `reward = "judge"`: its address, and the most verdicts that a run may ask for."""
+
+    model: str = ""
+    budget: int = 100_000
+
+    def __post_init__(self) -> None:
+        require(self.budget > 0, "judge.budget", self.budget, "1 or more verdicts")
+
+
+@dataclass(frozen=True)
+class RlRecipe(StageRecipe):
+    """A stage of reinforcement learning.
+
+    A step draws `questions`, samples `rollouts` replies to each, and makes `updates` updates of as many questions each.
+    `memory`: read from the parent as it is, only the decoder is trained (`frozen`), or compressed again with gradient
+    (`end-to-end`).  `reward` is a name of `memfold.rl.rewards`, `judge`, or `path.py:function`.  `preset` names an
+    algorithm, `algorithm` says what is different.  `places` replies are sampled at a time; `tokens` are about those of
+    a forward pass of the update.  A run stops when sampler and trainer differ by more than `drift` nats a token on
+    average, or more than the share `failures` of a step's rollouts failed.
+    """
+
+    stage: Literal["rl"]
+    memory: Literal["frozen", "end-to-end"] = "frozen"
+    reward: str = "exact"
+    judge: JudgeSettings = JudgeSettings()
+    preset: str | None = "dapo"
+    algorithm: dict[str, Any] = field(default_factory=dict)
+    questions: int = 16
+    rollouts: int = 8
+    updates: int = 1
+    places: int = 64
+    reply_tokens: int = 160
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    drift: float = 0.02
+    failures: float = 0.1
+    validation_questions: int = 64
+    precision: Literal["bfloat16", "float32"] = "float32"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("questions", "updates", "places", "reply_tokens", "validation_questions"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
+        require(
+            self.rollouts >= 2, "rollouts", self.rollouts, "2 or more: a reply is compared with others of its group"
+        )
+        require(
+            self.updates <= self.questions, "updates", self.updates, f"1 to the questions of a step, {self.questions}"
+        )
+        require(self.temperature > 0, "temperature", self.temperature, "above 0: greedy replies are all the same")
+        require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1")
+        require(self.top_k >= 0, "top_k", self.top_k, "0 (all tokens) or more")
+        require(self.drift > 0, "drift", self.drift, "above 0 nats a token")
+        require(0 <= self.failures < 1, "failures", self.failures, "0 to below 1")
+        if not self.mixture:
+            raise ConfigError("a recipe of reinforcement learning has a mixture of one entry or more")
+        if self.parent is None:
+            raise ConfigError("a recipe of reinforcement learning names a parent to start from")
+        if (self.reward == JUDGE) != bool(self.judge.model):
+            raise ConfigError(
+                "reward 'judge' needs judge.model, an address http://HOST/v1#NAME, and no other reward does"
+            )
+        most = self.options.overlong_buffer
+        require(most <= self.reply_tokens, "algorithm.overlong_buffer", most, f"0 to reply_tokens, {self.reply_tokens}")
+
+    @property
+    def options(self) -> Algorithm:
+        """The preset with what is said over it."""
+        return make_algorithm(self.preset, self.algorithm)
+
+    @property
+    def plan(self) -> str:
+        """What a run comes to."""
+        return (
+            f"{self.steps:,} steps of {self.questions} questions x {self.rollouts} replies of at most "
+            f"{self.reply_tokens} tokens; memory {self.memory}, reward {self.reward}, preset {self.preset}"
+        )

@@ -1,0 +1,136 @@
+"""Sampled replies: several for each question, all through the shared driver, whatever the system.
+
+Every call has a seed of its own, made of the run's, the step and its place, so that a reply does not depend on what
+else is sampled.  Left out: what replies are worth (`rewards`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from memfold.backbone.model import Backbone
+from memfold.core import driver
+from memfold.core.document import Document
+from memfold.core.driver import Job
+from memfold.core.prompt import Style
+from memfold.core.system import AnswerSteps, Inputs, MemorySystem, Policy
+from memfold.core.types import Answer, Block, Call, Limits, Memory, Reply, Sample, Trace
+from memfold.evaluation.folding import fold
+from memfold.rl.questions import Question
+from memfold.training.batches import seed_of
+
+ANSWER = "answer"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How replies are sampled; `reply_tokens` bounds answers, what a system keeps for itself has bounds of its own."""
+
+    reply_tokens: int = 160
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def limits(self, call: Call, seed: int) -> Limits:
+        """Those of a call."""
+        most = self.reply_tokens if call.purpose == ANSWER else call.limits.max_tokens
+        return Limits(most, self.temperature, self.top_p, self.top_k, seed=seed)
+
+
+class Sampled:
+    """A system whose calls are sampled; for the driver it is the system, and its traces say how they were sampled."""
+
+    def __init__(self, system: MemorySystem, sampling: Sampling, *seed: object) -> None:
+        self.system, self.sampling, self.seed, self.name = system, sampling, seed, system.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The system's."""
+        return self.system.settings
+
+    def effective_ratio(self, tokens: int) -> float | None:
+        """The system's."""
+        return self.system.effective_ratio(tokens)
+
+    def compress(self, documents: Sequence[Document], backbone: Backbone, done: int = 0) -> Iterator[Block]:
+        """As the system does."""
+        return self.system.compress(documents, backbone, done)
+
+    def answer(self, memory: Memory, question: str) -> AnswerSteps:
+        """The system's calls, each with limits and a seed of its own."""
+        generator = self.system.answer(memory, question)
+        replies: Any = None
+        number = 0
+        while True:
+            try:
+                calls = generator.send(replies)
+            except StopIteration as stop:
+                final: Answer = stop.value
+                return final
+            alone = isinstance(calls, Call)
+            sampled = []
+            for call in [calls] if isinstance(calls, Call) else calls:
+                seed = seed_of(*self.seed, number) >> 1  # as torch takes it
+                sampled.append(replace(call, limits=self.sampling.limits(call, seed)))
+                number += 1
+            replies = yield sampled[0] if alone else sampled
+            assert isinstance(replies, Reply if alone else list)
+
+    def script(self, sample: Sample, backbone: Backbone, style: Style) -> Trace:
+        """As the system does."""
+        return self.system.script(sample, backbone, style)
+
+    def render(self, memory: Memory, call: Call, backbone: Backbone) -> Inputs:
+        """As the system does."""
+        return self.system.render(memory, call, backbone)
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """A question with its memory and the traces that were sampled, in the order of their numbers."""
+
+    question: Question
+    memory: Memory
+    traces: tuple[Trace, ...]
+
+
+def roll_out(questions: Sequence[Question], backbone: Backbone, policy: Policy, sampling: Sampling, count: int,
+             places: int, *seed: object) -> list[Rollouts]:  # fmt: skip
+    """Fold the documents and sample `count` replies to each question, `places` at a time."""
+    memories = _memories(questions, backbone)
+    jobs = [
+        Job(Sampled(one.system, sampling, *seed, one.seed, one.number, index), memory, one.sample.question)
+        for one, memory in zip(questions, memories, strict=True)
+        for index in range(count)
+    ]  # fmt: skip
+    traces: list[Trace | None] = [None] * len(jobs)
+    for number, trace in driver.run(jobs, policy, places):
+        traces[number] = trace
+    done = [trace for trace in traces if trace is not None]
+    return [
+        Rollouts(question, memory, tuple(done[place * count : (place + 1) * count]))
+        for place, (question, memory) in enumerate(zip(questions, memories, strict=True))
+    ]
+
+
+def _memories(questions: Sequence[Question], backbone: Backbone) -> list[Memory]:
+    """One for each question, those of one document shared; documents of the same kind of question folded together."""
+    kinds: dict[str, dict[int, Question]] = {}
+    for question in questions:
+        kinds.setdefault(question.kind, {})[question.seed] = question
+    found: dict[tuple[str, int], Memory] = {}
+    for kind, own in kinds.items():
+        system = next(iter(own.values())).system
+        memories = fold(system, [question.document for question in own.values()], backbone)
+        found |= {(kind, seed): _lean(memory) for seed, memory in zip(own, memories, strict=True)}
+    return [found[question.kind, question.seed] for question in questions]
+
+
+def _lean(memory: Memory) -> Memory:
+    """Without the text that only citations need: nobody reads those of a rollout.  Unfolding reads it again."""
+    if memory.settings.get("unfold"):
+        return memory
+    blocks = [block if block.slots is None else replace(block, text=None) for block in memory.blocks]
+    return replace(memory, blocks=blocks)

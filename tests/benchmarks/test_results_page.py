@@ -1,0 +1,178 @@
+"""docs/results.md is made of the files in benchmarks/results, and of nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pooled
+import pytest
+import results
+
+from memfold.backbone.model import Backbone
+from memfold.bench.first_token import bench_first_token
+from memfold.bench.fold import bench_fold
+from memfold.bench.systems import bench_systems
+from memfold.choice import Choice
+from memfold.cli.main import execute
+from memfold.systems.pooled.system import Pooled
+
+ABOUT = {"model": "small", "hardware": {"cpu": "Some CPU"}}
+Json = dict[str, Any]
+
+
+def keep(folder: Path, part: str, **found: Json) -> None:
+    gathered = {"part": part, "results": {name: ABOUT | result for name, result in found.items()}, "plots": []}
+    (folder / f"{part}-some-cpu.json").write_text(json.dumps(gathered))
+
+
+def section(folder: Path, title: str) -> str:
+    return next(part for part in results.render(folder).split("\n## ") if part.startswith(title))
+
+
+def cell(value: float | None, **more: float) -> Json:
+    return {"value": value, "low": None, "high": None, "count": 10, "failed": 0, "share": True} | more
+
+
+def table(title: str, *rows: tuple[tuple[str, ...], list[float | None]]) -> Json:
+    made = [{"names": list(names), "cells": [cell(value) for value in values]} for names, values in rows]
+    return {"tables": [{"title": f"{title}, split in", "rows": made}]}
+
+
+def test_the_page_is_that_of_the_files() -> None:
+    assert results.PAGE.read_text() == results.render(results.RESULTS), "run python benchmarks/results.py"
+
+
+def test_without_files_every_section_says_how_to_measure_it(tmp_path: Path) -> None:
+    page = results.render(tmp_path)
+    assert page.count("Not measured yet.") == len(results.SECTIONS) == 12
+    for one in results.SECTIONS:
+        assert f"python benchmarks/pooled.py {one.part}" in page
+        assert one.target in page
+    assert {one.part for one in results.SECTIONS} == set(pooled.BY_NAME), "every part is on the page"
+
+
+def test_files_of_other_scripts_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text('{"suite": "almanac"}')
+    (tmp_path / "list.json").write_text("[1]")
+    assert results.render(tmp_path).count("Not measured yet.") == 12
+
+
+def test_benchmarks_become_tables(tmp_path: Path, backbone: Backbone) -> None:
+    choice = Choice(Pooled(ratio=16), backbone)
+    quiet = lambda line: None  # noqa: E731
+    keep(tmp_path, "fold", fold=bench_fold(choice, [64], 0, 2, quiet))
+    keep(tmp_path, "growth", growth=bench_fold(choice, [64, 128], 0, 2, quiet))
+    first = bench_first_token(choice, [64], 0, 2, quiet)
+    keep(tmp_path, "first-token", **{"first-token": first})
+    keep(tmp_path, "systems", systems=bench_systems(backbone, ["full", "pooled"], [64], 0, 2, quiet))
+    share = first["lengths"][0]["wrappers"]["slot"]["share_of_predicted"]
+    assert f"| {share:.2f} |" in section(tmp_path, "First token from a stored memory")
+    assert "| Some CPU, small | 64 | span |" in section(tmp_path, "First token from a stored memory")
+    assert "32,768 tokens are not among the lengths." in section(tmp_path, "First token with folding included")
+    assert "120K tokens were not measured." in section(tmp_path, "Peak memory")
+    assert re.search(r"reached, the slope is -?\d+\.\d{3}\.", section(tmp_path, "Growth of folding time"))
+    assert "| 8 | 64 |" in section(tmp_path, "Documents folded at once")
+    assert section(tmp_path, "Systems side by side").count("| Some CPU, small |") == 2
+    assert "Not measured yet." in section(tmp_path, "First token at the size of a 7B model")
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.81, "reached"), (0.79, "not reached")])
+def test_a_target_is_reached_or_not(tmp_path: Path, share: float, verdict: str) -> None:
+    entry = {
+        "tokens": 8192, "share_of_forward": share, "tokens_per_second": 9000, "peak_bytes_above_weights": None,
+        "seconds": {"fold": [1.0, 3.0, 2.0]},
+    }  # fmt: skip
+    keep(tmp_path, "fold", fold={"lengths": [entry], "together": [
+        {"documents": 8, "tokens_each": 16, "ratio": 1.5, "seconds": {"apart": [3.0], "together": [2.0]}},
+        {"documents": 8, "tokens_each": 64, "ratio": 2.5, "seconds": {"apart": [5.0], "together": [2.0]}},
+    ]})  # fmt: skip
+    assert f"Some CPU, small: {verdict}, the least share is {share}." in section(tmp_path, "Speed of folding")
+    assert f"| Some CPU, small | 8,192 | 9,000 | {share} | 2.00 | - |" in section(tmp_path, "Speed of folding")
+    assert "not reached, 1.50 times as fast with about 16 tokens each." in section(tmp_path, "Documents folded at once")
+
+
+def test_evaluations_become_tables_and_verdicts(tmp_path: Path) -> None:
+    needle = table(
+        "Needle",
+        (("all", "pooled"), [9.5, 5.0, 0.9, 0.5]),
+        (("1024", "pooled"), [10.0, 10.0, 1.0, 1.0]),
+        (("1024", "retrieval"), [1.0, 1.0, 0.0, 0.0]),
+        (("122880", "pooled"), [9.0, 5.0, 0.9, 0.5]),
+    )
+    keep(tmp_path, "needle", needle=needle)
+    assert "not reached, the mean over lengths is 9.50, the lowest cell 5.00." in section(tmp_path, "Needle")
+    fall = table(
+        "From the shortest to the longest", (("pooled",), [0.5, 0.46, 0.04]), (("retrieval",), [0.9, 0.1, 0.8])
+    )
+    keep(tmp_path, "multihop", multihop=fall)
+    assert "reached, 4.0 points are lost." in section(tmp_path, "Multihop")
+    strings = table(
+        "Exact strings",
+        (("all", "pooled"), [0.1, 0.9, 0.1, None, None]),
+        (("all", "pooled/unfold=256"), [0.9, 0.9, 0.99, 0.8, 1.0]),
+    )
+    keep(tmp_path, "strings", strings=strings)
+    shown = section(tmp_path, "Exact strings")
+    assert "reached, 99.0 % are exact with unfold." in shown
+    assert "| Some CPU, small | all | pooled | 10.0 % n=10 | 90.0 % n=10 | 10.0 % n=10 | - | - |" in shown
+    keep(
+        tmp_path,
+        "wrapper",
+        span=table("Accuracy", (("all", "span"), [0.7])),
+        slot=table("Accuracy", (("all", "slot"), [0.72])),
+    )
+    assert "not reached, span is 2.0 points behind slot." in section(tmp_path, "Wrapper span against slot")
+
+
+def test_the_driver_goes_on_and_keeps_quick_runs_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[list[str]] = []
+
+    class Done:
+        returncode = 0
+
+    def pretend(command: list[str], **_: object) -> Done:
+        ran.append(command[3:])
+        folder = Path(command[command.index("--out") + 1])
+        folder.mkdir(parents=True)
+        (folder / f"{command[4]}.json").write_text(json.dumps(ABOUT))
+        (folder / f"{command[4]}.png").write_bytes(b"png")
+        return Done()
+
+    monkeypatch.setattr(pooled.subprocess, "run", pretend)
+    monkeypatch.setattr(pooled, "RESULTS", tmp_path / "kept")
+    monkeypatch.setattr(results, "write", lambda folder: ran.append(["page", str(folder)]))
+    out = ["--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["pooled.py", "fold", "growth", *out])
+    assert pooled.main() == 0
+    assert [one[1:4] for one in ran[:2]] == [["fold", "--lengths", pooled.LONG], ["fold", "--runs", "3"]]
+    assert ran[2] == ["page", str(tmp_path / "kept")]
+    (file,) = (tmp_path / "kept").glob("fold-*.json")
+    kept = json.loads(file.read_text())
+    assert (kept["part"], kept["results"]) == ("fold", {"fold": ABOUT})
+    assert [(tmp_path / "kept" / plot).read_bytes() for plot in kept["plots"]] == [b"png"]
+    assert pooled.main() == 0
+    assert len(ran) == 4, "what is there is not measured again"
+    monkeypatch.setattr(sys, "argv", ["pooled.py", "fold", "--quick", *out])
+    assert pooled.main() == 0
+    assert ran[4][2:4] == ["--lengths", pooled.QUICK_LENGTHS]
+    assert len(list((tmp_path / "kept").glob("*.json"))) == 2
+    assert len(list((tmp_path / "out" / "quick" / "results").glob("*.json"))) == 1
+    monkeypatch.setattr(sys, "argv", ["pooled.py", "wrapper", *out])
+    assert pooled.main() == 2
+    assert "it needs a second model, trained with wrapper slot: --slot-model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", pooled.PARTS, ids=lambda part: part.name)
+def test_the_command_line_takes_every_command(part: pooled.Part, capsys: pytest.CaptureFixture[str]) -> None:
+    """As far as a model or a device that is not there."""
+    missing = ["--device", "cuda:99"] if part.needs == "cuda" else ["--model", "./no-such-model"]
+    for words in (*part.commands.values(), *part.quick.values()):
+        assert execute([*words, *missing]) == 2
+        error = capsys.readouterr().err
+        assert "no model at './no-such-model'" in error or "device 'cuda:99' cannot hold" in error

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from memfold.core.document import Document
+from memfold.core.errors import CallError, ConfigError
+from memfold.core.types import Answer, Call, Limits, Reply, Sample, Step, Trace
+from memfold.rl.rewards import REWARDS, Judging, Rules, Worth, find_reward, said, scored_traces
+from memfold.scoring.judge import Judge
+
+DOCUMENT = Document("d", text="Ada lives in Velm.")
+ONE = Sample("almanac", DOCUMENT, "Where does Ada live?", ("Velm", "the town of Velm"), kind="lookup")
+LIST = Sample("almanac", DOCUMENT, "Which towns?", ("Velm", "Sanu", "Tor Ban"), kind="listing")
+
+
+def trace(reply: str, style: str = "recall", error: str | None = None) -> Trace:
+    step = Step(Call("answer", ()), Reply(reply))
+    return Trace("q", "pooled", {"style": style}, (step,), Answer("", reply) if error is None else None, error=error)
+
+
+@pytest.mark.parametrize(("reply", "style", "expected"), [
+    (r"Ada lives there. \boxed{Velm}", "recall", "Velm"),
+    (r"\boxed{no} then \boxed{Tor {x} Ban}", "recall", "Tor {x} Ban"),
+    ("It is <answer> Velm </answer>.", "recall", "Velm"),
+    ("It is Velm", "recall", ""),
+    ("It is Velm", "bare", "It is Velm"),
+    ("", "recall", ""),
+])  # fmt: skip
+def test_the_answer_is_taken_strictly(reply: str, style: str, expected: str) -> None:
+    assert said(trace(reply, style)) == expected
+
+
+@pytest.mark.parametrize(("name", "sample", "answer", "expected"), [
+    ("exact", ONE, "velm.", 1.0),
+    ("exact", ONE, "in Velm", 0.0),
+    ("exact", LIST, "Tor Ban, Velm and Sanu", 1.0),
+    ("exact", LIST, "Velm and Sanu", 0.0),
+    ("sub-em", ONE, "in Velm, I think", 1.0),
+    ("sub-em", ONE, "Velmar", 0.0),
+    ("sub-em", LIST, "Sanu Velm Tor Ban Ost", 1.0),
+    ("sub-em", LIST, "Sanu Velm", 0.0),
+    ("f1", ONE, "in town of Velm", 6 / 7),
+    ("f1", LIST, "Velm", 2 / 6),
+    ("share", LIST, "Velm or Sanu or Ost", 2 / 3),
+    ("share", ONE, "Velm", 1 / 2),
+])  # fmt: skip
+def test_rewards_by_hand(name: str, sample: Sample, answer: str, expected: float) -> None:
+    assert REWARDS[name](sample, trace(f"\\boxed{{{answer}}}")) == pytest.approx(expected)
+    assert REWARDS[name](sample, trace(f"{answer} without a box")) == 0
+
+
+def test_a_reward_that_raises_or_is_no_number_is_an_error_of_its_trace() -> None:
+    worths = Rules(lambda sample, trace: {"a": 1.0, "b": math.nan, "c": math.inf}[said(trace)])(
+        [(ONE, trace(f"\\boxed{{{answer}}}")) for answer in "abcd"]
+    )
+    assert worths[0] == Worth(1.0)
+    assert [str(worth) for worth in worths[1:]] == [
+        "reward: the value nan is no finite number",
+        "reward: the value inf is no finite number",
+        "reward: KeyError: 'd'",
+    ]
+
+
+def test_turn_rewards_need_one_for_each_conversation() -> None:
+    given = [(ONE, trace("x"))]
+    assert Rules(lambda sample, trace: Worth(1.0, (0.5,)))(given) == [Worth(1.0, (0.5,))]
+    (error,) = Rules(lambda sample, trace: Worth(1.0, (0.5, 0.5)))(given)
+    assert str(error) == "reward: 2 turn rewards for 1 conversations"
+
+
+def test_a_failed_trace_is_not_asked_about() -> None:
+    asked: list[str] = []
+
+    def reward(sample: Sample, trace: Trace) -> float:
+        asked.append(said(trace))
+        return 0.25 if said(trace) == "Velm" else math.nan
+
+    traces = [trace("", error="policy: broken"), trace(r"\boxed{Velm}"), trace(r"\boxed{x}")]
+    done = scored_traces(Rules(reward), [ONE] * 3, traces)
+    assert asked == ["Velm", "x"]
+    assert [found.error for found, _ in done] == ["policy: broken", None, "reward: the value nan is no finite number"]
+    assert [found.reward for found, _ in done] == [None, 0.25, None]
+
+
+def test_a_user_writes_a_reward_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("def short(sample, trace):\n    return 1 / (1 + len(trace.answer.reply))\n")
+    assert find_reward(f"{path}:short")(ONE, trace("abc")) == 0.25
+    with pytest.raises(ConfigError, match="unknown reward function 'shrot'; nearest: 'short'"):
+        find_reward(f"{path}:shrot")
+    with pytest.raises(ConfigError, match=r"no file .*none.py; write path.py:function"):
+        find_reward(f"{tmp_path}/none.py:short")
+    path.write_text("def short(:\n")
+    with pytest.raises(ConfigError, match="cannot be loaded: SyntaxError"):
+        find_reward(f"{path}:short")
+    with pytest.raises(ConfigError, match="unknown reward 'exakt'; nearest: 'exact'; known: exact, f1, judge"):
+        find_reward("exakt")
+
+
+def test_the_judge_is_asked_within_its_budget_and_never_gives_a_silent_zero(tmp_path: Path) -> None:
+    messages: list[str] = []
+
+    def ask(asked: Sequence[str], limits: Limits) -> list[Reply | CallError]:
+        messages.extend(asked)
+        said = {"right": "yes", "wrong": "No.", "odd": "perhaps"}
+        return [
+            next((Reply(reply) for key, reply in said.items() if f"answer: {key}" in message), None)
+            or CallError("policy", "the endpoint is gone")
+            for message in asked
+        ]
+
+    judging = Judging(Judge("m", ask, tmp_path / "verdicts.jsonl"), budget=5)
+    answers = ["right", "wrong", "odd", "gone", "right", "right"]
+    found = judging([(ONE, trace(f"\\boxed{{{answer}}}")) for answer in answers])
+    assert [worth for worth in found if isinstance(worth, Worth)] == [Worth(1.0), Worth(0.0), Worth(1.0)]
+    assert [str(one) for one in found if isinstance(one, CallError)] == [
+        "judge: m replied 'perhaps'; wanted: yes or no; name another --judge",
+        "policy: the endpoint is gone",
+        "judge: the budget of 5 verdicts is spent; raise judge.budget in the recipe",
+    ]
+    assert (judging.spent, len(messages)) == (5, 4)
+    assert [found.error is None for found, _ in scored_traces(judging, [ONE], [trace(r"\boxed{right}")])] == [False]

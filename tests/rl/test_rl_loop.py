@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from memfold.backbone.model import Backbone, load_backbone, save_backbone
+from memfold.core.errors import CallError, CheckpointError, ConfigError
+from memfold.rl import update
+from memfold.rl.loop import prepare, step, train
+from memfold.rl.recipe import RlRecipe
+from memfold.training.recipe import Entry, Group
+
+TIMED = ("seconds", "tokens_per_second")
+
+
+def weights(backbone: Backbone) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in backbone.parameters()}
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMED} for line in found]
+
+
+def test_a_run_leaves_everything_that_tells_what_it_was(recipe: RlRecipe, tmp_path: Path) -> None:
+    heard: list[dict[str, Any]] = []
+    train(recipe, tmp_path, report=heard.append)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "recipe.json", "metrics.jsonl", "model", "encoder", "traces", "step-000002", "step-000003",
+    }  # fmt: skip
+    assert [line["step"] for line in heard] == [1, 2, 3]
+    assert ["validation" in line for line in heard] == [False, True, True]
+    held_out = heard[-1]["validation"]["0:pooled/almanac"]
+    assert held_out.keys() == {"reward", "length", "truncated", "expanding"}
+    assert heard[-1]["validation"].keys() == {"0:pooled/almanac", "1:full/almanac"}
+    for line in heard:
+        figures = line["figures"]
+        assert figures.keys() == {
+            "reward", "length", "truncated", "dropped", "failed", "loss", "clipped", "apart", "apart_kl",
+        }  # fmt: skip
+        assert figures["apart"] < 1e-5
+        assert 0 < figures["length"] <= 6
+        assert 0 <= figures["reward"] <= 1
+        assert line["norm"] > 0
+    assert {path.name for path in (tmp_path / "traces").iterdir()} == {"step-000002.jsonl", "step-000003.jsonl"}
+
+
+def test_resuming_equals_an_unbroken_run(recipe: RlRecipe, tmp_path: Path) -> None:
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+
+    def stop(line: dict[str, Any]) -> None:
+        if line["step"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, broken, report=stop)
+    assert [path.name for path in broken.glob("step-*")] == ["step-000001"]
+    torch.manual_seed(99)  # what happens between the two must not matter
+    train(recipe, broken, resume=True)
+    train(recipe, whole)
+    assert metrics(broken) == metrics(whole)
+    for name in ("model/model.safetensors", "model/heads.safetensors", "model/memfold.json",
+                 "model/encoder/model.safetensors", "recipe.json", "traces/step-000003.jsonl"):  # fmt: skip
+        if name.startswith("traces"):
+            assert without_seconds(broken / name) == without_seconds(whole / name)
+        else:
+            assert (broken / name).read_bytes() == (whole / name).read_bytes(), name
+    states = [torch.load(run / "step-000003" / "training.pt", weights_only=True) for run in (broken, whole)]
+    assert states[0]["extra"]["python"] == states[1]["extra"]["python"]
+    assert torch.equal(states[0]["extra"]["torch"], states[1]["extra"]["torch"])
+
+
+def without_seconds(path: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line["trace"]["cost"] = None
+    return lines
+
+
+def test_a_constant_reward_gives_no_gradient_and_is_refilled(recipe: RlRecipe, rewards: Path, tmp_path: Path) -> None:
+    run = prepare(replace(recipe, reward=f"{rewards}:constant"), tmp_path)
+    before = weights(run.backbone)
+    line = step(run)
+    assert run.groups == []
+    assert line["figures"]["dropped"] == 1
+    assert line["figures"]["reward"] == 1
+    assert line["norm"] == 0
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(run.backbone).items())
+    patient = replace(recipe, reward=f"{rewards}:constant", algorithm={"warmup": 1, "overlong_buffer": 0})
+    run = prepare(patient, tmp_path / "patient")
+    assert (step(run)["figures"]["dropped"], len(run.groups)) == (0, 3)
+    assert step(run)["figures"]["dropped"] == 1
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(run.backbone).items())
+
+
+def test_dropped_groups_are_refilled(recipe: RlRecipe, tmp_path: Path) -> None:
+    many = replace(recipe, questions=6, rollouts=2, algorithm={"warmup": 0, "overlong_buffer": 0, "refills": 20})
+    run = prepare(many, tmp_path)
+    line = step(run)
+    assert line["figures"]["dropped"] > 0
+    assert len(run.groups) == 6
+    assert all(len({worth.value for worth in group.worths}) == 2 for group in run.groups)
+    assert len({group.question.name for group in run.groups}) == 6
+
+
+@pytest.mark.parametrize("memory", ["frozen", "end-to-end"])
+def test_the_gradient_reaches_the_encoder_only_end_to_end(recipe: RlRecipe, tmp_path: Path, memory: str) -> None:
+    pooled = replace(recipe, memory=memory, mixture=recipe.mixture[:1], algorithm={"warmup": 9, "overlong_buffer": 0})
+    run = prepare(pooled, tmp_path)
+    before = weights(run.backbone.compressor)
+    step(run)
+    after = weights(run.backbone.compressor)
+    head = "heads.pooled.weight"
+    assert torch.equal(before[head], after[head]) == (memory == "frozen")
+    assert all(torch.equal(before[name], after[name]) for name in before) == (memory == "frozen")
+    assert (run.backbone.compressor is run.backbone) == (memory == "end-to-end")
+    start = weights(load_backbone(str(recipe.parent)))
+    trained = weights(run.backbone)
+    assert not torch.equal(start["model.embed_tokens.weight"], trained["model.embed_tokens.weight"])
+
+
+def test_a_trained_decoder_keeps_the_encoder_that_it_reads(recipe: RlRecipe, tmp_path: Path) -> None:
+    train(replace(recipe, steps=1), tmp_path / "one")
+    origin = load_backbone(str(recipe.parent))
+    decoder = load_backbone(tmp_path / "one" / "model")
+    assert decoder.readable == (origin.fingerprint(),)
+    assert decoder.fingerprint() != origin.fingerprint()
+    assert decoder.compressor.fingerprint() == origin.fingerprint()
+    train(replace(recipe, steps=1, parent=str(tmp_path / "one")), tmp_path / "two")
+    assert load_backbone(tmp_path / "two" / "model").readable == (origin.fingerprint(),)
+    with pytest.raises(ConfigError, match=r"memory = 'end-to-end' is not possible: .* reads memories of a separate"):
+        prepare(replace(recipe, memory="end-to-end", parent=str(tmp_path / "one")), tmp_path / "three")
+
+
+def test_the_settings_of_the_parent_stay_unless_the_recipe_says_others(
+    recipe: RlRecipe, parent: str, tmp_path: Path
+) -> None:
+    wrapped = load_backbone(parent)
+    wrapped.trained["pooled"] = {"wrapper": "none", "positions": "consecutive", "ratios": [8, 16]}
+    save_backbone(wrapped, tmp_path / "wrapped")
+    run = prepare(
+        replace(recipe, parent=str(tmp_path / "wrapped"), settings={"positions": "strided"}), tmp_path / "run"
+    )
+    found = run.backbone.trained["pooled"]
+    assert (found["wrapper"], found["positions"], found["ratios"]) == ("none", "strided", [4, 8, 16])
+    step(run)
+    systems = {group.question.label: group.question.system.settings for group in run.groups}
+    assert (systems["pooled/almanac"]["wrapper"], systems["pooled/almanac"]["positions"]) == ("none", "strided")
+
+
+def test_a_decoder_of_16_bits_has_an_encoder_of_16_bits(recipe: RlRecipe, tmp_path: Path) -> None:
+    trained = train(replace(recipe, steps=1), tmp_path / "run")
+    assert (tmp_path / "run/encoder/model.safetensors").samefile(tmp_path / "run/model/encoder/model.safetensors")
+    save_backbone(load_backbone(tmp_path / "run" / "model"), tmp_path / "half", dtype="bfloat16")
+    half = load_backbone(tmp_path / "half")
+    assert half.readable == (half.compressor.fingerprint(),) != trained.readable
+    weight, whole = (dict(one.compressor.parameters())["model.norm.weight"] for one in (half, trained))
+    assert torch.equal(weight, whole.bfloat16().float())
+    save_backbone(half, tmp_path / "again")
+    assert load_backbone(tmp_path / "again").readable == half.readable  # narrower files stay as they are
+
+
+def test_a_model_learns_what_is_rewarded(recipe: RlRecipe, tmp_path: Path) -> None:
+    """A bandit of one token, the lower half of the vocabulary against the upper."""
+    bandit = replace(
+        recipe, steps=20, mixture=recipe.mixture[:1], questions=4, rollouts=8, places=32, reply_tokens=1, tokens=2000,
+        groups=(Group(("*",), lr=2e-2),), algorithm={"warmup": 99, "overlong_buffer": 0}, validate_every=99,
+        validation_questions=1, checkpoint_every=99,
+    )  # fmt: skip
+    heard: list[dict[str, Any]] = []
+    train(bandit, tmp_path, report=heard.append)
+    rewards = [line["figures"]["reward"] for line in heard]
+    assert sum(rewards[:2]) / 2 < 0.75
+    assert sum(rewards[-2:]) / 2 > 0.9
+
+
+def test_too_many_failures_stop_the_run_with_their_reasons(recipe: RlRecipe, rewards: Path, tmp_path: Path) -> None:
+    run = prepare(replace(recipe, reward=f"{rewards}:broken"), tmp_path)
+    with pytest.raises(CallError, match=r"12 of 12 rollouts of step 1 failed, more than the share 0.1 .*: "
+                                        r"12 x reward: ValueError: no such answer"):  # fmt: skip
+        step(run)
+
+
+def test_a_document_that_does_not_fit_fails_on_its_trace(recipe: RlRecipe, tmp_path: Path) -> None:
+    long = replace(recipe, mixture=(Entry("almanac", 1, (2046,), system="full", level=0),))
+    with pytest.raises(
+        CallError, match=r"8 of 12 .*: 4 x policy: DataError: the text takes \d+ tokens .* window is 2048"
+    ):
+        step(prepare(long, tmp_path))
+
+
+def test_a_trainer_that_is_not_its_sampler_stops(
+    recipe: RlRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepare(recipe, tmp_path)
+    before = weights(run.backbone)
+    score = update.score
+    monkeypatch.setattr(update, "score", lambda backbone, given: shifted(score(backbone, given), 0.5))
+    with pytest.raises(
+        CallError, match=r"sampler and trainer differ by 0.5 nats a token in step 1, the recipe's drift"
+    ):
+        step(run)
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(run.backbone).items())
+
+
+def test_a_loss_that_is_no_number_names_step_and_traces(
+    recipe: RlRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepare(recipe, tmp_path)
+    step(run)
+    score = update.score
+    monkeypatch.setattr(update, "score", lambda backbone, given: shifted(score(backbone, given), float("nan")))
+    with pytest.raises(CallError, match=r"the loss of step 2 \(traces almanac-\d+/0, trajectory \d+; .*\) is nan"):
+        step(run)
+
+
+def shifted(scores: Any, by: float) -> Any:
+    return replace(scores, logprobs=scores.logprobs + by)
+
+
+def test_the_distance_to_the_parent_is_nothing_at_first_and_then_grows(recipe: RlRecipe, tmp_path: Path) -> None:
+    run = prepare(replace(recipe, preset="memagent", algorithm={}, groups=(Group(("*",), lr=1e-2),)), tmp_path)
+    first, second = step(run)["figures"]["kl"], step(run)["figures"]["kl"]
+    assert first == pytest.approx(0, abs=1e-6)
+    assert second > 1e-4
+
+
+def test_a_distance_in_the_reward_is_taken_from_it(recipe: RlRecipe, tmp_path: Path) -> None:
+    run = prepare(replace(recipe, preset=None, algorithm={"kl": "reward", "beta": 0.5}), tmp_path)
+    step(run)
+    group = run.groups[0]
+    reference = run.trainer.reference
+    assert reference is not None
+    sampled = [sum(trace.steps[0].reply.logprobs) for trace in group.traces]
+    from memfold.backbone.scoring import logprobs
+
+    scored = [(group.memory, [trace]) for trace in group.traces]
+    against = [float(logprobs(reference, group.question.system, [one]).logprobs.sum()) for one in scored]
+    expected = group.rewards - 0.5 * (torch.tensor(sampled) - torch.tensor(against))
+    from memfold.rl.replay import conversations
+
+    own = conversations(group.question, group.memory, group.traces)
+    torch.testing.assert_close(run.trainer.shaped(group, own), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_an_entropy_bonus_is_measured_and_changes_the_gradient(recipe: RlRecipe, tmp_path: Path) -> None:
+    plain = prepare(replace(recipe, preset=None), tmp_path / "plain")
+    bonus = prepare(replace(recipe, preset=None, algorithm={"entropy": 0.1}), tmp_path / "bonus")
+    norms = [step(run)["norm"] for run in (plain, bonus)]
+    assert norms[0] != norms[1]
+    assert 0 < step(bonus)["figures"]["entropy"] < 6.3
+
+
+def test_what_a_run_cannot_start_from_is_refused(recipe: RlRecipe, tmp_path: Path) -> None:
+    unanswered = replace(recipe, mixture=(Entry("reconstruction", 1, (64,), ratios=(8,)),), reward="exact")
+    with pytest.raises(ConfigError, match="task 'reconstruction' has no answers that reward 'exact' could be computed"):
+        prepare(unanswered, tmp_path)
+    with pytest.raises(ConfigError, match="unknown reward 'exakt'; nearest: 'exact'"):
+        prepare(replace(recipe, reward="exakt"), tmp_path)
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        train(recipe, tmp_path, resume=True)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,74 @@
+"""Two processes on one machine, joined by gloo, learn what one process learns."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from memfold.core.config import build
+from memfold.rl.loop import train
+from memfold.rl.recipe import RlRecipe
+from memfold.training.recipe_file import read_values
+
+RECIPE = """
+stage = "rl"
+parent = "{parent}"
+steps = 2
+reward = "{reward}"
+preset = "memagent"
+questions = 3
+rollouts = 3
+reply_tokens = 6
+validate_every = 2
+validation_questions = 2
+checkpoint_every = 2
+
+[[mixture]]
+task = "almanac"
+share = 0.5
+sizes = [48, 64]
+ratios = [8]
+level = 0
+
+[[mixture]]
+task = "almanac"
+system = "full"
+share = 0.5
+sizes = [48]
+level = 0
+"""
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_equal_one(parent: str, rewards: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "rl.toml"
+    recipe.write_text(RECIPE.format(parent=parent, reward=f"{rewards}:early"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "memfold",
+               "train", str(recipe), "--out", "both"]  # fmt: skip
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    train(build(RlRecipe, read_values(recipe)), tmp_path / "alone")
+    both, alone = metrics(tmp_path / "both"), metrics(tmp_path / "alone")
+    assert [line["step"] for line in both] == [1, 2]
+    for ours, theirs in zip(both, alone, strict=True):
+        assert ours["tokens"] == theirs["tokens"]
+        assert ours["figures"] == pytest.approx(theirs["figures"], abs=1e-4)
+        assert ours["rewards"] == pytest.approx(theirs["rewards"], abs=1e-4)
+        assert ours["norm"] == pytest.approx(theirs["norm"], rel=1e-3)
+        assert ours["norm"] > 0
+        assert ours.get("validation", {}).keys() == theirs.get("validation", {}).keys()
+    weights = [load_file(tmp_path / run / "model" / "model.safetensors") for run in ("both", "alone")]
+    for key, weight in weights[0].items():
+        assert torch.allclose(weight, weights[1][key], atol=1e-5), key

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from memfold.core.errors import ConfigError
+from memfold.core.types import Reply
+from memfold.rl.algorithm import PRESETS, make_algorithm
+from memfold.rl.shaping import counted, dynamic, informative, overlong
+
+
+@pytest.mark.parametrize(("length", "expected"), [
+    (1, 0.0), (500, 0.0), (510, -0.05), (575, -0.375), (600, -0.5), (650, -0.5),
+])  # fmt: skip
+def test_soft_overlong_punishment_by_hand(length: int, expected: float) -> None:
+    assert overlong(length, 600, 100, 0.5) == pytest.approx(expected)
+    assert overlong(length, 600, 0, 0.5) == 0
+
+
+def test_cut_off_replies_are_left_out_where_they_are_masked() -> None:
+    cut, ended = Reply("a", (1,), (-1.0,), "length"), Reply("a", (1,), (-1.0,), "stop")
+    assert [counted(reply, mask) for reply in (cut, ended) for mask in (True, False)] == [False, True, True, True]
+
+
+def test_only_groups_that_differ_are_informative() -> None:
+    assert informative(torch.tensor([0.0, 1.0, 0.0]))
+    assert not informative(torch.tensor([1.0, 1.0, 1.0]))
+    assert not informative(torch.tensor([0.0, 0.0, 0.0]))
+
+
+def test_groups_are_dropped_after_the_warm_up() -> None:
+    assert [dynamic(step, True, 25) for step in (0, 24, 25, 900)] == [False, False, True, True]
+    assert not dynamic(900, False, 25)
+
+
+def test_the_presets_are_those_of_their_papers() -> None:
+    made = {name: make_algorithm(name, {}) for name in PRESETS}
+    dapo, memagent, gspo, grpo = (made[name] for name in ("dapo", "memagent", "gspo", "grpo"))
+    assert (dapo.advantage, dapo.mean, dapo.clip, dapo.clip_low, dapo.clip_high) == (
+        "grpo",
+        "token",
+        "higher",
+        0.2,
+        0.28,
+    )
+    assert (dapo.kl, dapo.beta, dapo.entropy, dapo.dynamic, dapo.warmup) == ("none", 0, 0, True, 25)
+    assert (dapo.overlong_buffer, dapo.overlong_factor) == (100, 0.5)
+    assert (memagent.advantage, memagent.clip, memagent.clip_high, memagent.clip_dual) == ("mean", "dual", 0.2, 3.0)
+    assert (memagent.kl, memagent.beta, memagent.mean) == ("loss", 0.001, "token")
+    assert (gspo.ratio, gspo.mean, gspo.clip_low, gspo.clip_high) == ("sequence", "sequence", 3e-4, 4e-4)
+    assert (grpo.mean, grpo.kl, grpo.dynamic) == ("sequence", "loss", False)
+
+
+def test_a_preset_is_overridden_by_what_is_said() -> None:
+    made = make_algorithm("dapo", {"clip_high": 0.4, "warmup": 2})
+    assert (made.clip_high, made.warmup, made.overlong_factor) == (0.4, 2, 0.5)
+
+
+@pytest.mark.parametrize(("preset", "said", "message"), [
+    ("dapa", {}, "unknown preset 'dapa'; nearest: 'dapo'"),
+    ("dapo", {"clip_hihg": 1.0}, "unknown key 'algorithm.clip_hihg'; nearest: 'algorithm.clip_high'"),
+    (None, {"advantage": "gae"}, "algorithm.advantage = 'gae' is not possible; allowed: grpo, mean"),
+    (None, {"clip_high": 0.1}, "algorithm.clip_high = 0.1 is not possible; allowed: clip_low or more"),
+    (None, {"kl": "loss"}, "algorithm.beta = 0.0 is not possible; allowed: above 0 with kl, 0 without"),
+    ("grpo", {"kl": "none"}, "algorithm.beta = 0.04 is not possible"),
+    (None, {"entropy": -1.0}, "algorithm.entropy = -1.0 is not possible; allowed: 0 or more"),
+])  # fmt: skip
+def test_impossible_algorithms_are_refused(preset: str | None, said: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        make_algorithm(preset, said)
+    assert str(raised.value).startswith(message)
