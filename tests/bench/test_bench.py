@@ -50,7 +50,7 @@ def test_every_figure_of_the_first_token_comes_from_its_raw_times(headed: Backbo
             shares.append(wrapper["share_of_predicted"])
         assert entry["wrappers"]["span"]["predicted"] > entry["wrappers"]["slot"]["predicted"] > 0
         assert entry["with_folding"]["predicted"] < entry["wrappers"]["span"]["predicted"]
-        assert entry["with_folding"]["memory_share"] is None or entry["with_folding"]["memory_share"] > 0
+        assert entry["with_folding"]["memory_share"] is None or entry["with_folding"]["memory_share"] >= 0
     assert found["ratio"] == min(shares)
 
 

@@ -59,7 +59,7 @@ class PeakMemory:
         self._base = self._now("VmRSS")
 
     def of(self, action: Action) -> int | None:
-        """The peak while an action runs, without what actions before it have freed."""
+        """The peak while an action runs, without what actions before it have freed; 0 where it fits into that."""
         give_back()
         if self._cuda is not None:
             torch.cuda.reset_peak_memory_stats(self._cuda)
@@ -69,7 +69,7 @@ class PeakMemory:
             _CLEAR.write_text("5")  # the peak begins anew
         action()
         peak = self._now("VmHWM")
-        return None if peak is None or self._base is None else peak - self._base
+        return None if peak is None or self._base is None else max(0, peak - self._base)
 
     def _now(self, name: str) -> int | None:
         if self._cuda is not None:
