@@ -95,6 +95,54 @@ def test_equal_calls_are_read_once(backbone: Backbone, monkeypatch: pytest.Monke
     assert alone[0].tokens != alone[3].tokens, "each is sampled by a seed of its own"
 
 
+def with_memory(backbone: Backbone, question: list[int], seed: int = 3, start: int = 0) -> Inputs:
+    """Forty slots, closed by a token, then a question."""
+    slots = torch.randn(40, backbone.hidden_size, generator=torch.Generator().manual_seed(seed))
+    places = [backbone.end_token, *[SLOT] * 40, backbone.end_token, *question]
+    return Inputs(places, list(range(start, start + len(places))), (len(places),), slots, memory_positions=40)
+
+
+def test_a_memory_that_all_rows_begin_with_is_read_once(
+    any_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, tokens = any_backbone, any_backbone.encode(TEXT)
+    rows = [with_memory(backbone, tokens[start : start + length]) for start, length in ((0, 9), (4, 1), (2, 12))]
+    limits = [Limits(max_tokens=6)] * 3
+    alone = [generate(backbone, [row], [limit])[0] for row, limit in zip(rows, limits, strict=True)]
+    read: list[tuple[int, ...]] = []
+    embed_rows = backbone.embed_rows
+
+    def spy(places: Tensor, slots: list[Tensor]) -> Tensor:
+        read.append(tuple(places.shape))
+        return embed_rows(places, slots)
+
+    monkeypatch.setattr(backbone, "embed_rows", spy)
+    together = generate(backbone, rows, limits)
+    assert read == [(1, 42), (3, 12)]
+    for one, other in zip(together, alone, strict=True):
+        assert one.tokens == other.tokens
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"start": 1}])
+def test_memories_that_differ_are_read_each(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, change: dict[str, int]
+) -> None:
+    tokens = backbone.encode(TEXT)
+    rows = [with_memory(backbone, tokens[:5]), with_memory(backbone, tokens[:5], **change)]
+    assert generation._shared_beginning(rows) == 0
+    alone = [generate(backbone, [row], [Limits(max_tokens=4)])[0].tokens for row in rows]
+    assert [reply.tokens for reply in generate(backbone, rows, [Limits(max_tokens=4)] * 2)] == alone
+
+
+def test_a_row_that_is_the_beginning_of_another_keeps_its_last_place(backbone: Backbone) -> None:
+    tokens = backbone.encode(TEXT * 2)[:45]
+    rows = [plain(tokens), plain(tokens[:40])]
+    assert generation._shared_beginning(rows) == 39
+    alone = [generate(backbone, [row], [Limits(max_tokens=4)])[0].tokens for row in rows]
+    assert [reply.tokens for reply in generate(backbone, rows, [Limits(max_tokens=4)] * 2)] == alone
+
+
 def test_the_order_of_a_batch_does_not_matter(backbone: Backbone) -> None:
     rows = mixed(backbone)
     limits = [Limits(max_tokens=4 + number) for number in range(len(rows))]

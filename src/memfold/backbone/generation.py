@@ -1,25 +1,29 @@
 """Batched decoding from rendered calls, on top of optional key/value prefixes of different lengths.
 
 An own loop, because `generate()` of `transformers` silently goes wrong when a filled cache is followed by embeddings
-alone.  Rows are padded on the left, with explicit mask and positions; finished rows leave the batch.  Only the last
-position is turned into logits.
+alone.  Rows are padded on the left, with explicit mask and positions; what they begin with alike is read once; finished
+rows leave the batch.  Only the last position is turned into logits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from memfold.backbone.model import Backbone
-from memfold.core.system import Inputs
+from memfold.core.system import SLOT, Inputs
 from memfold.core.types import Finish, Limits, Reply
 
 OnToken = Callable[[int, str], None]
 Cancel = Callable[[int], bool]
+
+# A common beginning shorter than this costs less than a pass of its own.
+SHARED_PLACES = 32
 
 
 @dataclass
@@ -94,7 +98,59 @@ def _same_memory(one: Inputs, other: Inputs) -> bool:
 
 
 def _run_prompts(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[DynamicCache, Tensor, Tensor]:
-    """Run different prompts in one batch."""
+    """Run different prompts in one batch; the beginning that all have in common, such as a memory, once."""
+    shared = _shared_beginning(inputs)
+    if shared:
+        cache = DynamicCache()
+        tokens, positions, _ = _padded(backbone, [_cut(inputs[0], 0, shared)])
+        embeddings = backbone.embed_rows(tokens, _slots([_cut(inputs[0], 0, shared)]))
+        backbone.model.base_model(
+            inputs_embeds=embeddings, position_ids=positions, past_key_values=cache, use_cache=True
+        )
+        cache.batch_repeat_interleave(len(inputs))
+        prefix = torch.ones(len(inputs), shared, dtype=torch.long, device=backbone.device)
+        inputs = [_cut(row, shared, len(row.tokens)) for row in inputs]
+    else:
+        cache, prefix = _prefix_cache(backbone, inputs)
+    tokens, positions, mask = _padded(backbone, inputs)
+    mask = torch.cat([prefix, mask], 1)
+    logits = _logits(backbone, backbone.embed_rows(tokens, _slots(inputs)), positions, cache, mask)
+    return cache, mask, logits
+
+
+def _shared_beginning(inputs: Sequence[Inputs]) -> int:
+    """How many places all rows begin with alike, if it is worth a pass of its own; at least one place stays behind."""
+    first = inputs[0]
+    if len(inputs) == 1 or any(row.key_values is not None for row in inputs):
+        return 0
+    shared = min(len(row.tokens) for row in inputs) - 1
+    for row in inputs[1:]:
+        places = zip(first.tokens[:shared], first.positions, row.tokens, row.positions, strict=False)
+        alike = takewhile(lambda place: place[0] == place[2] and place[1] == place[3], places)
+        shared = sum(1 for _ in alike)
+        count = first.tokens[:shared].count(SLOT)
+        if count and not _same_slots(first, row, count):
+            shared = first.tokens.index(SLOT)
+    return shared if shared >= SHARED_PLACES else 0
+
+
+def _same_slots(one: Inputs, other: Inputs, count: int) -> bool:
+    return one.slots is not None and other.slots is not None and torch.equal(one.slots[:count], other.slots[:count])
+
+
+def _cut(row: Inputs, start: int, end: int) -> Inputs:
+    """Places `start` to `end` of a row, with the slots that stand there."""
+    before, own = row.tokens[:start].count(SLOT), row.tokens[start:end].count(SLOT)
+    slots = row.slots[before : before + own] if row.slots is not None and own else None
+    return replace(row, tokens=row.tokens[start:end], positions=row.positions[start:end], slots=slots)
+
+
+def _slots(inputs: Sequence[Inputs]) -> list[Tensor]:
+    return [row.slots for row in inputs if row.slots is not None]
+
+
+def _padded(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens, positions and mask [b, t] of rows padded on the left."""
     length = max(len(row.tokens) for row in inputs)
     tokens = torch.zeros(len(inputs), length, dtype=torch.long)
     positions = torch.zeros(len(inputs), length, dtype=torch.long)
@@ -104,12 +160,7 @@ def _run_prompts(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[DynamicC
         tokens[index, start:] = torch.tensor(row.tokens)
         positions[index, start:] = torch.tensor(row.positions)
         mask[index, start:] = 1
-    tokens, positions, mask = (tensor.to(backbone.device) for tensor in (tokens, positions, mask))
-    embeddings = backbone.embed_rows(tokens, [row.slots for row in inputs if row.slots is not None])
-    cache, prefix = _prefix_cache(backbone, inputs)
-    mask = torch.cat([prefix, mask], 1)
-    logits = _logits(backbone, embeddings, positions, cache, mask)
-    return cache, mask, logits
+    return tokens.to(backbone.device), positions.to(backbone.device), mask.to(backbone.device)
 
 
 def _prefix_cache(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[DynamicCache, Tensor]:
