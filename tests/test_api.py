@@ -12,8 +12,9 @@ import torch
 import memfold
 from memfold.api import Response
 from memfold.backbone import familiarity, policy
+from memfold.backbone.folder import save_backbone
 from memfold.backbone.generation import generate
-from memfold.backbone.model import Backbone, save_backbone
+from memfold.backbone.model import Backbone
 from memfold.backbone.resolve import model_folder, resolve_model
 from memfold.core.errors import CheckpointError, ConfigError, DataError
 from memfold.core.types import Limits

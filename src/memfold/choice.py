@@ -11,7 +11,8 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 from memfold.backbone.endpoint import EndpointPolicy
-from memfold.backbone.model import Backbone, load_backbone
+from memfold.backbone.folder import load_backbone
+from memfold.backbone.model import Backbone
 from memfold.backbone.policy import BATCH_POSITIONS, LocalPolicy
 from memfold.backbone.remote import RemoteBackbone, is_address, open_remote
 from memfold.backbone.resolve import TINY, resolve_model

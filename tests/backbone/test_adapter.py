@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from memfold.backbone.adapter import Adapter, Quantisation, attach, is_lora
 from memfold.backbone.export import export
-from memfold.backbone.model import END, START, Backbone, add_wrapper_tokens, load_backbone, save_backbone
+from memfold.backbone.folder import load_backbone, save_backbone
+from memfold.backbone.model import END, START, Backbone, add_wrapper_tokens
 from memfold.core.errors import CheckpointError, ConfigError, MemfoldError
 
 MakeBackbone = Callable[..., Backbone]

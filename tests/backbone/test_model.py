@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from memfold.backbone.model import END, START, Backbone, load_backbone, save_backbone
+from memfold.backbone.folder import load_backbone, save_backbone
+from memfold.backbone.model import END, START, Backbone
 from memfold.core.errors import CheckpointError, ConfigError
 
 

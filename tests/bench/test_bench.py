@@ -9,7 +9,8 @@ from statistics import median
 import pytest
 
 from memfold.api import fold_documents
-from memfold.backbone.model import Backbone, save_backbone
+from memfold.backbone.folder import save_backbone
+from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.backbone.shapes import SHAPES
 from memfold.bench.first_token import bench_first_token

@@ -12,8 +12,9 @@ import pytest
 from command_result import Cli, Result
 
 from memfold.backbone import policy
+from memfold.backbone.folder import save_backbone
 from memfold.backbone.generation import generate
-from memfold.backbone.model import Backbone, save_backbone
+from memfold.backbone.model import Backbone
 from memfold.cli.main import execute
 from memfold.core.types import Limits
 

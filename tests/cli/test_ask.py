@@ -11,7 +11,8 @@ import pytest
 from command_result import Cli
 
 from memfold.backbone import familiarity, policy
-from memfold.backbone.model import Backbone, load_backbone, save_backbone
+from memfold.backbone.folder import load_backbone, save_backbone
+from memfold.backbone.model import Backbone
 from memfold.core.system import Inputs
 
 FIELDS = {"answer", "recalled", "system", "model", "citations", "usage", "seconds", "warning"}

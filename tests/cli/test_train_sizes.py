@@ -11,7 +11,7 @@ from command_result import Cli
 from transformers import AutoModelForCausalLM
 
 from memfold.backbone.adapter import Adapter, attach, is_lora
-from memfold.backbone.model import load_backbone, save_backbone
+from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.cli import planning
 
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from memfold.backbone.model import Backbone, save_backbone
+from memfold.backbone.folder import save_backbone
+from memfold.backbone.model import Backbone
 from memfold.cli.main import execute
 
 SMALL = ["--lengths", "64", "--questions", "2", "--split", "in", "--system", "pooled"]

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from memfold.backbone.model import Backbone, save_backbone
+from memfold.backbone.folder import save_backbone
+from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.core.errors import ConfigError, DataError
 from memfold.core.types import Limits, Text

@@ -7,7 +7,8 @@ import pytest
 from all_knowing import KnowsEverything
 from chat_server import ChatServer, says
 
-from memfold.backbone.model import Backbone, save_backbone
+from memfold.backbone.folder import save_backbone
+from memfold.backbone.model import Backbone
 from memfold.cli.main import execute
 from memfold.core.errors import DataError, MemfoldError
 from memfold.core.types import Answer, Trace

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from memfold.backbone.model import Backbone, save_backbone
+from memfold.backbone.folder import save_backbone
+from memfold.backbone.model import Backbone
 from memfold.rl.recipe import RlRecipe
 from memfold.training.recipe import Entry, Group
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from memfold.backbone.model import Backbone, load_backbone, save_backbone
+from memfold.backbone.folder import load_backbone, save_backbone
+from memfold.backbone.model import Backbone
 from memfold.core.errors import CallError, CheckpointError, ConfigError
 from memfold.rl import update
 from memfold.rl.loop import prepare, step, train

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from memfold.backbone.model import load_backbone
+from memfold.backbone.folder import load_backbone
 from memfold.core.config import build
 from memfold.core.errors import ConfigError
 from memfold.rl.loop import train

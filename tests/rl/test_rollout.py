@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from memfold.backbone.model import Backbone, load_backbone
+from memfold.backbone.folder import load_backbone
+from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.backbone.scoring import logprobs
 from memfold.core.document import Document

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from memfold.backbone.model import END, START, Backbone, load_backbone, save_backbone
+from memfold.backbone.folder import load_backbone, save_backbone
+from memfold.backbone.model import END, START, Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.core.document import Document, open_document
 from memfold.core.driver import Job, answer

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from memfold.backbone.model import Backbone, load_backbone, save_backbone
+from memfold.backbone.folder import load_backbone, save_backbone
+from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.errors import CheckpointError
 from memfold.systems.pooled.head import HEAD, AttentionPooling, Mlp, add_head, read_head

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from memfold.backbone.model import Backbone, save_backbone
+from memfold.backbone.folder import save_backbone
+from memfold.backbone.model import Backbone
 from memfold.training import scratch
 from memfold.training.recipe import Group, Recipe, Share
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from memfold.backbone.model import Backbone, load_backbone, save_backbone
+from memfold.backbone.folder import load_backbone, save_backbone
+from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.errors import CheckpointError, ConfigError
 from memfold.systems.pooled.head import HEAD

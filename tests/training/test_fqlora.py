@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from memfold.backbone.adapter import is_lora
-from memfold.backbone.model import load_backbone, save_backbone
+from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.core.errors import ConfigError
 from memfold.training.fqlora import FQLoRA, adapt, even_layers, targets
 from memfold.training.loop import prepare, step, train, validate

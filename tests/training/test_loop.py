@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from memfold.backbone.model import Backbone, load_backbone
+from memfold.backbone.folder import load_backbone
+from memfold.backbone.model import Backbone
 from memfold.backbone.scoring import Stretch, logprobs
 from memfold.core.errors import CallError, CheckpointError, ConfigError
 from memfold.training import loop

@@ -49,7 +49,7 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from memfold.backbone.model import save_backbone
+from memfold.backbone.folder import save_backbone
 from memfold.training import loop, sharding
 from memfold.training.proof import small
 from memfold.training.recipe import read_recipe

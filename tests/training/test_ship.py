@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from memfold.backbone.model import load_backbone
+from memfold.backbone.folder import load_backbone
 from memfold.core.errors import CheckpointError
 from memfold.training import ship as shipping
 from memfold.training.loop import train

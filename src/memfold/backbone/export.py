@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from memfold.backbone.adapter import CONFIG_FILE
-from memfold.backbone.model import Backbone, load_backbone, save_backbone
+from memfold.backbone.folder import load_backbone, save_backbone
+from memfold.backbone.model import Backbone
 from memfold.core.errors import ConfigError
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from memfold.backbone.model import Backbone, load_backbone, save_backbone, save_encoder
+from memfold.backbone.folder import load_backbone, save_backbone, save_encoder
+from memfold.backbone.model import Backbone
 from memfold.backbone.resolve import model_folder
 from memfold.core.errors import ConfigError
 from memfold.rl.collect import Group, collect, validate

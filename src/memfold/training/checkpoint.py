@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memfold.backbone.model import Backbone, save_backbone
+from memfold.backbone.folder import save_backbone
+from memfold.backbone.model import Backbone
 from memfold.core.errors import CheckpointError, ConfigError
 
 KEPT = 2

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from memfold.backbone.model import Backbone, load_backbone
+from memfold.backbone.folder import load_backbone
+from memfold.backbone.model import Backbone
 from memfold.backbone.resolve import model_folder
 from memfold.core.errors import CheckpointError, ConfigError
 from memfold.systems.pooled.head import HEAD

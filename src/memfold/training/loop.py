@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memfold.backbone.model import Backbone, load_backbone, save_backbone
+from memfold.backbone.folder import load_backbone, save_backbone
+from memfold.backbone.model import Backbone
 from memfold.backbone.scoring import Scores, logprobs
 from memfold.core.config import build
 from memfold.core.errors import CallError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from memfold.backbone.model import START, Backbone, add_wrapper_tokens, load_backbone
+from memfold.backbone.folder import load_backbone
+from memfold.backbone.model import START, Backbone, add_wrapper_tokens
 from memfold.backbone.resolve import model_folder
 from memfold.backbone.shapes import SHAPES
 from memfold.core.errors import ConfigError

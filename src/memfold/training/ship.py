@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from memfold.backbone.familiarity import loss_of
-from memfold.backbone.model import Backbone, load_backbone, save_backbone
+from memfold.backbone.folder import load_backbone, save_backbone
+from memfold.backbone.model import Backbone
 from memfold.backbone.origin import commit, hardware
 from memfold.backbone.resolve import model_folder
 from memfold.tasks.almanac import almanac
