@@ -13,8 +13,9 @@ from itertools import takewhile
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers.cache_utils import Cache
 
+from memfold.backbone.cache import growing_cache
 from memfold.backbone.model import Backbone
 from memfold.core.system import SLOT, Inputs
 from memfold.core.types import Finish, Limits, Reply
@@ -64,7 +65,7 @@ def generate(backbone: Backbone, inputs: Sequence[Inputs], limits: Sequence[Limi
         logits = _step(backbone, active, cache, mask)
 
 
-def _prefill(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[DynamicCache, Tensor, Tensor]:
+def _prefill(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[Cache, Tensor, Tensor]:
     """Run all prompts, equal ones once; the cache, the mask over it [b, p + t], the logits of the last place [b, v]."""
     first = _first_equal(inputs)
     own = {number: place for place, number in enumerate(dict.fromkeys(first))}
@@ -97,11 +98,11 @@ def _same_memory(one: Inputs, other: Inputs) -> bool:
     return torch.equal(one.slots, other.slots)
 
 
-def _run_prompts(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[DynamicCache, Tensor, Tensor]:
+def _run_prompts(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[Cache, Tensor, Tensor]:
     """Run different prompts in one batch; the beginning that all have in common, such as a memory, once."""
     shared = _shared_beginning(inputs)
     if shared:
-        cache = DynamicCache()
+        cache = growing_cache()
         tokens, positions, _ = _padded(backbone, [_cut(inputs[0], 0, shared)])
         embeddings = backbone.embed_rows(tokens, _slots([_cut(inputs[0], 0, shared)]))
         backbone.model.base_model(
@@ -163,14 +164,14 @@ def _padded(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[Tensor, Tenso
     return tokens.to(backbone.device), positions.to(backbone.device), mask.to(backbone.device)
 
 
-def _prefix_cache(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[DynamicCache, Tensor]:
+def _prefix_cache(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[Cache, Tensor]:
     """Key/value prefixes padded on the left into one cache, and their mask [b, p]."""
     length = max((row.key_values[0][0].shape[1] for row in inputs if row.key_values), default=0)
     mask = torch.zeros(len(inputs), length, dtype=torch.long, device=backbone.device)
     if length == 0:
-        return DynamicCache(), mask
+        return growing_cache(), mask
     filled = next(row.key_values for row in inputs if row.key_values)
-    layers: list[tuple[Tensor, Tensor]] = []
+    cache = growing_cache()
     for layer, (key, value) in enumerate(filled):
         keys = key.new_zeros(len(inputs), key.shape[0], length, key.shape[2])
         values = value.new_zeros(len(inputs), value.shape[0], length, value.shape[2])
@@ -180,17 +181,17 @@ def _prefix_cache(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[Dynamic
                 keys[index, :, length - own_key.shape[1] :] = own_key
                 values[index, :, length - own_value.shape[1] :] = own_value
                 mask[index, length - own_key.shape[1] :] = 1
-        layers.append((keys, values))
-    return DynamicCache(layers), mask
+        cache.update(keys, values, layer)
+    return cache, mask
 
 
-def _step(backbone: Backbone, active: Sequence[_Place], cache: DynamicCache, mask: Tensor) -> Tensor:
+def _step(backbone: Backbone, active: Sequence[_Place], cache: Cache, mask: Tensor) -> Tensor:
     tokens = torch.tensor([[place.tokens[-1]] for place in active], device=backbone.device)
     positions = torch.tensor([[place.position + len(place.tokens) - 1] for place in active], device=backbone.device)
     return _logits(backbone, backbone.model.get_input_embeddings()(tokens), positions, cache, mask)
 
 
-def _logits(backbone: Backbone, embeddings: Tensor, positions: Tensor, cache: DynamicCache, mask: Tensor) -> Tensor:
+def _logits(backbone: Backbone, embeddings: Tensor, positions: Tensor, cache: Cache, mask: Tensor) -> Tensor:
     whole = None if bool(mask.all()) else mask
     output = backbone.model.base_model(
         inputs_embeds=embeddings, position_ids=positions, attention_mask=whole, past_key_values=cache, use_cache=True
