@@ -36,6 +36,11 @@ def test_an_imperfect_recall_still_finds_its_sentence() -> None:
     assert places(SentenceIndex(memory()).cite("Ada was born at Tarn.", "?", ""))[0] == SENTENCES[0]
 
 
+def test_the_names_of_the_question_are_found_beside_a_recall_that_has_others() -> None:
+    found = SentenceIndex(memory()).cite("Ada was born in Tarn.", "Who is it that bakes the bread?", "Tarn")
+    assert places(found)[:2] == [SENTENCES[0], SENTENCES[2]]
+
+
 def test_without_recall_the_question_and_the_answer_are_matched() -> None:
     assert places(SentenceIndex(memory()).cite("", "Who bakes?", "Lor"))[0] == SENTENCES[2]
     assert SentenceIndex(memory()).cite("", "zzz?", "yyy") == ()

@@ -43,12 +43,13 @@ class SentenceIndex:
         self._index = PassageIndex(sentences)
 
     def cite(self, quoted: str, question: str, answer: str) -> tuple[Citation, ...]:
-        """For each recalled sentence its best match, then the next best ones for all of them; at most three.
+        """For each recalled sentence and for the question its best match, then the next best ones; at most three.
 
-        Without recalled text, what matches the question and the answer together.
+        The question stands beside what was recalled because its names are exact, and recalled ones may not be.  Without
+        recalled text, what matches the question and the answer together.
         """
         queries = [sentence for match in _SENTENCE.finditer(quoted) if (sentence := match[0].strip())]
-        queries = queries or [f"{question} {answer}"]
+        queries = [*queries, question] if queries else [f"{question} {answer}"]
         ranked = [self._index.best(query, MOST) for query in queries]
         chosen: dict[int, float] = {}
         for rank in range(MOST):
