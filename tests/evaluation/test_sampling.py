@@ -9,7 +9,7 @@ from memfold.core.errors import ConfigError
 from memfold.core.system import AnswerSteps
 from memfold.core.types import Answer, Call, Limits, Memory, Reply
 from memfold.evaluation.runner import Evaluation, run
-from memfold.evaluation.sampling import Sampled, sampled
+from memfold.evaluation.sampling import sampled
 from memfold.evaluation.suite import SUITES, Options, load_suite, with_options
 from memfold.systems.full.system import Full
 
@@ -51,14 +51,8 @@ def test_greedy_is_the_system_itself() -> None:
     again, other = (next(sampled(system, "paper", 0.7, seed).answer(MEMORY, "?")) for seed in ("seed", "other"))
     assert isinstance(again, Call)
     assert isinstance(other, Call)
-    assert again == next(Sampled(system, *_paper(), "seed").answer(MEMORY, "?"))
+    assert again == next(sampled(system, "paper", 0.7, "seed").answer(MEMORY, "?"))
     assert again.limits.seed != other.limits.seed
-
-
-def _paper():  # type: ignore[no-untyped-def]
-    from memfold.evaluation.sampling import SAMPLINGS
-
-    return SAMPLINGS["paper"], 0.7
 
 
 def test_temperatures_are_those_of_the_paper() -> None:

@@ -16,12 +16,12 @@ from memfold.core.driver import Job
 from memfold.core.errors import ConfigError
 from memfold.core.system import AnswerSteps, MemorySystem
 from memfold.core.types import Answer, BlockRef, Call, Limits, Memory, Reply, Trace
+from memfold.core.wrapped import Wrapped
 from memfold.evaluation.contender import Contender
 from memfold.evaluation.grouping import Group, curves, failures, grid, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed
 from memfold.evaluation.table import Cell, Figure, Table, mean, proportion
-from memfold.evaluation.wrapped import Wrapped
 from memfold.scoring.rewriting import exact_strings, rouge, token_accuracy
 from memfold.tasks.reconstruction import reconstruction
 from memfold.tasks.task import TaskOptions

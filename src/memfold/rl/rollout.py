@@ -6,17 +6,15 @@ else is sampled.  Left out: what replies are worth (`rewards`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from memfold.backbone.model import Backbone
 from memfold.core import driver
-from memfold.core.document import Document
 from memfold.core.driver import Job
-from memfold.core.prompt import Style
-from memfold.core.system import AnswerSteps, Inputs, MemorySystem, Policy
-from memfold.core.types import Answer, Block, Call, Limits, Memory, Reply, Sample, Trace
+from memfold.core.system import MemorySystem, Policy
+from memfold.core.types import Call, Limits, Memory, Trace
+from memfold.core.wrapped import Limited
 from memfold.evaluation.folding import fold
 from memfold.rl.questions import Question
 from memfold.training.batches import seed_of
@@ -39,52 +37,9 @@ class Sampling:
         return Limits(most, self.temperature, self.top_p, self.top_k, seed=seed)
 
 
-class Sampled:
-    """A system whose calls are sampled; for the driver it is the system, and its traces say how they were sampled."""
-
-    def __init__(self, system: MemorySystem, sampling: Sampling, *seed: object) -> None:
-        self.system, self.sampling, self.seed, self.name = system, sampling, seed, system.name
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The system's."""
-        return self.system.settings
-
-    def effective_ratio(self, tokens: int) -> float | None:
-        """The system's."""
-        return self.system.effective_ratio(tokens)
-
-    def compress(self, documents: Sequence[Document], backbone: Backbone, done: int = 0) -> Iterator[Block]:
-        """As the system does."""
-        return self.system.compress(documents, backbone, done)
-
-    def answer(self, memory: Memory, question: str) -> AnswerSteps:
-        """The system's calls, each with limits and a seed of its own."""
-        generator = self.system.answer(memory, question)
-        replies: Any = None
-        number = 0
-        while True:
-            try:
-                calls = generator.send(replies)
-            except StopIteration as stop:
-                final: Answer = stop.value
-                return final
-            alone = isinstance(calls, Call)
-            sampled = []
-            for call in [calls] if isinstance(calls, Call) else calls:
-                seed = seed_of(*self.seed, number) >> 1  # as torch takes it
-                sampled.append(replace(call, limits=self.sampling.limits(call, seed)))
-                number += 1
-            replies = yield sampled[0] if alone else sampled
-            assert isinstance(replies, Reply if alone else list)
-
-    def script(self, sample: Sample, backbone: Backbone, style: Style) -> Trace:
-        """As the system does."""
-        return self.system.script(sample, backbone, style)
-
-    def render(self, memory: Memory, call: Call, backbone: Backbone) -> Inputs:
-        """As the system does."""
-        return self.system.render(memory, call, backbone)
+def sampled(system: MemorySystem, sampling: Sampling, *seed: object) -> MemorySystem:
+    """The system with its replies sampled, each by a seed of its own."""
+    return Limited(system, lambda call, number: sampling.limits(call, seed_of(*seed, number) >> 1))  # as torch takes it
 
 
 @dataclass(frozen=True)
@@ -101,7 +56,7 @@ def roll_out(questions: Sequence[Question], backbone: Backbone, policy: Policy, 
     """Fold the documents and sample `count` replies to each question, `places` at a time."""
     memories = _memories(questions, backbone)
     jobs = [
-        Job(Sampled(one.system, sampling, *seed, one.seed, one.number, index), memory, one.sample.question)
+        Job(sampled(one.system, sampling, *seed, one.seed, one.number, index), memory, one.sample.question)
         for one, memory in zip(questions, memories, strict=True)
         for index in range(count)
     ]  # fmt: skip
