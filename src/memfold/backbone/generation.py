@@ -91,11 +91,14 @@ def _first_equal(inputs: Sequence[Inputs]) -> list[int]:
 
 
 def _same_memory(one: Inputs, other: Inputs) -> bool:
-    if one.key_values is not None or other.key_values is not None:
-        return False
+    return one.key_values is None and other.key_values is None and _same_slots(one, other)
+
+
+def _same_slots(one: Inputs, other: Inputs, count: int | None = None) -> bool:
+    """Whether the first `count` slots (all, if None) are equal."""
     if one.slots is None or other.slots is None:
         return one.slots is other.slots
-    return torch.equal(one.slots, other.slots)
+    return torch.equal(one.slots[:count], other.slots[:count])
 
 
 def _run_prompts(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[Cache, Tensor, Tensor]:
@@ -103,8 +106,9 @@ def _run_prompts(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[Cache, T
     shared = _shared_beginning(inputs)
     if shared:
         cache = growing_cache()
-        tokens, positions, _ = _padded(backbone, [_cut(inputs[0], 0, shared)])
-        embeddings = backbone.embed_rows(tokens, _slots([_cut(inputs[0], 0, shared)]))
+        beginning = [_cut(inputs[0], 0, shared)]
+        tokens, positions, _ = _padded(backbone, beginning)
+        embeddings = backbone.embed_rows(tokens, _slots(beginning))
         backbone.model.base_model(
             inputs_embeds=embeddings, position_ids=positions, past_key_values=cache, use_cache=True
         )
@@ -133,10 +137,6 @@ def _shared_beginning(inputs: Sequence[Inputs]) -> int:
         if count and not _same_slots(first, row, count):
             shared = first.tokens.index(SLOT)
     return shared if shared >= SHARED_PLACES else 0
-
-
-def _same_slots(one: Inputs, other: Inputs, count: int) -> bool:
-    return one.slots is not None and other.slots is not None and torch.equal(one.slots[:count], other.slots[:count])
 
 
 def _cut(row: Inputs, start: int, end: int) -> Inputs:

@@ -14,11 +14,11 @@ from random import Random
 from typing import TypeVar
 
 from memfold.core.document import Document
-from memfold.core.errors import ConfigError, DataError
+from memfold.core.errors import DataError
 from memfold.core.types import Sample
 from memfold.tasks.datasets.corpus import draw_rows, questions_of, text_of
 from memfold.tasks.instructions import instruction
-from memfold.tasks.reconstruction import continued, repeated
+from memfold.tasks.reconstruction import check_continuable, continued, repeated
 from memfold.tasks.task import Encode, TaskOptions
 
 BREAK = "\n\n"
@@ -59,8 +59,7 @@ def text_continuation(seed: int, size: int, options: TaskOptions, encode: Encode
     Raises:
         ConfigError: when `size` holds fewer than two groups.
     """
-    if size < 2 * options.ratio:
-        raise ConfigError(f"size {size} is too small to continue; use at least two groups, {2 * options.ratio} tokens")
+    check_continuable(size, options)
     rng = Random(seed)
     return continued("text-continuation", rng, seed, packed_window(rng, size, options, encode), options)
 

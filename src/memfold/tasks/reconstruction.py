@@ -61,10 +61,15 @@ def continuation(seed: int, size: int, options: TaskOptions, encode: Encode) -> 
     Raises:
         ConfigError: when `size` holds fewer than two groups.
     """
-    if size < 2 * options.ratio:
-        raise ConfigError(f"size {size} is too small to continue; use at least two groups, {2 * options.ratio} tokens")
+    check_continuable(size, options)
     rng = Random(seed)
     return continued("continuation", rng, seed, window(rng, size, options, encode), options)
+
+
+def check_continuable(size: int, options: TaskOptions) -> None:
+    """Raise a `ConfigError` when a text of `size` tokens holds fewer than two groups."""
+    if size < 2 * options.ratio:
+        raise ConfigError(f"size {size} is too small to continue; use at least two groups, {2 * options.ratio} tokens")
 
 
 def continued(task: str, rng: Random, seed: int, tokens: Tokens, options: TaskOptions) -> list[Sample]:
