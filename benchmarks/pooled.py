@@ -1,12 +1,15 @@
 """Everything that docs/results.md has a table of, part by part: speed and memory, then quality.
 
-    python benchmarks/pooled.py [PART ...] [--model tiny] [--device cpu] [--quick]
+    python benchmarks/pooled.py [PART ...] [--model tiny] [--device cpu] [--quick] [-- OPTION ...]
 
-Each part is one or two commands that anybody could type, run in a process of its own and gathered into
-benchmarks/results/PART-MACHINE.json (with the model's name, unless it is the shipped one), plots beside it; the page is
-then made anew.  A part that is there already is left alone (--again measures it once more), and an evaluation that
-stopped goes on with the samples in --out.  --quick tries every part on a few short texts and keeps its results in
---out.  Hours on two cores without it.
+Each part (`parts.py`) is one or two commands that anybody could type, run in a process of its own and gathered into
+benchmarks/results/PART-MACHINE.json (with the model's name, unless it is the shipped one) beside the commands as they
+were run, plots next to it; the page is then made anew.  What stands behind `--` is added to each command of the parts:
+`fold growth -- --runs 5` overrides their runs; an option that may be repeated, as --system, gets one more.
+
+A part that is there already is left alone (--again measures it once more), and an evaluation that stopped goes on with
+the samples in --out.  --quick tries every part on a few short texts and keeps its results in --out.  Hours on two cores
+without it.
 """
 
 from __future__ import annotations
@@ -19,66 +22,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
-LONG = "8192,32768,122880"
-QUICK_LENGTHS = "256,512"
-
-
-@dataclass(frozen=True)
-class Part:
-    """`commands` are those of memfold, by name; `needs` is what a run must be given or have, empty for nothing."""
-
-    name: str
-    commands: dict[str, tuple[str, ...]]
-    quick: dict[str, tuple[str, ...]]
-    needs: str = ""
-
-
-def _bench(name: str, *words: str, lengths: str = LONG, needs: str = "") -> Part:
-    """A part that is one benchmark."""
-    quick = ("bench", *words, "--lengths", QUICK_LENGTHS, "--runs", "2", "--warmups", "1")
-    return Part(name, {name: ("bench", *words, "--lengths", lengths)}, {name: quick}, needs)
-
-
-def _eval(name: str, *words: str, lengths: str, size: tuple[str, str], quick: tuple[str, ...]) -> Part:
-    """A part that is one evaluation."""
-    tried = ("eval", *words, "--lengths", QUICK_LENGTHS, *quick)
-    return Part(name, {name: ("eval", *words, "--lengths", lengths, *size)}, {name: tried})
-
-
-def _wrapper(wrapper: str) -> tuple[str, ...]:
-    return (
-        "eval", "almanac", "--system", f"pooled/wrapper={wrapper}", "--level", "1", "--split", "in",
-    )  # fmt: skip
-
-
-FULL_SIZE = ("--lengths", "128,256,512,1024", "--questions", "1000")
-QUICK_SIZE = ("--lengths", "128", "--questions", "4")
-HAYSTACKS = "1024,4096,16384,32768,65536,122880"
-READERS = ("--system", "pooled", "--system", "retrieval")
-
-PARTS = (
-    _bench("fold", "fold"),
-    _bench("first-token", "first-token"),
-    _bench("growth", "fold", "--runs", "3", "--warmups", "1", lengths="8192,32768,131072,524288,1048576"),
-    _bench("systems", "systems", lengths="2048,8192,32768"),
-    _bench("first-token-7b", "first-token", "--architecture", "7b", needs="cuda"),
-    Part(
-        "wrapper",
-        {wrapper: (*_wrapper(wrapper), *FULL_SIZE) for wrapper in ("span", "slot")},
-        {wrapper: (*_wrapper(wrapper), *QUICK_SIZE) for wrapper in ("span", "slot")},
-        needs="slot-model",
-    ),
-    _eval("needle", "needle", *READERS, lengths=HAYSTACKS, size=("--cells", "full"), quick=("--questions", "22")),
-    _eval("multihop", "multihop", "--kind", "two-hop", *READERS, lengths="4096,8192,16384,32768,65536,122880",
-          size=("--cells", "full"), quick=("--questions", "4")),
-    _eval("strings", "strings", lengths="1024,4096,16384", size=("--questions", "600"), quick=("--questions", "8")),
-)  # fmt: skip
-BY_NAME = {part.name: part for part in PARTS}
+import results as page
+from parts import BY_NAME, PARTS, RESULTS, Part
 
 
 def main() -> int:
@@ -101,31 +49,24 @@ def main() -> int:
         if code:
             return code
     if not arguments.quick:
-        import results as page
-
         page.write(RESULTS)
     return 0
-
-
-def shown(part: Part, name: str) -> str:
-    """The command of a part as a person would type it."""
-    slot = " --model SLOT_MODEL" if part.needs == "slot-model" and name == "slot" else ""
-    cuda = " --device cuda" if part.needs == "cuda" else ""
-    return f"memfold {shlex.join(part.commands[name])}{slot}{cuda}"
 
 
 def _measure(part: Part, arguments: argparse.Namespace, done: Path) -> int:
     """Run the commands of a part and gather what they wrote."""
     found: dict[str, Any] = {}
+    commands: dict[str, str] = {}
     plots: list[Path] = []
     for name, words in (part.quick if arguments.quick else part.commands).items():
         folder = arguments.out / part.name / name
         if words[0] == "bench":
             shutil.rmtree(folder, ignore_errors=True)
-        line = [*words, *_model(part, name, arguments), "--out", str(folder)]
-        print("memfold", shlex.join(line), file=sys.stderr)
+        line = [*words, *_model(part, name, arguments), *arguments.options]
+        commands[name] = f"memfold {shlex.join(line)}"
+        print(commands[name], file=sys.stderr)
         code = subprocess.run(
-            [sys.executable, "-m", "memfold", *line], stdout=subprocess.DEVNULL, check=False
+            [sys.executable, "-m", "memfold", *line, "--out", str(folder)], stdout=subprocess.DEVNULL, check=False
         ).returncode
         if code:
             return code
@@ -136,7 +77,7 @@ def _measure(part: Part, arguments: argparse.Namespace, done: Path) -> int:
     names = [f"{done.stem}-{plot.name}" for plot in plots]
     for plot, name in zip(plots, names, strict=True):
         shutil.copyfile(plot, done.parent / name)
-    gathered = {"part": part.name, "results": found, "plots": names}
+    gathered = {"part": part.name, "commands": commands, "options": arguments.options, "results": found, "plots": names}
     done.write_text(json.dumps(gathered, indent=1) + "\n", encoding="utf-8")
     return 0
 
@@ -181,7 +122,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="try every part on a few short texts")
     parser.add_argument("--again", action="store_true", help="measure parts that are there already")
     parser.add_argument("--out", type=Path, default=Path("runs/pooled"), help="samples, plots and what --quick finds")
-    arguments = parser.parse_args()
+    given = sys.argv[1:]
+    end = given.index("--") if "--" in given else len(given)
+    arguments = parser.parse_args(given[:end])
+    arguments.options = given[end + 1 :]
     wrong = [name for name in arguments.parts if name not in BY_NAME]
     if wrong:
         parser.error(f"unknown part {wrong[0]!r}; known: {', '.join(BY_NAME)}")

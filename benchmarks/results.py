@@ -8,13 +8,14 @@ No figure of that page is typed.  A section without a file says that it is not m
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pooled import BY_NAME, RESULTS, shown
+from parts import BY_NAME, RESULTS, Part, shown
 
 from memfold.evaluation.table import Cell
 
@@ -22,7 +23,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 HEAD = """# Results
 
 Made by `python benchmarks/results.py` from the files in [benchmarks/results](../benchmarks/results), which
-`python benchmarks/pooled.py` writes, all or part by part. Every file names its commit, machine, model and settings.
+`python benchmarks/pooled.py` writes, all or part by part. Every file names its commit, machine, model and settings, and
+the commands are shown as they were run.
 Shares have their 95 % interval and sample size.
 """
 PAPER = {32768: 7.7, 122880: 13.3}  # appendix E, table 7: 7B, wrapper slot, on a GPU
@@ -65,11 +67,8 @@ def render(results: Path) -> str:
 
 
 def _section(section: Section, files: Sequence[Json]) -> str:
-    part = BY_NAME[section.part]
-    lines = [f"## {section.title}", "", f"Target: {section.target}.", "", "```"]
-    lines += [f"python benchmarks/pooled.py {part.name}{_options(part.needs)}"]
-    lines += [shown(part, name) for name in part.commands]
-    lines += ["```", ""]
+    commands = [line for one in files or [{}] for line in _commands(BY_NAME[section.part], one)]
+    lines = [f"## {section.title}", "", f"Target: {section.target}.", "", "```", *dict.fromkeys(commands), "```", ""]
     if not files:
         return "\n".join([*lines, "Not measured yet.", ""])
     outcomes = [(one, section.read(one)) for one in files]
@@ -83,8 +82,12 @@ def _section(section: Section, files: Sequence[Json]) -> str:
     return "\n".join(lines)
 
 
-def _options(needs: str) -> str:
-    return {"slot-model": " --slot-model SLOT_MODEL", "cuda": ""}.get(needs, "")
+def _commands(part: Part, file: Json) -> Iterator[str]:
+    """What was typed for a file; what there is to type where the file does not say it."""
+    slot = " --slot-model SLOT_MODEL" if part.needs == "slot-model" else ""
+    options = f" -- {shlex.join(file['options'])}" if file.get("options") else ""
+    yield f"python benchmarks/pooled.py {part.name}{slot}{options}"
+    yield from file.get("commands", {name: shown(part, name) for name in part.commands}).values()
 
 
 def _verdict(outcome: Outcome) -> str:

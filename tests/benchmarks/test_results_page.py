@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import parts
 import pooled
 import pytest
 import results
@@ -52,7 +53,7 @@ def test_without_files_every_section_says_how_to_measure_it(tmp_path: Path) -> N
     for one in results.SECTIONS:
         assert f"python benchmarks/pooled.py {one.part}" in page
         assert one.target in page
-    assert {one.part for one in results.SECTIONS} == set(pooled.BY_NAME), "every part is on the page"
+    assert {one.part for one in results.SECTIONS} == set(parts.BY_NAME), "every part is on the page"
 
 
 def test_files_of_other_scripts_are_left_alone(tmp_path: Path) -> None:
@@ -150,26 +151,56 @@ def test_the_driver_goes_on_and_keeps_quick_runs_apart(
     out = ["--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["pooled.py", "fold", "growth", *out])
     assert pooled.main() == 0
-    assert [one[1:4] for one in ran[:2]] == [["fold", "--lengths", pooled.LONG], ["fold", "--runs", "3"]]
+    assert [one[1:4] for one in ran[:2]] == [["fold", "--lengths", parts.LONG], ["fold", "--runs", "3"]]
     assert ran[2] == ["page", str(tmp_path / "kept")]
     (file,) = (tmp_path / "kept").glob("fold-*.json")
     kept = json.loads(file.read_text())
-    assert (kept["part"], kept["results"]) == ("fold", {"fold": ABOUT})
+    assert (kept["part"], kept["results"], kept["options"]) == ("fold", {"fold": ABOUT}, [])
+    assert kept["commands"] == {"fold": f"memfold bench fold --lengths {parts.LONG} --model tiny --device cpu"}
     assert [(tmp_path / "kept" / plot).read_bytes() for plot in kept["plots"]] == [b"png"]
     assert pooled.main() == 0
     assert len(ran) == 4, "what is there is not measured again"
     monkeypatch.setattr(sys, "argv", ["pooled.py", "fold", "--quick", *out])
     assert pooled.main() == 0
-    assert ran[4][2:4] == ["--lengths", pooled.QUICK_LENGTHS]
+    assert ran[4][2:4] == ["--lengths", parts.QUICK_LENGTHS]
     assert len(list((tmp_path / "kept").glob("*.json"))) == 2
     assert len(list((tmp_path / "out" / "quick" / "results").glob("*.json"))) == 1
+    monkeypatch.setattr(sys, "argv", ["pooled.py", "growth", "--again", *out, "--", "--runs", "5"])
+    assert pooled.main() == 0
+    assert ran[5] == [*parts.BY_NAME["growth"].commands["growth"], "--model", "tiny", "--device", "cpu",
+                      "--runs", "5", "--out", str(tmp_path / "out" / "growth" / "growth")]  # fmt: skip
+    (file,) = (tmp_path / "kept").glob("growth-*.json")
+    assert json.loads(file.read_text())["commands"]["growth"] == f"memfold {' '.join(ran[5][:-2])}"
     monkeypatch.setattr(sys, "argv", ["pooled.py", "wrapper", *out])
     assert pooled.main() == 2
     assert "it needs a second model, trained with wrapper slot: --slot-model" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("part", pooled.PARTS, ids=lambda part: part.name)
-def test_the_command_line_takes_every_command(part: pooled.Part, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_section_shows_the_commands_as_they_were_run(tmp_path: Path) -> None:
+    growth = table("unused") | {"lengths": [], "slope": 1.0}
+    keep(tmp_path, "growth", growth=growth)
+    (older,) = tmp_path.glob("growth-*.json")
+    assert parts.shown(parts.BY_NAME["growth"], "growth") in section(tmp_path, "Growth of folding time")
+    command = "memfold bench fold --runs 3 --model small --device cpu --runs 5"
+    newer = json.loads(older.read_text()) | {"commands": {"growth": command}, "options": ["--runs", "5"]}
+    (tmp_path / "growth-another-cpu.json").write_text(json.dumps(newer))
+    both = section(tmp_path, "Growth of folding time")
+    assert (
+        f"```\npython benchmarks/pooled.py growth -- --runs 5\n{command}\npython benchmarks/pooled.py growth\n" in both
+    )
+    older.unlink()
+    assert both.count("--lengths") == 1
+    assert "--lengths" not in section(tmp_path, "Growth of folding time")
+
+
+@pytest.mark.parametrize("words", [("bench", "fold"), ("eval", "needle")])
+def test_of_a_repeated_option_the_last_counts(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute([*words, "--lengths", "64", "--lengths", "last"]) == 2
+    assert "last" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", parts.PARTS, ids=lambda part: part.name)
+def test_the_command_line_takes_every_command(part: parts.Part, capsys: pytest.CaptureFixture[str]) -> None:
     """As far as a model or a device that is not there."""
     missing = ["--device", "cuda:99"] if part.needs == "cuda" else ["--model", "./no-such-model"]
     for words in (*part.commands.values(), *part.quick.values()):
