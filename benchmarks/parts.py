@@ -42,10 +42,20 @@ def _wrapper(wrapper: str) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-FULL_SIZE = ("--lengths", "128,256,512,1024", "--questions", "1000")
 QUICK_SIZE = ("--lengths", "128", "--questions", "4")
 HAYSTACKS = "1024,4096,16384,32768,65536,122880"
 READERS = ("--system", "pooled", "--system", "retrieval")
+ANSWERING = ("full", "pooled:16", "pooled:4", "retrieval", "closed-book")
+SHORT = "128,256,512,1024"
+FULL_SIZE = ("--lengths", SHORT, "--questions", "1000")
+
+
+def _almanac(name: str, *words: str, systems: tuple[str, ...] = ANSWERING, lengths: str = SHORT) -> Part:
+    """A part that asks the almanac's questions, one to a document."""
+    asked = [word for system in systems for word in ("--system", system)]
+    return _eval(name, "almanac", *asked, *words, lengths=lengths, size=("--questions", "1000"),
+                 quick=("--questions", "4"))  # fmt: skip
+
 
 PARTS = (
     _bench("fold", "fold"),
@@ -59,6 +69,13 @@ PARTS = (
         {wrapper: (*_wrapper(wrapper), *QUICK_SIZE) for wrapper in ("span", "slot")},
         needs="slot-model",
     ),
+    _almanac("facts", "--level", "1", "--split", "in"),
+    _almanac("almanac-in", "--split", "in", systems=(*ANSWERING, "pooled/unfold=256")),
+    _almanac("almanac-out", "--split", "out"),
+    _almanac("longer", "--level", "1", "--split", "in", systems=("full", "pooled:16", "retrieval"),
+             lengths="1024,4096,8192"),
+    _eval("reconstruction", "reconstruction", "--system", "pooled:16", "--system", "pooled:4",
+          lengths="256,512,1024,2048", size=("--questions", "80"), quick=("--questions", "4")),
     _eval("needle", "needle", *READERS, lengths=HAYSTACKS, size=("--cells", "full"), quick=("--questions", "22")),
     _eval("multihop", "multihop", "--kind", "two-hop", *READERS, lengths="4096,8192,16384,32768,65536,122880",
           size=("--cells", "full"), quick=("--questions", "4")),

@@ -194,6 +194,60 @@ def _wrapper(file: Json) -> Outcome:
     return Outcome(rows, points <= 1, f"span is {abs(points):.1f} points {'behind' if points > 0 else 'ahead of'} slot")
 
 
+def _facts(file: Json) -> Outcome:
+    """One hop: the text itself, and what slots keep of it."""
+    shares = {row["names"][0]: row["cells"][0]["value"] for row in _table(_only(file), "Share of full")["rows"]}
+    full = next(row for row in _table(_only(file), "Accuracy")["rows"] if row["names"] == ["all", "full"])
+    right, by_16, by_4 = full["cells"][0]["value"], shares["pooled:16"], shares["pooled:4"]
+    because = f"full {100 * right:.0f} %; 16x {100 * by_16:.0f} % of it, 4x {100 * by_4:.0f} %"
+    rows = [row[:3] for row in _table_rows(file, "Accuracy")]
+    return Outcome(rows, right >= 0.95 and by_16 >= 0.9 and by_4 >= 0.97, because)
+
+
+def _kinds(file: Json) -> Outcome:
+    """All kinds of question, lengths together."""
+    rows = [row[1:] for row in _table_rows(file, "Accuracy") if row[0] == "all"]
+    full = next(row for row in _table(_only(file), "Accuracy")["rows"] if row["names"] == ["all", "full"])
+    one, two = (full["cells"][column]["value"] for column in (1, 2))
+    return Outcome(rows, one >= 0.95 and two >= 0.8, f"full {100 * one:.0f} % of one hop, {100 * two:.0f} % of two")
+
+
+def _citations(file: Json) -> Outcome:
+    own = next(row for row in _table(_only(file), "Citations")["rows"] if _reads_slots(row["names"][0]))
+    found = own["cells"][0]["value"]
+    if found is None:
+        return Outcome(list(_table_rows(file, "Citations")), None, "no answer is right")
+    because = f"{100 * found:.0f} % of the right answers from slots"
+    return Outcome(list(_table_rows(file, "Citations")), found >= 0.8, because)
+
+
+def _expansion(file: Json) -> Outcome:
+    rows = list(_table_rows(file, "Expansion"))
+    own = next(row for row in _table(_only(file), "Expansion")["rows"] if _reads_slots(row["names"][0]))
+    return Outcome(rows, None, f"{100 * own['cells'][0]['value']:.0f} % of the replies from slots expand")
+
+
+def _longer(file: Json) -> Outcome:
+    cells = {tuple(row["names"]): row["cells"][0]["value"] for row in _table(_only(file), "Accuracy")["rows"]}
+    own = {int(tokens): value for (tokens, system), value in cells.items() if system == "pooled:16" and tokens != "all"}
+    rows = [row[:3] for row in _table_rows(file, "Accuracy") if row[0] != "all"]
+    if len(own) < 2:
+        return Outcome(rows, None, "one length alone tells no fall")
+    lost = own[min(own)] - min(own.values())
+    return Outcome(rows, lost <= 0.05, f"{100 * lost:.0f} points are lost from {min(own):,} tokens on")
+
+
+def _reconstruction(file: Json) -> Outcome:
+    table = _table(_only(file), "Reconstruction")
+    found = {tuple(row["names"]): row["cells"][1]["value"] for row in table["rows"]}
+    wanted = {"512": 0.97, "2048": 0.95}
+    known = {tokens: found[tokens, "pooled:16"] for tokens in wanted if (tokens, "pooled:16") in found}
+    because = ", ".join(f"{value:.2f} at {int(tokens):,} tokens" for tokens, value in known.items())
+    reached = all(known.get(tokens, 0.0) >= least for tokens, least in wanted.items())
+    rows = [row[:4] for row in _table_rows(file, "Reconstruction")]
+    return Outcome(rows, reached, f"at 16x {because or 'neither length was measured'}")
+
+
 def _needle(file: Json) -> Outcome:
     rows = list(_table_rows(file, "Needle"))
     (result,) = file["results"].values()
@@ -244,6 +298,12 @@ def _systems(file: Json) -> Outcome:
     )
 
 
+def _only(file: Json) -> Json:
+    """What the one command of a part found."""
+    (result,) = file["results"].values()
+    return dict(result)
+
+
 def _reads_slots(label: str) -> bool:
     return label.startswith("pooled")
 
@@ -282,6 +342,7 @@ FIRST_TOKEN = (
     "paper, 7B",
     "questions until it pays",
 )
+KINDS = ("system", "all", "one hop", "two hops", "comparison", "listing", "counting")
 SECTIONS = (
     Section("Speed of folding", "at least 0.8 of the speed of the model's own forward pass without its head, with "
             "tokenising and writing", "fold", ("tokens", "tokens/s", "share of the forward pass", "seconds", "peak MB"),
@@ -298,6 +359,22 @@ SECTIONS = (
             ("tokens", "seconds", "tokens/s", "peak MB"), _growth),
     Section("Wrapper span against slot", "span at most 1 point behind slot, each after training with it", "wrapper",
             ("wrapper", "right"), _wrapper),
+    Section("Questions of one hop", "level 1, 128 to 1,024 tokens: `full` 95 %, 16x 90 % of that, 4x 97 %", "facts",
+            ("tokens", "system", "right"), _facts),
+    Section("All kinds of question", "level 3, 128 to 1,024 tokens: `full` 95 % of one hop, 80 % of two", "almanac-in",
+            KINDS, _kinds),
+    Section("All kinds of question, out of distribution", "the same on templates, relations and names that training "
+            "never shows", "almanac-out", KINDS, _kinds),
+    Section("Citations", "of the right answers from slots, 80 % have a sentence of the evidence among their first "
+            "three citations", "almanac-in",
+            ("system", "one sentence", "all sentences", "characters cited"), _citations),
+    Section("Implicit expansion", "none; how much of the document a reply writes out before it answers, and how truly",
+            "almanac-in", ("system", "replies that expand", "of their tokens", "fidelity", "verbatim",
+                           "expansion has the answer", "invented names", "tokens"), _expansion),
+    Section("Longer than in training", "16x loses at most 5 points from 1,024 tokens to 4,096 and 8,192", "longer",
+            ("tokens", "system", "right"), _longer),
+    Section("Reconstruction", "ROUGE-L at 16x of 0.97 at 512 tokens, 0.95 at 2,048", "reconstruction",
+            ("tokens", "system", "ROUGE-1", "ROUGE-L"), _reconstruction),
     Section("Needle", "score of at least 9 of 10 on average from 1K to 120K, no cell under 6", "needle",
             ("tokens", "system", "score, 1 to 10", "its lowest cell", "exact", "its lowest cell"), _needle, plots=True),
     Section("Multihop", "at most 5 points less at 120K than at 4K", "multihop",

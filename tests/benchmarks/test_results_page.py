@@ -49,7 +49,7 @@ def test_the_page_is_that_of_the_files() -> None:
 
 def test_without_files_every_section_says_how_to_measure_it(tmp_path: Path) -> None:
     page = results.render(tmp_path)
-    assert page.count("Not measured yet.") == len(results.SECTIONS) == 12
+    assert page.count("Not measured yet.") == len(results.SECTIONS)
     for one in results.SECTIONS:
         assert f"python benchmarks/pooled.py {one.part}" in page
         assert one.target in page
@@ -59,7 +59,7 @@ def test_without_files_every_section_says_how_to_measure_it(tmp_path: Path) -> N
 def test_files_of_other_scripts_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text('{"suite": "almanac"}')
     (tmp_path / "list.json").write_text("[1]")
-    assert results.render(tmp_path).count("Not measured yet.") == 12
+    assert results.render(tmp_path).count("Not measured yet.") == len(results.SECTIONS)
 
 
 def test_benchmarks_become_tables(tmp_path: Path, backbone: Backbone) -> None:
@@ -127,6 +127,49 @@ def test_evaluations_become_tables_and_verdicts(tmp_path: Path) -> None:
         slot=table("Accuracy", (("all", "slot"), [0.72])),
     )
     assert "not reached, span is 2.0 points behind slot." in section(tmp_path, "Wrapper span against slot")
+
+
+def test_what_slots_keep_of_one_hop(tmp_path: Path) -> None:
+    right: Json = table("Accuracy", (("all", "full"), [0.99, 0.99]), (("128", "full"), [0.98, 0.98]))
+    right["tables"] += table("Share of full", (("pooled:16",), [0.7]), (("pooled:4",), [0.9]))["tables"]
+    keep(tmp_path, "facts", facts=right)
+    shown = section(tmp_path, "Questions of one hop")
+    assert "not reached, full 99 %; 16x 70 % of it, 4x 90 %." in shown
+    assert "| Some CPU, small | 128 | full | 98.0 % n=10 |" in shown
+
+
+def test_kinds_citations_and_expansion_are_read_of_one_file(tmp_path: Path) -> None:
+    found: Json = table("Accuracy", (("all", "full"), [0.9, 0.96, 0.8, None, 0.1, 0.2]), (("128", "full"), [0.5] * 6))
+    found["tables"] += table("Citations", (("full",), [0.5, 0.4, 0.3]), (("pooled:16",), [0.8, 0.7, 0.6]))["tables"]
+    found["tables"] += table("Expansion", (("pooled:16",), [0.9] * 7))["tables"]
+    keep(tmp_path, "almanac-in", kinds=found)
+    kinds = section(tmp_path, "All kinds of question\n")
+    assert "reached, full 96 % of one hop, 80 % of two." in kinds
+    assert "50.0 %" not in kinds, "lengths stand together"
+    assert "reached, 80 % of the right answers from slots." in section(tmp_path, "Citations")
+    assert "90 % of the replies from slots expand." in section(tmp_path, "Implicit expansion")
+
+
+@pytest.mark.parametrize(
+    ("longest", "verdict"),
+    [(0.66, "reached, 4 points are lost from 1,024 tokens on"), (0.6, "not reached, 10 points are lost")],
+)
+def test_what_longer_texts_lose(tmp_path: Path, longest: float, verdict: str) -> None:
+    rows = [(("all", "pooled:16"), [0.1]), (("1024", "pooled:16"), [0.7]), (("8192", "pooled:16"), [longest]),
+            (("8192", "retrieval"), [0.0])]  # fmt: skip
+    keep(tmp_path, "longer", longer=table("Accuracy", *rows))
+    assert f"Some CPU, small: {verdict}" in section(tmp_path, "Longer than in training")
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [((0.97, 0.95), "reached, at 16x 0.97 at 512 tokens, 0.95 at 2,048 tokens"),
+     ((0.97, 0.94), "not reached, at 16x 0.97 at 512 tokens, 0.94 at 2,048 tokens")],
+)  # fmt: skip
+def test_what_comes_back_word_for_word(tmp_path: Path, values: tuple[float, float], verdict: str) -> None:
+    rows = [((str(size), "pooled:16"), [0.1, value, 0.1]) for size, value in zip((512, 2048), values, strict=True)]
+    keep(tmp_path, "reconstruction", reconstruction=table("Reconstruction", *rows))
+    assert f"Some CPU, small: {verdict}." in section(tmp_path, "Reconstruction")
 
 
 def test_the_driver_goes_on_and_keeps_quick_runs_apart(

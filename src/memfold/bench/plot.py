@@ -24,13 +24,21 @@ def draw(result: dict[str, Any], path: Path) -> None:
     seconds = "seconds" in title
     place.set(title=title, xlabel="document tokens", xscale="log")
     place.set(**({"yscale": "log"} if seconds else {"ylim": (0, None)}))
-    place.set_xticks(lengths, [f"{length:,}" for length in lengths])
+    place.set_xticks(lengths, [short(length) for length in lengths])
     place.minorticks_off()
     place.grid(alpha=0.3)
     place.legend(fontsize="small")
     drawn.tight_layout()
     drawn.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
     pyplot.close(drawn)
+
+
+def short(tokens: int) -> str:
+    """8,199 as 8K and 1,048,587 as 1M, as ticks that stand close together need it."""
+    for unit, size in (("M", 1 << 20), ("K", 1 << 10)):
+        if tokens >= size:
+            return f"{round(tokens / size)}{unit}"
+    return str(tokens)
 
 
 def _fold(entries: list[dict[str, Any]]) -> tuple[str, Lines]:
