@@ -28,7 +28,7 @@ MOST_LINES, MOST_FUNCTION_LINES, MOST_NESTING = 400, 80, 3
 FORBIDDEN = {"utils", "util", "helpers", "helper", "common", "misc", "v2", "new", "old"}
 HEAVY = (
     "torch", "transformers", "accelerate", "matplotlib", "bm25s", "pypdf", "bs4", "markdownify", "pyarrow", "lm_eval",
-    "peft", "bitsandbytes",
+    "peft", "bitsandbytes", "vllm",
 )  # fmt: skip
 BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match, ast.AsyncFor, ast.AsyncWith, ast.TryStar)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

@@ -164,7 +164,7 @@ def test_failed_rollouts_leave_their_group(recipe: RlRecipe, parent: str) -> Non
         return float("nan") if len(seen) == 2 else float(len(seen) % 2)
 
     some = replace(recipe, failures=0.2, algorithm={"warmup": 9, "overlong_buffer": 0})
-    found = collect(some, backbone, Rules(sometimes), Processes(), 0)
+    found = collect(some, backbone, LocalPolicy(backbone), Rules(sometimes), Processes(), 0)
     assert [len(group.traces) for group in found.groups] == [3, 4, 4]
     assert found.counts.reasons == {"reward: the value nan is no finite number": 1}
     assert found.counts.figures()["failed"] == pytest.approx(1 / 12, abs=1e-5)

@@ -15,6 +15,7 @@ import torch
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.core.errors import CallError
+from memfold.core.system import Policy
 from memfold.core.types import Memory, Trace
 from memfold.evaluation.runner import cache_positions
 from memfold.rl.questions import Draws, Question, draw
@@ -102,8 +103,9 @@ class Collected:
     counts: Counts
 
 
-def collect(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Processes, step: int) -> Collected:
-    """The groups of this process for a step, counted from 0.
+def collect(recipe: RlRecipe, backbone: Backbone, policy: Policy, scorer: Scorer, processes: Processes, step: int
+            ) -> Collected:  # fmt: skip
+    """The groups of this process for a step, counted from 0, sampled by `policy`.
 
     Groups of equal reward stay during the warm-up; afterwards others are drawn for them, at most `refills` times.
 
@@ -115,7 +117,6 @@ def collect(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Pro
     drops = dynamic(step, options.dynamic, options.warmup)
     draws = Draws(recipe, backbone, step, processes.number, processes.count)
     sampling = Sampling(recipe.reply_tokens, recipe.temperature, recipe.top_p, recipe.top_k)
-    policy = LocalPolicy(backbone, cache_positions(backbone))
     kept: list[Group] = []
     counts = Counts()
     for _ in range(1 + options.refills):
@@ -154,6 +155,8 @@ def rewarded(rolled: Sequence[Rollouts], scorer: Scorer, counts: Counts, fewest:
 
 def validate(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Processes) -> dict[str, dict[str, float]]:
     """Reward, length and share of expanding ones of greedy replies to held-out questions, for each mixture entry.
+
+    They are made in this process, whatever engine samples the others.
 
     Raises:
         CallError: as `collect`.

@@ -21,6 +21,7 @@ from memfold.backbone.model import Backbone
 from memfold.backbone.resolve import model_folder
 from memfold.core.errors import ConfigError
 from memfold.rl.collect import Group, collect, validate
+from memfold.rl.engine import Engine, open_engine
 from memfold.rl.questions import draw
 from memfold.rl.recipe import END_TO_END, RlRecipe
 from memfold.rl.rewards import JUDGE, Judging, Rules, Scorer, find_reward
@@ -45,6 +46,7 @@ class Run:
     recipe: RlRecipe
     folder: Path
     trainer: Trainer
+    engine: Engine
     scorer: Scorer
     processes: Processes
     progress: Progress
@@ -87,7 +89,7 @@ def train(recipe: RlRecipe, folder: Path, resume: bool = False, report: Report |
 
 
 def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
-    """Load the model, its encoder, the reference, the reward and the optimisers, and make the run folder."""
+    """Load the model, its encoder, the reference and the optimisers, open reward and engine, make the run folder."""
     processes = Processes()
     resolved = json.loads(json.dumps(asdict(recipe)))
     begun = checkpoint.start(folder, resolved, resume)
@@ -97,6 +99,7 @@ def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
     for number, entry in enumerate(recipe.mixture):
         draw(recipe, backbone, number, "check", entry)
     scorer = make_scorer(recipe, processes.count)
+    engine = open_engine(recipe, backbone, processes.count)
     if processes.first:
         checkpoint.settle(folder, resolved, begun)
     if recipe.memory != END_TO_END:
@@ -113,7 +116,7 @@ def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
         reference.model.requires_grad_(False)
     processes.wait()  # before the first one writes a checkpoint that another would take for an earlier run's
     trainer = Trainer(recipe, backbone, optimisers, processes, reference)
-    return Run(recipe, folder, trainer, scorer, processes, begun.progress)
+    return Run(recipe, folder, trainer, engine, scorer, processes, begun.progress)
 
 
 def make_scorer(recipe: RlRecipe, processes: int = 1) -> Scorer:
@@ -127,7 +130,7 @@ def step(run: Run) -> dict[str, Any]:
     """One step: rollouts with refills, then the updates; returns its metrics."""
     recipe, number, processes = run.recipe, run.progress.step, run.processes
     started = time.perf_counter()
-    found = collect(recipe, run.backbone, run.scorer, processes, number)
+    found = collect(recipe, run.backbone, run.engine.policy(), run.scorer, processes, number)
     run.groups = found.groups
     sampled = time.perf_counter()
     updated = run.trainer.step(found.groups, number)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from memfold.core.config import require
-from memfold.core.errors import ConfigError
+from memfold.core.errors import ConfigError, unknown
 from memfold.rl.algorithm import Algorithm, make_algorithm
+from memfold.rl.engine import ENGINES
 from memfold.rl.rewards import JUDGE
 from memfold.training.recipe import StageRecipe
 
@@ -33,8 +34,9 @@ class RlRecipe(StageRecipe):
     `memory`: read from the parent as it is, only the decoder is trained (`frozen`), or compressed again with gradient
     (`end-to-end`).  `reward` is a name of `memfold.rl.rewards`, `judge`, or `path.py:function`.  `preset` names an
     algorithm, `algorithm` says what is different.  `places` replies are sampled at a time; `tokens` are about those of
-    a forward pass of the update.  A run stops when sampler and trainer differ by more than `drift` nats a token on
-    average, or more than the share `failures` of a step's rollouts failed.
+    a forward pass of the update.  `engine` is a name of `memfold.rl.engine`, `engine_memory` the share of the
+    card's memory that one beside the trainer takes.  A run stops when sampler and trainer differ by more than `drift`
+    nats a token on average, or more than the share `failures` of a step's rollouts failed.
     """
 
     stage: Literal["rl"]
@@ -47,6 +49,8 @@ class RlRecipe(StageRecipe):
     rollouts: int = 8
     updates: int = 1
     places: int = 64
+    engine: str = "local"
+    engine_memory: float = 0.4
     reply_tokens: int = 160
     temperature: float = 1.0
     top_p: float = 1.0
@@ -69,6 +73,9 @@ class RlRecipe(StageRecipe):
         require(self.temperature > 0, "temperature", self.temperature, "above 0: greedy replies are all the same")
         require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1")
         require(self.top_k >= 0, "top_k", self.top_k, "0 (all tokens) or more")
+        if self.engine not in ENGINES:
+            raise unknown("engine", self.engine, ENGINES)
+        require(0 < self.engine_memory < 1, "engine_memory", self.engine_memory, "above 0, below 1")
         require(self.drift > 0, "drift", self.drift, "above 0 nats a token")
         require(0 <= self.failures < 1, "failures", self.failures, "0 to below 1")
         if not self.mixture:
@@ -92,5 +99,6 @@ class RlRecipe(StageRecipe):
         """What a run comes to."""
         return (
             f"{self.steps:,} steps of {self.questions} questions x {self.rollouts} replies of at most "
-            f"{self.reply_tokens} tokens; memory {self.memory}, reward {self.reward}, preset {self.preset}"
+            f"{self.reply_tokens} tokens; memory {self.memory}, reward {self.reward}, preset {self.preset}, "
+            f"engine {self.engine}"
         )

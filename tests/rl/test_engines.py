@@ -1,0 +1,179 @@
+"""Engines that sample; vLLM is a stand-in with a torch model in it, so its log-probabilities can be the trainer's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import stand_in_vllm
+import torch
+
+from memfold.backbone.folder import load_backbone
+from memfold.backbone.model import Backbone
+from memfold.backbone.scoring import logprobs
+from memfold.core.errors import CallError, ConfigError
+from memfold.core.system import MemorySystem
+from memfold.core.types import Limits, Reply
+from memfold.rl.engine import open_engine
+from memfold.rl.engines.vllm import VllmEngine
+from memfold.rl.loop import prepare, step, train
+from memfold.rl.questions import Draws
+from memfold.rl.recipe import RlRecipe
+from memfold.rl.rollout import Rollouts, Sampling, roll_out
+from memfold.training.recipe import Entry
+
+SETTINGS = {"positions": "consecutive", "wrapper": "span"}
+
+
+@pytest.fixture(autouse=True)
+def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", stand_in_vllm.module())
+
+
+@pytest.fixture
+def chosen(recipe: RlRecipe) -> RlRecipe:
+    return replace(recipe, engine="vllm", settings=SETTINGS, drift=1e-3)
+
+
+def rolled(engine: Any, recipe: RlRecipe, backbone: Backbone, places: int = 12) -> list[Rollouts]:
+    questions = Draws(recipe, backbone, 0).take(4)
+    return roll_out(questions, backbone, engine, Sampling(reply_tokens=12), 3, places, 0, 0)
+
+
+def apart(found: list[Rollouts], backbone: Backbone) -> float:
+    """The most that a log-probability of the sampler differs from that of the backbone."""
+    most = 0.0
+    for one in found:
+        scores = logprobs(backbone, one.question.system, [(one.memory, one.traces)])
+        sampled = torch.tensor([value for trace in one.traces for value in trace.steps[0].reply.logprobs])
+        most = max(most, float((scores.logprobs.detach() - sampled).abs().max()))
+    return most
+
+
+def test_replies_of_vllm_replay_before_and_after_an_update(chosen: RlRecipe) -> None:
+    """Slots and texts, through files; what the prefix cache holds of the weights before is not used again."""
+    backbone = load_backbone(str(chosen.parent))
+    engine = VllmEngine(chosen, backbone, 1)
+    first = rolled(engine.policy(), chosen, backbone)
+    assert apart(first, backbone) < 1e-4
+    assert {one.question.system.name for one in first} == {"pooled", "full"}
+    for reply in (trace.steps[0].reply for one in first for trace in one.traces):
+        ended = reply.tokens[-1] == backbone.end_token
+        assert (reply.finish == "stop") == ended
+        assert ended or len(reply.tokens) == 12
+        assert reply.text == backbone.decode(reply.tokens)
+        assert reply.positions > 0
+    with torch.no_grad():
+        dict(backbone.model.named_parameters())["model.layers.0.mlp.up_proj.weight"] += 0.1
+    assert apart(rolled(engine, chosen, backbone), backbone) > 1e-2
+    assert apart(rolled(engine.policy(), chosen, backbone), backbone) < 1e-4
+    read = engine._model._llm.read
+    assert len(set(read)) == 2
+    assert [Path(folder).exists() for folder in read] == [True, False]
+
+
+def test_every_call_has_its_own_seed(chosen: RlRecipe, backbone: Backbone) -> None:
+    policy = VllmEngine(chosen, backbone, 1).policy()
+    together, alone = rolled(policy, chosen, backbone), rolled(policy, chosen, backbone, places=1)
+    tokens = [[trace.steps[0].reply.tokens for one in found for trace in one.traces] for found in (together, alone)]
+    assert tokens[0] == tokens[1]
+    assert len(set(tokens[0])) > 9
+
+
+def test_a_reply_ends_with_the_end_token(chosen: RlRecipe, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = VllmEngine(chosen, backbone, 1)
+    engine.policy()
+    prompt, limits = torch.randn(5, backbone.hidden_size), [Limits(12, 1.0, seed=5)]
+    (whole,) = engine._model.generate([prompt], limits, end=-1)
+    assert isinstance(whole, Reply)
+    assert (whole.finish, len(whole.tokens)) == ("length", 12)
+    (cut,) = engine._model.generate([prompt], limits, end=whole.tokens[3])
+    assert isinstance(cut, Reply)
+    assert (cut.finish, cut.tokens) == ("stop", whole.tokens[: whole.tokens.index(whole.tokens[3]) + 1])
+    monkeypatch.setattr(stand_in_vllm.LLM, "_one", lambda *given: SimpleNamespace(finish_reason="abort"))
+    (broken,) = engine._model.generate([prompt], limits, end=-1)
+    assert str(broken) == "policy: vLLM ended a reply with 'abort'"
+
+
+def test_a_run_with_vllm_stays_on_policy(chosen: RlRecipe, tmp_path: Path) -> None:
+    heard: list[dict[str, Any]] = []
+    train(chosen, tmp_path, report=heard.append)
+    assert len(heard) == 3
+    assert all(line["figures"]["apart"] < 1e-4 and line["norm"] > 0 for line in heard)
+
+
+def test_a_stale_engine_stops_the_run(chosen: RlRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepare(chosen, tmp_path)
+    step(run)
+    monkeypatch.setattr(stand_in_vllm.LLM, "collective_rpc", lambda *args, **kwargs: [None])
+    with pytest.raises(CallError, match=r"sampler and trainer differ by .* in step 2"):
+        step(run)
+    monkeypatch.setattr(stand_in_vllm.LLM, "reset_prefix_cache", lambda self: False)
+    with pytest.raises(CallError, match="vLLM did not forget"):
+        step(run)
+
+
+def _without(name: str) -> Callable[..., Any]:
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise ValueError(f"{name} is too small\nmore lines")
+
+    return broken
+
+
+def test_one_line_says_what_is_missing(
+    chosen: RlRecipe, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stand_in_vllm.LLM, "__init__", _without("memory"))
+    with pytest.raises(ConfigError, match=r"^vLLM does not start with engine_memory = 0.4: memory is too small$"):
+        VllmEngine(chosen, backbone, 1).policy()
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(ConfigError, match=r"^engine 'vllm' needs vLLM \(.*\); pip install 'memfold\[gpu\]'$") as caught:
+        prepare(chosen, tmp_path / "run")
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("changed", "processes", "message"), [
+    ({"settings": {"positions": "strided"}}, 1, "positions = 'strided' of pooled/almanac is not .* 'consecutive' }"),
+    ({"settings": {"positions": "randomised"}}, 1, "positions = 'randomised' of pooled/almanac is not possible"),
+    ({"mixture": (Entry("almanac", 1, (48,), gap=9),)}, 1, "gap = 9 of pooled/almanac is not .*; write gap = 0"),
+    ({}, 2, "engine 'vllm' works with one process, not 2"),
+])  # fmt: skip
+def test_what_vllm_cannot_do_is_refused_before_it_starts(
+    chosen: RlRecipe, backbone: Backbone, changed: dict[str, Any], processes: int, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_engine(replace(chosen, **changed), backbone, processes)
+
+
+@pytest.mark.parametrize(("changed", "message"), [
+    ({"key_values": []}, "system 'pooled' renders keys and values"),
+    ({"positions": [7]}, "system 'pooled' renders positions that do not run 0, 1, 2"),
+])  # fmt: skip
+def test_calls_that_are_no_plain_embeddings_are_refused(
+    chosen: RlRecipe, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], message: str
+) -> None:
+    engine = VllmEngine(replace(chosen, mixture=chosen.mixture[:1]), backbone, 1)
+    (question,) = Draws(replace(chosen, mixture=chosen.mixture[:1]), backbone, 0).take(1)
+    render = type(question.system).render
+
+    def other(self: MemorySystem, *given: Any) -> Any:
+        return replace(render(self, *given), **changed)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(question.system), "render", other)
+    with pytest.raises(ConfigError, match=message):
+        roll_out([question], backbone, engine, Sampling(4), 1, 1)
+
+
+@pytest.mark.parametrize(("changed", "message"), [
+    ({"engine": "vlm"}, "unknown engine 'vlm'; nearest: 'vllm'"),
+    ({"engine_memory": 1.0}, "engine_memory = 1.0 is not possible"),
+])  # fmt: skip
+def test_a_recipe_names_an_engine_that_there_is(recipe: RlRecipe, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(recipe, **changed)
