@@ -34,7 +34,8 @@ class RlRecipe(StageRecipe):
     (`end-to-end`).  `reward` is a name of `memfold.rl.rewards`, `judge`, or `path.py:function`.  `preset` names an
     algorithm, `algorithm` says what is different.  `places` replies are sampled at a time; `tokens` are about those of
     a forward pass of the update.  A run stops when sampler and trainer differ by more than `drift` nats a token on
-    average, or more than the share `failures` of a step's rollouts failed.
+    average, or more than the share `failures` of a step's rollouts failed.  An `fqlora` has no dropout: replies are
+    scored by the weights that sampled them.
     """
 
     stage: Literal["rl"]
@@ -71,6 +72,9 @@ class RlRecipe(StageRecipe):
         require(self.top_k >= 0, "top_k", self.top_k, "0 (all tokens) or more")
         require(self.drift > 0, "drift", self.drift, "above 0 nats a token")
         require(0 <= self.failures < 1, "failures", self.failures, "0 to below 1")
+        if self.fqlora is not None:
+            require(self.fqlora.dropout == 0, "fqlora.dropout", self.fqlora.dropout,
+                    "0: replies are scored by the weights that sampled them")  # fmt: skip
         if not self.mixture:
             raise ConfigError("a recipe of reinforcement learning has a mixture of one entry or more")
         if self.parent is None:
