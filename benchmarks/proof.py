@@ -3,8 +3,8 @@
     python benchmarks/proof.py [--out benchmarks/results] [--recipes pooled/qwen2.5-7b/sft ...]
 
 Each runs on a two-layer model of its architecture with random weights and made-up data (`memfold.training.proof`), in
-one process and in two joined by gloo, which must have the same losses, in the recipe's bfloat16 and in float32.  Writes
-proof.json and proof.md.
+one process and in two joined by gloo, which must have the same losses, in the recipe's bfloat16 and in float32.  In
+stage rl a rule stands in for the judge (`memfold.rl.proof`).  Writes proof.json and proof.md.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+Steps = Callable[[Any, Path], tuple[Any, Any, dict[str, Any]]]
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-STAGES = ("cpt1", "cpt2", "sft")
+STAGES = ("cpt1", "cpt2", "sft", "rl")
 PRECISIONS = ("bfloat16", "float32")
 LARGEST_DIFFERENCE = {"bfloat16": 1e-3, "float32": 1e-4}  # nats a token, in all steps and held out
 
@@ -54,33 +56,63 @@ def _work(arguments: argparse.Namespace) -> None:
     """All recipes in this process, which may be one of two."""
     import torch
 
-    from memfold.training.loop import prepare, step, validate
     from memfold.training.processes import Processes
-    from memfold.training.proof import small
-    from memfold.training.recipe import read_recipe
 
     torch.set_num_threads(1)
     processes, found = Processes(), []
     for name in arguments.recipes:
-        recipe = read_recipe(ROOT / "recipes" / f"{name}.toml")
+        make = _sampled if name.endswith("/rl") else _supervised
         if processes.first:
-            small(recipe, arguments.worker, processes.count)  # writes what all read
+            make(name, arguments.worker, processes.count)  # writes what all read
         processes.wait()
-        recipe = small(recipe, arguments.worker, processes.count)
+        recipe, steps = make(name, arguments.worker, processes.count)
         entry: dict[str, Any] = {"recipe": name}
         for precision in PRECISIONS:
             folder = arguments.worker / f"{processes.count}-{precision}-{name.replace('/', '-')}"
-            run = prepare(replace(recipe, precision=precision), folder)
-            steps = [step(run) for _ in range(recipe.steps)]
-            kinds = [type(module).__name__ for _, module in run.backbone.model.named_modules()]
-            entry[precision] = {"losses": [line["loss"] for line in steps], "held out": validate(run)}
+            backbone, optimisers, entry[precision] = steps(replace(recipe, precision=precision), folder)
+            kinds = [type(module).__name__ for _, module in backbone.model.named_modules()]
             entry["four_bit_modules"] = sum(kind == "Linear4bit" for kind in kinds) // 2  # with its LoRA, and inside
             entry["sharded_modules"] = sum(kind.startswith("FSDP") for kind in kinds)
-            entry["trained"] = sum(weight.numel() for weight in run.optimisers.parameters)
+            entry["trained"] = sum(weight.numel() for weight in optimisers.parameters)
         found.append(entry)
     if processes.first:
         arguments.out.write_text(json.dumps(found))
     processes.part()
+
+
+def _supervised(name: str, folder: Path, processes: int) -> tuple[Any, Steps]:
+    """A small recipe, and what runs its steps: gives back the model, its optimisers and the losses."""
+    from memfold.training.loop import prepare, step, validate
+    from memfold.training.proof import small
+    from memfold.training.recipe import read_recipe
+
+    def steps(recipe: Any, run_folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+        run = prepare(recipe, run_folder)
+        losses = [step(run)["loss"] for _ in range(recipe.steps)]
+        held_out = {name: {"loss": values["loss"]} for name, values in validate(run).items()}
+        return run.backbone, run.optimisers, {"losses": losses, "held out": held_out}
+
+    return small(read_recipe(ROOT / "recipes" / f"{name}.toml"), folder, processes), steps
+
+
+def _sampled(name: str, folder: Path, processes: int) -> tuple[Any, Steps]:
+    """The same for reinforcement learning, where steps have a reward and a distance of trainer from sampler."""
+    from memfold.core.config import build
+    from memfold.rl.collect import validate
+    from memfold.rl.loop import prepare, step
+    from memfold.rl.proof import small
+    from memfold.rl.recipe import RlRecipe
+    from memfold.training.recipe_file import read_values
+
+    def steps(recipe: Any, run_folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+        run = prepare(recipe, run_folder)
+        figures = [step(run)["figures"] for _ in range(recipe.steps)]
+        losses = [{key: found[key] for key in ("reward", "loss", "apart")} for found in figures]
+        validated = validate(recipe, run.backbone, run.scorer, run.processes)
+        held_out = {name: {"reward": values["reward"]} for name, values in validated.items()}
+        return run.backbone, run.trainer.optimisers, {"losses": losses, "held out": held_out}
+
+    return small(build(RlRecipe, read_values(ROOT / "recipes" / f"{name}.toml")), Path(name).parent.name, folder), steps
 
 
 def _compared(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +128,7 @@ def _apart(one: dict[str, Any], two: dict[str, Any]) -> float:
     """The largest difference of a loss, in training and held out."""
     pairs = [(first[name], second[name]) for first, second in zip(one["losses"], two["losses"], strict=True)
              for name in first.keys() | second.keys()]  # fmt: skip
-    pairs += [(values["loss"], two["held out"][name]["loss"]) for name, values in one["held out"].items()]
+    pairs += [(values[key], two["held out"][name][key]) for name, values in one["held out"].items() for key in values]
     return max(abs(first - second) for first, second in pairs)
 
 
@@ -105,7 +137,7 @@ def _write(rows: list[dict[str, Any]], out: Path) -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "proof.json").write_text(json.dumps({"commit": commit(), "recipes": rows}, indent=2) + "\n")
-    lines = ["| recipe | 4-bit modules | sharded | loss of step 2, nats a token | two processes: bfloat16 | float32 |",
+    lines = ["| recipe | 4-bit modules | sharded | step 2: losses, nats a token | two processes: bfloat16 | float32 |",
              "|---|---|---|---|---|---|"]  # fmt: skip
     for row in rows:
         losses = ", ".join(f"{name} {value:.3f}" for name, value in row["losses"][-1].items())

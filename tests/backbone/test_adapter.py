@@ -62,6 +62,7 @@ def test_an_adapter_is_read_back_with_equal_logits(
     save_backbone(backbone, tmp_path / "adapter")
     merged = load_backbone(tmp_path / "adapter")
     assert not any(is_lora(name) for name, _ in merged.parameters())
+    assert all(parameter.requires_grad for _, parameter in merged.parameters())
     torch.testing.assert_close(logits(merged.model), before, atol=1e-4, rtol=1e-4)
     beside = load_backbone(tmp_path / "adapter", merged=False)
     beside.model.train()

@@ -30,6 +30,15 @@ def test_every_recipe_is_planned_without_weights_or_data(cli: Cli, path: Path) -
     assert f"run       runs/pooled-{path.parent.name}-{path.stem}" in result.out
 
 
+@pytest.mark.parametrize("size", ["7b", "32b"])
+def test_reinforcement_learning_is_planned_without_weights_or_data(cli: Cli, size: str) -> None:
+    result = cli("train", RECIPES / f"pooled/qwen2.5-{size}/rl.toml", "--dry-run")
+    assert result.code == 0, result.err
+    assert "stage     rl: 300 steps of 128 questions" in result.out
+    assert "not counted: no data at data/hotpotqa" in re.sub(r"\s+", " ", result.out)
+    assert "25%  pooled/questions, documents of 4096 tokens" in result.out
+
+
 def test_a_model_that_does_not_fit_is_told_in_numbers(cli: Cli, tmp_path: Path) -> None:
     text = (RECIPES / "pooled/qwen2.5-7b/sft.toml").read_text()
     (tmp_path / "small.toml").write_text(text.replace("memory = 80", "memory = 16"))

@@ -9,7 +9,15 @@ import pytest
 from memfold.core import registry
 from memfold.core.config import build, require
 from memfold.core.errors import CallError, ConfigError, MemfoldError, unknown
-from memfold.core.registry import DEFAULT_RATIO, SYSTEMS, load, make_system, system_class, trained_ratios
+from memfold.core.registry import (
+    DEFAULT_RATIO,
+    SYSTEMS,
+    load,
+    make_system,
+    setting_names,
+    system_class,
+    trained_ratios,
+)
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,13 @@ def test_an_unknown_name_in_an_empty_table_has_no_nearest() -> None:
 
 def test_the_registry_loads_every_system_under_its_own_name() -> None:
     assert {name: system_class(name).name for name in SYSTEMS} == {name: name for name in SYSTEMS}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_setting_of_a_system_can_be_set(name: str) -> None:
+    default = system_class(name)().settings
+    assert setting_names(name) == default.keys() >= {"frame", "style", "chunk"}
+    assert system_class(name)(**default).settings == default
 
 
 def test_the_registry_names_the_nearest_system() -> None:

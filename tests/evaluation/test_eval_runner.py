@@ -12,10 +12,10 @@ from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.errors import CheckpointError, ConfigError
 from memfold.core.types import Sample
-from memfold.evaluation.folding import fold
 from memfold.evaluation.records import SAMPLES_FILE, Record
 from memfold.evaluation.runner import Evaluation, batches, cache_positions, run
 from memfold.evaluation.suite import Case
+from memfold.systems.folding import fold
 
 Evaluate = Callable[..., Evaluation]
 

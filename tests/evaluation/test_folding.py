@@ -8,9 +8,10 @@ from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.errors import DataError
 from memfold.core.types import BlockRef, Call, Memory, Text
-from memfold.evaluation.folding import Folding, fold
+from memfold.evaluation.folding import Folding
 from memfold.evaluation.runner import Evaluation
 from memfold.memory.combine import splice
+from memfold.systems.folding import fold
 
 Evaluate = Callable[..., Evaluation]
 TEXT = "Ada was born in the town of Velm. Lor met Ada there, and they went to the sea. Nobody else came. " * 4

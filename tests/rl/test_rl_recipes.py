@@ -13,11 +13,13 @@ from memfold.core.config import build
 from memfold.core.errors import ConfigError
 from memfold.rl.loop import train
 from memfold.rl.recipe import JudgeSettings, RlRecipe
+from memfold.training.recipe import read_recipe
 from memfold.training.recipe_file import read_values
 
 RECIPES = sorted(
     path for path in (Path(__file__).parents[2] / "recipes").rglob("*.toml") if read_values(path)["stage"] == "rl"
 )
+MADE = [path for path in RECIPES if "tiny" in path.parts]  # those of published sizes: test_rl_proof.py
 LONGEST = 96
 
 
@@ -50,7 +52,7 @@ def test_every_recipe_parses(path: Path) -> None:
     assert build(RlRecipe, asdict(recipe)) == recipe
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=name)
+@pytest.mark.parametrize("path", MADE, ids=name)
 def test_every_recipe_takes_two_steps(path: Path, parent: str, tmp_path: Path) -> None:
     recipe = shrunk(build(RlRecipe, read_values(path)), parent)
     heard: list[dict[str, Any]] = []
@@ -65,7 +67,8 @@ def test_every_recipe_takes_two_steps(path: Path, parent: str, tmp_path: Path) -
 def test_the_papers_recipes_have_the_numbers_of_table_10(size: str, rollouts: int) -> None:
     recipe = build(RlRecipe, read_values(next(path for path in RECIPES if path.parts[-2] == f"qwen2.5-{size}")))
     options = recipe.options
-    assert (recipe.groups[0].lr, recipe.questions, recipe.questions // recipe.updates) == (1e-6, 128, 64)
+    assert {group.lr for group in recipe.groups} == {1e-6}
+    assert (recipe.questions, recipe.questions // recipe.updates) == (128, 64)
     assert (options.advantage, options.mean, options.clip_low, options.clip_high) == ("grpo", "token", 0.2, 0.28)
     assert (options.kl, options.entropy, options.dynamic, options.warmup) == ("none", 0, True, 25)
     assert (options.overlong_buffer, options.overlong_factor) == (100, 0.5)
@@ -74,6 +77,17 @@ def test_the_papers_recipes_have_the_numbers_of_table_10(size: str, rollouts: in
     assert factors[10:] == [1.0] * (recipe.steps - 10)
     assert factors[:10] == sorted(factors[:10])
     assert factors[0] < 0.1
+
+
+@pytest.mark.parametrize("size", ["7b", "32b"])
+def test_the_papers_recipes_have_the_questions_and_the_layers_of_sft(size: str) -> None:
+    path = next(path for path in RECIPES if path.parts[-2] == f"qwen2.5-{size}")
+    recipe, sft = build(RlRecipe, read_values(path)), read_recipe(path.with_name("sft.toml"))
+    assert sft.fqlora is not None
+    assert recipe.fqlora == replace(sft.fqlora, dropout=0.0)
+    assert recipe.parent == f"runs/pooled-qwen2.5-{size}-sft"
+    for entry, taught in zip(recipe.mixture, sft.mixture, strict=True):
+        assert asdict(entry).items() <= asdict(taught).items()
 
 
 GOOD = 'stage = "rl"\nsteps = 3\nparent = "runs/x"\n[[mixture]]\ntask = "almanac"\nshare = 1\nsizes = [64]\n'

@@ -133,6 +133,7 @@ def merge(backbone: Backbone, dtype: torch.dtype) -> None:
     backbone.model.is_loaded_in_4bit = False  # type: ignore[assignment]
     backbone.model.to(dtype)  # type: ignore[arg-type]
     backbone.heads.to(dtype)
+    backbone.model.requires_grad_(True)  # peft leaves that on its own matrices alone
     backbone.adapter = None
 
 

@@ -43,10 +43,8 @@ def slot_attention(backbone: Backbone, inputs: Inputs, reply: Reply) -> Tensor:
     return weights[: len(inputs.tokens)][tokens[0] == SLOT]
 
 
-def reads(
-    backbone: Backbone, memory: Memory, call: Call, inputs: Inputs, reply: Reply, most: int = 6
-) -> tuple[Read, ...]:
-    """The slots that a reply was read from, the most attended first, as stretches of their documents."""
+def reads(backbone: Backbone, memory: Memory, call: Call, inputs: Inputs, reply: Reply) -> tuple[Read, ...]:
+    """The `MOST` slots that a reply was read from, the most attended first, as stretches of their documents."""
     if inputs.slots is None or not reply.tokens:
         return ()
     weights = slot_attention(backbone, inputs, reply)
@@ -65,9 +63,7 @@ def reads(
     return tuple(found)
 
 
-def _characters(
-    backbone: Backbone, block: Block, number: int, cache: dict[int, list[tuple[int, int]]]
-) -> tuple[int, int]:
+def _characters(backbone: Backbone, block: Block, number: int, cache: dict[int, Offsets]) -> tuple[int, int]:
     """The stretch of text behind one slot: exact where the memory holds its text, else in proportion."""
     first = block.starts[number] - block.token_start
     last = block.starts[number + 1] - block.token_start if number + 1 < len(block.starts) else block.token_count

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memfold.core.config import build
-from memfold.core.errors import CheckpointError, ConfigError, MemfoldError, unknown
+from memfold.core.errors import CheckpointError, ConfigError, DataError, MemfoldError, unknown
 
 if TYPE_CHECKING:
     from memfold.training.recipe import StageRecipe
@@ -146,13 +146,13 @@ def _plan(loop: ModuleType, recipe: StageRecipe, folder: Path) -> None:
 
 
 def _weights(loop: ModuleType, recipe: StageRecipe) -> str:
-    """Parameters trained and frozen, by making the model; where the parent is not there yet, that."""
+    """Parameters trained and frozen, by making the model; where the parent or the data are not there yet, that."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as scratch:
         try:
             backbone = loop.prepare(recipe, Path(scratch)).backbone
-        except CheckpointError as error:
+        except (CheckpointError, DataError) as error:
             return f"of {recipe.parent}, not counted: {error}"
     counts = {True: 0, False: 0}
     for _, parameter in backbone.parameters():

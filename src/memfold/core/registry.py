@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from memfold.core.errors import ConfigError, unknown
@@ -43,6 +44,12 @@ def load(kind: str, name: str, table: Mapping[str, str]) -> Any:
 def system_class(name: str) -> Any:
     """The class of a memory system by its name."""
     return load("system", name, SYSTEMS)
+
+
+@cache
+def setting_names(name: str) -> frozenset[str]:
+    """What can be set of a memory system."""
+    return frozenset(system_class(name)().settings)
 
 
 def make_system(name: str, backbone: Backbone, settings: Mapping[str, Any] | None = None,

@@ -8,16 +8,14 @@ system that keeps the text has nothing to gain by it, and cuts it by rules of it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-
-import torch
 
 from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.system import MemorySystem
-from memfold.core.types import Block, Memory
+from memfold.core.types import Memory
 from memfold.evaluation.suite import Case
 from memfold.memory.combine import splice
+from memfold.systems.folding import fold
 
 
 class Folding:
@@ -56,16 +54,3 @@ class Folding:
             (memory,) = fold(self.system, [min(pieces, key=lambda piece: piece.characters)], self.backbone)
             self._slots = bool(memory.blocks) and all(block.slots is not None for block in memory.blocks)
         return self._slots
-
-
-def fold(system: MemorySystem, documents: Sequence[Document], backbone: Backbone) -> list[Memory]:
-    """A memory for each document, folded together."""
-    blocks: list[list[Block]] = [[] for _ in documents]
-    with torch.no_grad():
-        for block in system.compress(documents, backbone):
-            blocks[block.source].append(replace(block, source=0))
-    fingerprint = backbone.readable[0]
-    return [
-        Memory(document.source, system.name, system.settings, fingerprint, (document.source,), own)
-        for document, own in zip(documents, blocks, strict=True)
-    ]

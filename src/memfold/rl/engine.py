@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from memfold.backbone.model import Backbone
     from memfold.rl.recipe import RlRecipe
 
+LOCAL = "local"
 ENGINES = {
-    "local": "memfold.rl.engines.local:LocalEngine",
+    LOCAL: "memfold.rl.engines.local:LocalEngine",
     "vllm": "memfold.rl.engines.vllm:VllmEngine",
 }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from memfold.backbone.folder import load_backbone, save_backbone, save_encoder
 from memfold.backbone.model import Backbone
@@ -28,10 +29,13 @@ from memfold.rl.rewards import JUDGE, Judging, Rules, Scorer, find_reward
 from memfold.rl.trace_file import write_groups
 from memfold.rl.update import Trainer, Updated
 from memfold.scoring.judge import open_judge
+from memfold.tasks.datasets.corpus import check_files
 from memfold.training import checkpoint
 from memfold.training.checkpoint import Progress
+from memfold.training.fqlora import adapt
 from memfold.training.loop import trained_settings
 from memfold.training.optimisers import Optimisers
+from memfold.training.parent import frozen_dtype
 from memfold.training.processes import Processes
 
 Report = Callable[[dict[str, Any]], None]
@@ -92,27 +96,30 @@ def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
     """Load the model, its encoder, the reference and the optimisers, open reward and engine, make the run folder."""
     processes = Processes()
     resolved = json.loads(json.dumps(asdict(recipe)))
+    check_files([file for entry in recipe.mixture for file in entry.files])
     begun = checkpoint.start(folder, resolved, resume)
     parent = begun.model or model_folder(str(recipe.parent))
-    backbone = load_backbone(parent, processes.device)
+    backbone = _load(recipe, parent, processes, merged=recipe.fqlora is None)
     _check_encoder(recipe, backbone)
     for number, entry in enumerate(recipe.mixture):
         draw(recipe, backbone, number, "check", entry)
     scorer = make_scorer(recipe, processes.count)
+    named = _adapted(recipe, backbone, parent)
     engine = open_engine(recipe, backbone, processes.count)
     if processes.first:
         checkpoint.settle(folder, resolved, begun)
     if recipe.memory != END_TO_END:
-        _keep_encoder(backbone, parent, folder, processes, new=begun.model is None)
+        encoder = backbone.encoder or _load(recipe, parent, processes)
+        _keep_encoder(backbone, encoder, folder, new=processes.first and begun.model is None)
     _describe(recipe, backbone)
-    optimisers = Optimisers(backbone.parameters(), recipe.groups, recipe.freeze, recipe.schedule, recipe.steps)
+    optimisers = Optimisers(named, recipe.groups, recipe.freeze, recipe.schedule, recipe.steps)
     if begun.optimisers:
         optimisers.load_state_dict(begun.optimisers)
     _restore(begun.extra, scorer, recipe.seed)
     backbone.model.set_attn_implementation(recipe.attention)
     reference = None
     if recipe.options.beta:
-        reference = load_backbone(model_folder(str(recipe.parent)), processes.device)
+        reference = _load(recipe, model_folder(str(recipe.parent)), processes)
         reference.model.requires_grad_(False)
     processes.wait()  # before the first one writes a checkpoint that another would take for an earlier run's
     trainer = Trainer(recipe, backbone, optimisers, processes, reference)
@@ -155,6 +162,20 @@ def _figures(updated: Updated) -> dict[str, float]:
     return {name: round(value, 6) for name, value in updated.figures.items()}
 
 
+def _load(recipe: RlRecipe, where: Path, processes: Processes, merged: bool = True) -> Backbone:
+    return load_backbone(where, processes.device, frozen_dtype(recipe), merged)
+
+
+def _adapted(recipe: RlRecipe, backbone: Backbone, parent: Path) -> list[tuple[str, nn.Parameter]]:
+    """What may be trained, by name: everything, or what the recipe's fqlora says."""
+    if recipe.fqlora is None:
+        return backbone.parameters()
+    torch.manual_seed(recipe.seed)  # of new LoRA matrices, the same in every process
+    adapt(backbone, recipe.fqlora, str(parent.resolve()))
+    backbone.model.train()  # there is no dropout, and outside of training 4-bit modules may compute otherwise
+    return [(name, parameter) for name, parameter in backbone.parameters() if parameter.requires_grad]
+
+
 def _check_encoder(recipe: RlRecipe, backbone: Backbone) -> None:
     if recipe.memory == END_TO_END and backbone.reads:
         raise ConfigError(
@@ -163,10 +184,9 @@ def _check_encoder(recipe: RlRecipe, backbone: Backbone) -> None:
         )
 
 
-def _keep_encoder(backbone: Backbone, parent: Path, folder: Path, processes: Processes, new: bool) -> None:
+def _keep_encoder(backbone: Backbone, encoder: Backbone, folder: Path, new: bool) -> None:
     """Read memories of the parent's encoder, whose files stay in the run folder, where every checkpoint finds them."""
-    encoder = backbone.encoder or load_backbone(parent, processes.device)
-    if processes.first and new:
+    if new:
         save_encoder(encoder, folder / ENCODER)
     encoder.folder = folder / ENCODER
     backbone.set_encoder(encoder)

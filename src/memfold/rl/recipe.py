@@ -8,7 +8,7 @@ from typing import Any, Literal
 from memfold.core.config import require
 from memfold.core.errors import ConfigError, unknown
 from memfold.rl.algorithm import Algorithm, make_algorithm
-from memfold.rl.engine import ENGINES
+from memfold.rl.engine import ENGINES, LOCAL
 from memfold.rl.rewards import JUDGE
 from memfold.training.recipe import StageRecipe
 
@@ -36,7 +36,8 @@ class RlRecipe(StageRecipe):
     algorithm, `algorithm` says what is different.  `places` replies are sampled at a time; `tokens` are about those of
     a forward pass of the update.  `engine` is a name of `memfold.rl.engine`, `engine_memory` the share of the
     card's memory that one beside the trainer takes.  A run stops when sampler and trainer differ by more than `drift`
-    nats a token on average, or more than the share `failures` of a step's rollouts failed.
+    nats a token on average, or more than the share `failures` of a step's rollouts failed.  An `fqlora` has no dropout:
+    replies are scored by the weights that sampled them.
     """
 
     stage: Literal["rl"]
@@ -49,7 +50,7 @@ class RlRecipe(StageRecipe):
     rollouts: int = 8
     updates: int = 1
     places: int = 64
-    engine: str = "local"
+    engine: str = LOCAL
     engine_memory: float = 0.4
     reply_tokens: int = 160
     temperature: float = 1.0
@@ -78,6 +79,14 @@ class RlRecipe(StageRecipe):
         require(0 < self.engine_memory < 1, "engine_memory", self.engine_memory, "above 0, below 1")
         require(self.drift > 0, "drift", self.drift, "above 0 nats a token")
         require(0 <= self.failures < 1, "failures", self.failures, "0 to below 1")
+        if self.fqlora is not None:
+            require(self.fqlora.dropout == 0, "fqlora.dropout", self.fqlora.dropout,
+                    "0: replies are scored by the weights that sampled them")  # fmt: skip
+            if self.engine != LOCAL:
+                raise ConfigError(
+                    f"engine = {self.engine!r} with fqlora is not possible: it takes plain weights over, not adapters "
+                    f"beside frozen layers; write engine = {LOCAL!r}"
+                )
         if not self.mixture:
             raise ConfigError("a recipe of reinforcement learning has a mixture of one entry or more")
         if self.parent is None:

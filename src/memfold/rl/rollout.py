@@ -15,8 +15,8 @@ from memfold.core.driver import Job
 from memfold.core.system import MemorySystem, Policy
 from memfold.core.types import Call, Limits, Memory, Trace
 from memfold.core.wrapped import Limited
-from memfold.evaluation.folding import fold
 from memfold.rl.questions import Question
+from memfold.systems.folding import fold
 from memfold.training.batches import seed_of
 
 ANSWER = "answer"

@@ -15,7 +15,7 @@ from typing import TypeVar
 from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.prompt import Style
-from memfold.core.registry import make_system
+from memfold.core.registry import make_system, setting_names
 from memfold.core.system import MemorySystem
 from memfold.core.types import Sample, Step, Text, Trace
 from memfold.tasks.table import load_task
@@ -70,7 +70,7 @@ def batch(recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train
 
 def system_of(entry: Entry, recipe: StageRecipe, backbone: Backbone, drawn: dict[str, int]) -> MemorySystem:
     """The system of an entry, with those of the recipe's settings and of what was drawn that it has."""
-    has = make_system(entry.system, backbone).settings
+    has = setting_names(entry.system)
     settings = recipe.settings | drawn | {"frame": recipe.frame}
     return make_system(entry.system, backbone, {key: value for key, value in settings.items() if key in has})
 

@@ -10,7 +10,7 @@ from memfold.backbone.model import START, Backbone, add_wrapper_tokens
 from memfold.backbone.resolve import model_folder
 from memfold.backbone.shapes import SHAPES
 from memfold.core.errors import ConfigError
-from memfold.training.recipe import Recipe
+from memfold.training.recipe import Recipe, StageRecipe
 
 RUNS = "runs/"
 IDENTIFIER = re.compile(r"[A-Za-z][\w.-]*/[\w.-]+")
@@ -38,7 +38,7 @@ def parent_of(recipe: Recipe) -> str:
     return str(model_folder(Path(name).resolve() if recipe.fqlora is not None else name))
 
 
-def frozen_dtype(recipe: Recipe) -> str:
+def frozen_dtype(recipe: StageRecipe) -> str:
     """Of weights that are not trained; those that are stay float32, whatever they are multiplied in."""
     return recipe.precision if recipe.fqlora is not None else "float32"
 

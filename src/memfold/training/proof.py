@@ -7,7 +7,7 @@ many bits, groups and their learning rates, schedule, checkpointing, packing, sh
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -20,7 +20,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from memfold.backbone.shapes import SHAPES
 from memfold.tasks.datasets.corpus import is_held_out
 from memfold.tasks.filler import sentence
-from memfold.training.recipe import Recipe, Share
+from memfold.training.batches import AnyEntry
+from memfold.training.fqlora import FQLoRA
+from memfold.training.recipe import Entry, Recipe, StageRecipe
 
 VOCABULARY = 512
 ROWS, HELD_OUT = 60, 2  # at least, in every file
@@ -32,13 +34,11 @@ def small(recipe: Recipe, folder: Path, processes: int) -> Recipe:
     """The recipe for two steps on a small model, with what it needs in `folder`; one process does the work of two."""
     assert recipe.architecture is not None, "the recipe names an architecture"
     parent = small_model(folder / recipe.architecture, recipe.architecture)
-    for share in recipe.mixture:
-        for file in share.files:
-            write_data(folder / file, share)
-    fqlora = None if recipe.fqlora is None else replace(recipe.fqlora, full_layers=1, rank=4)
+    mixture = small_mixture(recipe.mixture, folder)
+    fqlora = small_fqlora(recipe)
     return replace(
         recipe, parent=str(parent), architecture=None, steps=2, tokens=DOCUMENT, micro_batches=2 // processes,
-        mixture=tuple(_small_share(share, folder) for share in recipe.mixture), fqlora=fqlora,
+        mixture=mixture, fqlora=fqlora,
         hardware=replace(recipe.hardware, devices=2), validate_every=2, validation_batches=1, checkpoint_every=2,
     )  # fmt: skip
 
@@ -54,13 +54,26 @@ def small_model(folder: Path, architecture: str) -> Path:
     return folder
 
 
-def write_data(path: Path, share: Share) -> None:
+def small_fqlora(recipe: StageRecipe) -> FQLoRA | None:
+    """One of the two layers in full, thin adapters beside the other."""
+    return None if recipe.fqlora is None else replace(recipe.fqlora, full_layers=1, rank=4)
+
+
+def small_mixture(entries: Sequence[AnyEntry], folder: Path) -> tuple[AnyEntry, ...]:
+    """The entries of a mixture on short documents, with made-up data in `folder` for those that read files."""
+    for entry in entries:
+        for file in entry.files:
+            write_data(folder / file, entry)
+    return tuple(_small_entry(entry, folder) for entry in entries)
+
+
+def write_data(path: Path, entry: Entry) -> None:
     """A file (in a folder, where the name has no ending) in the layout that a mixture entry reads."""
     file = path if path.suffix else path / "part.jsonl"
     if file.exists():
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    rows = list(_rows(LAYOUTS[share.dataset or share.task]))
+    rows = list(_rows(LAYOUTS[entry.dataset or entry.task]))
     if file.suffix == ".parquet":
         import pyarrow
         from pyarrow import parquet
@@ -72,9 +85,9 @@ def write_data(path: Path, share: Share) -> None:
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _small_share(share: Share, folder: Path) -> Share:
-    size = DOCUMENT if share.task in ("questions", "summaries") else TEXT
-    return replace(share, sizes=(size,), files=tuple(str(folder / file) for file in share.files))
+def _small_entry(entry: AnyEntry, folder: Path) -> AnyEntry:
+    size = DOCUMENT if entry.task in ("questions", "summaries") else TEXT
+    return replace(entry, sizes=(size,), files=tuple(str(folder / file) for file in entry.files))
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

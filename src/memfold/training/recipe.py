@@ -148,7 +148,8 @@ class Schedule:
 class StageRecipe:
     """What the recipes of all stages say, reinforcement learning included.
 
-    `parent` is a model folder or a run folder; `settings` are those of the systems that have them.
+    `parent` is a model folder or a run folder; `settings` are those of the systems that have them.  With `fqlora` only
+    a part of the parent is trained in full, and low-rank adapters beside the rest.
     """
 
     stage: str
@@ -157,6 +158,7 @@ class StageRecipe:
     parent: str | None = None
     frame: Frame = "flat"
     settings: dict[str, Any] = field(default_factory=dict)
+    fqlora: FQLoRA | None = None
     groups: tuple[Group, ...] = (Group(("*",)),)
     schedule: Schedule = Schedule()
     freeze: tuple[str, ...] = ()
@@ -199,7 +201,6 @@ class Recipe(StageRecipe):
     validation_batches: int = 4
     patience: int = 0
     architecture: str | None = None
-    fqlora: FQLoRA | None = None
     checkpointing: bool = False
     packed: bool = False
     hardware: Hardware = field(default_factory=Hardware)
