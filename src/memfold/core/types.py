@@ -180,7 +180,7 @@ class Sample:
     `target` is the reply that a model should have given: text, or token ids for the tasks that work on tokens.
     `answers` are the accepted answers to a question; for the kind `listing`, all the items that it asks for.
     `bridge` are the token ids kept uncompressed between the memory and the target, `support` the sentences behind the
-    answer, in reading order.
+    answer in the order in which they are recalled, `evidence` where they stand.
     """
 
     task: str

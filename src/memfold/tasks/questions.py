@@ -168,10 +168,12 @@ class Asker:
 
 
 def evidence(facts: Sequence[Fact]) -> tuple[tuple[Span, ...], tuple[str, ...]]:
-    """Spans and sentences behind these facts in reading order, with the naming sentence before one with a pronoun."""
-    needed = {fact.start: fact for fact in facts}
-    needed.update({fact.after.start: fact.after for fact in facts if fact.after})
-    ordered = [needed[start] for start in sorted(needed)]
+    """Spans and sentences behind these facts in their order, the naming sentence before one with a pronoun.
+
+    The order is that of the reasoning, not of the document: a reply that recalls the first hop before the second can read
+    from it what the second is about.
+    """
+    ordered = list(dict.fromkeys(one for fact in facts for one in (fact.after, fact) if one is not None))
     return (
         tuple(Span(fact.start, fact.start + len(fact.text)) for fact in ordered),
         tuple(fact.text for fact in ordered),
