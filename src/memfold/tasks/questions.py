@@ -170,8 +170,8 @@ class Asker:
 def evidence(facts: Sequence[Fact]) -> tuple[tuple[Span, ...], tuple[str, ...]]:
     """Spans and sentences behind these facts in their order, the naming sentence before one with a pronoun.
 
-    The order is that of the reasoning, not of the document: a reply that recalls the first hop before the second can read
-    from it what the second is about.
+    The order is that of the reasoning, not of the document: a reply that has recalled the first hop can read from it
+    what the second is about.
     """
     ordered = list(dict.fromkeys(one for fact in facts for one in (fact.after, fact) if one is not None))
     return (
