@@ -4,7 +4,8 @@
 
 Each runs on a two-layer model of its architecture with random weights and made-up data (`memfold.training.proof`), in
 one process and in two joined by gloo, which must have the same losses, in the recipe's bfloat16 and in float32.  In
-stage rl a rule stands in for the judge (`memfold.rl.proof`).  Writes proof.json and proof.md.
+stage rl a rule stands in for the judge (`memfold.rl.proof`), and only float32 must be the same: in bfloat16 a rounding,
+which depends on what shares a batch, may change a sampled reply.  Writes proof.json and proof.md.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ Steps = Callable[[Any, Path], tuple[Any, Any, dict[str, Any]]]
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 STAGES = ("cpt1", "cpt2", "sft", "rl")
+SAMPLED = "/rl"
 PRECISIONS = ("bfloat16", "float32")
 LARGEST_DIFFERENCE = {"bfloat16": 1e-3, "float32": 1e-4}  # nats a token, in all steps and held out
 
@@ -38,7 +40,7 @@ def main() -> int:
         found = {count: _launch(count, Path(folder), arguments.recipes) for count in (1, 2)}
     rows = [_compared(one, two) for one, two in zip(found[1], found[2], strict=True)]
     _write(rows, arguments.out)
-    return int(any(row["difference"][name] > LARGEST_DIFFERENCE[name] for row in rows for name in PRECISIONS))
+    return int(not all(map(_equal, rows)))
 
 
 def _launch(count: int, folder: Path, recipes: list[str]) -> list[dict[str, Any]]:
@@ -61,7 +63,7 @@ def _work(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     processes, found = Processes(), []
     for name in arguments.recipes:
-        make = _sampled if name.endswith("/rl") else _supervised
+        make = _sampled if name.endswith(SAMPLED) else _supervised
         if processes.first:
             make(name, arguments.worker, processes.count)  # writes what all read
         processes.wait()
@@ -122,6 +124,12 @@ def _compared(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
         "four_bit_modules": one["four_bit_modules"], "sharded_modules": two["sharded_modules"],
         "trained": one["trained"], "difference": {name: _apart(one[name], two[name]) for name in PRECISIONS},
     }  # fmt: skip
+
+
+def _equal(row: dict[str, Any]) -> bool:
+    """Whether one process and two have learned the same."""
+    held = PRECISIONS[1:] if row["recipe"].endswith(SAMPLED) else PRECISIONS
+    return all(row["difference"][name] <= LARGEST_DIFFERENCE[name] for name in held)
 
 
 def _apart(one: dict[str, Any], two: dict[str, Any]) -> float:

@@ -82,14 +82,24 @@ class Draws:
 
     def __init__(self, recipe: RlRecipe, backbone: Backbone, step: int, process: int = 0, processes: int = 1) -> None:
         self._recipe, self._backbone, self._step = recipe, backbone, step
-        self._next, self._stride = process, processes
+        self._process, self._processes = process, processes
+        self._drawn = 0
         self._left: list[Question] = []
 
     def take(self, count: int) -> list[Question]:
         """The next `count` questions; those of a document may be split between two calls."""
         while len(self._left) < count:
-            number = self._step << 20 | self._next
+            number = self._step << 20 | self._number()
             self._left += draw(self._recipe, self._backbone, number, entry=choose(self._recipe.mixture, number))
-            self._next += self._stride
+            self._drawn += 1
         taken, self._left = self._left[:count], self._left[count:]
         return taken
+
+    def _number(self) -> int:
+        """Of the next draw of this process.
+
+        Processes take turns, a draw for each update at a time: an update is then made of the groups that it would be
+        made of in one process.
+        """
+        turn, place = divmod(self._drawn, self._recipe.updates)
+        return (turn * self._processes + self._process) * self._recipe.updates + place
