@@ -10,6 +10,7 @@ from memfold.core.driver import Job, answer
 from memfold.core.errors import DataError
 from memfold.core.system import MemorySystem
 from memfold.core.types import Block, BlockRef, Call, Citation, Limits, Memory, Reply, Text
+from memfold.systems.citation import SentenceIndex
 from memfold.systems.pooled.system import Pooled
 from memfold.systems.unfolding import unfolded
 
@@ -83,13 +84,51 @@ def test_an_answer_is_read_again_in_the_text_that_it_cites() -> None:
     passages = says.calls[1].parts[1]
     assert says.calls == [
         Call("locate", (opening, *blocks, closing), Limits(max_tokens=160)),
-        Call("answer", (opening, passages, closing), Limits(max_tokens=160)),
+        Call("locate", (opening, passages, closing), Limits(max_tokens=160)),
     ]
     assert isinstance(passages, Text)
     assert "The code is KX-41." in passages.text
     assert trace.answer is not None
     assert (trace.answer.text, trace.answer.citations[0].text) == ("KX-41", "The code is KX-41.")
     assert shown == [r" The code is KX-41. \boxed{KX-41}"], "only the final answer is shown as it is written"
+
+
+def test_where_a_reply_goes_beyond_what_it_read_is_read_too() -> None:
+    document = "Ada founded Velm. Lor sells bread. Bo sells bread. It was cold. Salt lies where Ada works."
+    held = Memory("m", "pooled", {}, "", ("a.txt",), [Block(0, 0, 0, 22, 0, len(document), text=document)])
+    right = r" Ada founded Velm. Salt lies where Ada works. \boxed{salt}"
+    says = Says(
+        r" Lor founded Velm. Lor sells bread. \boxed{bread}",
+        r" Ada founded Velm. Ada sells bread. \boxed{bread}",
+        right,
+    )
+    shown: list[str] = []
+    job = Job(Pooled(unfold=2), held, "What does the founder of Velm sell?")
+    trace = answer(job, says, lambda _, text: shown.append(text))
+    assert [call.purpose for call in says.calls] == ["locate", "locate", "answer"]
+    first, second = (call.parts[1] for call in says.calls[1:])
+    assert isinstance(first, Text)
+    assert isinstance(second, Text)
+    assert "Ada founded Velm." in first.text
+    assert "Salt" not in first.text
+    assert second.text == "Ada founded Velm.\nSalt lies where Ada works."
+    assert trace.answer is not None
+    assert trace.answer.text == "salt"
+    assert shown == [right]
+
+
+@pytest.mark.parametrize(
+    ("quoted", "read", "expected"),
+    [
+        ("Ada was born in Velm. Lor met Ada.", FIRST, []),  # all of it was read
+        ("Lor was born in Tarn.", FIRST, []),  # none of it was
+        ("Ada was born in Velm.", "Ada was born in Velm.", []),
+        ("Ada was born in Velm. Ada met Bo.", "Ada was born in Velm.", ["Ada was born in Velm.", "Lor met Ada."]),
+    ],
+)
+def test_it_follows_the_names_of_what_was_found(quoted: str, read: str, expected: list[str]) -> None:
+    found = SentenceIndex(memory()).follow(quoted, "Where?", read)
+    assert [citation.text for citation in found] == expected
 
 
 def test_nothing_to_unfold_is_said() -> None:

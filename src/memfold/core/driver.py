@@ -55,8 +55,8 @@ def run(jobs: Iterable[Job], policy: Policy, places: int = 32, on_token: OnToken
         cancel: Callable[[int], bool] | None = None) -> Iterator[tuple[int, Trace]]:  # fmt: skip
     """Answer every job, `places` at a time; yields (job number, trace) in the order in which they finish.
 
-    `on_token(job number, text)` receives the tokens of calls whose purpose is `answer`; `cancel(job number)` ends a
-    job's replies early with finish `cancelled`.
+    `on_token(job number, text)` receives the tokens of calls whose purpose is `answer`, or the whole reply of a job
+    that ended without such a call; `cancel(job number)` ends a job's replies early with finish `cancelled`.
     """
     waiting = enumerate(jobs)
     running: list[_Running] = []
@@ -121,13 +121,14 @@ def _round(samples: list[_Running], policy: Policy, on_token: OnToken | None,
     owners = [sample for sample in samples for _ in sample.pending]
     calls = [call for sample in samples for call in sample.pending]
 
-    def stream(row: int, text: str) -> None:
-        owner = owners[row]
-        if calls[row].purpose != "answer":
-            return
+    def show(owner: _Running, text: str) -> None:
         owner.first_token = owner.first_token or time.perf_counter() - owner.started
         if on_token is not None:
             on_token(owner.number, text)
+
+    def stream(row: int, text: str) -> None:
+        if calls[row].purpose == "answer":
+            show(owners[row], text)
 
     stopped = (lambda row: cancel(owners[row].number)) if cancel is not None else None
     requests = [(owner.job.system, owner.job.memory, call) for owner, call in zip(owners, calls, strict=True)]
@@ -142,6 +143,8 @@ def _round(samples: list[_Running], policy: Policy, on_token: OnToken | None,
         good = [reply for reply in received if isinstance(reply, Reply)]
         sample.steps += [Step(call, reply) for call, reply in zip(sample.pending, good, strict=True)]
         _advance(sample, good[0] if sample.alone else good)
+        if sample.answer is not None and sample.answer.reply and not sample.first_token:
+            show(sample, sample.answer.reply)
 
 
 def _describe(boundary: str, error: Exception) -> str:

@@ -15,6 +15,7 @@ from memfold.systems.passages import PassageIndex
 
 MOST = 3
 _SENTENCE = re.compile(r"[^.!?\n]*[.!?]+[\"')\]]*(?=\s|$)|[^.!?\n]+(?=\n|$)")
+_CAPITALISED = re.compile(r"\b[A-Z]\w+")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class SentenceIndex:
         The question stands beside what was recalled because its names are exact, and recalled ones may not be.  Without
         recalled text, what matches the question and the answer together.
         """
-        queries = [sentence for match in _SENTENCE.finditer(quoted) if (sentence := match[0].strip())]
+        queries = _sentences(quoted)
         queries = [*queries, question] if queries else [f"{question} {answer}"]
         ranked = [self._index.best(query, MOST) for query in queries]
         chosen: dict[int, float] = {}
@@ -57,6 +58,23 @@ class SentenceIndex:
                 if rank < len(found) and found[rank][1] > 0 and len(chosen) < MOST:
                     chosen.setdefault(*found[rank])
         return tuple(self._citation(number, score) for number, score in chosen.items())
+
+    def follow(self, quoted: str, question: str, read: str) -> tuple[Citation, ...]:
+        """Where to read on after a reply that goes beyond the text `read`; nowhere if all that it recalls stands there.
+
+        A reply of two hops takes the first from the text, and with it a name that the question does not have; the
+        second it makes up about that name.  So what was found stays, and what else the memory says of the name comes
+        with it.
+        """
+        said = _sentences(quoted)
+        found = [sentence for sentence in said if sentence in read]
+        names = [word for sentence in found for word in _CAPITALISED.findall(sentence) if word not in question]
+        if len(found) == len(said) or not names:
+            return ()
+        matches = self._index.best(" ".join(dict.fromkeys(names)), MOST + len(_sentences(read)))
+        others = [match for match in matches if match[1] > 0 and self._sentences[match[0]] not in read]
+        kept = [self._index.best(sentence, 1)[0] for sentence in found]
+        return tuple(self._citation(*match) for match in [*kept[:MOST], *others[:MOST]])
 
     def _citation(self, number: int, score: float) -> Citation:
         place = self._places[number]
@@ -82,9 +100,21 @@ class Citing:
         """
         if not self.possible(memory):
             return ()
+        answer = "" if reply.finish == "length" else answer
+        return self._index(memory).cite(recalled(reply.text), question, answer)
+
+    def follow(self, memory: Memory, question: str, reply: Reply, read: str) -> tuple[Citation, ...]:
+        """See `SentenceIndex.follow`."""
+        return self._index(memory).follow(recalled(reply.text), question, read)
+
+    def _index(self, memory: Memory) -> SentenceIndex:
         if memory is not self._memory:
             self._memory, self._sentences = memory, SentenceIndex(memory)
-        return self._sentences.cite(recalled(reply.text), question, "" if reply.finish == "length" else answer)
+        return self._sentences
+
+
+def _sentences(text: str) -> list[str]:
+    return [sentence for match in _SENTENCE.finditer(text) if (sentence := match[0].strip())]
 
 
 def cite_reads(memory: Memory, reads: Sequence[Read]) -> tuple[Citation, ...]:

@@ -1,8 +1,8 @@
 """Pooled memory: every `ratio` tokens become one embedding that the same LLM reads in place of the text.
 
-Bridging the Memorization-Utilization Gap (papers' section 3.1).  One call per question, two where the answer is
-read again in the text that the first one cites (`unfold`).  How windows become slots is in `encoder` and `head`,
-where slots stand in `positions`.
+Bridging the Memorization-Utilization Gap (papers' section 3.1).  One call per question; with `unfold` a second one over
+the text that the first one cites, and a third where that reply goes beyond it.  How windows become slots is in
+`encoder` and `head`, where slots stand in `positions`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from memfold.systems.pooled.head import check_head
 from memfold.systems.pooled.positions import offsets
 from memfold.systems.pooled.settings import CITES, Cite, PooledSettings
 from memfold.systems.unfolding import unfolded
+
+UNFOLDINGS = ("locate", "answer")  # the purposes of the calls over text; the first may be the last
 
 
 class Pooled:
@@ -61,7 +63,7 @@ class Pooled:
             done = max(0, done - len(batch))
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
-        """One call over all blocks; with `unfold` a second one over the text that the first one cites."""
+        """One call over all blocks; with `unfold` others over the text that it cites, and where that text leads."""
         by_attention = self.cite == "attention" or not self._citing.possible(memory)
         limits = Limits(max_tokens=160, reads=by_attention)
         blocks = (BlockRef(memory.name, block.index) for block in memory.blocks)
@@ -69,13 +71,17 @@ class Pooled:
         reply = yield Call("locate" if self.unfold else "answer", (opening, *blocks, closing), limits)
         assert isinstance(reply, Reply)
         found = self._answer(memory, question, reply, by_attention)
-        if not self.unfold:
-            return found
-        passages = Text(unfolded(memory, found.citations, self.unfold))
-        reply = yield Call("answer", (opening, passages, closing), replace(limits, reads=False))
-        assert isinstance(reply, Reply)
-        again = self._answer(memory, question, reply, by_attention=False)
-        return again if again.citations else replace(again, citations=found.citations)
+        limits, cited = replace(limits, reads=False), found.citations
+        for purpose in UNFOLDINGS if self.unfold else ():
+            passages = unfolded(memory, cited, self.unfold)
+            reply = yield Call(purpose, (opening, Text(passages), closing), limits)
+            assert isinstance(reply, Reply)
+            again = self._answer(memory, question, reply, by_attention=False)
+            found = again if again.citations else replace(again, citations=found.citations)
+            cited = self._citing.follow(memory, question, reply, passages)
+            if not cited:
+                break
+        return found
 
     def script(self, sample: Sample, backbone: Backbone, style: Style) -> Trace:
         """Memory, instruction, bridge, target.  A sample with answers is a question; another's target is its reply."""
