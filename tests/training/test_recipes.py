@@ -25,11 +25,14 @@ LONGEST = 96
 
 
 def shrunk(recipe: Recipe, parent: str) -> Recipe:
-    """The same stage for two steps of one document each, on a tiny model.  Levels fall with the sizes of documents."""
+    """The same stage for two steps of one document each, on a tiny model.  Levels fall with the sizes of documents, and
+    with them the kinds of question.
+    """
     entries = tuple(
-        replace(share, sizes=(min(LONGEST, *share.sizes),), samples=min(share.samples, 3), level=min(share.level, 1))
+        replace(share, sizes=(min(LONGEST, *share.sizes),), samples=min(share.samples, 3), level=min(share.level, 1),
+                kinds=())
         for share in mixture(recipe)
-    )
+    )  # fmt: skip
     start: dict[str, Any] = {"model": SMALL} if recipe.model is not None else {"parent": parent}
     start["encoder"] = parent if recipe.encoder is not None else None
     return replace(
