@@ -293,9 +293,8 @@ def _systems(file: Json) -> Outcome:
             ])  # fmt: skip
     (result,) = file["results"].values()
     best = result["ratio"]
-    return Outcome(
-        rows, None, f"at every length one answers {best} times sooner than full, or more" if best else "full reads none"
-    )
+    sooner = f"at every length one answers {best:.1f} times sooner than full, or more" if best else "full reads none"
+    return Outcome(rows, None, sooner)
 
 
 def _only(file: Json) -> Json:
