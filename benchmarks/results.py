@@ -108,10 +108,16 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _only(file: Json) -> Json:
+    """What the one command of a part found."""
+    result: Json
+    (result,) = file["results"].values()
+    return result
+
+
 def _entries(file: Json) -> list[Json]:
     """The lengths of a benchmark."""
-    (result,) = file["results"].values()
-    return list(result["lengths"])
+    return list(_only(file)["lengths"])
 
 
 def _fold(file: Json) -> Outcome:
@@ -167,22 +173,21 @@ def _memory(file: Json) -> Outcome:
 
 
 def _growth(file: Json) -> Outcome:
-    (result,) = file["results"].values()
     rows = [
         [f"{one['tokens']:,}", f"{median(one['seconds']['fold']):.2f}", f"{one['tokens_per_second']:,}",
          _megabytes(one["peak_bytes_above_weights"])]
         for one in _entries(file)
     ]  # fmt: skip
-    return Outcome(rows, result["slope"] <= 1.05, f"the slope is {result['slope']:.3f}")
+    slope = _only(file)["slope"]
+    return Outcome(rows, slope <= 1.05, f"the slope is {slope:.3f}")
 
 
 def _together(file: Json) -> Outcome:
-    (result,) = file["results"].values()
-    rows = []
-    for one in result["together"]:
+    rows, measured = [], _only(file)["together"]
+    for one in measured:
         apart, together = (f"{median(one['seconds'][name]):.3f}" for name in ("apart", "together"))
         rows.append([str(one["documents"]), str(one["tokens_each"]), apart, together, f"{one['ratio']:.2f}x"])
-    first = result["together"][0]
+    first = measured[0]
     because = f"{first['ratio']:.2f} times as fast with about {first['tokens_each']} tokens each"
     return Outcome(rows, first["ratio"] >= 2, because)
 
@@ -250,8 +255,7 @@ def _reconstruction(file: Json) -> Outcome:
 
 def _needle(file: Json) -> Outcome:
     rows = list(_table_rows(file, "Needle"))
-    (result,) = file["results"].values()
-    own = [row for row in _table(result, "Needle")["rows"] if _reads_slots(row["names"][-1])]
+    own = [row for row in _table(_only(file), "Needle")["rows"] if _reads_slots(row["names"][-1])]
     lengths = [row for row in own if row["names"][0] != "all"]
     mean = sum(row["cells"][0]["value"] for row in lengths) / len(lengths)
     lowest = min(row["cells"][1]["value"] for row in lengths)
@@ -260,17 +264,15 @@ def _needle(file: Json) -> Outcome:
 
 
 def _multihop(file: Json) -> Outcome:
-    (result,) = file["results"].values()
     rows = list(_table_rows(file, "From the shortest to the longest"))
-    table = _table(result, "From the shortest to the longest")
+    table = _table(_only(file), "From the shortest to the longest")
     lost = max(row["cells"][2]["value"] for row in table["rows"] if _reads_slots(row["names"][0]))
     return Outcome(rows, lost <= 0.05, f"{100 * lost:.1f} points are lost")
 
 
 def _strings(file: Json) -> Outcome:
-    (result,) = file["results"].values()
     rows = list(_table_rows(file, "Exact strings"))
-    table = _table(result, "Exact strings")
+    table = _table(_only(file), "Exact strings")
     first = next(row for row in table["rows"] if "unfold" in row["names"][-1])
     exact = first["cells"][2]["value"]
     if exact is None:
@@ -291,16 +293,9 @@ def _systems(file: Json) -> Outcome:
                 *(f"{median(found[f'{key}_seconds']):.3f}" for key in ("fold", "first_token")),
                 *(_megabytes(peaks[key]) for key in ("fold", "first_token")), f"{found['file_bytes']:,}",
             ])  # fmt: skip
-    (result,) = file["results"].values()
-    best = result["ratio"]
+    best = _only(file)["ratio"]
     sooner = f"at every length one answers {best:.1f} times sooner than full, or more" if best else "full reads none"
     return Outcome(rows, None, sooner)
-
-
-def _only(file: Json) -> Json:
-    """What the one command of a part found."""
-    (result,) = file["results"].values()
-    return dict(result)
 
 
 def _reads_slots(label: str) -> bool:
@@ -313,8 +308,7 @@ def _table(result: Json, title: str) -> Json:
 
 
 def _table_rows(file: Json, title: str) -> Iterator[list[str]]:
-    (result,) = file["results"].values()
-    for row in _table(result, title)["rows"]:
+    for row in _table(_only(file), title)["rows"]:
         yield [*row["names"], *map(_cell, row["cells"])]
 
 
