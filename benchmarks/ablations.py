@@ -16,7 +16,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Any
 from memfold.api import fold_documents
 from memfold.backbone.origin import commit, hardware
 from memfold.bench.timing import rounds
-from memfold.choice import choose
+from memfold.choice import Choice, choose
 from memfold.cli.output import notes
 from memfold.cli.training import training
 from memfold.core.document import Document
@@ -107,7 +107,7 @@ def write_page(results: Path, path: Path) -> None:
     found = read_results(results)
     picture = draw_curves(found, path.with_suffix(".png"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(found, picture and picture.name), encoding="utf-8")
+    path.write_text(page(found, picture.name if picture else None), encoding="utf-8")
 
 
 def _train(recipe: Recipe, folder: Path) -> None:
@@ -132,7 +132,7 @@ def _measure(name: str, recipe: Recipe, folder: Path, measuring: Measuring) -> R
         one_hop={record.case: float(record.correct) for record in answers if record.hops == 1},
         tokens={record.case: record.figures.get("tokens", 0.0) for record in texts},
         rouge={record.case: record.figures.get("rougeL", 0.0) for record in texts},
-        fold_seconds=_fold_seconds(choice, measuring.fold_runs),
+        fold_times=_fold_times(choice, folder.parent / BASELINE, measuring.fold_runs) if name != BASELINE else [],
         effective_ratio=choice.effective_ratio(max(measuring.lengths)) or 0.0,
         curves=_curves(metrics),
         fingerprint=choice.backbone.fingerprint(),
@@ -165,14 +165,19 @@ def _records(suite: str, options: Options, folder: Path) -> list[Record]:
     return records
 
 
-def _fold_seconds(choice: Any, runs: int) -> list[float]:
-    """Of folding 1,000 tokens."""
+def _fold_times(choice: Choice, baseline: Path, runs: int) -> list[float]:
+    """How many times as long as the baseline's folding took, round by round; nothing without its model."""
+    if not (baseline / "model").is_dir():
+        return []
+    actions = {"row": _folding(choice), "baseline": _folding(choose("pooled", str(baseline), 16))}
+    seconds = rounds(actions, choice.backbone, 3, runs)
+    return [round(own / other, 6) for own, other in zip(seconds["row"], seconds["baseline"], strict=True)]
+
+
+def _folding(choice: Choice) -> Callable[[], object]:
     seed = document_seed("ablations", FOLDED_TOKENS)
     document = almanac(seed, FOLDED_TOKENS, TaskOptions(), choice.backbone.encode)[0].document
-    tokens = len(choice.backbone.encode(document.read()))
-    text = Document(document.source, text=document.read())
-    seconds = rounds({"fold": partial(fold_documents, [text], choice)}, choice.backbone, 3, runs)["fold"]
-    return [round(1000 * value / tokens, 6) for value in seconds]
+    return partial(fold_documents, [Document(document.source, text=document.read())], choice)
 
 
 def _curves(metrics: list[dict[str, Any]]) -> dict[str, list[list[float]]]:
@@ -200,7 +205,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--questions", type=int, default=default.questions, help="asked of each row")
     parser.add_argument("--texts", type=int, default=default.texts, help="written again by each row")
-    parser.add_argument("--fold-runs", type=int, default=default.fold_runs, help="timed")
+    parser.add_argument("--fold-runs", type=int, default=default.fold_runs, help="timed beside the baseline")
     return parser.parse_args()
 
 

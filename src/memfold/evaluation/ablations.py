@@ -21,12 +21,12 @@ from memfold.evaluation.table import Cell, Row, Table, mean, proportion
 BASELINE = "baseline"
 # The settings in the order of the table; a row's name begins with that of its setting.
 ORDER = ("window", "mask", "pooling", "projection", "wrapper", "positions", "ratios", "encoder", "bridges")
-COLUMNS = ("one hop", "difference", "token accuracy", "difference", "ROUGE-L", "s per 1,000 tokens")
+COLUMNS = ("one hop", "difference", "token accuracy", "difference", "ROUGE-L", "fold time")
 PANEL_INCHES = (4.4, 2.8)
 NOTE = (
     "One hop: right answers to questions of one hop.  Token accuracy and ROUGE-L: of texts written again from their "
-    "memory.  Difference: from the baseline on the same samples, interval by the paired bootstrap.  Seconds: folding "
-    "1,000 tokens of one document on the machine above."
+    "memory.  Difference: from the baseline on the same samples, interval by the paired bootstrap.  Fold time: as "
+    "many times as long as the baseline took for the same document, in rounds in which both folded it."
 )
 CURVES_NOTE = (
     "Share of right tokens on held-out samples while training, by task (columns) and setting (rows), the baseline in "
@@ -43,7 +43,8 @@ class Result:
     """What one row came to.
 
     `one_hop`, `tokens` and `rouge` are scores by the key of their sample, the same samples for every row;
-    `fold_seconds` those of folding 1,000 tokens, run by run; `curves` held-out token accuracy while training, by task.
+    `fold_times` how many times as long as the baseline's folding took, round by round; `curves` held-out token accuracy
+    while training, by task.
     `trained` is what was spent (`steps`, `tokens`, `tokens_per_second`), `asked` what was measured on.
     """
 
@@ -54,7 +55,7 @@ class Result:
     one_hop: Outcomes
     tokens: Outcomes
     rouge: Outcomes
-    fold_seconds: list[float]
+    fold_times: list[float]
     effective_ratio: float
     curves: dict[str, Curve] = field(default_factory=dict)
     fingerprint: str = ""
@@ -162,7 +163,7 @@ def _cells(result: Result, baseline: Result | None) -> tuple[Cell, ...]:
         mean(list(result.tokens.values()), share=True),
         Cell(None) if other is None else _difference(result.tokens, other.tokens),
         mean(list(result.rouge.values())),
-        mean(result.fold_seconds),
+        mean(result.fold_times),
     )
 
 
