@@ -114,7 +114,7 @@ def _sampled(name: str, folder: Path, processes: int) -> tuple[Any, Steps]:
         held_out = {name: {"reward": values["reward"]} for name, values in validated.items()}
         return run.backbone, run.trainer.optimisers, {"losses": losses, "held out": held_out}
 
-    return small(build(RlRecipe, read_values(ROOT / "recipes" / f"{name}.toml")), Path(name).parent.name, folder), steps
+    return small(build(RlRecipe, read_values(ROOT / "recipes" / f"{name}.toml")), folder), steps
 
 
 def _compared(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:

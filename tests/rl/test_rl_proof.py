@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from memfold.backbone.adapter import is_lora
@@ -17,6 +22,7 @@ from memfold.core.errors import ConfigError, DataError
 from memfold.rl.loop import Run, prepare, step, train
 from memfold.rl.proof import small
 from memfold.rl.recipe import RlRecipe
+from memfold.training.hardware import Hardware
 from memfold.training.recipe_file import read_values
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "pooled"
@@ -24,7 +30,7 @@ RECIPES = Path(__file__).parents[2] / "recipes" / "pooled"
 
 def recipe(size: str, folder: Path, **changes: Any) -> RlRecipe:
     made = build(RlRecipe, read_values(RECIPES / size / "rl.toml"))
-    return replace(small(made, size, folder), **changes)
+    return replace(small(made, folder), **changes)
 
 
 def weights(run: Run) -> dict[str, Tensor]:
@@ -80,7 +86,73 @@ def test_dropout_and_missing_data_are_refused(tmp_path: Path) -> None:
     assert made.fqlora is not None
     with pytest.raises(ConfigError, match=r"fqlora\.dropout = 0\.1 is not possible; allowed: 0: replies are scored"):
         replace(made, fqlora=replace(made.fqlora, dropout=0.1))
+    with pytest.raises(
+        ConfigError, match=r"hardware\.sharded = true with memory = 'frozen' and engine = 'vllm' is not"
+    ):
+        replace(made, engine="vllm")
+    made = replace(made, hardware=Hardware())
     with pytest.raises(ConfigError, match="engine = 'vllm' with fqlora is not possible: it takes plain weights over"):
         replace(made, engine="vllm")
     with pytest.raises(DataError, match=r"no data at data/hotpotqa/hotpot_train_v1\.1\.json, data/triviaqa/"):
         prepare(made, tmp_path / "run")
+
+
+# A step, a checkpoint, another step; then that one again from the checkpoint.
+LAUNCHED = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from memfold.backbone.folder import save_backbone
+from memfold.core.config import build
+from memfold.rl import loop
+from memfold.rl.proof import small
+from memfold.rl.recipe import RlRecipe
+from memfold.training import sharding
+from memfold.training.hardware import Hardware
+from memfold.training.recipe_file import read_values
+
+folder = Path(sys.argv[2])
+made = small(build(RlRecipe, read_values(Path(sys.argv[1]))), folder)
+made = replace(made, tokens=64, precision="float32", checkpoint_every=1)
+run = loop.prepare(made, folder / "both")
+spread = sum(type(module).__name__.startswith("FSDP") for module in run.backbone.model.modules())
+lines = [loop.step(run)]
+loop._checkpoint(run)
+lines += [loop.step(run)]
+again = loop.prepare(made, folder / "both", resume=True)
+resumed = loop.step(again)
+weights = sharding.whole_weights(run.backbone.model)
+if run.processes.first:
+    save_backbone(run.backbone, folder / "both" / "model", weights=weights)
+    found = {"lines": lines, "spread": spread, "resumed": resumed}
+    (folder / "both" / "found.json").write_text(json.dumps(found))
+run.processes.part()
+"""
+
+
+def test_two_processes_with_sharded_layers_equal_one(tmp_path: Path) -> None:
+    made = replace(recipe("qwen2.5-7b", tmp_path), tokens=64, precision="float32", checkpoint_every=1)
+    assert made.hardware.sharded
+    assert made.checkpointing
+    lines: list[dict[str, Any]] = []
+    train(made, tmp_path / "alone", report=lines.append)
+    (tmp_path / "script.py").write_text(LAUNCHED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "script.py",
+               str(RECIPES / "qwen2.5-7b" / "rl.toml"), str(tmp_path)]  # fmt: skip
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    both = json.loads((tmp_path / "both" / "found.json").read_text())
+    assert both["spread"] == 3  # a layer, embeddings, head
+    for ours, theirs in zip(both["lines"], lines, strict=True):
+        assert ours["figures"] == pytest.approx(theirs["figures"], abs=1e-4)
+        assert ours["norm"] == pytest.approx(theirs["norm"], rel=1e-3)
+        assert ours["norm"] > 0
+    for key in ("figures", "norm", "tokens"):
+        assert both["resumed"][key] == both["lines"][1][key]
+    for name in ("adapter_model.safetensors", "full.safetensors"):
+        weights = [load_file(tmp_path / run / "model" / name) for run in ("both", "alone")]
+        for key, weight in weights[0].items():
+            assert (weight - weights[1][key]).abs().max() < 1e-6, key

@@ -37,10 +37,10 @@ def test_every_size_has_every_stage() -> None:
 
 def test_parameters_and_places_of_the_7b_by_hand() -> None:
     found = plan(recipe("qwen2.5-7b/cpt1"))
-    assert found.full == 10 * LAYER + 2 * VOCABULARY * HIDDEN
-    assert found.lora == 18 * 64 * LORA
-    assert found.projection == HIDDEN**2
-    assert found.frozen == 18 * LAYER + HIDDEN
+    assert found.weights.full == 10 * LAYER + 2 * VOCABULARY * HIDDEN
+    assert found.weights.lora == 18 * 64 * LORA
+    assert found.weights.projection == HIDDEN**2
+    assert found.weights.frozen == 18 * LAYER + HIDDEN
     # 110 reconstructions: 2,048 encoded, read in 3 x 128 places and written again; 110 continuations of half of that;
     # 100 texts.  32 places of instruction before what is compressed.
     sequence = (110 * (2048 + 384 + 32 + 2048) + 110 * (1024 + 192 + 32 + 1024) + 100 * 2048) / 320
@@ -64,7 +64,7 @@ def test_what_a_plan_counts_is_what_trains(tmp_path: Path) -> None:
         shape = SHAPES["qwen2.5-0.5b"].reduced()
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(SHAPES, "qwen2.5-0.5b", shape)
-            assert plan(replace(made, architecture="qwen2.5-0.5b")).trained == counted
+            assert plan(replace(made, architecture="qwen2.5-0.5b")).weights.trained == counted
 
 
 @pytest.mark.parametrize(("changes", "message"), [

@@ -97,7 +97,7 @@ def _load_adapted(folder: Path, device: str, dtype: str, merged: bool) -> Backbo
         _read_settings(backbone, folder)
         backbone.stored_fingerprint = _file_fingerprint(folder)
     if (folder / ENCODER_FOLDER).is_dir():
-        backbone.set_encoder(load_backbone(folder / ENCODER_FOLDER, device, dtype))
+        backbone.set_encoder(load_backbone(folder / ENCODER_FOLDER, device, dtype, merged))
     if merged:
         adapter.merge(backbone, DTYPES[dtype])
     elif described:  # in the numbers that they were stored in

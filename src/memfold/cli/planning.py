@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from memfold.training.plan import Plan
-    from memfold.training.recipe import Recipe
+    from memfold.training.recipe import StageRecipe
 
 GB = 1e9
 
 
-def plan_lines(recipe: Recipe, found: Plan) -> Iterator[str]:
+def plan_lines(recipe: StageRecipe, found: Plan) -> Iterator[str]:
     """Parameters, places, memory, hours."""
-    hardware, total = recipe.hardware, found.trained + found.frozen
-    sequences = recipe.micro_batches * hardware.devices
+    hardware, weights = recipe.hardware, found.weights
+    total = weights.trained + weights.frozen
     yield f"stage     {recipe.stage} of {recipe.architecture}, starting from {recipe.parent}"
     yield (
-        f"weights   {found.trained:,} parameters trained ({found.full:,} in full, {found.lora:,} in LoRA, "
-        f"{found.projection:,} of the projection), {found.frozen:,} frozen; {found.trained / total:.0%} trained"
+        f"weights   {weights.trained:,} parameters trained ({weights.full:,} in full, {weights.lora:,} in LoRA, "
+        f"{weights.projection:,} of the projection), {weights.frozen:,} frozen; {weights.trained / total:.0%} trained"
     )
     yield (
-        f"steps     {recipe.steps:,} of {sequences:,} sequences: about {found.places / recipe.steps:,.0f} places a "
+        f"steps     {recipe.steps:,} of {recipe.work}: about {found.places / recipe.steps:,.0f} places a "
         f"step (encoded and decoded), {found.places / 1e9:.2f} billion in all"
     )
     shares = sum(share.share for share in recipe.mixture)

@@ -1,11 +1,12 @@
-"""`memfold train`: run one stage from its recipe.  Left out: what a step does (the modules of `LOOPS`)."""
+"""`memfold train`: run one stage from its recipe.  Left out: what a step does (the packages of `STAGES`)."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
     from memfold.training.recipe import StageRecipe
 
 NAME = "train"
-# stage -> the module that runs it, where that is not the supervised one
-LOOPS = {"rl": "memfold.rl.loop"}
-SUPERVISED = "memfold.training.loop"
+# the packages of stages: `loop` runs one, `plan` says what it takes; a stage that is not here is a supervised one
+STAGES = {"rl": "memfold.rl"}
+SUPERVISED = "memfold.training"
 RECIPES, RUNS = Path("recipes"), Path("runs")
 
 
@@ -38,12 +39,13 @@ def command(
     from memfold.training.recipe_file import read_values
 
     values = read_values(path)
-    loop = _loop(values.get("stage"))
+    package = _package(values.get("stage"))
+    loop = import_module(f"{package}.loop")
     found = build(loop.RECIPE, values)
     found = found if steps is None else replace(found, steps=steps)
     folder = out or default_out(path)
-    if getattr(found, "architecture", None) is not None:
-        _size(found, folder, dry_run)
+    if found.architecture is not None:
+        _size(import_module(f"{package}.plan"), found, folder, dry_run)
     elif dry_run:
         _plan(loop, found, folder)
     if not dry_run:
@@ -82,17 +84,16 @@ def _need_extra() -> None:
     del accelerate
 
 
-def _loop(stage: str | None) -> ModuleType:
-    """The module that runs a stage: `RECIPE`, `prepare`, `train`."""
-    from importlib import import_module
+def _package(stage: str | None) -> str:
+    """Where a stage's modules are: `loop` with `RECIPE`, `prepare`, `train`, and `plan`."""
     from typing import get_args
 
     from memfold.training.recipe import Stage
 
-    known = (*get_args(Stage), *LOOPS)
+    known = (*get_args(Stage), *STAGES)
     if stage is not None and stage not in known:
         raise unknown("stage", str(stage), known)
-    return import_module(LOOPS.get(stage or "", SUPERVISED))
+    return STAGES.get(stage or "", SUPERVISED)
 
 
 def _train(loop: ModuleType, recipe: StageRecipe, folder: Path, resume: bool) -> None:
@@ -116,13 +117,13 @@ def _train(loop: ModuleType, recipe: StageRecipe, folder: Path, resume: bool) ->
     notes().print(f"done: the model is in {folder / 'model'}, the curves in {picture}", markup=False)
 
 
-def _size(recipe: Any, folder: Path, dry_run: bool) -> None:
+def _size(planner: ModuleType, recipe: StageRecipe, folder: Path, dry_run: bool) -> None:
     """Show the plan of a recipe for a published size; refuse devices that are too small for it, before any weights."""
     from memfold.cli.output import screen
     from memfold.cli.planning import device_memory, plan_lines
-    from memfold.training.plan import check_fits, plan
+    from memfold.training.plan import check_fits
 
-    found = plan(recipe)
+    found = planner.plan(recipe)
     if dry_run:
         screen().print("\n".join([*plan_lines(recipe, found), f"run       {folder}"]), markup=False)
     check_fits(recipe, found, recipe.hardware.memory if dry_run else device_memory())

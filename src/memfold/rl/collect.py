@@ -123,7 +123,7 @@ def collect(recipe: RlRecipe, backbone: Backbone, policy: Policy, scorer: Scorer
         if len(kept) >= wanted:
             break
         questions = draws.take(wanted - len(kept))
-        with processes.autocast(recipe.precision):
+        with processes.autocast(recipe.precision, not recipe.hardware.sharded):
             rolled = roll_out(questions, backbone, policy, sampling, recipe.rollouts, recipe.places, recipe.seed, step)
         for group in rewarded(rolled, scorer, counts):
             counts.add(group)
@@ -172,7 +172,7 @@ def validate(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Pr
             questions += draw(recipe, backbone, number, f"validation-{position}", entry)
             number += 1
         del questions[recipe.validation_questions :]
-        with processes.autocast(recipe.precision):
+        with processes.autocast(recipe.precision, not recipe.hardware.sharded):
             rolled = roll_out(questions, backbone, policy, Sampling(recipe.reply_tokens, 0.0), 1, recipe.places)
         counts = Counts()
         groups = rewarded(rolled, scorer, counts, fewest=1)

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from memfold.backbone.folder import load_backbone, save_backbone, save_encoder
-from memfold.backbone.model import Backbone
+from memfold.backbone.model import DTYPES, Backbone
 from memfold.backbone.resolve import model_folder
 from memfold.core.errors import ConfigError
 from memfold.rl.collect import Group, collect, validate
@@ -30,12 +29,12 @@ from memfold.rl.trace_file import write_groups
 from memfold.rl.update import Trainer, Updated
 from memfold.scoring.judge import open_judge
 from memfold.tasks.datasets.corpus import check_files
-from memfold.training import checkpoint
+from memfold.training import checkpoint, sharding
 from memfold.training.checkpoint import Progress
 from memfold.training.fqlora import adapt
 from memfold.training.loop import trained_settings
 from memfold.training.optimisers import Optimisers
-from memfold.training.parent import frozen_dtype
+from memfold.training.parent import check_architecture, frozen_dtype
 from memfold.training.processes import Processes
 
 Report = Callable[[dict[str, Any]], None]
@@ -77,17 +76,19 @@ def train(recipe: RlRecipe, folder: Path, resume: bool = False, report: Report |
         last = done == recipe.steps
         validated = done % recipe.validate_every == 0 or last
         if validated:
-            metrics["validation"] = validate(recipe, run.backbone, run.scorer, run.processes)
+            with sharding.gathered(run.backbone):
+                metrics["validation"] = validate(recipe, run.backbone, run.scorer, run.processes)
         if run.processes.first:
             if validated:
                 write_groups(folder / TRACES / f"step-{done:06d}.jsonl", run.groups)
             checkpoint.write_metrics(folder, metrics)
             if report is not None:
                 report(metrics)
-            if done % recipe.checkpoint_every == 0 or last:
-                _checkpoint(run)
+        if done % recipe.checkpoint_every == 0 or last:
+            _checkpoint(run)
+    weights = sharding.whole_weights(run.backbone.model)
     if run.processes.first:
-        save_backbone(run.backbone, folder / "model")
+        save_backbone(run.backbone, folder / "model", weights=weights)
     run.processes.part()
     return run.backbone
 
@@ -99,28 +100,34 @@ def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
     check_files([file for entry in recipe.mixture for file in entry.files])
     begun = checkpoint.start(folder, resolved, resume)
     parent = begun.model or model_folder(str(recipe.parent))
-    backbone = _load(recipe, parent, processes, merged=recipe.fqlora is None)
+    # what is sharded goes to its device in parts
+    backbone = _load(recipe, parent, "cpu" if recipe.hardware.sharded else processes.device)
+    check_architecture(recipe, backbone)
     _check_encoder(recipe, backbone)
     for number, entry in enumerate(recipe.mixture):
         draw(recipe, backbone, number, "check", entry)
     scorer = make_scorer(recipe, processes.count)
-    named = _adapted(recipe, backbone, parent)
+    _adapt(recipe, backbone, parent)
+    if recipe.hardware.sharded:
+        sharding.shard(backbone, processes)
+    named = [(name, parameter) for name, parameter in backbone.parameters() if parameter.requires_grad]
     engine = open_engine(recipe, backbone, processes.count)
     if processes.first:
         checkpoint.settle(folder, resolved, begun)
     if recipe.memory != END_TO_END:
-        encoder = backbone.encoder or _load(recipe, parent, processes)
+        encoder = backbone.encoder or _load(recipe, parent, processes.device)
+        _only_read(encoder, recipe, processes.device)
         _keep_encoder(backbone, encoder, folder, new=processes.first and begun.model is None)
     _describe(recipe, backbone)
     optimisers = Optimisers(named, recipe.groups, recipe.freeze, recipe.schedule, recipe.steps)
     if begun.optimisers:
-        optimisers.load_state_dict(begun.optimisers)
+        optimisers.load_state_dict(sharding.split_states(begun.optimisers, optimisers))
     _restore(begun.extra, scorer, recipe.seed)
     backbone.model.set_attn_implementation(recipe.attention)
     reference = None
     if recipe.options.beta:
-        reference = _load(recipe, model_folder(str(recipe.parent)), processes)
-        reference.model.requires_grad_(False)
+        reference = _load(recipe, model_folder(str(recipe.parent)), processes.device)
+        _only_read(reference, recipe, processes.device)
     processes.wait()  # before the first one writes a checkpoint that another would take for an earlier run's
     trainer = Trainer(recipe, backbone, optimisers, processes, reference)
     return Run(recipe, folder, trainer, engine, scorer, processes, begun.progress)
@@ -137,7 +144,8 @@ def step(run: Run) -> dict[str, Any]:
     """One step: rollouts with refills, then the updates; returns its metrics."""
     recipe, number, processes = run.recipe, run.progress.step, run.processes
     started = time.perf_counter()
-    found = collect(recipe, run.backbone, run.engine.policy(), run.scorer, processes, number)
+    with sharding.gathered(run.backbone):
+        found = collect(recipe, run.backbone, run.engine.policy(), run.scorer, processes, number)
     run.groups = found.groups
     sampled = time.perf_counter()
     updated = run.trainer.step(found.groups, number)
@@ -162,18 +170,18 @@ def _figures(updated: Updated) -> dict[str, float]:
     return {name: round(value, 6) for name, value in updated.figures.items()}
 
 
-def _load(recipe: RlRecipe, where: Path, processes: Processes, merged: bool = True) -> Backbone:
-    return load_backbone(where, processes.device, frozen_dtype(recipe), merged)
+def _load(recipe: RlRecipe, where: Path, device: str) -> Backbone:
+    """With an fqlora adapters stay beside their base, in its 4 bits where it has them."""
+    return load_backbone(where, device, frozen_dtype(recipe), merged=recipe.fqlora is None)
 
 
-def _adapted(recipe: RlRecipe, backbone: Backbone, parent: Path) -> list[tuple[str, nn.Parameter]]:
-    """What may be trained, by name: everything, or what the recipe's fqlora says."""
+def _adapt(recipe: RlRecipe, backbone: Backbone, parent: Path) -> None:
+    """Let train what the recipe's fqlora says; everything where there is none."""
     if recipe.fqlora is None:
-        return backbone.parameters()
+        return
     torch.manual_seed(recipe.seed)  # of new LoRA matrices, the same in every process
     adapt(backbone, recipe.fqlora, str(parent.resolve()))
-    backbone.model.train()  # there is no dropout, and outside of training 4-bit modules may compute otherwise
-    return [(name, parameter) for name, parameter in backbone.parameters() if parameter.requires_grad]
+    _keep_four_bits(backbone)
 
 
 def _check_encoder(recipe: RlRecipe, backbone: Backbone) -> None:
@@ -182,6 +190,20 @@ def _check_encoder(recipe: RlRecipe, backbone: Backbone) -> None:
             f"memory = {END_TO_END!r} is not possible: {recipe.parent} reads memories of a separate encoder; give "
             "a parent whose weights do both, such as a run of stage sft, or memory = 'frozen'"
         )
+
+
+def _only_read(backbone: Backbone, recipe: RlRecipe, device: str) -> None:
+    """A model that is not trained: on the device, its numbers no wider than frozen ones are (they may have trained)."""
+    for module in (backbone.model, backbone.heads):
+        module.requires_grad_(False).to(torch.device(device))  # type: ignore[arg-type]
+        for weight in filter(torch.is_floating_point, module.parameters()):
+            weight.data = weight.data.to(DTYPES[frozen_dtype(recipe)])
+    _keep_four_bits(backbone)
+
+
+def _keep_four_bits(backbone: Backbone) -> None:
+    """Outside of training 4-bit modules may compute otherwise; there is no dropout."""
+    backbone.model.train(backbone.adapter is not None)
 
 
 def _keep_encoder(backbone: Backbone, encoder: Backbone, folder: Path, new: bool) -> None:
@@ -216,4 +238,7 @@ def _restore(extra: dict[str, Any], scorer: Scorer, seed: int) -> None:
 def _checkpoint(run: Run) -> None:
     judged = run.scorer.spent if isinstance(run.scorer, Judging) else 0
     extra = {"torch": torch.get_rng_state(), "python": random.getstate(), "judged": judged}
-    checkpoint.save(run.folder, run.backbone, run.progress, run.trainer.optimisers.state_dict(), extra)
+    states = sharding.whole(run.trainer.optimisers.state_dict())
+    weights = sharding.whole_weights(run.backbone.model)
+    if run.processes.first:
+        checkpoint.save(run.folder, run.backbone, run.progress, states, extra, weights)

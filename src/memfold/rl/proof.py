@@ -34,17 +34,18 @@ def vowels(sample, trace):
 QUESTIONS, ROLLOUTS, REPLY, BUFFER = 4, 4, 12, 4
 
 
-def small(recipe: RlRecipe, architecture: str, folder: Path) -> RlRecipe:
+def small(recipe: RlRecipe, folder: Path) -> RlRecipe:
     """The recipe for two steps on a small model, with what it needs in `folder`."""
+    assert recipe.architecture is not None, "the recipe names an architecture"
     made = replace(
         recipe, steps=2, fqlora=small_fqlora(recipe), mixture=small_mixture(recipe.mixture, folder),
         questions=QUESTIONS, rollouts=ROLLOUTS, reply_tokens=REPLY, judge=JudgeSettings(),
         reward=f"{folder / 'rewards.py'}:vowels", algorithm=recipe.algorithm | {"overlong_buffer": BUFFER},
-        validate_every=2, validation_questions=2, checkpoint_every=2,
+        validate_every=2, validation_questions=2, checkpoint_every=2, architecture=None,
     )  # fmt: skip
     if not (folder / "rewards.py").exists():
         (folder / "rewards.py").write_text(REWARD)
-    return replace(made, parent=str(_parent(made, architecture, folder)))
+    return replace(made, parent=str(_parent(made, recipe.architecture, folder)))
 
 
 def _parent(recipe: RlRecipe, architecture: str, folder: Path) -> Path:

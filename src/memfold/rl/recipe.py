@@ -79,6 +79,11 @@ class RlRecipe(StageRecipe):
         require(0 < self.engine_memory < 1, "engine_memory", self.engine_memory, "above 0, below 1")
         require(self.drift > 0, "drift", self.drift, "above 0 nats a token")
         require(0 <= self.failures < 1, "failures", self.failures, "0 to below 1")
+        if self.hardware.sharded and (self.memory != FROZEN or self.engine != LOCAL):
+            raise ConfigError(
+                f"hardware.sharded = true with memory = {self.memory!r} and engine = {self.engine!r} is not possible: "
+                f"processes must run the same passes, on weights that they have; use {FROZEN!r} and {LOCAL!r}"
+            )
         if self.fqlora is not None:
             require(self.fqlora.dropout == 0, "fqlora.dropout", self.fqlora.dropout,
                     "0: replies are scored by the weights that sampled them")  # fmt: skip
@@ -111,3 +116,8 @@ class RlRecipe(StageRecipe):
             f"{self.reply_tokens} tokens; memory {self.memory}, reward {self.reward}, preset {self.preset}, "
             f"engine {self.engine}"
         )
+
+    @property
+    def work(self) -> str:
+        """What all devices do in a step."""
+        return f"{self.questions:,} questions x {self.rollouts} replies of at most {self.reply_tokens} tokens"

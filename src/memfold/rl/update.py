@@ -21,6 +21,8 @@ from memfold.rl.shaping import counted, overlong
 from memfold.training.loop import check_finite
 from memfold.training.optimisers import Optimisers
 from memfold.training.processes import Processes
+from memfold.training.recomputation import recomputed
+from memfold.training.sharding import clip_gradients
 
 NAMED = 3  # traces that an error names
 
@@ -81,15 +83,19 @@ class Trainer:
         """One update; its sums over all processes, the schedule's factor and the norm."""
         given = self.learned(groups)
         weights = self._weights(given)
+        own = list(passes([each for each in given if self._needed(each)], self.recipe.tokens))
         sums = Sums()
-        for one in passes([each for each in given if self._needed(each)], self.recipe.tokens):
-            sums += self._pass(one, weights, number, first)
+        with recomputed(self.backbone, self.recipe.checkpointing):
+            for one in own:
+                sums += self._pass(one, weights, number, first)
+            for _ in range(self._most(len(own)) - len(own)):
+                self._idle_pass()
         found = self.processes.gather(sums)
         total = sum(found[1:], found[0])
         if first:
             self._check_drift(total, number)
         self.processes.sum_gradients(self.optimisers.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(self.optimisers.parameters, self.recipe.clip)
+        norm = clip_gradients(self.optimisers.parameters, self.recipe.clip)
         check_finite(f"gradient of step {number + 1}{_named(given)}", norm)
         return total, self.optimisers.step(number), float(norm)
 
@@ -153,11 +159,24 @@ class Trainer:
         options = self.recipe.options
         return conversation.size > 0 and (conversation.advantage != 0 or options.kl == "loss" or options.entropy > 0)
 
+    def _most(self, count: int) -> int:
+        """How many passes this process must run: where layers are spread, as many as any other."""
+        return max(self.processes.gather(count)) if self.recipe.hardware.sharded else count
+
+    def _idle_pass(self) -> None:
+        """Run every layer for the others, as `_pass` does, with a gradient of zero."""
+        with self.processes.autocast(self.recipe.precision, copies=False):
+            token = torch.full((1, 1), self.backbone.end_token, device=self.backbone.device)
+            hidden = self.backbone.hidden(self.backbone.embed_rows(token, ()))[0]
+            calls = 2 if self.recipe.options.entropy else 1
+            logits = sum((self.backbone.logits(hidden) for _ in range(calls)), torch.zeros((), device=hidden.device))
+        (0.0 * logits.sum()).backward()  # type: ignore[no-untyped-call]
+
     def _pass(self, one: Pass, weights: dict[int, float], number: int, first: bool) -> Sums:
         """Forward and backward of one pass."""
         options, device = self.recipe.options, self.backbone.device
         sums = Sums(sum(each.size for each in one.conversations))
-        with self.processes.autocast(self.recipe.precision):
+        with self.processes.autocast(self.recipe.precision, not self.recipe.hardware.sharded):
             scores = score(self.backbone, one)
             spread = entropies(self.backbone, scores) if options.entropy else None
         sampled = one.sampled(device)

@@ -11,19 +11,22 @@ from memfold.core.config import require
 class Hardware:
     """Devices of one kind.
 
-    All devices work on the same mixture entry at a time.  With `sharded` the weights of layers that are trained in full
-    are spread over the devices with their optimiser state (FSDP2).  `memory` is in GB (10^9 bytes), `teraflops` the
-    dense bfloat16 peak, `utilisation` the share of it that the plan counts on: an assumption, not a measurement.
+    In supervised training all work on the same mixture entry at a time.  With `sharded` the weights of layers that are
+    trained in full are spread over the devices with their optimiser state (FSDP2).  `memory` is in GB (10^9 bytes),
+    `teraflops` the dense bfloat16 peak, `bandwidth` that of the memory in TB a second, `utilisation` the share of both
+    that the plan counts on: an assumption, not a measurement.
     """
 
     devices: int = 1
     sharded: bool = False
     memory: float = 80.0
     teraflops: float = 989.0
+    bandwidth: float = 3.35
     utilisation: float = 0.4
 
     def __post_init__(self) -> None:
         require(self.devices > 0, "hardware.devices", self.devices, "1 or more")
         require(self.memory > 0, "hardware.memory", self.memory, "above 0 GB")
         require(self.teraflops > 0, "hardware.teraflops", self.teraflops, "above 0")
+        require(self.bandwidth > 0, "hardware.bandwidth", self.bandwidth, "above 0 TB a second")
         require(0 < self.utilisation <= 1, "hardware.utilisation", self.utilisation, "above 0, at most 1")

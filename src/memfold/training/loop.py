@@ -24,7 +24,7 @@ from memfold.core.errors import CallError
 from memfold.systems.pooled.head import add_head
 from memfold.systems.pooled.settings import PooledSettings
 from memfold.tasks.datasets.corpus import check_files
-from memfold.training import checkpoint, sharding
+from memfold.training import checkpoint, recomputation, sharding
 from memfold.training.batches import Batch, batch, mixture
 from memfold.training.checkpoint import Progress
 from memfold.training.encoder import give_encoder, train_encoder
@@ -105,7 +105,8 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
         torch.manual_seed(recipe.seed)  # of new LoRA matrices, the same in every process
         adapt(backbone, recipe.fqlora, "" if backbone.adapter is not None else parent_of(recipe))
     if recipe.hardware.sharded:
-        sharding.shard(backbone, recipe, processes)
+        sharding.check_same_passes(recipe, processes)
+        sharding.shard(backbone, processes)
     backbone.frame = recipe.frame
     backbone.trained["pooled"] = trained_settings(recipe, mixture(recipe))
     predecessor = PredecessorLoss(backbone) if recipe.predecessor_loss else None
@@ -242,14 +243,7 @@ def _make_ready(backbone: Backbone, recipe: Recipe) -> None:
             one.body = torch.compile(one.model.base_model, dynamic=True)
         one.model.train()
         if recipe.checkpointing:
-            _checkpoint_activations(one)
-
-
-def _checkpoint_activations(backbone: Backbone) -> None:
-    """Keep the inputs of layers and compute the rest again in the backward pass."""
-    model: Any = backbone.model
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
+            recomputation.begin(one)
 
 
 def trained_settings(recipe: StageRecipe, entries: Sequence[Entry]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def load_parent(recipe: Recipe, device: str) -> Backbone:
         ConfigError: when it is not of the architecture that the recipe names.
     """
     backbone = load_backbone(parent_of(recipe), device, frozen_dtype(recipe), merged=recipe.fqlora is None)
-    _check_architecture(recipe, backbone)
+    check_architecture(recipe, backbone)
     if START not in backbone.tokenizer.get_vocab():
         add_wrapper_tokens(backbone)
     return backbone
@@ -43,7 +43,12 @@ def frozen_dtype(recipe: StageRecipe) -> str:
     return recipe.precision if recipe.fqlora is not None else "float32"
 
 
-def _check_architecture(recipe: Recipe, backbone: Backbone) -> None:
+def check_architecture(recipe: StageRecipe, backbone: Backbone) -> None:
+    """Refuse a model that is not of the architecture that the recipe names.
+
+    Raises:
+        ConfigError: with both shapes.
+    """
     if recipe.architecture is None:
         return
     config, shape = backbone.model.config, SHAPES[recipe.architecture]

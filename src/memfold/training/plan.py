@@ -20,7 +20,7 @@ from memfold.systems.pooled.settings import PooledSettings
 from memfold.training.batches import mixture
 from memfold.training.fqlora import layers_of, targets, trained_in_full
 from memfold.training.optimisers import is_frozen
-from memfold.training.recipe import Recipe, Share
+from memfold.training.recipe import Entry, Recipe, Share, StageRecipe
 from memfold.training.sharding import shardable
 
 GB = 1e9
@@ -44,22 +44,32 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Parameters, places in all, bytes per device by what they are for (in GB), and hours of one device."""
+class Weights:
+    """Parameters by what happens to them, and how many of those in full are spread over the devices."""
 
     full: int
     lora: int
     projection: int
     frozen: int
-    places: float
-    memory: dict[str, float]
-    layer_states: float  # GB that one layer in full takes on a device
-    device_hours: float
+    quantised: int
+    spread: int
+    layer: int
 
     @property
     def trained(self) -> int:
         """Parameters that change."""
         return self.full + self.lora + self.projection
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Parameters, places in all, GB of each device by what they are for, what would lower each, and device hours."""
+
+    weights: Weights
+    places: float
+    memory: dict[str, float]
+    advice: dict[str, str]
+    device_hours: float
 
     @property
     def total_memory(self) -> float:
@@ -69,68 +79,121 @@ class Plan:
 
 def plan(recipe: Recipe) -> Plan:
     """The plan of a recipe that names its architecture."""
-    assert recipe.architecture is not None, "the recipe names an architecture"
-    shape = SHAPES[recipe.architecture]
-    model = shape.without_weights()
-    full, lora, frozen, quantised = _parameters(recipe, model)
-    projection = 0 if is_frozen("heads.pooled.weight", recipe.freeze) else shape.hidden**2
-    spread = _spread(recipe, model)
+    shape = shape_of(recipe)
+    weights = count(recipe, shape)
     places = _mean_places(recipe)
-    layer = sum(weight.numel() for weight in layers_of(model)[0].parameters())
-    states = TRAINED + (COPY if recipe.precision == "bfloat16" and not recipe.hardware.sharded else 0)
-    share = 1 / recipe.hardware.devices if spread else 1.0
-    memory = {
-        "frozen weights": (quantised * NF4 + (frozen - quantised) * FROZEN[recipe.precision]) / GB,
-        "trained weights, gradients, AdamW": (
-            spread * TRAINED * share + (full + lora + projection - spread) * states
-        ) / GB,
-        "layer put together": _gathered(recipe, shape, layer) / GB,
-        "activations": _activations(recipe, shape, places) / GB,
+    memory = states(recipe, weights) | {
+        "layer put together": gathered(recipe, shape, weights.layer) / GB,
+        "activations": _activations(recipe, shape) / GB,
         "device": CONTEXT,
-    }  # fmt: skip
+    }
     sequences = recipe.steps * recipe.micro_batches * recipe.hardware.devices
-    operations = sequences * _operations(recipe, shape, layer * shape.layers, full, places)
-    hours = operations / (recipe.hardware.teraflops * 1e12 * recipe.hardware.utilisation) / 3600
+    work = sequences * operations(recipe, shape, weights, places)
     total = sequences * (places.encoded + places.decoded)
-    return Plan(full, lora, projection, frozen, total, memory, layer * states * share / GB, hours)
+    return Plan(weights, total, memory, advice(recipe, weights, memory), work / speed(recipe) / 3600)
 
 
-def check_fits(recipe: Recipe, found: Plan, memory: float) -> None:
+def check_fits(recipe: StageRecipe, found: Plan, memory: float) -> None:
     """Refuse a device of `memory` GB that is too small.
 
     Raises:
-        ConfigError: with both numbers, and the setting to change first.
+        ConfigError: with both numbers, and the settings to change first, what is largest first.
     """
     if found.total_memory <= memory:
         return
+    largest = sorted(found.memory, key=lambda name: -found.memory[name])
     raise ConfigError(
         f"{recipe.architecture} with these settings needs about {found.total_memory:.0f} GB on each device, and there "
-        f"are {memory:.0f} GB: {_advice(recipe, found)}"
+        f"are {memory:.0f} GB: {'; '.join(found.advice[name] for name in largest[:2])}"
     )
 
 
-def _advice(recipe: Recipe, found: Plan) -> str:
-    """The settings that would help, what is largest first."""
+def shape_of(recipe: StageRecipe) -> Shape:
+    """The shape that a recipe names."""
+    assert recipe.architecture is not None, "the recipe names an architecture"
+    return SHAPES[recipe.architecture]
+
+
+def speed(recipe: StageRecipe) -> float:
+    """Operations that a device makes in a second, by assumption."""
+    return recipe.hardware.teraflops * 1e12 * recipe.hardware.utilisation
+
+
+def count(recipe: StageRecipe, shape: Shape) -> Weights:
+    """Exact counts of parameters."""
+    model = shape.without_weights()
+    full, lora, frozen, quantised = _parameters(recipe, model)
+    projection = 0 if is_frozen("heads.pooled.weight", recipe.freeze) else shape.hidden**2
+    layer = sum(weight.numel() for weight in layers_of(model)[0].parameters())
+    return Weights(full, lora, projection, frozen, quantised, _spread(recipe, model), layer)
+
+
+def states(recipe: StageRecipe, weights: Weights) -> dict[str, float]:
+    """GB of the weights on a device, with what their training keeps."""
+    share = 1 / recipe.hardware.devices if weights.spread else 1.0
+    whole = weights.trained - weights.spread
+    return {
+        "frozen weights": held(recipe, weights.frozen, weights.quantised),
+        "trained weights, gradients, AdamW": (weights.spread * TRAINED * share + whole * _state(recipe)) / GB,
+    }
+
+
+def held(recipe: StageRecipe, weights: int, quantised: int) -> float:
+    """GB of weights that are not trained, some of them in 4 bits."""
+    return (quantised * NF4 + (weights - quantised) * FROZEN[recipe.precision]) / GB
+
+
+def advice(recipe: StageRecipe, weights: Weights, memory: dict[str, float]) -> dict[str, str]:
+    """What would lower each part of the memory."""
     fqlora, hardware = recipe.fqlora, recipe.hardware
-    advice = {"frozen weights": "use a smaller model", "device": "use a larger device"}
+    found = dict.fromkeys(memory, "use a smaller model") | {"device": "use a larger device"}
     if fqlora is not None and fqlora.quantisation == "none":
-        saved = found.memory["frozen weights"] * (1 - NF4 / FROZEN[recipe.precision])
-        advice["frozen weights"] = f'set fqlora.quantisation = "nf4" (saves up to {saved:.0f} GB)'
+        saved = memory["frozen weights"] * (1 - NF4 / FROZEN[recipe.precision])
+        found["frozen weights"] = f'set fqlora.quantisation = "nf4" (saves up to {saved:.0f} GB)'
     if fqlora is None:
-        states = "train fewer parameters ([fqlora])"
+        lower = "train fewer parameters ([fqlora])"
     elif hardware.devices > 1 and not hardware.sharded:
-        states = "set hardware.sharded = true"
+        lower = "set hardware.sharded = true"
     else:
-        states = f"lower fqlora.full_layers (each takes {found.layer_states:.1f} GB)"
-        states += ", or use more hardware.devices" if hardware.sharded else ""
-    advice["trained weights, gradients, AdamW"] = states
-    advice["activations"] = "set checkpointing = true" if not recipe.checkpointing else "lower tokens and sizes"
-    advice["layer put together"] = "use a smaller model"
-    largest = sorted(found.memory, key=lambda name: -found.memory[name])
-    return "; ".join(advice[name] for name in largest[:2])
+        share = 1 / hardware.devices if weights.spread else 1.0
+        lower = f"lower fqlora.full_layers (each takes {weights.layer * _state(recipe) * share / GB:.1f} GB)"
+        lower += ", or use more hardware.devices" if hardware.sharded else ""
+    found["trained weights, gradients, AdamW"] = lower
+    found["activations"] = "set checkpointing = true" if not recipe.checkpointing else "lower tokens and sizes"
+    return found
 
 
-def _parameters(recipe: Recipe, model: PreTrainedModel) -> tuple[int, int, int, int]:
+def activations(recipe: StageRecipe, shape: Shape, tokens: float, targets: float) -> float:
+    """Bytes that wait for the backward pass of so many places, `targets` of them with logits."""
+    layer = tokens * (shape.hidden * HIDDEN + shape.feedforward * FEEDFORWARD)
+    inner = layer if recipe.checkpointing else layer * shape.layers
+    return tokens * shape.hidden * INPUT * shape.layers + inner + targets * shape.vocabulary * LOGIT
+
+
+def operations(recipe: StageRecipe, shape: Shape, weights: Weights, places: Places) -> float:
+    """Of one sequence, forwards and backwards: two for each weight and place; attention within what is decoded."""
+    tokens, head = places.encoded + places.decoded, shape.vocabulary * shape.hidden
+    attention = 2 * shape.layers * shape.heads * shape.head_size * places.decoded**2
+    forward = 2 * tokens * weights.layer * shape.layers + attention
+    logits = 2 * places.targets * head
+    again = forward if recipe.checkpointing else 0.0
+    gradients = 2 * tokens * max(0, weights.full - head * (1 if shape.tied else 2)) + logits
+    return 2 * (forward + logits) + again + gradients
+
+
+def slot_places(recipe: StageRecipe, entry: Entry, size: float) -> float:
+    """Places of a memory of `size` tokens at the entry's lowest ratio, wrappers included."""
+    settings = {name: value for name, value in recipe.settings.items() if name != "ratio"}
+    options = build(PooledSettings, settings | {"ratio": min(entry.ratios)})
+    return size / options.effective_ratio(round(size))
+
+
+def _state(recipe: StageRecipe) -> int:
+    """Bytes of a trained parameter with what training keeps of it."""
+    return TRAINED + (COPY if recipe.precision == "bfloat16" and not recipe.hardware.sharded else 0)
+
+
+def _parameters(recipe: StageRecipe, model: PreTrainedModel) -> tuple[int, int, int, int]:
     """Trained in full, in LoRA matrices, frozen, and how many of these are in 4 bits; sets what requires a gradient."""
     sizes = {name: weight.numel() for name, weight in model.named_parameters()}
     fqlora = recipe.fqlora
@@ -148,14 +211,14 @@ def _parameters(recipe: Recipe, model: PreTrainedModel) -> tuple[int, int, int, 
     return whole, lora, sum(sizes.values()) - whole, quantised
 
 
-def _spread(recipe: Recipe, model: PreTrainedModel) -> int:
+def _spread(recipe: StageRecipe, model: PreTrainedModel) -> int:
     """How many parameters are spread over the devices."""
     if not recipe.hardware.sharded:
         return 0
     return sum(weight.numel() for module in shardable(model) for weight in module.parameters())
 
 
-def _gathered(recipe: Recipe, shape: Shape, layer: int) -> float:
+def gathered(recipe: StageRecipe, shape: Shape, layer: int) -> float:
     """Bytes of the largest part of a sharded model while it runs: weights, gradients, and what is computed with."""
     return max(layer, shape.vocabulary * shape.hidden) * (8 + COPY) if recipe.hardware.sharded else 0.0
 
@@ -176,31 +239,14 @@ def _places(share: Share, recipe: Recipe) -> Places:
     size = float(max(share.sizes))
     if share.system != "pooled":
         return Places(0.0, size, size)
-    settings = {name: value for name, value in recipe.settings.items() if name != "ratio"}
-    options = build(PooledSettings, settings | {"ratio": min(share.ratios)})
     kind = share.task.removeprefix("text-")
     encoded = size / 2 if kind == "continuation" else size
     target = {"continuation": size / 2, "reconstruction": size}.get(kind, float(REPLY))
-    slots = encoded / options.effective_ratio(round(encoded))
-    return Places(encoded, slots + REPLY / 2 + target, target)
+    return Places(encoded, slot_places(recipe, share, encoded) + REPLY / 2 + target, target)
 
 
-def _activations(recipe: Recipe, shape: Shape, places: Places) -> float:
-    """Bytes that wait for the backward pass of a micro-batch, for its largest entry."""
+def _activations(recipe: Recipe, shape: Shape) -> float:
+    """Bytes of a micro-batch, for its largest entry."""
     found = [_places(share, recipe) for share in mixture(recipe)]
-    tokens = max(place.encoded + place.decoded for place in found)
-    logits = max(place.targets for place in found) * shape.vocabulary * LOGIT
-    layer = tokens * (shape.hidden * HIDDEN + shape.feedforward * FEEDFORWARD)
-    inner = layer if recipe.checkpointing else layer * shape.layers
-    return tokens * shape.hidden * INPUT * shape.layers + inner + logits
-
-
-def _operations(recipe: Recipe, shape: Shape, body: int, full: int, places: Places) -> float:
-    """Of one sequence, forwards and backwards: two for each weight and place; attention within what is decoded."""
-    tokens, head = places.encoded + places.decoded, shape.vocabulary * shape.hidden
-    attention = 2 * shape.layers * shape.heads * shape.head_size * places.decoded**2
-    forward = 2 * tokens * body + attention
-    logits = 2 * places.targets * head
-    again = forward if recipe.checkpointing else 0.0
-    weights = 2 * tokens * max(0, full - head * (1 if shape.tied else 2)) + logits
-    return 2 * (forward + logits) + again + weights
+    tokens, targets = (max(place.encoded + place.decoded for place in found), max(place.targets for place in found))
+    return activations(recipe, shape, tokens, targets)

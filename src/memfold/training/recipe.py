@@ -149,7 +149,9 @@ class StageRecipe:
     """What the recipes of all stages say, reinforcement learning included.
 
     `parent` is a model folder or a run folder; `settings` are those of the systems that have them.  With `fqlora` only
-    a part of the parent is trained in full, and low-rank adapters beside the rest.
+    a part of the parent is trained in full, and low-rank adapters beside the rest.  `architecture` names the shape of
+    the parent (`memfold.backbone.shapes`), so that its plan needs no weights; `checkpointing` computes activations
+    again in the backward pass.
     """
 
     stage: str
@@ -169,15 +171,39 @@ class StageRecipe:
     clip: float = 1.0
     validate_every: int = 200
     checkpoint_every: int = 200
+    architecture: str | None = None
+    checkpointing: bool = False
+    hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
         for name in ("steps", "tokens", "validate_every", "checkpoint_every"):
             require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
+        if self.architecture is not None:
+            require(self.architecture in SHAPES, "architecture", self.architecture, ", ".join(SHAPES))
+        if self.hardware.sharded and any(group.kind == "muon" for group in self.groups):
+            raise ConfigError(
+                "hardware.sharded = true and a group of kind 'muon': Muon needs whole matrices; use adamw"
+            )
+        if self.checkpointing:
+            self._check_recomputed()
+
+    def _check_recomputed(self) -> None:
+        """Recomputation drops keys and values that a call stands on."""
+        for entry in (entry for entry in self.mixture if entry.system not in RECOMPUTED):
+            raise ConfigError(
+                f"checkpointing = true is not known to be sound for system {entry.system!r} (recomputation drops keys "
+                f"and values that a call stands on), only for {', '.join(RECOMPUTED)}; leave it out"
+            )
 
     @property
     def plan(self) -> str:
         """What a run comes to."""
         return f"{self.steps:,} steps"
+
+    @property
+    def work(self) -> str:
+        """What all devices do in a step."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -185,9 +211,7 @@ class Recipe(StageRecipe):
     """A stage of supervised training.
 
     `encoder` is a model folder or a run folder whose model is to encode documents; `tokens` are those of one
-    micro-batch; `preset` brings its own mixture.  `architecture` names the shape of the parent
-    (`memfold.backbone.shapes`), so that its plan needs no weights; `checkpointing` computes activations again in the
-    backward pass; `packed` puts several short documents into a row.
+    micro-batch; `preset` brings its own mixture; `packed` puts several short documents into a row.
     """
 
     stage: Stage
@@ -200,10 +224,7 @@ class Recipe(StageRecipe):
     predecessor_loss: float = 0.0
     validation_batches: int = 4
     patience: int = 0
-    architecture: str | None = None
-    checkpointing: bool = False
     packed: bool = False
-    hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -214,39 +235,24 @@ class Recipe(StageRecipe):
         require(self.patience >= 0, "patience", self.patience, "0 (no early stopping) or more validations")
         if (self.parent is None) == (self.model is None):
             raise ConfigError("a recipe names either a parent to start from or a [model] to make, not both or neither")
-        self._check_size()
-
-    def _check_size(self) -> None:
-        """What only makes sense for a model of a published size, or not beside something else."""
-        if self.architecture is not None:
-            require(self.architecture in SHAPES, "architecture", self.architecture, ", ".join(SHAPES))
         if self.fqlora is not None and self.parent is None:
             raise ConfigError("fqlora trains adapters on a parent; a [model] made from nothing has nothing to keep")
         if self.encoder is not None and (self.fqlora is not None or self.hardware.sharded):
             raise ConfigError("encoder = ... with fqlora or hardware.sharded is not possible: they know one model only")
-        if self.hardware.sharded and any(group.kind == "muon" for group in self.groups):
-            raise ConfigError(
-                "hardware.sharded = true and a group of kind 'muon': Muon needs whole matrices; use adamw"
-            )
-        if self.checkpointing:
-            self._check_checkpointing()
-
-    def _check_checkpointing(self) -> None:
-        """Recomputation drops keys and values that a call stands on, and runs hooks twice."""
-        others = {"compile": self.compile, "predecessor_loss": bool(self.predecessor_loss)}
-        for name in (name for name, used in others.items() if used):
+        others = {"compile": self.compile, "predecessor_loss": bool(self.predecessor_loss)}  # hooks would run twice
+        for name in (name for name, used in others.items() if used and self.checkpointing):
             raise ConfigError(f"checkpointing = true is not sound with {name}; leave one of them out")
-        for share in (share for share in self.mixture if share.system not in RECOMPUTED):
-            raise ConfigError(
-                f"checkpointing = true is not known to be sound for system {share.system!r} (recomputation drops keys "
-                f"and values that a call stands on), only for {', '.join(RECOMPUTED)}; leave it out"
-            )
 
     @property
     def plan(self) -> str:
         """What a run comes to."""
         each = self.tokens * self.micro_batches
         return f"{self.steps:,} steps of about {each:,} tokens, {self.steps * each:,} in all"
+
+    @property
+    def work(self) -> str:
+        """What all devices do in a step."""
+        return f"{self.micro_batches * self.hardware.devices:,} sequences"
 
 
 def read_recipe(path: Path) -> Recipe:

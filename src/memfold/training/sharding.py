@@ -2,19 +2,21 @@
 
 Layers, embeddings and head are sharded one by one, since a step runs them in an order of its own: encoder, decoder, and
 backwards in two passes.  All else (4-bit weights, LoRA matrices, heads) is small enough to be everywhere.  A layer is
-put together when it runs, so all processes must run the same layers in the same order: they take the same mixture entry
-at a time, and a batch must fit one pass of the encoder.
+put together when it runs, so all processes must run the same layers in the same order: in supervised training they take
+the same mixture entry at a time, and a batch must fit one pass of the encoder.  While nothing is trained, layers may be
+kept together (`gathered`), and processes need not wait for each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from memfold.backbone.model import Backbone
@@ -28,13 +30,8 @@ from memfold.training.recipe import Recipe
 State = TypeVar("State")
 
 
-def shard(backbone: Backbone, recipe: Recipe, processes: Processes) -> None:
-    """Spread a model over the processes and put the rest of it on their devices; alone it only goes to its device.
-
-    Raises:
-        ConfigError: where processes would not do the same.
-    """
-    _check(recipe, processes)
+def shard(backbone: Backbone, processes: Processes) -> None:
+    """Spread a model over the processes and put the rest of it on their devices; alone it only goes to its device."""
     if processes.count > 1:
         mesh = init_device_mesh(torch.device(processes.device).type, (processes.count,))
         for module in shardable(backbone.model):
@@ -43,6 +40,43 @@ def shard(backbone: Backbone, recipe: Recipe, processes: Processes) -> None:
             sharded.set_force_sum_reduction_for_comms(True)
     backbone.model.to(processes.device)  # type: ignore[arg-type]
     backbone.heads.to(processes.device)
+
+
+def check_same_passes(recipe: Recipe, processes: Processes) -> None:
+    """Refuse a recipe whose processes would not run the same layers in the same order.
+
+    Raises:
+        ConfigError: with what to change.
+    """
+    if recipe.hardware.devices % processes.count:
+        raise ConfigError(
+            f"{processes.count} processes share a recipe for hardware.devices = {recipe.hardware.devices}: sharded "
+            "ones must take the same mixture entry at a time; launch as many, or set hardware.devices to their number"
+        )
+    longest = max(max(share.sizes) for share in mixture(recipe))
+    if recipe.tokens + longest > BATCH_TOKENS:
+        raise ConfigError(
+            f"tokens = {recipe.tokens} and documents of {longest} are more than one pass of the encoder takes "
+            f"({BATCH_TOKENS}); sharded processes must run the same passes: lower tokens or sizes"
+        )
+
+
+@contextmanager
+def gathered(backbone: Backbone) -> Iterator[None]:
+    """Keep all layers in one piece on every process, for passes without gradients, as many as each likes.
+
+    Costs the memory of what was spread.  All processes must come here and leave together.
+    """
+    modules = [module for module in backbone.model.modules() if isinstance(module, FSDPModule)]
+    for module in modules:
+        module.set_reshard_after_forward(False)
+        module.unshard()
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.set_reshard_after_forward(True)
+            module.reshard()
 
 
 def shardable(model: Any) -> list[nn.Module]:
@@ -104,20 +138,6 @@ def _as(value: Any, parameter: Tensor) -> Any:
     if isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape:
         return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
     return value
-
-
-def _check(recipe: Recipe, processes: Processes) -> None:
-    if recipe.hardware.devices % processes.count:
-        raise ConfigError(
-            f"{processes.count} processes share a recipe for hardware.devices = {recipe.hardware.devices}: sharded "
-            "ones must take the same mixture entry at a time; launch as many, or set hardware.devices to their number"
-        )
-    longest = max(max(share.sizes) for share in mixture(recipe))
-    if recipe.tokens + longest > BATCH_TOKENS:
-        raise ConfigError(
-            f"tokens = {recipe.tokens} and documents of {longest} are more than one pass of the encoder takes "
-            f"({BATCH_TOKENS}); sharded processes must run the same passes: lower tokens or sizes"
-        )
 
 
 def _local(gradient: Tensor | None) -> Tensor:
