@@ -53,9 +53,13 @@ def _memory(recipe: RlRecipe, shape: Shape, weights: Weights) -> dict[str, float
     return stage.states(recipe, weights) | {
         "encoder": copy if recipe.memory == FROZEN else 0.0,
         "the parent, to stay near it": copy if recipe.options.beta else 0.0,
-        **max(sampling, updating, key=lambda needs: sum(needs.values())),
+        **max((sampling, updating), key=_total),
         "device": CONTEXT,
     }
+
+
+def _total(needs: dict[str, float]) -> float:
+    return sum(needs.values())
 
 
 def _read(recipe: RlRecipe, entry: Entry) -> float:
