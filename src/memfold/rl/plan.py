@@ -50,10 +50,11 @@ def _memory(recipe: RlRecipe, shape: Shape, weights: Weights) -> dict[str, float
         "layer put together": stage.gathered(recipe, shape, weights.layer) / GB,
         "activations": stage.activations(recipe, shape, recipe.tokens + compressed, targets) / GB,
     }
+    needs: dict[str, float] = max((sampling, updating), key=_total)  # they never meet
     return stage.states(recipe, weights) | {
         "encoder": copy if recipe.memory == FROZEN else 0.0,
         "the parent, to stay near it": copy if recipe.options.beta else 0.0,
-        **max((sampling, updating), key=_total),
+        **needs,
         "device": CONTEXT,
     }
 
