@@ -22,8 +22,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from memfold.api import fold_documents
+from memfold.backbone.model import Backbone
 from memfold.backbone.origin import commit, hardware
+from memfold.backbone.scoring import logprobs
 from memfold.bench.timing import rounds
 from memfold.choice import Choice, choose
 from memfold.cli.output import notes
@@ -38,6 +42,7 @@ from memfold.evaluation.suite import Options, document_seed, load_suite
 from memfold.tasks.almanac import almanac
 from memfold.tasks.task import TaskOptions
 from memfold.training import checkpoint
+from memfold.training.batches import batch
 from memfold.training.curves import read_metrics
 from memfold.training.loop import train
 from memfold.training.recipe import Recipe, read_recipe
@@ -48,6 +53,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "ablations"
 PAGE = ROOT / "docs" / "ablations.md"
 SYSTEM, LEVEL, SPLIT = "pooled:16", 1, "in"
 FOLDED_TOKENS = 2048
+LOSSES, HELD_OUT = ("almanac", "reconstruction"), "ablations"
 CURVES = ("almanac", "reconstruction", "continuation")
 
 
@@ -58,6 +64,7 @@ class Measuring:
     lengths: tuple[int, ...] = (128, 512)
     questions: int = 400
     texts: int = 80
+    batches: int = 12
     fold_runs: int = 20
 
 
@@ -65,7 +72,9 @@ def main() -> int:
     """Run what has no result yet, then write the page."""
     arguments = _arguments()
     logging.getLogger("bm25s").setLevel(logging.WARNING)
-    measuring = Measuring(arguments.lengths, arguments.questions, arguments.texts, arguments.fold_runs)
+    measuring = Measuring(
+        arguments.lengths, arguments.questions, arguments.texts, arguments.batches, arguments.fold_runs
+    )
     try:
         for name in [] if arguments.page_only else rows(arguments.rows):
             if not (arguments.results / f"{name}.json").exists():
@@ -130,7 +139,7 @@ def _measure(name: str, recipe: Recipe, folder: Path, measuring: Measuring) -> R
         trained={"steps": metrics[-1]["step"]} | {key: metrics[-1][key] for key in ("tokens", "tokens_per_second")},
         asked=asdict(measuring) | {"system": SYSTEM, "level": LEVEL, "split": SPLIT},
         one_hop={record.case: float(record.correct) for record in answers if record.hops == 1},
-        tokens={record.case: record.figures.get("tokens", 0.0) for record in texts},
+        losses=_losses(recipe, choice.backbone, measuring.batches),
         rouge={record.case: record.figures.get("rougeL", 0.0) for record in texts},
         fold_times=_fold_times(choice, folder.parent / BASELINE, measuring.fold_runs) if name != BASELINE else [],
         effective_ratio=choice.effective_ratio(max(measuring.lengths)) or 0.0,
@@ -163,6 +172,20 @@ def _records(suite: str, options: Options, folder: Path) -> list[Record]:
     if failed:
         notes().print(f"{suite}: {len(failed)} samples failed and count as wrong: {failed[0]}", markup=False)
     return records
+
+
+@torch.no_grad()
+def _losses(recipe: Recipe, backbone: Backbone, batches: int) -> dict[str, dict[str, float]]:
+    """Nats a token of the right replies to held-out samples of the baseline's mixture, the same for every row."""
+    baseline = read_recipe(RECIPES / f"{BASELINE}.toml")
+    asked = replace(baseline, settings=recipe.settings)
+    found: dict[str, dict[str, float]] = {task: {} for task in LOSSES}
+    for share in (share for share in baseline.mixture if share.system == "pooled" and share.task in LOSSES):
+        for number in range(batches):
+            work = batch(asked, backbone, number, HELD_OUT, share)
+            for place, (stretch, values, _) in enumerate(logprobs(backbone, work.system, work.scored).parts()):
+                found[share.task][f"{number}/{place}"] = round(-float(values.sum()) / stretch.count, 6)
+    return found
 
 
 def _fold_times(choice: Choice, baseline: Path, runs: int) -> list[float]:
@@ -205,6 +228,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--questions", type=int, default=default.questions, help="asked of each row")
     parser.add_argument("--texts", type=int, default=default.texts, help="written again by each row")
+    parser.add_argument("--batches", type=int, default=default.batches, help="of right replies scored, for each task")
     parser.add_argument("--fold-runs", type=int, default=default.fold_runs, help="timed beside the baseline")
     return parser.parse_args()
 

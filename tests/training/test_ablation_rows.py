@@ -52,7 +52,7 @@ def script(parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (recipes / "window-32.toml").write_text('like = "baseline.toml"\nsettings = { window = 32 }\n')
     monkeypatch.setattr(module, "RECIPES", recipes)
     options = ["--runs", "runs", "--results", "results", "--page", "docs/page.md", "--lengths", "32,48",
-               "--questions", "4", "--texts", "2", "--fold-runs", "2"]  # fmt: skip
+               "--questions", "4", "--texts", "2", "--batches", "1", "--fold-runs", "2"]  # fmt: skip
 
     def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["ablations.py", *arguments, *options])
@@ -70,9 +70,10 @@ def test_rows_are_run_on_the_same_samples_and_put_on_the_page(script: Any, monke
     assert (baseline.row, row.row, baseline.changed, row.changed) == ("baseline", "window-32", {}, {"window": 32})
     assert baseline.trained["steps"] == row.trained["steps"] == 2
     assert baseline.one_hop.keys() == row.one_hop.keys()
-    assert baseline.tokens.keys() == row.tokens.keys()
-    assert len(baseline.tokens) == 2
-    assert len(baseline.fold_seconds) == 2
+    assert baseline.losses.keys() == row.losses.keys() == {"almanac", "reconstruction"}
+    assert all(baseline.losses[task].keys() == row.losses[task].keys() != set() for task in row.losses)
+    assert len(baseline.rouge) == 2
+    assert (len(baseline.fold_times), len(row.fold_times)) == (0, 2)
     assert set(baseline.curves) == {"almanac", "reconstruction"}
     assert [step for step, _ in row.curves["almanac"]] == [2]
     assert "| window-32 | window 32 |" in Path("docs/page.md").read_text()

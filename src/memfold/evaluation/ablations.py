@@ -21,11 +21,13 @@ from memfold.evaluation.table import Cell, Row, Table, mean, proportion
 BASELINE = "baseline"
 # The settings in the order of the table; a row's name begins with that of its setting.
 ORDER = ("window", "mask", "pooling", "projection", "wrapper", "positions", "ratios", "encoder", "bridges")
-COLUMNS = ("one hop", "difference", "token accuracy", "difference", "ROUGE-L", "fold time")
+LOSSES = ("almanac", "reconstruction")
+COLUMNS = ("one hop", "difference", "nats, answers", "difference", "nats, texts", "difference", "ROUGE-L", "fold time")
 PANEL_INCHES = (4.4, 2.8)
 NOTE = (
-    "One hop: right answers to questions of one hop.  Token accuracy and ROUGE-L: of texts written again from their "
-    "memory.  Difference: from the baseline on the same samples, interval by the paired bootstrap.  Fold time: as "
+    "One hop: right answers to questions of one hop.  Nats: what a token of the right answer, or of a text that is to "
+    "be written again from its memory, costs the model; less is better.  ROUGE-L: of texts that it wrote.  Difference: "
+    "from the baseline on the same samples, interval by the paired bootstrap.  Fold time: as "
     "many times as long as the baseline took for the same document, in rounds in which both folded it."
 )
 CURVES_NOTE = (
@@ -42,7 +44,8 @@ Curve = list[list[float]]  # (step, value) in their order
 class Result:
     """What one row came to.
 
-    `one_hop`, `tokens` and `rouge` are scores by the key of their sample, the same samples for every row;
+    `one_hop` and `rouge` are scores by the key of their sample, `losses` nats a token by task and sample, the same
+    samples for every row;
     `fold_times` how many times as long as the baseline's folding took, round by round; `curves` held-out token accuracy
     while training, by task.
     `trained` is what was spent (`steps`, `tokens`, `tokens_per_second`), `asked` what was measured on.
@@ -53,8 +56,8 @@ class Result:
     trained: dict[str, float]
     asked: dict[str, Any]
     one_hop: Outcomes
-    tokens: Outcomes
     rouge: Outcomes
+    losses: dict[str, Outcomes]
     fold_times: list[float]
     effective_ratio: float
     curves: dict[str, Curve] = field(default_factory=dict)
@@ -157,20 +160,17 @@ def _names(result: Result) -> tuple[str, str, str]:
 
 def _cells(result: Result, baseline: Result | None) -> tuple[Cell, ...]:
     other = None if baseline is None or result.row == BASELINE else baseline
-    return (
-        proportion([bool(value) for value in result.one_hop.values()]),
-        Cell(None) if other is None else _difference(result.one_hop, other.one_hop),
-        mean(list(result.tokens.values()), share=True),
-        Cell(None) if other is None else _difference(result.tokens, other.tokens),
-        mean(list(result.rouge.values())),
-        mean(result.fold_times),
-    )
+    cells = [proportion([bool(value) for value in result.one_hop.values()])]
+    cells.append(_difference(result.one_hop, other.one_hop if other else {}, share=True))
+    for task in LOSSES:
+        cells.append(mean(list(result.losses.get(task, {}).values())))
+        cells.append(_difference(result.losses.get(task, {}), other.losses.get(task, {}) if other else {}))
+    return (*cells, mean(list(result.rouge.values())), mean(result.fold_times))
 
 
-def _difference(values: Outcomes, others: Outcomes) -> Cell:
+def _difference(values: Outcomes, others: Outcomes, share: bool = False) -> Cell:
     """Of the means over the samples that both have."""
-    both = [value - others[case] for case, value in values.items() if case in others]
-    return mean(both, share=True) if both else Cell(None)
+    return mean([value - others[case] for case, value in values.items() if case in others], share=share)
 
 
 def _circumstances(results: Sequence[Result]) -> list[str]:
