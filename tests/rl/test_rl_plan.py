@@ -35,9 +35,11 @@ def test_the_memory_of_the_7b_by_hand() -> None:
     assert found.weights.full == full
     assert found.memory["layers together while sampling"] == pytest.approx(4 * full / 1e9)
     assert found.memory["keys and values of replies"] == pytest.approx(
-        256 * (READ + REPLY) * 2 * 28 * 4 * 128 * 2 / 1e9
+        128 * (READ + REPLY) * 2 * 28 * 4 * 128 * 4.5 / 1e9
     )
-    assert found.memory["encoder"] == pytest.approx(found.memory["frozen weights"] + 2 * full / 1e9)
+    assert found.memory["encoder"] == pytest.approx(
+        found.memory["frozen weights"] + 2 * (full + found.weights.lora) / 1e9
+    )
     assert found.memory["trained weights, gradients, AdamW"] == pytest.approx(
         16 * (full / 8 + found.weights.lora) / 1e9
     )

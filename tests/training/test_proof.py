@@ -63,7 +63,7 @@ steps += [loop.step(run), loop.step(run)]
 held_out = loop.validate(run)
 again = loop.prepare(made, folder / "both", resume=True)
 resumed = [loop.step(again), loop.step(again)]
-weights = sharding.whole_weights(run.backbone.model)
+weights = sharding.whole_weights(run.backbone.model, run.processes.first)
 if run.processes.first:
     save_backbone(run.backbone, folder / "both" / "model", weights=weights)
     found = {"steps": steps, "resumed": resumed, "held out": held_out}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -97,8 +98,6 @@ def _package(stage: str | None) -> str:
 
 
 def _train(loop: ModuleType, recipe: StageRecipe, folder: Path, resume: bool) -> None:
-    import os
-
     from memfold.cli.output import Interrupted, notes
     from memfold.cli.training import training
     from memfold.training import curves
@@ -123,6 +122,9 @@ def _size(planner: ModuleType, recipe: StageRecipe, folder: Path, dry_run: bool)
     from memfold.cli.planning import device_memory, plan_lines
     from memfold.training.plan import check_fits
 
+    if not dry_run:  # as many as there are
+        devices = int(os.environ.get("WORLD_SIZE", "1"))
+        recipe = replace(recipe, hardware=replace(recipe.hardware, devices=devices))
     found = planner.plan(recipe)
     if dry_run:
         screen().print("\n".join([*plan_lines(recipe, found), f"run       {folder}"]), markup=False)

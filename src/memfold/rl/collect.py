@@ -13,11 +13,10 @@ from statistics import fmean
 import torch
 
 from memfold.backbone.model import Backbone
-from memfold.backbone.policy import LocalPolicy
 from memfold.core.errors import CallError
 from memfold.core.system import Policy
 from memfold.core.types import Memory, Trace
-from memfold.evaluation.runner import cache_positions
+from memfold.rl.engines.local import LocalEngine
 from memfold.rl.questions import Draws, Question, draw
 from memfold.rl.recipe import RlRecipe
 from memfold.rl.rewards import Scorer, Worth, scored_traces
@@ -161,7 +160,7 @@ def validate(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Pr
     Raises:
         CallError: as `collect`.
     """
-    policy = LocalPolicy(backbone, cache_positions(backbone))
+    policy = LocalEngine(recipe, backbone, processes.count).policy()
     result: dict[str, dict[str, float]] = {}
     for position, entry in enumerate(recipe.mixture):
         if position % processes.count != processes.number:

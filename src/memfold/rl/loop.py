@@ -86,7 +86,7 @@ def train(recipe: RlRecipe, folder: Path, resume: bool = False, report: Report |
                 report(metrics)
         if done % recipe.checkpoint_every == 0 or last:
             _checkpoint(run)
-    weights = sharding.whole_weights(run.backbone.model)
+    weights = sharding.whole_weights(run.backbone.model, run.processes.first)
     if run.processes.first:
         save_backbone(run.backbone, folder / "model", weights=weights)
     run.processes.part()
@@ -127,6 +127,7 @@ def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
     reference = None
     if recipe.options.beta:
         reference = _load(recipe, model_folder(str(recipe.parent)), processes.device)
+        reference.encoder = None  # it scores replies to memories that are there
         _only_read(reference, recipe, processes.device)
     processes.wait()  # before the first one writes a checkpoint that another would take for an earlier run's
     trainer = Trainer(recipe, backbone, optimisers, processes, reference)
@@ -238,7 +239,7 @@ def _restore(extra: dict[str, Any], scorer: Scorer, seed: int) -> None:
 def _checkpoint(run: Run) -> None:
     judged = run.scorer.spent if isinstance(run.scorer, Judging) else 0
     extra = {"torch": torch.get_rng_state(), "python": random.getstate(), "judged": judged}
-    states = sharding.whole(run.trainer.optimisers.state_dict())
-    weights = sharding.whole_weights(run.backbone.model)
+    states = sharding.whole(run.trainer.optimisers.state_dict(), run.processes.first)
+    weights = sharding.whole_weights(run.backbone.model, run.processes.first)
     if run.processes.first:
         checkpoint.save(run.folder, run.backbone, run.progress, states, extra, weights)

@@ -84,11 +84,12 @@ class Trainer:
         given = self.learned(groups)
         weights = self._weights(given)
         own = list(passes([each for each in given if self._needed(each)], self.recipe.tokens))
+        idle = self._most(len(own)) - len(own)
         sums = Sums()
         with recomputed(self.backbone, self.recipe.checkpointing):
             for one in own:
                 sums += self._pass(one, weights, number, first)
-            for _ in range(self._most(len(own)) - len(own)):
+            for _ in range(idle):
                 self._idle_pass()
         found = self.processes.gather(sums)
         total = sum(found[1:], found[0])

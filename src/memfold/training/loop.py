@@ -78,7 +78,7 @@ def train(recipe: Recipe, folder: Path, resume: bool = False, report: Report | N
                 report(metrics)
         if done % recipe.checkpoint_every == 0 or _ended(run):
             _checkpoint(run)
-    weights = sharding.whole_weights(run.backbone.model)
+    weights = sharding.whole_weights(run.backbone.model, run.processes.first)
     if run.processes.first:
         save_backbone(run.backbone, folder / "model", weights=weights)
     run.processes.part()
@@ -271,6 +271,8 @@ def _patience(progress: Progress, validation: dict[str, dict[str, float]]) -> Pr
 
 def _checkpoint(run: Run) -> None:
     extra = {"predecessor": run.predecessor.head.state_dict()} if run.predecessor is not None else {}
-    states, weights = sharding.whole(run.optimisers.state_dict()), sharding.whole_weights(run.backbone.model)
-    if run.processes.first:
+    first = run.processes.first
+    states = sharding.whole(run.optimisers.state_dict(), first)
+    weights = sharding.whole_weights(run.backbone.model, first)
+    if first:
         checkpoint.save(run.folder, run.backbone, run.progress, states, extra, weights)

@@ -20,13 +20,14 @@ from memfold.systems.pooled.settings import PooledSettings
 from memfold.training.batches import mixture
 from memfold.training.fqlora import layers_of, targets, trained_in_full
 from memfold.training.optimisers import is_frozen
+from memfold.training.parent import frozen_dtype
 from memfold.training.recipe import Entry, Recipe, Share, StageRecipe
 from memfold.training.sharding import shardable
 
 GB = 1e9
 # bytes of a trained parameter: itself, its gradient, two moments of AdamW, all in 32 bits; its 16-bit copy to compute
 TRAINED, COPY = 16, 2
-FROZEN = {"bfloat16": 2.0, "float32": 4.0}
+FROZEN_BYTES = {"bfloat16": 2.0, "float32": 4.0}
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # 4 bits, an 8-bit scale for 64 of them, a 32-bit scale for 256 scales
 # bytes of activations: a layer's input is kept, the rest of a layer is kept or, with checkpointing, computed again
 INPUT, HIDDEN, FEEDFORWARD, LOGIT = 4, 40, 16, 14
@@ -45,7 +46,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Weights:
-    """Parameters by what happens to them, and how many of those in full are spread over the devices."""
+    """Parameters by what happens to them; how many in full are spread over devices, how many a layer has."""
 
     full: int
     lora: int
@@ -83,7 +84,7 @@ def plan(recipe: Recipe) -> Plan:
     weights = count(recipe, shape)
     places = _mean_places(recipe)
     memory = states(recipe, weights) | {
-        "layer put together": gathered(recipe, shape, weights.layer) / GB,
+        "layer put together": put_together(recipe, shape, weights.layer) / GB,
         "activations": _activations(recipe, shape) / GB,
         "device": CONTEXT,
     }
@@ -140,7 +141,7 @@ def states(recipe: StageRecipe, weights: Weights) -> dict[str, float]:
 
 def held(recipe: StageRecipe, weights: int, quantised: int) -> float:
     """GB of weights that are not trained, some of them in 4 bits."""
-    return (quantised * NF4 + (weights - quantised) * FROZEN[recipe.precision]) / GB
+    return (quantised * NF4 + (weights - quantised) * FROZEN_BYTES[frozen_dtype(recipe)]) / GB
 
 
 def advice(recipe: StageRecipe, weights: Weights, memory: dict[str, float]) -> dict[str, str]:
@@ -148,7 +149,7 @@ def advice(recipe: StageRecipe, weights: Weights, memory: dict[str, float]) -> d
     fqlora, hardware = recipe.fqlora, recipe.hardware
     found = dict.fromkeys(memory, "use a smaller model") | {"device": "use a larger device"}
     if fqlora is not None and fqlora.quantisation == "none":
-        saved = memory["frozen weights"] * (1 - NF4 / FROZEN[recipe.precision])
+        saved = memory["frozen weights"] * (1 - NF4 / FROZEN_BYTES[frozen_dtype(recipe)])
         found["frozen weights"] = f'set fqlora.quantisation = "nf4" (saves up to {saved:.0f} GB)'
     if fqlora is None:
         lower = "train fewer parameters ([fqlora])"
@@ -218,7 +219,7 @@ def _spread(recipe: StageRecipe, model: PreTrainedModel) -> int:
     return sum(weight.numel() for module in shardable(model) for weight in module.parameters())
 
 
-def gathered(recipe: StageRecipe, shape: Shape, layer: int) -> float:
+def put_together(recipe: StageRecipe, shape: Shape, layer: int) -> float:
     """Bytes of the largest part of a sharded model while it runs: weights, gradients, and what is computed with."""
     return max(layer, shape.vocabulary * shape.hidden) * (8 + COPY) if recipe.hardware.sharded else 0.0
 

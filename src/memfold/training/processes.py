@@ -12,15 +12,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 Found = TypeVar("Found")
+PATIENCE = timedelta(hours=6)  # with one that still samples, waits for a judge, or writes a checkpoint
 BUCKET = 1 << 26  # gradients that are sent together, unless one parameter alone has more
 
 
@@ -29,7 +31,9 @@ class Processes:
 
     def __init__(self) -> None:
         launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-        self._accelerator = Accelerator(cpu=launched and not torch.cuda.is_available())
+        self._accelerator = Accelerator(
+            cpu=launched and not torch.cuda.is_available(), kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
+        )
         self.device = str(self._accelerator.device)
         self.count: int = self._accelerator.num_processes
         self.number: int = self._accelerator.process_index

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, share_comm_ctx
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from memfold.backbone.model import Backbone
@@ -34,12 +34,25 @@ def shard(backbone: Backbone, processes: Processes) -> None:
     """Spread a model over the processes and put the rest of it on their devices; alone it only goes to its device."""
     if processes.count > 1:
         mesh = init_device_mesh(torch.device(processes.device).type, (processes.count,))
-        for module in shardable(backbone.model):
+        modules = shardable(backbone.model)
+        for module in modules:
             sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True)
             sharded.set_gradient_divide_factor(1.0)  # the sum of all processes, as of what is not sharded
             sharded.set_force_sum_reduction_for_comms(True)
+        _in_turn(cast(list[FSDPModule], modules))
     backbone.model.to(processes.device)  # type: ignore[arg-type]
     backbone.heads.to(processes.device)
+
+
+def _in_turn(modules: Sequence[FSDPModule]) -> None:
+    """Let a module's whole gradient go when the next one has its own, and fetch that next one ahead.
+
+    Without a common context each keeps it until the backward pass has ended; without a list of what to fetch, it would
+    go by what ran last, which differs between processes that have sampled.
+    """
+    share_comm_ctx(list(modules))
+    for before, module in zip([*modules[:1], *modules], modules, strict=False):
+        module.set_modules_to_backward_prefetch([before])
 
 
 def check_same_passes(recipe: Recipe, processes: Processes) -> None:
@@ -80,12 +93,12 @@ def gathered(backbone: Backbone) -> Iterator[None]:
 
 
 def shardable(model: Any) -> list[nn.Module]:
-    """Layers all of whose parameters are trained, embeddings and head; tied embeddings stay whole for both ends."""
+    """Embeddings, layers all of whose parameters are trained, head, as they run; tied embeddings stay whole."""
     modules = [layer for layer in model.base_model.layers if all(weight.requires_grad for weight in layer.parameters())]
-    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
-    if ends[0].weight is not ends[1].weight:
-        modules += [end for end in ends if end.weight.requires_grad]
-    return modules
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if embeddings.weight is not head.weight:
+        modules = [embeddings, *modules, head]
+    return [module for module in modules if all(weight.requires_grad for weight in module.parameters())]
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
@@ -94,7 +107,9 @@ def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
     if not split:
         return torch.nn.utils.clip_grad_norm_(parameters, limit)
     whole = [parameter.grad for parameter in parameters if not isinstance(parameter, DTensor)]
-    squares = torch.stack([_squares(_local(parameter.grad)) for parameter in split if parameter.grad is not None]).sum()
+    squares = torch.zeros((), device=split[0].device)
+    for gradient in [parameter.grad for parameter in split if parameter.grad is not None]:
+        squares += _squares(_local(gradient))
     torch.distributed.all_reduce(squares)
     norm = (squares + sum(_squares(gradient) for gradient in whole if gradient is not None)).sqrt()
     factor = (limit / (norm + 1e-6)).clamp(max=1.0)
@@ -104,21 +119,22 @@ def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
     return norm
 
 
-def whole(state: State) -> State:
-    """A state with every tensor in one piece; all processes must ask for it."""
+def whole(state: State, kept: bool) -> State:
+    """A state with every tensor in one piece; all processes must ask for it, and one has it where it is `kept`."""
     if isinstance(state, DTensor):
-        return state.full_tensor().cpu()  # type: ignore[return-value]
+        tensor = state.full_tensor()
+        return tensor.cpu() if kept else tensor.new_empty(0)  # type: ignore[return-value]
     if isinstance(state, dict):
-        return {name: whole(value) for name, value in state.items()}  # type: ignore[return-value]
+        return {name: whole(value, kept) for name, value in state.items()}  # type: ignore[return-value]
     if isinstance(state, list):
-        return [whole(value) for value in state]  # type: ignore[return-value]
+        return [whole(value, kept) for value in state]  # type: ignore[return-value]
     return state
 
 
-def whole_weights(model: nn.Module) -> dict[str, Tensor] | None:
-    """The parameters of a sharded model in one piece, by name (all must ask for them); None of one that is not."""
+def whole_weights(model: nn.Module, kept: bool) -> dict[str, Tensor] | None:
+    """The parameters of a sharded model in one piece, by name, as `whole` gives them; None of one that is not."""
     named: dict[str, Tensor] = dict(model.named_parameters())
-    return whole(named) if any(isinstance(parameter, DTensor) for parameter in named.values()) else None
+    return whole(named, kept) if any(isinstance(parameter, DTensor) for parameter in named.values()) else None
 
 
 def split_states(states: Sequence[dict[str, Any]], optimisers: Optimisers) -> list[dict[str, Any]]:
