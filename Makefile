@@ -35,7 +35,7 @@ unit: $(VENV)/installed-dev
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# torch first, through its pin: a bare `torch` would bring a newer build with several GB of CUDA packages
+# torch first, by its pin; which build that is, for CUDA or for a CPU alone, the package index decides (README.md)
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "memfold needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)

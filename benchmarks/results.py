@@ -364,7 +364,7 @@ SECTIONS = (
     Section("Implicit expansion", "none; how much of the document a reply writes out before it answers, and how truly",
             "almanac-in", ("system", "replies that expand", "of their tokens", "fidelity", "verbatim",
                            "expansion has the answer", "invented names", "tokens"), _expansion),
-    Section("Longer than in training", "16x loses at most 5 points from 1,024 tokens to 4,096 and 8,192", "longer",
+    Section("Longer texts", "16x loses at most 5 points from 1,024 tokens to 4,096 and 8,192", "longer",
             ("tokens", "system", "right"), _longer),
     Section("Reconstruction", "ROUGE-L at 16x of 0.97 at 512 tokens, 0.95 at 2,048", "reconstruction",
             ("tokens", "system", "ROUGE-1", "ROUGE-L"), _reconstruction),

@@ -158,7 +158,7 @@ def test_what_longer_texts_lose(tmp_path: Path, longest: float, verdict: str) ->
     rows = [(("all", "pooled:16"), [0.1]), (("1024", "pooled:16"), [0.7]), (("8192", "pooled:16"), [longest]),
             (("8192", "retrieval"), [0.0])]  # fmt: skip
     keep(tmp_path, "longer", longer=table("Accuracy", *rows))
-    assert f"Some CPU, small: {verdict}" in section(tmp_path, "Longer than in training")
+    assert f"Some CPU, small: {verdict}" in section(tmp_path, "Longer texts")
 
 
 @pytest.mark.parametrize(
