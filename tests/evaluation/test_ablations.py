@@ -75,6 +75,23 @@ def test_the_page_says_what_the_files_say_and_changes_with_them(results: Path) -
     assert "| window-64 | window 64 | 10.67 | 75.0 %" in changed[0]
 
 
+def test_verdicts_are_by_intervals_without_zero(tmp_path: Path) -> None:
+    base = {f"{number}/0": 1.0 for number in range(20)}
+    losses = {
+        "baseline": base, "window-64": dict.fromkeys(base, 0.5), "window-256": dict.fromkeys(base, 0.25),
+        "pooling-gqa": {case: 1.0 + (-1) ** number for number, case in enumerate(base)},
+        "wrapper-none": dict.fromkeys(base, 1.5),
+    }  # fmt: skip
+    found = [
+        replace(made(row, [1]), losses={"almanac": values, "reconstruction": base}) for row, values in losses.items()
+    ]
+    said = page(found, None)
+    assert "Nats, answers: better: window-256, window-64; no difference seen: pooling-gqa; worse: wrapper-none." in said
+    assert "Nats, texts: no difference seen: window-64, window-256, pooling-gqa, wrapper-none." in said
+    assert "Nats, answers: no other row." in page(found[:1], None)
+    assert "Nats" not in page(found[1:], None).split("| --- |")[-1].split("\n\n", 1)[-1]
+
+
 def test_differences_are_of_samples_that_both_have(tmp_path: Path) -> None:
     few = replace(made("wrapper-none", [1, 0]), one_hop={"in/128/0/0": 0.0, "elsewhere": 1.0})
     (row,) = [row for row in table([made("baseline", [1, 1]), few]).rows if row.names[0] == "wrapper-none"]

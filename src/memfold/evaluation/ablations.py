@@ -21,8 +21,9 @@ from memfold.evaluation.table import Cell, Row, Table, mean, proportion
 BASELINE = "baseline"
 # The settings in the order of the table; a row's name begins with that of its setting.
 ORDER = ("window", "mask", "pooling", "projection", "wrapper", "positions", "ratios", "encoder", "bridges")
-LOSSES = ("almanac", "reconstruction")
-COLUMNS = ("one hop", "difference", "nats, answers", "difference", "nats, texts", "difference", "ROUGE-L", "fold time")
+LOSSES = {"almanac": "answers", "reconstruction": "texts"}  # task -> what its nats a token are of
+_NATS = tuple(name for scored in LOSSES.values() for name in (f"nats, {scored}", "difference"))
+COLUMNS = ("one hop", "difference", *_NATS, "ROUGE-L", "fold time")
 PANEL_INCHES = (4.4, 2.8)
 NOTE = (
     "One hop: right answers to questions of one hop.  Nats: what a token of the right answer, or of a text that is to "
@@ -108,7 +109,13 @@ def page(results: Sequence[Result], picture: str | None) -> str:
     ]
     if not results:
         return "\n".join([*lines, "", f"No row has been run here yet: `{COMMAND}` runs all of them."]) + "\n"
-    lines += ["", *(f"- {line}" for line in _circumstances(results)), "", table(results).markdown()]
+    lines += [
+        "",
+        *(f"- {line}" for line in _circumstances(results)),
+        "",
+        table(results).markdown(),
+        *_verdicts(results),
+    ]
     if picture is not None:
         lines += ["", "## Curves", "", CURVES_NOTE, "", f"![Curves of the ablations]({picture})"]
     return "\n".join(lines) + "\n"
@@ -163,14 +170,36 @@ def _cells(result: Result, baseline: Result | None) -> tuple[Cell, ...]:
     cells = [proportion([bool(value) for value in result.one_hop.values()])]
     cells.append(_difference(result.one_hop, other.one_hop if other else {}, share=True))
     for task in LOSSES:
-        cells.append(mean(list(result.losses.get(task, {}).values())))
-        cells.append(_difference(result.losses.get(task, {}), other.losses.get(task, {}) if other else {}))
+        cells.append(mean(list(result.losses[task].values())))
+        cells.append(_difference(result.losses[task], other.losses[task] if other else {}))
     return (*cells, mean(list(result.rouge.values())), mean(result.fold_times))
 
 
 def _difference(values: Outcomes, others: Outcomes, share: bool = False) -> Cell:
     """Of the means over the samples that both have."""
     return mean([value - others[case] for case, value in values.items() if case in others], share=share)
+
+
+def _verdicts(results: Sequence[Result]) -> list[str]:
+    """For each task the rows whose nats a token differ from the baseline's, by intervals without zero."""
+    baseline = next((result for result in results if result.row == BASELINE), None)
+    lines = []
+    for task in LOSSES if baseline is not None else ():
+        others = baseline.losses[task] if baseline else {}
+        cells = [(result.row, _difference(result.losses[task], others)) for result in results if result != baseline]
+        ordered = sorted(cells, key=lambda entry: entry[1].value or 0.0)
+        said = {
+            "better": [row for row, cell in ordered if cell.high is not None and cell.high < 0],
+            "no difference seen": [row for row, cell in cells if cell.low is None or _has_zero(cell)],
+            "worse": [row for row, cell in reversed(ordered) if cell.low is not None and cell.low > 0],
+        }
+        parts = [f"{word}: {', '.join(rows)}" for word, rows in said.items() if rows]
+        lines += ["", f"Nats, {LOSSES[task]}: {'; '.join(parts) or 'no other row'}."]
+    return lines
+
+
+def _has_zero(cell: Cell) -> bool:
+    return (cell.low or 0.0) <= 0 <= (cell.high or 0.0)
 
 
 def _circumstances(results: Sequence[Result]) -> list[str]:
