@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM
 from memfold.backbone.adapter import Adapter, attach, is_lora
 from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.cli import planning
+from memfold.core.errors import DataError
+from memfold.training.recipe import Recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SIZED = sorted(path for stage in ("cpt1", "cpt2", "sft") for path in RECIPES.glob(f"pooled/qwen*/{stage}.toml"))
@@ -34,9 +36,11 @@ def test_every_recipe_is_planned_without_weights_or_data(cli: Cli, path: Path) -
 def test_reinforcement_learning_is_planned_without_weights_or_data(cli: Cli, size: str) -> None:
     result = cli("train", RECIPES / f"pooled/qwen2.5-{size}/rl.toml", "--dry-run")
     assert result.code == 0, result.err
-    assert "stage     rl: 300 steps of 128 questions" in result.out
-    assert "not counted: no data at data/hotpotqa" in re.sub(r"\s+", " ", result.out)
-    assert "25%  pooled/questions, documents of 4096 tokens" in result.out
+    said = re.sub(r"\s+", " ", result.out)
+    assert f"stage rl of qwen2.5-{size}, starting from runs/pooled-qwen2.5-{size}-sft" in said
+    assert "steps 300 of 128 questions x" in said
+    assert "25% pooled/questions (hotpotqa), documents of 4096 tokens" in said
+    assert re.search(r"memory about \d+\.\d GB on each: .* keys and values of replies", said)
 
 
 def test_a_model_that_does_not_fit_is_told_in_numbers(cli: Cli, tmp_path: Path) -> None:
@@ -56,9 +60,21 @@ def test_a_run_is_refused_before_it_loads_anything(cli: Cli, monkeypatch: pytest
     monkeypatch.setattr(planning, "device_memory", lambda: 24.0)
     assert "qwen2.5-32b with these settings needs about" in cli("train", recipe).message
     monkeypatch.setattr(planning, "device_memory", lambda: 80.0)
+    assert "needs about" in cli("train", recipe).message  # one process has to hold what the recipe spreads over eight
+    monkeypatch.setattr(planning, "device_memory", lambda: 800.0)
     result = cli("train", recipe)
     assert result.code == 2
     assert result.message.startswith("no data at data/dclm, data/cci2, ")
+
+
+def test_a_run_is_planned_for_the_processes_that_it_has(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reached(recipe: Recipe, *rest: object) -> None:
+        raise DataError(f"reached with {recipe.hardware.devices} devices")
+
+    monkeypatch.setattr(planning, "device_memory", lambda: 80.0)
+    monkeypatch.setattr("memfold.training.loop.train", reached)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert cli("train", RECIPES / "pooled/qwen2.5-32b/cpt1.toml").message == "reached with 8 devices"
 
 
 def test_a_trained_model_is_exported(cli: Cli, models: dict[str, str], tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ NOTE = (
 )
 CURVES_NOTE = (
     "Share of right tokens on held-out samples while training, by task (columns) and setting (rows), the baseline in "
-    "black."
+    "black.  A row that changes the mixture (ratios, bridges) is held to its own, which may be easier or harder."
 )
 COMMAND = "python benchmarks/ablations.py"
 
