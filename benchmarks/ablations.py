@@ -16,7 +16,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from memfold.cli.output import notes
 from memfold.cli.training import training
 from memfold.core.document import Document
 from memfold.core.errors import MemfoldError, unknown
-from memfold.evaluation.ablations import BASELINE, Result, draw_curves, page, read_results, write_result
+from memfold.evaluation.ablations import BASELINE, LOSSES, Result, draw_curves, page, read_results, write_result
 from memfold.evaluation.contender import make_contender
 from memfold.evaluation.records import Record
 from memfold.evaluation.runner import Evaluation, run
@@ -53,7 +53,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "ablations"
 PAGE = ROOT / "docs" / "ablations.md"
 SYSTEM, LEVEL, SPLIT = "pooled:16", 1, "in"
 FOLDED_TOKENS = 2048
-LOSSES, HELD_OUT = ("almanac", "reconstruction"), "ablations"
+HELD_OUT = "ablations"
 CURVES = ("almanac", "reconstruction", "continuation")
 
 
@@ -190,15 +190,13 @@ def _losses(recipe: Recipe, backbone: Backbone, batches: int) -> dict[str, dict[
 
 def _fold_times(choice: Choice, baseline: Path, runs: int) -> list[float]:
     """How many times as long as the baseline's folding took, round by round."""
-    actions = {"row": _folding(choice), "baseline": _folding(choose("pooled", str(baseline), 16))}
+    seed = document_seed("ablations", FOLDED_TOKENS)
+    sample = almanac(seed, FOLDED_TOKENS, TaskOptions(), choice.backbone.encode)[0]
+    document = Document(sample.document.source, text=sample.document.read())
+    choices = {"row": choice, "baseline": choose("pooled", str(baseline), 16)}
+    actions = {name: partial(fold_documents, [document], one) for name, one in choices.items()}
     seconds = rounds(actions, choice.backbone, 3, runs)
     return [round(own / other, 6) for own, other in zip(seconds["row"], seconds["baseline"], strict=True)]
-
-
-def _folding(choice: Choice) -> Callable[[], object]:
-    seed = document_seed("ablations", FOLDED_TOKENS)
-    document = almanac(seed, FOLDED_TOKENS, TaskOptions(), choice.backbone.encode)[0].document
-    return partial(fold_documents, [Document(document.source, text=document.read())], choice)
 
 
 def _curves(metrics: list[dict[str, Any]]) -> dict[str, list[list[float]]]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from two_processes import launched
 
 from memfold.core.config import build
 from memfold.rl.loop import train
@@ -55,11 +53,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 def test_two_processes_equal_one(parent: str, rewards: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "rl.toml"
     recipe.write_text(RECIPE.format(parent=parent, reward=f"{rewards}:early"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "memfold",
-               "train", str(recipe), "--out", "both"]  # fmt: skip
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    launched(["-m", "memfold", "train", str(recipe), "--out", "both"], tmp_path)
     train(build(RlRecipe, read_values(recipe)), tmp_path / "alone")
     both, alone = metrics(tmp_path / "both"), metrics(tmp_path / "alone")
     assert [line["step"] for line in both] == [1, 2]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from two_processes import launched
 
 from memfold.backbone.adapter import is_lora
 from memfold.backbone.folder import load_backbone
@@ -104,13 +102,11 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from memfold.backbone.folder import save_backbone
 from memfold.core.config import build
 from memfold.rl import loop
 from memfold.rl.proof import small
 from memfold.rl.recipe import RlRecipe
 from memfold.training import sharding
-from memfold.training.hardware import Hardware
 from memfold.training.recipe_file import read_values
 
 folder = Path(sys.argv[2])
@@ -123,9 +119,8 @@ loop._checkpoint(run)
 lines += [loop.step(run)]
 again = loop.prepare(made, folder / "both", resume=True)
 resumed = loop.step(again)
-weights = sharding.whole_weights(run.backbone.model, run.processes.first)
+sharding.save_model(run.backbone, folder / "both" / "model", run.processes)
 if run.processes.first:
-    save_backbone(run.backbone, folder / "both" / "model", weights=weights)
     found = {"lines": lines, "spread": spread, "resumed": resumed}
     (folder / "both" / "found.json").write_text(json.dumps(found))
 run.processes.part()
@@ -140,11 +135,7 @@ def test_two_processes_with_sharded_layers_equal_one(tmp_path: Path) -> None:
     lines: list[dict[str, Any]] = []
     train(made, tmp_path / "alone", report=lines.append)
     (tmp_path / "script.py").write_text(LAUNCHED)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "script.py",
-               str(RECIPES / "qwen2.5-7b" / "rl.toml"), str(tmp_path)]  # fmt: skip
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    launched(["script.py", str(RECIPES / "qwen2.5-7b/rl.toml"), str(tmp_path)], tmp_path)
     both = json.loads((tmp_path / "both" / "found.json").read_text())
     assert both["spread"] == 3  # a layer, embeddings, head
     for ours, theirs in zip(both["lines"], lines, strict=True):

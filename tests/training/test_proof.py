@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from two_processes import launched
 
 from memfold.backbone.model import START
 from memfold.core.errors import CheckpointError, ConfigError, DataError
@@ -49,7 +47,6 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from memfold.backbone.folder import save_backbone
 from memfold.training import loop, sharding
 from memfold.training.proof import small
 from memfold.training.recipe import read_recipe
@@ -63,9 +60,8 @@ steps += [loop.step(run), loop.step(run)]
 held_out = loop.validate(run)
 again = loop.prepare(made, folder / "both", resume=True)
 resumed = [loop.step(again), loop.step(again)]
-weights = sharding.whole_weights(run.backbone.model, run.processes.first)
+sharding.save_model(run.backbone, folder / "both" / "model", run.processes)
 if run.processes.first:
-    save_backbone(run.backbone, folder / "both" / "model", weights=weights)
     found = {"steps": steps, "resumed": resumed, "held out": held_out}
     (folder / "both" / "found.json").write_text(json.dumps(found))
 run.processes.part()
@@ -77,11 +73,7 @@ def test_two_processes_with_sharded_layers_equal_one(tmp_path: Path) -> None:
     assert made.hardware.sharded
     train(made, tmp_path / "alone")
     (tmp_path / "script.py").write_text(LAUNCHED)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "script.py",
-               str(RECIPES / "qwen2.5-7b" / "cpt1.toml"), str(tmp_path)]  # fmt: skip
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    launched(["script.py", str(RECIPES / "qwen2.5-7b/cpt1.toml"), str(tmp_path)], tmp_path)
     both = json.loads((tmp_path / "both" / "found.json").read_text())
     alone = [json.loads(line) for line in (tmp_path / "alone" / "metrics.jsonl").read_text().splitlines()]
     for ours, theirs in zip(both["steps"], alone, strict=True):

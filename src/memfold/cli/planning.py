@@ -23,7 +23,7 @@ def plan_lines(recipe: StageRecipe, found: Plan) -> Iterator[str]:
         f"{weights.projection:,} of the projection), {weights.frozen:,} frozen; {weights.trained / total:.0%} trained"
     )
     yield (
-        f"steps     {recipe.steps:,} of {recipe.work}: about {found.places / recipe.steps:,.0f} places a "
+        f"steps     {recipe.steps:,} of {found.work}: about {found.places / recipe.steps:,.0f} places a "
         f"step (encoded and decoded), {found.places / 1e9:.2f} billion in all"
     )
     shares = sum(share.share for share in recipe.mixture)

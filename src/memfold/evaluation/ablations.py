@@ -46,10 +46,9 @@ class Result:
     """What one row came to.
 
     `one_hop` and `rouge` are scores by the key of their sample, `losses` nats a token by task and sample, the same
-    samples for every row;
-    `fold_times` how many times as long as the baseline's folding took, round by round; `curves` held-out token accuracy
-    while training, by task.
-    `trained` is what was spent (`steps`, `tokens`, `tokens_per_second`), `asked` what was measured on.
+    samples for every row; `fold_times` how many times as long as the baseline's folding took, round by round; `curves`
+    held-out token accuracy while training, by task.  `trained` is what was spent (`steps`, `tokens`,
+    `tokens_per_second`), `asked` what was measured on.
     """
 
     row: str
@@ -109,13 +108,8 @@ def page(results: Sequence[Result], picture: str | None) -> str:
     ]
     if not results:
         return "\n".join([*lines, "", f"No row has been run here yet: `{COMMAND}` runs all of them."]) + "\n"
-    lines += [
-        "",
-        *(f"- {line}" for line in _circumstances(results)),
-        "",
-        table(results).markdown(),
-        *_verdicts(results),
-    ]
+    lines += ["", *(f"- {line}" for line in _circumstances(results)), "", table(results).markdown()]
+    lines += _verdicts(results)
     if picture is not None:
         lines += ["", "## Curves", "", CURVES_NOTE, "", f"![Curves of the ablations]({picture})"]
     return "\n".join(lines) + "\n"
@@ -123,7 +117,7 @@ def page(results: Sequence[Result], picture: str | None) -> str:
 
 def table(results: Sequence[Result]) -> Table:
     """One line for each row."""
-    baseline = next((result for result in results if result.row == BASELINE), None)
+    baseline = _baseline(results)
     names = ("row", "changed", "effective ratio")
     rows = tuple(Row(_names(result), _cells(result, baseline)) for result in results)
     return Table("Rows", names, COLUMNS, rows, NOTE)
@@ -182,24 +176,27 @@ def _difference(values: Outcomes, others: Outcomes, share: bool = False) -> Cell
 
 def _verdicts(results: Sequence[Result]) -> list[str]:
     """For each task the rows whose nats a token differ from the baseline's, by intervals without zero."""
-    baseline = next((result for result in results if result.row == BASELINE), None)
+    baseline = _baseline(results)
+    if baseline is None:
+        return []
     lines = []
-    for task in LOSSES if baseline is not None else ():
-        others = baseline.losses[task] if baseline else {}
-        cells = [(result.row, _difference(result.losses[task], others)) for result in results if result != baseline]
-        ordered = sorted(cells, key=lambda entry: entry[1].value or 0.0)
-        said = {
-            "better": [row for row, cell in ordered if cell.high is not None and cell.high < 0],
-            "no difference seen": [row for row, cell in cells if cell.low is None or _has_zero(cell)],
-            "worse": [row for row, cell in reversed(ordered) if cell.low is not None and cell.low > 0],
-        }
+    for task, scored in LOSSES.items():
+        cells = {
+            result.row: _difference(result.losses[task], baseline.losses[task])
+            for result in results if result is not baseline
+        }  # fmt: skip
+        ordered = sorted(cells, key=lambda row: cells[row].value or 0.0)
+        better = [row for row in ordered if (cells[row].high or 0.0) < 0]
+        worse = [row for row in reversed(ordered) if (cells[row].low or 0.0) > 0]
+        alike = [row for row in cells if row not in (*better, *worse)]
+        said = {"better": better, "no difference seen": alike, "worse": worse}
         parts = [f"{word}: {', '.join(rows)}" for word, rows in said.items() if rows]
-        lines += ["", f"Nats, {LOSSES[task]}: {'; '.join(parts) or 'no other row'}."]
+        lines += ["", f"Nats, {scored}: {'; '.join(parts) or 'no other row'}."]
     return lines
 
 
-def _has_zero(cell: Cell) -> bool:
-    return (cell.low or 0.0) <= 0 <= (cell.high or 0.0)
+def _baseline(results: Sequence[Result]) -> Result | None:
+    return next((result for result in results if result.row == BASELINE), None)
 
 
 def _circumstances(results: Sequence[Result]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from memfold.backbone.folder import load_backbone, save_backbone, save_encoder
+from memfold.backbone.folder import load_backbone, save_encoder
 from memfold.backbone.model import DTYPES, Backbone
 from memfold.backbone.resolve import model_folder
 from memfold.core.errors import ConfigError
@@ -86,9 +86,7 @@ def train(recipe: RlRecipe, folder: Path, resume: bool = False, report: Report |
                 report(metrics)
         if done % recipe.checkpoint_every == 0 or last:
             _checkpoint(run)
-    weights = sharding.whole_weights(run.backbone.model, run.processes.first)
-    if run.processes.first:
-        save_backbone(run.backbone, folder / "model", weights=weights)
+    sharding.save_model(run.backbone, folder / "model", run.processes)
     run.processes.part()
     return run.backbone
 
@@ -239,7 +237,4 @@ def _restore(extra: dict[str, Any], scorer: Scorer, seed: int) -> None:
 def _checkpoint(run: Run) -> None:
     judged = run.scorer.spent if isinstance(run.scorer, Judging) else 0
     extra = {"torch": torch.get_rng_state(), "python": random.getstate(), "judged": judged}
-    states = sharding.whole(run.trainer.optimisers.state_dict(), run.processes.first)
-    weights = sharding.whole_weights(run.backbone.model, run.processes.first)
-    if run.processes.first:
-        checkpoint.save(run.folder, run.backbone, run.progress, states, extra, weights)
+    sharding.save_checkpoint(run.folder, run.backbone, run.progress, run.trainer.optimisers, extra, run.processes)

@@ -34,7 +34,8 @@ def plan(recipe: RlRecipe) -> Plan:
         "keys and values of replies": "lower places",
         "layers together while sampling": "lower fqlora.full_layers",
     }
-    return Plan(weights, places, memory, advice, seconds / 3600)
+    work = f"{recipe.questions:,} questions x {recipe.rollouts} replies of at most {recipe.reply_tokens} tokens"
+    return Plan(weights, work, places, memory, advice, seconds / 3600)
 
 
 def _memory(recipe: RlRecipe, shape: Shape, weights: Weights) -> dict[str, float]:

@@ -116,8 +116,3 @@ class RlRecipe(StageRecipe):
             f"{self.reply_tokens} tokens; memory {self.memory}, reward {self.reward}, preset {self.preset}, "
             f"engine {self.engine}"
         )
-
-    @property
-    def work(self) -> str:
-        """What all devices do in a step."""
-        return f"{self.questions:,} questions x {self.rollouts} replies of at most {self.reply_tokens} tokens"

@@ -169,9 +169,8 @@ class Trainer:
         with self.processes.autocast(self.recipe.precision, copies=False):
             token = torch.full((1, 1), self.backbone.end_token, device=self.backbone.device)
             hidden = self.backbone.hidden(self.backbone.embed_rows(token, ()))[0]
-            calls = 2 if self.recipe.options.entropy else 1
-            logits = sum((self.backbone.logits(hidden) for _ in range(calls)), torch.zeros((), device=hidden.device))
-        (0.0 * logits.sum()).backward()
+            logits = [self.backbone.logits(hidden) for _ in range(2 if self.recipe.options.entropy else 1)]
+        (0.0 * torch.cat(logits).sum()).backward()
 
     def _pass(self, one: Pass, weights: dict[int, float], number: int, first: bool) -> Sums:
         """Forward and backward of one pass."""

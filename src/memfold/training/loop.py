@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memfold.backbone.folder import load_backbone, save_backbone
+from memfold.backbone.folder import load_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.scoring import Scores, logprobs
 from memfold.core.config import build
@@ -78,9 +78,7 @@ def train(recipe: Recipe, folder: Path, resume: bool = False, report: Report | N
                 report(metrics)
         if done % recipe.checkpoint_every == 0 or _ended(run):
             _checkpoint(run)
-    weights = sharding.whole_weights(run.backbone.model, run.processes.first)
-    if run.processes.first:
-        save_backbone(run.backbone, folder / "model", weights=weights)
+    sharding.save_model(run.backbone, folder / "model", run.processes)
     run.processes.part()
     return run.backbone
 
@@ -271,8 +269,4 @@ def _patience(progress: Progress, validation: dict[str, dict[str, float]]) -> Pr
 
 def _checkpoint(run: Run) -> None:
     extra = {"predecessor": run.predecessor.head.state_dict()} if run.predecessor is not None else {}
-    first = run.processes.first
-    states = sharding.whole(run.optimisers.state_dict(), first)
-    weights = sharding.whole_weights(run.backbone.model, first)
-    if first:
-        checkpoint.save(run.folder, run.backbone, run.progress, states, extra, weights)
+    sharding.save_checkpoint(run.folder, run.backbone, run.progress, run.optimisers, extra, run.processes)

@@ -64,9 +64,12 @@ class Weights:
 
 @dataclass(frozen=True)
 class Plan:
-    """Parameters, places in all, GB of each device by what they are for, what would lower each, and device hours."""
+    """Parameters, what all devices do in a step, places in all, GB of each device by what they are for, what would
+    lower each, and device hours.
+    """
 
     weights: Weights
+    work: str
     places: float
     memory: dict[str, float]
     advice: dict[str, str]
@@ -88,10 +91,11 @@ def plan(recipe: Recipe) -> Plan:
         "activations": _activations(recipe, shape) / GB,
         "device": CONTEXT,
     }
-    sequences = recipe.steps * recipe.micro_batches * recipe.hardware.devices
-    work = sequences * operations(recipe, shape, weights, places)
+    together = recipe.micro_batches * recipe.hardware.devices
+    sequences = recipe.steps * together
     total = sequences * (places.encoded + places.decoded)
-    return Plan(weights, total, memory, advice(recipe, weights, memory), work / speed(recipe) / 3600)
+    hours = sequences * operations(recipe, shape, weights, places) / speed(recipe) / 3600
+    return Plan(weights, f"{together:,} sequences", total, memory, advice(recipe, weights, memory), hours)
 
 
 def check_fits(recipe: StageRecipe, found: Plan, memory: float) -> None:

@@ -200,11 +200,6 @@ class StageRecipe:
         """What a run comes to."""
         return f"{self.steps:,} steps"
 
-    @property
-    def work(self) -> str:
-        """What all devices do in a step."""
-        raise NotImplementedError
-
 
 @dataclass(frozen=True)
 class Recipe(StageRecipe):
@@ -248,11 +243,6 @@ class Recipe(StageRecipe):
         """What a run comes to."""
         each = self.tokens * self.micro_batches
         return f"{self.steps:,} steps of about {each:,} tokens, {self.steps * each:,} in all"
-
-    @property
-    def work(self) -> str:
-        """What all devices do in a step."""
-        return f"{self.micro_batches * self.hardware.devices:,} sequences"
 
 
 def read_recipe(path: Path) -> Recipe:

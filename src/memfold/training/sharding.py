@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -19,10 +20,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, share_comm_ctx
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from memfold.backbone.folder import save_backbone
 from memfold.backbone.model import Backbone
 from memfold.core.errors import ConfigError
 from memfold.systems.pooled.encoder import BATCH_TOKENS
+from memfold.training import checkpoint
 from memfold.training.batches import mixture
+from memfold.training.checkpoint import Progress
 from memfold.training.optimisers import Optimisers
 from memfold.training.processes import Processes
 from memfold.training.recipe import Recipe
@@ -135,6 +139,22 @@ def whole_weights(model: nn.Module, kept: bool) -> dict[str, Tensor] | None:
     """The parameters of a sharded model in one piece, by name, as `whole` gives them; None of one that is not."""
     named: dict[str, Tensor] = dict(model.named_parameters())
     return whole(named, kept) if any(isinstance(parameter, DTensor) for parameter in named.values()) else None
+
+
+def save_model(backbone: Backbone, folder: Path, processes: Processes) -> None:
+    """Put the weights together and let the first process write them; all must come here."""
+    weights = whole_weights(backbone.model, processes.first)
+    if processes.first:
+        save_backbone(backbone, folder, weights=weights)
+
+
+def save_checkpoint(run: Path, backbone: Backbone, progress: Progress, optimisers: Optimisers, extra: dict[str, Any],
+                    processes: Processes) -> None:  # fmt: skip
+    """The same for the checkpoint of a step, with the states of the optimisers."""
+    states = whole(optimisers.state_dict(), processes.first)
+    weights = whole_weights(backbone.model, processes.first)
+    if processes.first:
+        checkpoint.save(run, backbone, progress, states, extra, weights)
 
 
 def split_states(states: Sequence[dict[str, Any]], optimisers: Optimisers) -> list[dict[str, Any]]:
