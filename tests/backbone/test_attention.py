@@ -18,7 +18,7 @@ TEXT = "Ada Brisk was born in Velm in 1893. She wrote the Long Ledger. The code 
 
 @pytest.fixture
 def system() -> Pooled:
-    return Pooled(ratio=4, chunk=16)
+    return Pooled(ratio=4, window=0, mask="causal", chunk=16)
 
 
 @torch.no_grad()

@@ -86,9 +86,10 @@ def all_alone(backbone: Backbone, system: MemorySystem, groups: Sequence[tuple[D
 
 
 POOLED = [
-    {"ratio": ratio, "wrapper": wrapper, "positions": positions}
-    for ratio, wrapper, positions in [
-        (4, "span", "strided"), (4, "slot", "consecutive"), (1, "none", "consecutive"), (8, "slot", "strided"),
+    {"ratio": ratio, "wrapper": wrapper, "positions": positions, "window": window, "mask": mask}
+    for ratio, wrapper, positions, window, mask in [
+        (4, "span", "strided", 0, "causal"), (4, "slot", "consecutive", 16, "bidirectional"),
+        (1, "none", "consecutive", 0, "causal"), (8, "slot", "strided", 16, "causal"),
     ]
 ]  # fmt: skip
 
@@ -126,7 +127,7 @@ def test_packed_lines_of_full_equal_one_line_per_row(any_backbone: Backbone, rea
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("system", [Pooled(ratio=4, chunk=16), Full()], ids=["pooled", "full"])
+@pytest.mark.parametrize("system", [Pooled(ratio=4, window=0, mask="causal", chunk=16), Full()], ids=["pooled", "full"])
 def test_eager_attention_reads_the_same_places(new_backbone: Callable[..., Backbone], system: MemorySystem) -> None:
     backbone = new_backbone()
     groups = scored_groups(backbone, system)
@@ -212,7 +213,7 @@ def test_the_same_trace_twice_is_scored_twice(backbone: Backbone) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("choices", [[(0, 1, 2), (0, 1), (0,)], [(0,), (0, 1, 2)], [(1, 0), (0, 1)]])
 def test_traces_that_read_different_blocks_are_kept_apart(backbone: Backbone, choices: list[tuple[int, ...]]) -> None:
-    system, about = Pooled(ratio=4, chunk=8), document(backbone, FIRST)
+    system, about = Pooled(ratio=4, window=0, mask="causal", chunk=8), document(backbone, FIRST)
     reply = Reply(tokens=tuple(backbone.encode(" Velm")))
     calls = [Call("answer", (Text(""), *(BlockRef("", index) for index in chosen), Text("?"))) for chosen in choices]
     traces = [Trace("", "pooled", steps=(Step(call, reply),)) for call in calls]
@@ -224,7 +225,7 @@ def test_traces_that_read_different_blocks_are_kept_apart(backbone: Backbone, ch
 
 @torch.no_grad()
 def test_documents_and_memories_may_stand_in_any_order(backbone: Backbone) -> None:
-    system = Pooled(ratio=4, chunk=16)
+    system = Pooled(ratio=4, window=0, mask="causal", chunk=16)
     groups = scored_groups(backbone, system)
     folded: list[Scored] = [(memory_of(backbone, system, about), traces) for about, traces in groups]
     whole = logprobs(backbone, system, groups).logprobs
@@ -382,7 +383,7 @@ def test_the_gradient_in_two_passes_equals_the_gradient_in_one(
 
 
 def test_the_gradient_reaches_the_encoder_from_a_document_and_not_from_a_memory(any_backbone: Backbone) -> None:
-    system = Pooled(ratio=4, chunk=16)
+    system = Pooled(ratio=4, window=0, mask="causal", chunk=16)
     groups = scored_groups(any_backbone, system)
     folded: list[Scored] = [(memory_of(any_backbone, system, about), traces) for about, traces in groups]
     assert all(block.slots.requires_grad for memory, _ in folded if isinstance(memory, Memory)
@@ -425,7 +426,7 @@ def test_frozen_weights_get_no_gradient_and_the_encoder_still_does(new_backbone:
 
 
 def test_only_slots_that_were_read_pass_a_gradient_on(backbone: Backbone) -> None:
-    system, about = Pooled(ratio=4, chunk=8), document(backbone, FIRST)
+    system, about = Pooled(ratio=4, window=0, mask="causal", chunk=8), document(backbone, FIRST)
     step = Step(Call("answer", (Text(""), BlockRef("", 1), Text("?"))), Reply(tokens=(7,)))
     scores = logprobs(backbone, system, [(about, [Trace("", "pooled", steps=(step,))])])
     assert len(scores.slots) > 2

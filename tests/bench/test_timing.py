@@ -38,3 +38,6 @@ def test_operations_by_hand(backbone: Backbone) -> None:
     assert prefill(backbone, 3) == 3 * linear + layers * 4 * width * 6 + 2 * d * config.vocab_size
     assert encoding(backbone, 10, 4) == 10 * linear + 3 * (layers * 4 * width * 10 + 2 * d * d)
     assert encoding(backbone, 10, 4, window=8) == 10 * linear + 2 * (layers * 4 * width * 36) + 3 * 2 * d * d
+    seen = layers * 4 * width * 64
+    assert encoding(backbone, 10, 4, window=8, causal=False) == 10 * linear + 2 * seen + 3 * 2 * d * d
+    assert encoding(backbone, 10, 4, window=3) == encoding(backbone, 10, 4)

@@ -16,7 +16,15 @@ from memfold.evaluation.suite import Options, load_suite
 def trained(new_backbone: Callable[..., Backbone]) -> Backbone:
     """As a backbone is after training; not to be changed."""
     backbone = new_backbone()
-    backbone.trained = {"pooled": {"wrapper": "none", "positions": "consecutive", "ratios": [4, 16]}}
+    backbone.trained = {
+        "pooled": {
+            "window": 0,
+            "mask": "causal",
+            "wrapper": "none",
+            "positions": "consecutive",
+            "ratios": [4, 16],
+        }
+    }
     return backbone
 
 

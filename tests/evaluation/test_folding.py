@@ -17,10 +17,10 @@ Evaluate = Callable[..., Evaluation]
 TEXT = "Ada was born in the town of Velm. Lor met Ada there, and they went to the sea. Nobody else came. " * 4
 
 
-def cut(backbone: Backbone, group: int) -> list[Document]:
-    """The text in four pieces that end with a group, each with the tokens that it has in the whole."""
+def cut(backbone: Backbone, window: int) -> list[Document]:
+    """The text in four pieces that end with a window, each with the tokens that it has in the whole."""
     tokens, offsets = backbone.tokenize(TEXT)
-    places = [offsets[start][0] for start in range(group, len(tokens), group)]
+    places = [offsets[start][0] for start in range(window, len(tokens), window)]
     kept = [place for place in places if backbone.encode(TEXT[:place]) + backbone.encode(TEXT[place:]) == tokens]
     ends = [0, *kept[1:10:3][:3], len(TEXT)]
     return [Document(f"piece-{end}", text=TEXT[start:end]) for start, end in pairwise(ends)]
@@ -30,12 +30,17 @@ def call(memory: Memory) -> Call:
     return Call("answer", (*(BlockRef(memory.name, block.index) for block in memory.blocks), Text("Who?")))
 
 
-@pytest.mark.parametrize("label", ["pooled:4", "pooled:4/positions=strided/wrapper=span", "pooled:4/wrapper=slot"])
-def test_splicing_equals_folding_the_whole_text_at_borders_of_groups(evaluate: Evaluate, label: str) -> None:
+@pytest.mark.parametrize(("label", "window"), [
+    ("pooled:4", 4), ("pooled:4/positions=strided/wrapper=span", 4), ("pooled:4/wrapper=slot", 4),
+    ("pooled:4/window=16", 16), ("pooled:4/window=16/mask=bidirectional", 16),
+])  # fmt: skip
+def test_splicing_equals_folding_the_whole_text_at_borders_of_windows(
+    evaluate: Evaluate, label: str, window: int
+) -> None:
     evaluation = evaluate(label)
     system, backbone = evaluation.contenders[0].system, evaluation.backbone
     (whole,) = fold(system, [Document("whole", text=TEXT)], backbone)
-    spliced = splice("whole", fold(system, cut(backbone, 4), backbone))
+    spliced = splice("whole", fold(system, cut(backbone, window), backbone))
     assert len(spliced.blocks) == 4
     assert (spliced.name, spliced.sources, spliced.token_count) == (whole.name, whole.sources, whole.token_count)
     assert [start for block in spliced.blocks for start in block.starts] == list(whole.blocks[0].starts)

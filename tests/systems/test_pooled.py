@@ -26,6 +26,7 @@ from memfold.systems.pooled.system import Pooled
 LONG = "Ada Brisk was born in Velm in 1893. She wrote the Long Ledger in a house on the river Tarn. " * 4
 SHORT = "The code of the vault is KX-41."
 MIDDLE = "Lor Tavenlor is a baker. " * 5
+GROUPS: dict[str, Any] = {"window": 0, "mask": "causal"}  # each group alone, as the paper has it
 
 
 def assert_close(left: Tensor, right: Tensor) -> None:
@@ -54,7 +55,7 @@ def slots_of(blocks: Sequence[Block], source: int = 0) -> Tensor:
 def test_a_slot_is_the_projected_mean_of_its_own_tokens_states(any_backbone: Backbone) -> None:
     groups = groups_of(any_backbone, LONG, 4)
     assert len(groups[-1]) < 4
-    slots = encode_windows(any_backbone, groups, PooledSettings(ratio=4))
+    slots = encode_windows(any_backbone, groups, PooledSettings(**GROUPS, ratio=4))
     for group, slot in zip(groups, slots, strict=True):
         hidden = any_backbone.model.base_model(torch.tensor([group])).last_hidden_state[0]
         assert_close(slot, any_backbone.heads[HEAD](hidden.mean(0)))
@@ -63,14 +64,16 @@ def test_a_slot_is_the_projected_mean_of_its_own_tokens_states(any_backbone: Bac
 @torch.no_grad()
 def test_padding_and_the_order_of_groups_change_nothing(any_backbone: Backbone) -> None:
     groups = groups_of(any_backbone, LONG, 4)
-    slots = encode_windows(any_backbone, groups, PooledSettings(ratio=4))
+    slots = encode_windows(any_backbone, groups, PooledSettings(**GROUPS, ratio=4))
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(1)).tolist()
     assert_close(
-        encode_windows(any_backbone, [groups[index] for index in order], PooledSettings(ratio=4)), slots[order]
+        encode_windows(any_backbone, [groups[index] for index in order], PooledSettings(**GROUPS, ratio=4)),
+        slots[order],
     )
-    assert_close(encode_windows(any_backbone, groups, PooledSettings(ratio=16)), slots)
+    assert_close(encode_windows(any_backbone, groups, PooledSettings(**GROUPS, ratio=16)), slots)
     apart = [
-        encode_windows(any_backbone, [group], PooledSettings(ratio=len(group), chunk=len(group))) for group in groups
+        encode_windows(any_backbone, [group], PooledSettings(**GROUPS, ratio=len(group), chunk=len(group)))
+        for group in groups
     ]
     assert_close(torch.cat(apart), slots)
 
@@ -81,7 +84,7 @@ def test_at_ratio_one_with_the_identity_a_slot_is_the_final_hidden_state(new_bac
     del backbone.heads[HEAD]
     add_head(backbone)
     tokens = backbone.encode(SHORT)
-    (block,) = fold(Pooled(ratio=1), backbone, SHORT)
+    (block,) = fold(Pooled(**GROUPS, ratio=1), backbone, SHORT)
     hidden = backbone.model.base_model(torch.tensor(tokens)[:, None]).last_hidden_state[:, 0]
     assert block.slots is not None
     assert_close(block.slots, hidden)
@@ -112,7 +115,7 @@ def test_groups_start_every_ratio_tokens() -> None:
 def test_a_batch_of_documents_equals_each_alone(
     any_backbone: Backbone, monkeypatch: pytest.MonkeyPatch, batch_tokens: int
 ) -> None:
-    system, texts = Pooled(ratio=4, chunk=16), (SHORT, LONG, MIDDLE)
+    system, texts = Pooled(**GROUPS, ratio=4, chunk=16), (SHORT, LONG, MIDDLE)
     alone = [fold(system, any_backbone, text) for text in texts]
     monkeypatch.setattr(pooled_module, "BATCH_TOKENS", batch_tokens)
     together = fold(system, any_backbone, *texts)
@@ -140,7 +143,7 @@ def test_documents_share_forward_passes_within_the_bound(backbone: Backbone, mon
 
     monkeypatch.setattr(pooled_module, "encode_windows", counted)
     monkeypatch.setattr(pooled_module, "BATCH_TOKENS", 64)
-    fold(Pooled(ratio=4, chunk=16), backbone, SHORT, LONG, MIDDLE)
+    fold(Pooled(**GROUPS, ratio=4, chunk=16), backbone, SHORT, LONG, MIDDLE)
     assert max(sizes) <= 64
     assert sum(sizes) == sum(len(backbone.encode(text)) for text in (SHORT, LONG, MIDDLE))
     assert len(sizes) <= -(-sum(sizes) // 48), "passes are filled"
@@ -148,7 +151,7 @@ def test_documents_share_forward_passes_within_the_bound(backbone: Backbone, mon
 
 def test_short_passes_without_gradient_equal_one_with(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = groups_of(backbone, LONG, 4)
-    whole = encode_windows(backbone, groups, PooledSettings(ratio=4))
+    whole = encode_windows(backbone, groups, PooledSettings(**GROUPS, ratio=4))
     sizes: list[int] = []
     hidden = backbone.hidden
 
@@ -159,15 +162,15 @@ def test_short_passes_without_gradient_equal_one_with(backbone: Backbone, monkey
     monkeypatch.setattr(backbone, "hidden", counted)
     monkeypatch.setattr(encoder, "CPU_TOKENS", 12)
     with torch.no_grad():
-        assert_close(encode_windows(backbone, groups, PooledSettings(ratio=4)), whole)
+        assert_close(encode_windows(backbone, groups, PooledSettings(**GROUPS, ratio=4)), whole)
     assert max(sizes) == 3
     assert sum(sizes) == len(groups)
 
 
 @pytest.mark.parametrize("chunk", [4, 16, 64])
 def test_folding_in_pieces_equals_folding_at_once(any_backbone: Backbone, chunk: int) -> None:
-    (whole,) = fold(Pooled(ratio=4, chunk=4096), any_backbone, LONG)
-    pieces = fold(Pooled(ratio=4, chunk=chunk), any_backbone, LONG)
+    (whole,) = fold(Pooled(**GROUPS, ratio=4, chunk=4096), any_backbone, LONG)
+    pieces = fold(Pooled(**GROUPS, ratio=4, chunk=chunk), any_backbone, LONG)
     assert len(pieces) == -(-whole.token_count // chunk)
     assert_close(slots_of(pieces), slots_of([whole]))
     assert tuple(start for block in pieces for start in block.starts) == whole.starts
@@ -179,7 +182,7 @@ def test_folding_in_pieces_equals_folding_at_once(any_backbone: Backbone, chunk:
 def test_a_file_a_string_and_its_tokens_give_the_same_slots(backbone: Backbone, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text(LONG)
-    system, tokens = Pooled(ratio=4, chunk=32), tuple(backbone.encode(LONG))
+    system, tokens = Pooled(**GROUPS, ratio=4, chunk=32), tuple(backbone.encode(LONG))
     from_text = fold(system, backbone, LONG)
     from_file = list(system.compress([open_document(path)], backbone))
     from_tokens = list(system.compress([Document("a", tokens=tokens)], backbone))
@@ -197,7 +200,7 @@ def test_folding_reads_no_further_than_it_has_to(backbone: Backbone, monkeypatch
                 read.append(number)
                 yield MIDDLE
 
-    blocks = Pooled(ratio=4, chunk=16).compress([Watched("a", MIDDLE)], backbone)
+    blocks = Pooled(**GROUPS, ratio=4, chunk=16).compress([Watched("a", MIDDLE)], backbone)
     next(blocks)
     assert len(read) <= 2
 
@@ -249,7 +252,7 @@ def call(*references: int) -> Call:
 
 @pytest.mark.parametrize(("rule", "wrapper"), BY_HAND)
 def test_positions_by_hand(backbone: Backbone, rule: str, wrapper: str) -> None:
-    system = Pooled(ratio=4, chunk=8, wrapper=wrapper, positions=rule)
+    system = Pooled(**GROUPS, ratio=4, chunk=8, wrapper=wrapper, positions=rule)
     inputs = system.render(two_blocks(), call(0, 1), backbone)
     assert drawn(inputs, backbone) == BY_HAND[rule, wrapper]
     assert inputs.slots is not None
@@ -268,7 +271,7 @@ def test_positions_of_a_wrapper_wider_than_its_group(backbone: Backbone) -> None
 
 
 def test_some_blocks_in_any_order(backbone: Backbone) -> None:
-    system = Pooled(ratio=4, chunk=8)
+    system = Pooled(**GROUPS, ratio=4, chunk=8)
     inputs = system.render(two_blocks(), call(1, 0), backbone)
     assert drawn(inputs, backbone) == "e0 [1 s2 s6 s8 s12 ]16 q17"
     assert inputs.slots is not None
@@ -278,7 +281,7 @@ def test_some_blocks_in_any_order(backbone: Backbone) -> None:
 
 
 def test_a_gap_leaves_positions_empty_after_the_memory(backbone: Backbone) -> None:
-    inputs = Pooled(ratio=4, chunk=8, gap=100).render(two_blocks(), call(0, 1), backbone)
+    inputs = Pooled(**GROUPS, ratio=4, chunk=8, gap=100).render(two_blocks(), call(0, 1), backbone)
     assert drawn(inputs, backbone) == "e0 [1 s2 s6 s10 s14 ]16 q117"
     assert inputs.memory_positions == 6
 
@@ -286,7 +289,7 @@ def test_a_gap_leaves_positions_empty_after_the_memory(backbone: Backbone) -> No
 def test_bridge_tokens_are_laid_down_as_they_are(backbone: Backbone) -> None:
     bridge = tuple(backbone.encode(" Velm"))
     with_bridge = Call("answer", (Text(""), BlockRef("m", 0), Text(tokens=bridge)))
-    inputs = Pooled(ratio=4, chunk=8).render(two_blocks(), with_bridge, backbone)
+    inputs = Pooled(**GROUPS, ratio=4, chunk=8).render(two_blocks(), with_bridge, backbone)
     assert inputs.tokens[-len(bridge) :] == list(bridge)
 
 
@@ -298,7 +301,7 @@ def test_bridge_tokens_are_laid_down_as_they_are(backbone: Backbone) -> None:
     ("slot", 65, 65 / 15), ("span", 65, 65 / 7), ("none", 65, 13.0),
 ])  # fmt: skip
 def test_the_effective_ratio_by_hand(backbone: Backbone, wrapper: Any, tokens: int, expected: float) -> None:
-    system = Pooled(ratio=16, wrapper=wrapper, chunk=32)
+    system = Pooled(**GROUPS, ratio=16, wrapper=wrapper, chunk=32)
     assert system.effective_ratio(tokens) == pytest.approx(expected)
     ids = tuple(backbone.encode(LONG)[:tokens])
     with torch.no_grad():
@@ -312,14 +315,16 @@ def test_the_effective_ratio_by_hand(backbone: Backbone, wrapper: Any, tokens: i
 
 
 def test_the_preset_of_the_paper() -> None:
-    settings = (PAPER.ratio, PAPER.wrapper, PAPER.positions, PAPER.chunk, PAPER.gap)
-    assert settings == (16, "slot", "consecutive", 4096, 0)
+    settings = (PAPER.ratio, PAPER.window, PAPER.mask, PAPER.wrapper, PAPER.positions, PAPER.chunk, PAPER.gap)
+    assert settings == (16, 0, "causal", "slot", "consecutive", 4096, 0)
     assert PAPER.effective_ratio(4096) == pytest.approx(16 / 3)
 
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"ratio": 0}, "ratio = 0 is not possible; allowed: 1 to 1024"),
-    ({"ratio": 16, "chunk": 40}, "chunk = 40 is not possible; allowed: a multiple of the ratio"),
+    ({**GROUPS, "chunk": 40}, "chunk = 40 is not possible; allowed: a multiple of the ratio"),
+    ({"chunk": 48}, "chunk = 48 is not possible; allowed: a multiple of the window"),
+    ({"ratio": 24}, "window = 64 is not possible; allowed: 0 (one group) or a multiple of the ratio 24"),
     ({"wrapper": "box"}, "wrapper = 'box' is not possible"),
     ({"window": 24}, "window = 24 is not possible; allowed: 0 (one group) or a multiple of the"),
     ({"window": 2048}, "window = 2048 is not possible"),
@@ -380,8 +385,8 @@ def test_a_tokenizer_without_the_wrappers_is_refused(
 
 
 def test_a_script_is_the_call_of_a_question_with_its_reply(backbone: Backbone) -> None:
-    system, sample = Pooled(ratio=4, chunk=16), Sample("almanac", Document("a", SHORT), "Code?", ("KX-41", "KX 41"),
-                                                       support=("The code is KX-41.",))  # fmt: skip
+    system, support = Pooled(**GROUPS, ratio=4, chunk=16), ("The code is KX-41.",)
+    sample = Sample("almanac", Document("a", SHORT), "Code?", ("KX-41", "KX 41"), support=support)
     blocks = len(fold(system, backbone, SHORT))
     assert blocks > 1
     read = [BlockRef("a", index) for index in range(blocks)]
@@ -408,7 +413,7 @@ def test_a_script_without_answers_keeps_its_tokens(backbone: Backbone) -> None:
 
 def test_a_scripted_call_is_the_one_that_answering_makes(backbone: Backbone) -> None:
     """Training and use render the same places at the same positions."""
-    system = Pooled(ratio=4, chunk=16)
+    system = Pooled(**GROUPS, ratio=4, chunk=16)
     sample = Sample("almanac", Document("0.txt", SHORT), "Code?", ("KX-41",))
     memory = Memory("0.txt", "pooled", system.settings, "", ("0.txt",), fold(system, backbone, SHORT))
     (step,) = system.script(sample, backbone, "recall").steps

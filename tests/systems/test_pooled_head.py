@@ -28,7 +28,7 @@ RICH = KINDS[1:]
 
 def with_head(backbone: Backbone, pooling: Any, projection: Any) -> Pooled:
     """The system of these settings, and a backbone that has the head for it."""
-    system = Pooled(ratio=4, pooling=pooling, projection=projection)
+    system = Pooled(ratio=4, window=0, mask="causal", pooling=pooling, projection=projection)
     add_head(backbone, system.options)
     return system
 
@@ -87,7 +87,7 @@ def test_a_trained_linear_head_grows_into_a_richer_one_and_begins_as_it_was(
     new_backbone: Callable[..., Backbone], pooling: str, projection: str
 ) -> None:
     backbone = new_backbone()
-    before, matrix = slots(Pooled(ratio=4), backbone), backbone.heads[HEAD].weight.clone()
+    before, matrix = slots(Pooled(ratio=4, window=0, mask="causal"), backbone), backbone.heads[HEAD].weight.clone()
     system = with_head(backbone, pooling, projection)
     after = slots(system, backbone)
     assert any(torch.equal(matrix, weight) for weight in backbone.heads.parameters())

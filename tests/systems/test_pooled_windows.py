@@ -24,7 +24,11 @@ from memfold.systems.pooled.settings import PooledSettings
 from memfold.systems.pooled.system import Pooled
 
 LONG = "Ada Brisk was born in Velm in 1893. She wrote the Long Ledger in a house on the river Tarn. " * 4
-WIDE = ({"window": 16}, {"window": 16, "mask": "bidirectional"}, {"window": 32, "mask": "bidirectional"})
+WIDE = (
+    {"window": 16, "mask": "causal"},
+    {"window": 16, "mask": "bidirectional"},
+    {"window": 32, "mask": "bidirectional"},
+)
 
 
 def slots_of(backbone: Any, tokens: Sequence[int], settings: PooledSettings) -> Tensor:
@@ -83,7 +87,8 @@ def test_a_window_of_one_group_is_the_papers_path_bit_for_bit(any_backbone: Back
     groups = torch.tensor(tokens).view(-1, 4)
     states = any_backbone.model.base_model(groups).last_hidden_state
     paper = any_backbone.heads[HEAD](states.mean(1))
-    for settings in (PooledSettings(ratio=4), PooledSettings(ratio=4, window=4)):
+    for window in (0, 3, 4):
+        settings = PooledSettings(ratio=4, window=window, mask="causal")
         assert torch.equal(slots_of(any_backbone, tokens, settings), paper)
 
 

@@ -40,7 +40,7 @@ def own(recipe: Recipe, small: str) -> Recipe:
 
 def slots(backbone: Backbone) -> torch.Tensor:
     with torch.no_grad():
-        (block,) = Pooled(ratio=4).compress([Document("a", TEXT)], backbone)
+        (block,) = Pooled(ratio=4, window=0, mask="causal").compress([Document("a", TEXT)], backbone)
     assert block.slots is not None
     return block.slots
 

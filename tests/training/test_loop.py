@@ -46,8 +46,8 @@ def test_a_run_leaves_everything_that_tells_what_it_was(recipe: Recipe, tmp_path
     again = load_backbone(tmp_path / "model")
     assert all(torch.equal(weight, weights(again)[name]) for name, weight in weights(trained).items())
     assert again.trained["pooled"] == {
-        "ratios": [4, 8], "window": 0, "mask": "causal", "pooling": "mean", "projection": "linear", "wrapper": "span",
-        "positions": "strided", "chunk": 4096,
+        "ratios": [4, 8], "window": 64, "mask": "bidirectional", "pooling": "mean", "projection": "linear",
+        "wrapper": "span", "positions": "strided", "chunk": 4096,
     }  # fmt: skip
 
 

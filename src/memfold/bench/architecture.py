@@ -14,6 +14,7 @@ from memfold.backbone.resolve import TINY, resolve_model
 from memfold.backbone.shapes import SHAPES
 from memfold.core.errors import ConfigError, unknown
 from memfold.systems.pooled.head import add_head
+from memfold.systems.pooled.settings import PAPER
 
 
 def check_architecture(name: str, device: str, force: bool) -> str:
@@ -31,7 +32,7 @@ def check_architecture(name: str, device: str, force: bool) -> str:
 
 
 def random_backbone(name: str, device: str, dtype: str) -> Backbone:
-    """Random weights of that shape, made where they are used.
+    """Random weights of that shape, made where they are used, that encode as the paper's do.
 
     Raises:
         ConfigError: for a device that is not there, or too small for the weights.
@@ -45,5 +46,6 @@ def random_backbone(name: str, device: str, dtype: str) -> Backbone:
         raise ConfigError(f"device {device!r} cannot hold {name}: {str(error).splitlines()[0]}") from error
     tokenizer = PreTrainedTokenizerFast.from_pretrained(resolve_model(TINY))
     backbone = Backbone(f"{name} with random weights", model.eval(), tokenizer, stored_fingerprint="random")
-    add_head(backbone)
+    add_head(backbone, PAPER)
+    backbone.trained = {"pooled": {name: getattr(PAPER, name) for name in ("window", "mask", "positions")}}
     return backbone

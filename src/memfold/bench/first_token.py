@@ -77,8 +77,8 @@ def _length(choice: Choice, length: int, times: tuple[int, int], peak: PeakMemor
             "memory_share": _share(memory[wrapper], memory["full"]),
             "questions_until_it_pays": _pays(seconds, wrapper),
         }
-    window = systems["span"].settings["window"]
-    included = whole / (prefill(backbone, places["span"]) + encoding(backbone, length, group, window))
+    window, causal = systems["span"].settings["window"], systems["span"].settings["mask"] == "causal"
+    included = whole / (prefill(backbone, places["span"]) + encoding(backbone, length, group, window, causal))
     return {
         "tokens": length,
         "wrappers": found,

@@ -67,7 +67,7 @@ def _length(choice: Choice, length: int, times: tuple[int, int], peak: PeakMemor
 def _forward(choice: Choice, tokens: Sequence[int]) -> None:
     """The model that encodes, without its head, over the same windows in the same passes (causal)."""
     backbone, settings = choice.backbone.compressor, choice.system.settings
-    embeddings, window = backbone.model.get_input_embeddings(), settings["window"] or settings["ratio"]
+    embeddings, window = backbone.model.get_input_embeddings(), max(settings["window"], settings["ratio"])
     for start in range(0, len(tokens), BATCH_TOKENS):
         batch = tokens[start : start + BATCH_TOKENS]
         whole = [batch[first : first + window] for first in group_starts(len(batch), window)]

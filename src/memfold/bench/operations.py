@@ -1,7 +1,7 @@
 """How many operations a forward pass takes: what counting alone predicts for a ratio of times.
 
-Two for each weight and position in the matrices, four for each pair of positions and unit of width in causal attention
-(half of the pairs are masked), and the logits of one position.  Left out: norms, activations, embeddings.
+Two for each weight and position in the matrices, four for each pair of positions and unit of width in attention (half
+of the pairs where it is causal), and the logits of one position.  Left out: norms, activations, embeddings.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ def prefill(backbone: Backbone, positions: int) -> float:
     return positions * _linear(backbone) + _attention(backbone, positions) + _logits(backbone)
 
 
-def encoding(backbone: Backbone, tokens: int, ratio: int, window: int = 0) -> float:
-    """Operations that make the slots of a document by the model itself, in causal windows (0: of one group)."""
-    groups, window = -(-tokens // ratio), window or ratio
-    attention = -(-tokens // window) * _attention(backbone, window)
+def encoding(backbone: Backbone, tokens: int, ratio: int, window: int = 0, causal: bool = True) -> float:
+    """Operations that make the slots of a document by the model itself, window by window (of one group at least)."""
+    groups, window = -(-tokens // ratio), max(window, ratio)
+    attention = -(-tokens // window) * _attention(backbone, window, causal)
     return tokens * _linear(backbone) + attention + groups * 2 * backbone.hidden_size**2
 
 
@@ -28,11 +28,12 @@ def _linear(backbone: Backbone) -> float:
     return float(2 * sum(weight.numel() for weight in matrices if weight is not embedding))
 
 
-def _attention(backbone: Backbone, positions: int) -> float:
+def _attention(backbone: Backbone, positions: int, causal: bool = True) -> float:
     config = backbone.model.config.get_text_config()
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     width = config.num_attention_heads * size
-    return float(config.num_hidden_layers * 4 * width * positions * (positions + 1) / 2)
+    pairs = positions * (positions + 1) / 2 if causal else positions**2
+    return float(config.num_hidden_layers * 4 * width * pairs)
 
 
 def _logits(backbone: Backbone) -> float:

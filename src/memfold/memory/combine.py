@@ -76,8 +76,8 @@ def concatenate(memories: Sequence[Memory]) -> Memory:
 def splice(source: str, memories: Sequence[Memory]) -> Memory:
     """The memory of one document `source`, from those of the pieces of its text in their order.
 
-    It reads as the whole text folded at once where every border falls on that of a group; elsewhere the last group of a
-    piece is shorter.  Each piece is the memory of one document.
+    It reads as the whole text folded at once where every border falls on that of a window; elsewhere the last window
+    and group of a piece are shorter.  Each piece is the memory of one document.
 
     Raises:
         DataError: without pieces, or when they were not made by the same system, settings and encoder.

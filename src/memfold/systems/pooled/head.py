@@ -80,7 +80,7 @@ class Head(nn.Module):
 
 
 def add_head(backbone: Backbone, settings: PooledSettings | None = None) -> None:
-    """Give what encodes for a backbone the head that the settings (default: the paper's) ask for.
+    """Give what encodes for a backbone the head that the settings (default: mean and linear) ask for.
 
     A linear projection after the mean grows into the richer head; one of the right kind stays as it is.
 
