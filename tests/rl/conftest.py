@@ -13,6 +13,8 @@ from memfold.rl.recipe import RlRecipe
 from memfold.training.recipe import Entry, Group
 
 REWARD = """
+from memfold.rl.rewards import Worth
+
 def early(sample, trace):
     reply = trace.steps[-1].reply
     return float(sum(token < 250 for token in reply.tokens) / len(reply.tokens) > 0.5)
@@ -22,6 +24,9 @@ def constant(sample, trace):
 
 def broken(sample, trace):
     raise ValueError("no such answer")
+
+def by_turn(sample, trace):
+    return Worth(1, tuple(float(step.reply.tokens[0] < 250) for step in trace.steps))
 
 def longer(sample, trace):
     return len(trace.answer.reply)

@@ -15,6 +15,7 @@ from memfold.core.errors import CallError, CheckpointError, ConfigError
 from memfold.rl import update
 from memfold.rl.loop import prepare, step, train
 from memfold.rl.recipe import RlRecipe
+from memfold.rl.update import Sums
 from memfold.training.recipe import Entry, Group
 
 TIMED = ("seconds", "tokens_per_second")
@@ -43,7 +44,7 @@ def test_a_run_leaves_everything_that_tells_what_it_was(recipe: RlRecipe, tmp_pa
     for line in heard:
         figures = line["figures"]
         assert figures.keys() == {
-            "reward", "length", "truncated", "dropped", "failed", "loss", "clipped", "apart", "apart_kl",
+            "reward", "length", "truncated", "equal", "failed", "loss", "clipped", "apart", "apart_kl",
         }  # fmt: skip
         assert figures["apart"] < 1e-5
         assert 0 < figures["length"] <= 6
@@ -89,14 +90,14 @@ def test_a_constant_reward_gives_no_gradient_and_is_refilled(recipe: RlRecipe, r
     before = weights(run.backbone)
     line = step(run)
     assert run.groups == []
-    assert line["figures"]["dropped"] == 1
+    assert line["figures"]["equal"] == 1
     assert line["figures"]["reward"] == 1
     assert line["norm"] == 0
     assert all(torch.equal(weight, before[name]) for name, weight in weights(run.backbone).items())
     patient = replace(recipe, reward=f"{rewards}:constant", algorithm={"warmup": 1, "overlong_buffer": 0})
     run = prepare(patient, tmp_path / "patient")
-    assert (step(run)["figures"]["dropped"], len(run.groups)) == (0, 3)
-    assert step(run)["figures"]["dropped"] == 1
+    assert (step(run)["figures"]["equal"], len(run.groups)) == (1, 3)
+    assert (step(run)["figures"]["equal"], len(run.groups)) == (1, 0)
     assert all(torch.equal(weight, before[name]) for name, weight in weights(run.backbone).items())
 
 
@@ -104,7 +105,7 @@ def test_dropped_groups_are_refilled(recipe: RlRecipe, tmp_path: Path) -> None:
     many = replace(recipe, questions=6, rollouts=2, algorithm={"warmup": 0, "overlong_buffer": 0, "refills": 20})
     run = prepare(many, tmp_path)
     line = step(run)
-    assert line["figures"]["dropped"] > 0
+    assert line["figures"]["equal"] > 0
     assert len(run.groups) == 6
     assert all(len({worth.value for worth in group.worths}) == 2 for group in run.groups)
     assert len({group.question.name for group in run.groups}) == 6
@@ -152,7 +153,7 @@ def test_the_settings_of_the_parent_stay_unless_the_recipe_says_others(
     assert (found["wrapper"], found["positions"], found["ratios"]) == ("none", "strided", [4, 8, 16])
     step(run)
     systems = {group.question.label: group.question.system.settings for group in run.groups}
-    assert (systems["pooled/almanac"]["wrapper"], systems["pooled/almanac"]["positions"]) == ("none", "strided")
+    assert (systems["0:pooled/almanac"]["wrapper"], systems["0:pooled/almanac"]["positions"]) == ("none", "strided")
 
 
 def test_a_decoder_of_16_bits_has_an_encoder_of_16_bits(recipe: RlRecipe, tmp_path: Path) -> None:
@@ -246,8 +247,82 @@ def test_a_distance_in_the_reward_is_taken_from_it(recipe: RlRecipe, tmp_path: P
     expected = group.rewards - 0.5 * (torch.tensor(sampled) - torch.tensor(against))
     from memfold.rl.replay import conversations
 
-    own = conversations(group.question, group.memory, group.traces)
-    torch.testing.assert_close(run.trainer.shaped(group, own), expected, atol=1e-4, rtol=1e-4)
+    own, sums = conversations(group.question, group.memory, group.traces), Sums()
+    torch.testing.assert_close(run.trainer.shaped(group, own, sums), expected, atol=1e-4, rtol=1e-4)
+    assert sums.kl == pytest.approx(sum(sampled) - sum(against), abs=1e-3)
+    assert sums.compared == sum(len(trace.steps[0].reply.tokens) for trace in group.traces)
+    assert "kl" in step(run)["figures"]
+
+
+@pytest.mark.parametrize("algorithm", [
+    {"preset": "dapo"}, {"preset": "memagent"}, {"preset": "gspo"}, {"preset": "grpo"},
+    {"mean": "trajectory"}, {"mean": "fixed"}, {"advantage": "mean"}, {"clip": "dual"}, {"ratio": "sequence"},
+], ids=str)  # fmt: skip
+def test_every_choice_makes_a_step_that_changes_the_weights(
+    recipe: RlRecipe, tmp_path: Path, algorithm: dict[str, str]
+) -> None:
+    options = {**algorithm, "overlong_buffer": 2}
+    run = prepare(replace(recipe, preset=options.pop("preset", None), algorithm=options), tmp_path)
+    before = weights(run.backbone)
+    line = step(run)
+    assert line["norm"] > 0
+    assert line["figures"]["apart"] < 1e-5
+    assert any(not torch.equal(weight, before[name]) for name, weight in weights(run.backbone).items())
+
+
+def test_cut_off_replies_leave_the_loss_where_they_are_masked(recipe: RlRecipe, tmp_path: Path) -> None:
+    sizes = {}
+    for masked in (False, True):
+        algorithm = {"mask_truncated": masked}
+        run = prepare(replace(recipe, preset=None, algorithm=algorithm), tmp_path / str(masked))
+        step(run)
+        group = run.groups[0]
+        last = group.traces[0].steps[-1]
+        ended = replace(last, reply=replace(last.reply, finish="stop"))
+        assert {trace.steps[-1].reply.finish for trace in group.traces} == {"length"}
+        group = replace(group, traces=(replace(group.traces[0], steps=(ended,)), *group.traces[1:]))
+        sizes[masked] = len(run.trainer.learned([group], Sums()))
+    assert sizes == {False: 4, True: 1}
+
+
+def test_rewards_of_turns_teach_where_answers_are_alike(recipe: RlRecipe, rewards: Path, tmp_path: Path) -> None:
+    by_turn = {"credit": "turn", "dynamic": True, "warmup": 0}
+    run = prepare(replace(recipe, reward=f"{rewards}:by_turn", preset=None, algorithm=by_turn), tmp_path)
+    line = step(run)
+    assert line["figures"]["reward"] == 1
+    assert line["figures"]["equal"] < 1
+    assert len(run.groups) == recipe.questions
+    assert line["norm"] > 0
+    with pytest.raises(ConfigError, match=r"algorithm.credit = 'turn' with reward 'exact' is not possible"):
+        replace(recipe, reward="exact", algorithm={"credit": "turn"})
+
+
+def test_a_gradient_that_is_no_number_changes_nothing(
+    recipe: RlRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(replace(recipe, steps=1), tmp_path / "whole")
+    run = prepare(recipe, tmp_path / "run")
+    before = weights(run.backbone)
+    monkeypatch.setattr(update, "clip_gradients", lambda parameters, most: torch.tensor(float("inf")))
+    with pytest.raises(CallError, match=r"the gradient of step 1 \(traces almanac-\d+/0, trajectory \d+; .*\) is inf"):
+        step(run)
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(run.backbone).items())
+
+
+def test_a_step_that_stops_the_run_leaves_its_traces_and_the_last_checkpoint(
+    recipe: RlRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(line: dict[str, Any]) -> None:
+        if line["step"] == 2:
+            score = update.score
+            monkeypatch.setattr(update, "score", lambda backbone, given: shifted(score(backbone, given), float("nan")))
+
+    with pytest.raises(CallError, match="the loss of step 3"):
+        train(recipe, tmp_path, report=spoil)
+    assert (tmp_path / "traces" / "step-000003.jsonl").stat().st_size > 0
+    assert not (tmp_path / "model").exists()
+    monkeypatch.undo()
+    assert train(recipe, tmp_path, resume=True)
 
 
 def test_an_entropy_bonus_is_measured_and_changes_the_gradient(recipe: RlRecipe, tmp_path: Path) -> None:

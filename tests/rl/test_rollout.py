@@ -22,7 +22,7 @@ from memfold.rl.replay import conversations, passes, score
 from memfold.rl.rewards import Rules, Worth
 from memfold.rl.rollout import Rollouts, Sampling, roll_out
 from memfold.rl.trace_file import read_trace, trace_record, write_groups
-from memfold.rl.update import Trainer
+from memfold.rl.update import Sums, Trainer
 from memfold.systems.recurrent.system import Recurrent
 from memfold.training.optimisers import Optimisers
 from memfold.training.processes import Processes
@@ -135,7 +135,7 @@ def test_a_trajectory_of_many_conversations_weighs_as_the_formula_says(
     trainer = Trainer(
         memagent, model, Optimisers(model.parameters(), memagent.groups, (), memagent.schedule, 3), Processes()
     )
-    learned = trainer.learned([group])
+    learned = trainer.learned([group], Sums())
     assert [each.advantage for each in learned] == [0.5] * len(found.traces[0].steps) + [-0.5] * len(
         found.traces[1].steps
     )

@@ -50,7 +50,7 @@ class Counts:
 
     rollouts: int = 0
     groups: int = 0
-    dropped: int = 0
+    equal: int = 0
     tokens: int = 0
     truncated: int = 0
     answers: int = 0
@@ -85,13 +85,13 @@ class Counts:
             "reward": fmean(every) if every else 0.0,
             "length": self.tokens / answers,
             "truncated": self.truncated / answers,
-            "dropped": self.dropped / max(self.groups, 1),
+            "equal": self.equal / max(self.groups, 1),
             "failed": self.reasons.total() / max(self.rollouts, 1),
         }
         return {name: round(value, 5) for name, value in figures.items()}
 
 
-_NUMBERS = ("rollouts", "groups", "dropped", "tokens", "truncated", "answers")
+_NUMBERS = ("rollouts", "groups", "equal", "tokens", "truncated", "answers")
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ def collect(recipe: RlRecipe, backbone: Backbone, policy: Policy, scorer: Scorer
             rolled = roll_out(questions, backbone, policy, sampling, recipe.rollouts, recipe.places, recipe.seed, step)
         for group in rewarded(rolled, scorer, counts):
             counts.add(group)
-            if drops and not informative(group.rewards):
-                counts.dropped += 1
-            else:
+            equal = not informative(group.rewards, [worth.turns for worth in group.worths], options.credit)
+            counts.equal += equal
+            if not (drops and equal):
                 kept.append(group)
         _check_failures(counts, recipe.failures, step)
         if not drops:

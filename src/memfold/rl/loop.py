@@ -19,7 +19,7 @@ import torch
 from memfold.backbone.folder import load_backbone, save_encoder
 from memfold.backbone.model import DTYPES, Backbone
 from memfold.backbone.resolve import model_folder
-from memfold.core.errors import ConfigError
+from memfold.core.errors import CallError, ConfigError
 from memfold.rl.collect import Group, collect, validate
 from memfold.rl.engine import Engine, open_engine
 from memfold.rl.questions import draw
@@ -71,16 +71,20 @@ def train(recipe: RlRecipe, folder: Path, resume: bool = False, report: Report |
     """
     run = prepare(recipe, folder, resume)
     while run.progress.step < recipe.steps:
-        metrics = step(run)
+        try:
+            metrics = step(run)
+        except CallError:
+            _write_traces(run, run.progress.step + 1)
+            raise
         done = run.progress.step
         last = done == recipe.steps
         validated = done % recipe.validate_every == 0 or last
         if validated:
             with sharding.gathered(run.backbone):
                 metrics["validation"] = validate(recipe, run.backbone, run.scorer, run.processes)
+        if validated:
+            _write_traces(run, done)
         if run.processes.first:
-            if validated:
-                write_groups(folder / TRACES / f"step-{done:06d}.jsonl", run.groups)
             checkpoint.write_metrics(folder, metrics)
             if report is not None:
                 report(metrics)
@@ -143,6 +147,7 @@ def step(run: Run) -> dict[str, Any]:
     """One step: rollouts with refills, then the updates; returns its metrics."""
     recipe, number, processes = run.recipe, run.progress.step, run.processes
     started = time.perf_counter()
+    run.groups = []
     with sharding.gathered(run.backbone):
         found = collect(recipe, run.backbone, run.engine.policy(), run.scorer, processes, number)
     run.groups = found.groups
@@ -163,6 +168,12 @@ def step(run: Run) -> dict[str, Any]:
         "seconds": {"rollout": round(sampled - started, 3), "update": round(ended - sampled, 3)},
         "tokens_per_second": round(total.tokens / (ended - started), 1),
     }
+
+
+def _write_traces(run: Run, number: int) -> None:
+    """Those that a step, from 1, learned from or stopped at."""
+    if run.processes.first and run.groups:
+        write_groups(run.folder / TRACES / f"step-{number:06d}.jsonl", run.groups)
 
 
 def _figures(updated: Updated) -> dict[str, float]:

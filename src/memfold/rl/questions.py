@@ -24,7 +24,10 @@ TRAIN = "rl"
 
 @dataclass(frozen=True)
 class Question:
-    """A sample with the system that it is put to; `number` tells it from the others of its draw."""
+    """A sample with the system that it is put to; `number` tells it from the others of its draw.
+
+    `label` is the place of its entry in the mixture and the entry's own label, as in validation.
+    """
 
     label: str
     system: MemorySystem
@@ -71,7 +74,7 @@ def draw(recipe: RlRecipe, backbone: Backbone, number: int, purpose: str = TRAIN
             "asks questions, like almanac"
         )
     return [
-        Question(entry.label, system, sample, seed, size, place)
+        Question(f"{recipe.mixture.index(entry)}:{entry.label}", system, sample, seed, size, place)
         for place, sample in enumerate(samples)
         if sample.document is first
     ]

@@ -100,6 +100,11 @@ class RlRecipe(StageRecipe):
             raise ConfigError(
                 "reward 'judge' needs judge.model, an address http://HOST/v1#NAME, and no other reward does"
             )
+        if self.options.credit == "turn" and ":" not in self.reward:
+            raise ConfigError(
+                f"algorithm.credit = 'turn' with reward {self.reward!r} is not possible: it rewards an answer, not the "
+                "turns; name a function of your own, path.py:function, or leave credit at 'trajectory'"
+            )
         most = self.options.overlong_buffer
         require(most <= self.reply_tokens, "algorithm.overlong_buffer", most, f"0 to reply_tokens, {self.reply_tokens}")
 

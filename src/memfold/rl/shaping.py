@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from memfold.core.types import Reply
@@ -30,12 +32,13 @@ def counted(reply: Reply, mask_truncated: bool) -> bool:
     return not (mask_truncated and reply.finish == "length")
 
 
-def informative(correctness: Tensor) -> bool:
+def informative(correctness: Tensor, turns: Sequence[Sequence[float]] = (), credit: str = "trajectory") -> bool:
     """Whether dynamic sampling keeps a group [g]: 0 < right < g, for rewards in general not all equal.
 
-    DAPO, equation 11.  It goes by the reward before length is punished (filter metric "accuracy").
+    DAPO, equation 11.  It goes by the reward before length is punished (filter metric "accuracy").  Where `credit` is
+    by turn, rewards of `turns` that differ teach as well.
     """
-    return varied(correctness)
+    return varied(correctness) or (credit == "turn" and len({tuple(own) for own in turns}) > 1)
 
 
 def dynamic(step: int, enabled: bool, warmup: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -31,7 +32,8 @@ NAMED = 3  # traces that an error names
 class Sums:
     """Sums over the tokens of passes; those of several processes add up.
 
-    `first` counts the tokens whose sampler had the trainer's weights, `apart` and `distance` are summed over them.
+    `first` counts the tokens whose sampler had the trainer's weights, `apart` and `distance` are summed over them;
+    `compared` those whose distance to the parent is summed in `kl`.
     """
 
     tokens: int = 0
@@ -40,6 +42,7 @@ class Sums:
     clipped: float = 0.0
     apart: float = 0.0
     distance: float = 0.0
+    compared: int = 0
     kl: float = 0.0
     entropy: float = 0.0
 
@@ -81,11 +84,11 @@ class Trainer:
 
     def _update(self, groups: Sequence[Group], number: int, first: bool) -> tuple[Sums, float, float]:
         """One update; its sums over all processes, the schedule's factor and the norm."""
-        given = self.learned(groups)
+        sums = Sums()
+        given = self.learned(groups, sums)
         weights = self._weights(given)
         own = list(passes([each for each in given if self._needed(each)], self.recipe.tokens))
         idle = self._most(len(own)) - len(own)
-        sums = Sums()
         with recomputed(self.backbone, self.recipe.checkpointing):
             for one in own:
                 sums += self._pass(one, weights, number, first)
@@ -100,8 +103,11 @@ class Trainer:
         check_finite(f"gradient of step {number + 1}{_named(given)}", norm)
         return total, self.optimisers.step(number), float(norm)
 
-    def learned(self, groups: Sequence[Group]) -> list[Conversation]:
-        """The conversations of groups with their advantages, cut-off replies left out where they are masked."""
+    def learned(self, groups: Sequence[Group], sums: Sums) -> list[Conversation]:
+        """The conversations of groups with their advantages, cut-off replies left out where they are masked.
+
+        A distance to the parent that is taken from rewards is added to `sums`.
+        """
         options = self.recipe.options
         found: list[Conversation] = []
         trajectories = 0
@@ -110,7 +116,7 @@ class Trainer:
             own = conversations(group.question, about, group.traces, trajectories)
             trajectories += len(own)
             turns = [_turns(trace.steps, worth.turns) for trace, worth in zip(group.traces, group.worths, strict=True)]
-            advantages = CREDITS[options.credit](self.shaped(group, own), turns, ESTIMATES[options.advantage])
+            advantages = CREDITS[options.credit](self.shaped(group, own, sums), turns, ESTIMATES[options.advantage])
             for trajectory, values in zip(own, advantages, strict=True):
                 found += [
                     replace(conversation, advantage=float(value))
@@ -119,7 +125,7 @@ class Trainer:
                 ]
         return found
 
-    def shaped(self, group: Group, own: Sequence[Sequence[Conversation]]) -> Tensor:
+    def shaped(self, group: Group, own: Sequence[Sequence[Conversation]], sums: Sums) -> Tensor:
         """Rewards [g] with the punishment of length, and the distance to the parent where it counts there."""
         options = self.recipe.options
         punished = [
@@ -129,20 +135,23 @@ class Trainer:
         ]  # fmt: skip
         rewards = group.rewards + torch.tensor(punished)
         if options.kl == "reward" and self.reference is not None:
-            rewards = rewards - options.beta * self._distances(self.reference, own)
+            distances = self._distances(self.reference, own)
+            sums.kl += float(distances.sum())
+            sums.compared += sum(each.size for trajectory in own for each in trajectory)
+            rewards = rewards - options.beta * distances
         return rewards
 
     @torch.no_grad()
     def _distances(self, reference: Backbone, own: Sequence[Sequence[Conversation]]) -> Tensor:
         """Sampled estimate of the distance to the parent, summed over each trajectory's tokens: [g]."""
         totals = torch.zeros(len(own))
-        start = own[0][0].trajectory
+        places = {id(each): place for place, trajectory in enumerate(own) for each in trajectory}
         for one in passes([each for trajectory in own for each in trajectory], self.recipe.tokens):
             with self.processes.autocast(self.recipe.precision):
                 against = score(reference, one).logprobs
             parts = k1(one.sampled(against.device), against).split([each.size for each in one.conversations])
             for each, part in zip(one.conversations, parts, strict=True):
-                totals[each.trajectory - start] += float(part.sum())
+                totals[places[id(each)]] += float(part.sum())
         return totals
 
     def _weights(self, given: Sequence[Conversation]) -> dict[int, float]:
@@ -189,7 +198,7 @@ class Trainer:
                 against = score(self.reference, one).logprobs
             distance = k3(scores.logprobs, against)
             loss = loss + options.beta * distance
-            sums.kl = float(distance.detach().sum())
+            sums.kl, sums.compared = float(distance.detach().sum()), sums.tokens
         if spread is not None:
             loss = loss - options.entropy * spread
             sums.entropy = float(spread.detach().sum())
@@ -197,8 +206,9 @@ class Trainer:
         check_finite(f"loss of step {number + 1}{_named(one.conversations)}", total)
         scores.backward(total)
         high = options.clip_low if options.clip == "symmetric" else options.clip_high
+        dual = options.clip_dual if options.clip == "dual" else math.inf
         sums.loss = float(total.detach())
-        sums.clipped = float(outside(ratio.detach(), advantage, options.clip_low, high).sum())
+        sums.clipped = float(outside(ratio.detach(), advantage, options.clip_low, high, dual).sum())
         if first:
             sums.first = sums.tokens
             sums.apart = float(change.detach().abs().sum())
@@ -219,8 +229,8 @@ class Trainer:
         tokens, first = max(sums.tokens, 1), max(sums.first, 1)
         figures = {"loss": sums.loss, "clipped": sums.clipped / tokens, "apart": sums.apart / first,
                    "apart_kl": sums.distance / first}  # fmt: skip
-        if self.recipe.options.kl == "loss":
-            figures["kl"] = sums.kl / tokens
+        if self.recipe.options.kl != "none":
+            figures["kl"] = sums.kl / max(sums.compared, 1)
         if self.recipe.options.entropy:
             figures["entropy"] = sums.entropy / tokens
         return figures

@@ -21,7 +21,7 @@ LENGTH = "tokens of a reply"
 # title of a panel -> the figures of reinforcement learning in it
 WATCHED = {
     LENGTH: ("length",),
-    "shares: groups dropped, replies cut off, rollouts failed": ("dropped", "truncated", "failed"),
+    "shares: groups of equal reward, replies cut off, rollouts failed": ("equal", "truncated", "failed"),
     "share of tokens that the clip holds back": ("clipped",),
     "KL, nats per token: sampler to trainer, to the parent": ("apart_kl", "kl"),
     "sampler against trainer, nats per token": ("apart",),
