@@ -1,0 +1,354 @@
+"""Models trained by reinforcement learning against the one that they began with, on the same questions.
+
+    python benchmarks/reinforcement.py frozen-16x runs/pooled-tiny-sft-window runs/pooled-tiny-rl [OTHER SEEDS ...]
+    python benchmarks/reinforcement.py frozen-64x runs/pooled-tiny-sft-64x runs/pooled-tiny-rl-64x --ratio 64
+    python benchmarks/reinforcement.py                          # the page alone
+
+A comparison asks the first model `full`, `retrieval` and the slots, the others the slots alone; what it finds is
+benchmarks/results/reinforcement/NAME.json, and docs/reinforcement.md is made of those files.  An evaluation that
+stopped goes on with the samples in --out.  Left out: training (`memfold train`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memfold.backbone.origin import commit, hardware
+from memfold.choice import choose
+from memfold.core.config import build
+from memfold.core.errors import ConfigError, DataError, MemfoldError
+from memfold.evaluation.contender import make_contender
+from memfold.evaluation.expansion import expansion_table
+from memfold.evaluation.records import Record
+from memfold.evaluation.runner import Evaluation, run
+from memfold.evaluation.suite import Options, load_suite
+from memfold.evaluation.table import Cell, Row, Table, mean, paired_ratio, proportion
+from memfold.training.curves import read_metrics
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "reinforcement"
+PAGE = ROOT / "docs" / "reinforcement.md"
+PARENT, TRAINED = "sft", "rl"
+READERS = ("full", "retrieval")
+HEAD = """# What reinforcement learning changes
+
+Made by `python benchmarks/reinforcement.py` from the files in `benchmarks/results/reinforcement/`; nothing here is
+typed. How it is trained is in [rl.md](rl.md). `full` and `retrieval` are the supervised model; every system and model
+is asked the same questions. `rl` is the mean over the trained models, whose seeds differ; difference: from `sft` on the
+same questions, interval by the paired bootstrap over questions; what seeds differ by is not in it. Where four questions
+share a document (`needle`, `multihop`, strings) intervals are too narrow. `full` is not asked about texts far beyond
+those of its training."""
+COLUMNS = (*READERS, PARENT, TRAINED, "difference", "sft of full", "rl of full")
+
+Outcomes = dict[str, float]  # case -> 1 or 0, or a share
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Which records make a row (of so many hops, 0 for any, about at most so many tokens), and which figure of them.
+
+    Without a `figure` it is whether the answer is right; `of` is the most that the figure can be.
+    """
+
+    hops: int = 0
+    most: int = sys.maxsize
+    figure: str = ""
+    of: float = 1.0
+
+    def values(self, records: Sequence[Record]) -> Outcomes:
+        """By case; a record without the figure failed and has none of it."""
+        wanted = [one for one in records if self.hops in (0, one.hops) and one.size <= self.most]
+        if not self.figure:
+            return {one.case: float(one.correct) for one in wanted}
+        return {one.case: one.figures.get(self.figure, 0.0) / self.of for one in wanted}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A suite with what is asked of it, and the rows that its records make.
+
+    The supervised model is asked as `readers` too; slots are read with these `settings` of the system.  `expansion`
+    says that the table of implicit expansion is made of these replies.
+    """
+
+    suite: str
+    options: Options
+    rows: dict[str, Asking]
+    readers: tuple[str, ...] = READERS
+    settings: str = ""
+    expansion: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one file holds: outcomes by row, model and case, and the table of implicit expansion as it was found.
+
+    `models` are the folders by label; `trained` says how many steps made each, their seconds, and the mean reward at
+    both ends; `failed` counts replies that ended in an error and count as wrong.
+    """
+
+    name: str
+    system: str
+    models: dict[str, str]
+    trained: dict[str, dict[str, float]]
+    questions: int
+    outcomes: dict[str, dict[str, Outcomes]]
+    failed: dict[str, int]
+    expansion: dict[str, Any]
+    commit: str | None
+    hardware: dict[str, Any]
+
+
+def asked(questions: int) -> tuple[Asked, ...]:
+    """Every suite of a comparison, as many `questions` for each split of the almanac and fewer of what takes longer."""
+    lengths, fewer, found = (128, 256, 512, 1024), max(1, questions // 5), ("retrieval",)
+    kinds = {"all kinds": 0, "one hop": 1, "two hops": 2}
+    level_3 = (
+        Asked("almanac", Options(lengths, questions, (split,)),
+              {f"level 3, {split}, {kind}": Asking(hops=hops) for kind, hops in kinds.items()}, expansion=split == "in")
+        for split in ("in", "out")
+    )  # fmt: skip
+    far = Options((1024, 8192, 32768, 122880), max(fewer, 44), ("in",), per_document=4)
+    hops = Options((4096, 32768), fewer, ("in",), per_document=4, kinds=("two-hop",))
+    strings = Options((1024, 4096), fewer, ("in",), per_document=4)
+    texts = Options((256, 512), max(1, questions // 20), ("in",))
+    needles = {"needle, 1K to 32K, exact": Asking(most=32768), "needle, 1K to 120K, exact": Asking(),
+               "needle, 1K to 120K, tenths of the score": Asking(figure="score", of=10)}  # fmt: skip
+    return (
+        Asked("almanac", Options(lengths, questions, ("in",), level=1), {"level 1, in, one hop": Asking()}),
+        *level_3,
+        Asked("needle", far, needles, found),
+        Asked("multihop", hops, {"multihop, 4K": Asking(most=4096), "multihop, 4K and 32K": Asking()}, found),
+        Asked("strings", strings, {"exact strings": Asking()}),
+        Asked("strings", strings, {"exact strings, unfold": Asking()}, (), "/unfold=256"),
+        Asked("reconstruction", texts, {"reconstruction, ROUGE-L": Asking(figure="rougeL")}, ()),
+    )
+
+
+def compare(name: str, models: dict[str, Path], ratio: int, questions: int, out: Path) -> Comparison:
+    """Ask every model every suite; models and suites that were asked before are read from `out`.
+
+    Raises:
+        ConfigError: before anything is asked, for suites that cannot be asked so few questions, or a model that is no
+            run of reinforcement learning.
+    """
+    parts = asked(questions)
+    for part in parts:
+        load_suite(part.suite).check(part.options)
+    trained = {label: spent(folder) for label, folder in models.items() if label != PARENT}
+    outcomes: dict[str, dict[str, Outcomes]] = {}
+    failed: dict[str, int] = {}
+    expansion: Table | None = None
+    for part in parts:
+        found = {}
+        for label, folder in models.items():
+            readers = part.readers if label == PARENT else ()
+            for system, records in _records(part, folder, readers, ratio, out / folder.name).items():
+                own = system if system in READERS else label
+                found[own] = records
+                failed[own] = failed.get(own, 0) + sum(record.error is not None for record in records)
+        print(f"{name}: {part.suite}{part.settings} done", file=sys.stderr)
+        for row, asking in part.rows.items():
+            outcomes[row] = {label: asking.values(records) for label, records in found.items()}
+        if part.expansion:
+            renamed = [replace(one, system=label) for label, records in found.items() for one in records]
+            expansion = expansion_table(renamed, list(found), "Implicit expansion")
+    return Comparison(
+        name=name,
+        system=f"pooled:{ratio}",
+        models={label: str(folder) for label, folder in models.items()},
+        trained=trained,
+        questions=questions,
+        outcomes=outcomes,
+        failed=failed,
+        expansion=asdict(expansion) if expansion else {},
+        commit=commit(),
+        hardware=hardware(torch.device("cpu")),
+    )
+
+
+def page(found: Sequence[Comparison]) -> str:
+    """The page as Markdown."""
+    if not found:
+        return f"{HEAD}\n\nNothing has been compared yet.\n"
+    beside = [_beside(found).markdown()] if len(found) > 1 else []
+    return "\n\n".join([HEAD, *beside, *(_section(one) for one in found)]) + "\n"
+
+
+def table(found: Comparison) -> Table:
+    """A row for each row of the suites."""
+    runs = [label for label in found.models if label != PARENT]
+    each = tuple(f"{label} alone" for label in runs) if len(runs) > 1 else ()
+    rows = tuple(Row((name,), _cells(own, runs)) for name, own in found.outcomes.items())
+    return Table(f"{found.name}: {found.system}", ("asked",), (*COLUMNS, *each), rows)
+
+
+def read(folder: Path) -> list[Comparison]:
+    """All comparisons of a folder.
+
+    Raises:
+        DataError: for a file that is none.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append(build(Comparison, json.loads(path.read_text(encoding="utf-8"))))
+        except (ValueError, ConfigError) as error:
+            raise DataError(f"{path} is no comparison: {error}; make it again") from None
+    return found
+
+
+def main() -> int:
+    """Make the comparison that was asked for, if any, then the page."""
+    arguments = _arguments()
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    try:
+        if arguments.name:
+            out = arguments.out / arguments.name
+            models = {
+                PARENT if not number else f"{TRAINED} {number}": path for number, path in enumerate(arguments.models)
+            }
+            found = compare(arguments.name, models, arguments.ratio, arguments.questions, out)
+            arguments.results.mkdir(parents=True, exist_ok=True)
+            for label in found.trained:
+                curves = models[label] / "curves.png"
+                if curves.exists():
+                    shutil.copyfile(curves, arguments.results / Path(_picture(arguments.name, label)).name)
+            path = arguments.results / f"{arguments.name}.json"
+            path.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
+        arguments.page.write_text(page(read(arguments.results)), encoding="utf-8")
+    except MemfoldError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _records(part: Asked, folder: Path, readers: Sequence[str], ratio: int, out: Path) -> dict[str, list[Record]]:
+    """The records of a suite by system, the slots under the name of their setting."""
+    labels = [*readers, f"pooled:{ratio}{part.settings}"]
+    backbone = choose("pooled", str(folder), ratio).backbone
+    contenders = tuple(make_contender(label, backbone) for label in labels)
+    evaluation = Evaluation(load_suite(part.suite), part.options, contenders, backbone)
+    evaluation.suite.check(part.options)
+    records = run(evaluation, out / f"{part.suite}-{part.options.level}-{'-'.join(part.options.splits)}")
+    return {label: [record for record in records if record.system == label] for label in labels}
+
+
+def _cells(own: dict[str, Outcomes], runs: Sequence[str]) -> tuple[Cell, ...]:
+    """Of one row; cases that a model was not asked are left out of what compares it."""
+    parent, full = own[PARENT], own.get("full", {})
+    trained = {case: sum(own[label][case] for label in runs) / len(runs) for case in own[runs[0]]}
+    gain = mean([value - parent[case] for case, value in trained.items() if case in parent], share=True)
+    shares = (_share(parent, full), _share(trained, full))
+    cells = (*(_mean(own.get(label, {})) for label in READERS), _mean(parent), _mean(trained), gain, *shares)
+    return (*cells, *(_mean(own[label]) for label in runs)) if len(runs) > 1 else cells
+
+
+def _mean(values: Outcomes) -> Cell:
+    """With Wilson's interval where every value is right or wrong."""
+    every = list(values.values())
+    if all(value in (0, 1) for value in every):
+        return proportion([bool(value) for value in every])
+    return mean(every, share=True)
+
+
+def _share(values: Outcomes, full: Outcomes) -> Cell:
+    both = [case for case in values if case in full]
+    return paired_ratio([values[case] for case in both], [full[case] for case in both])
+
+
+def _beside(found: Sequence[Comparison]) -> Table:
+    """The trained models of every comparison, and their difference from those of the first on the same questions."""
+    first, *others = found
+    columns = [one.name for one in found] + [f"{one.name} - {first.name}" for one in others]
+    rows = []
+    for name in (name for name in first.outcomes if all(name in one.outcomes for one in others)):
+        values = [_trained(one, name) for one in found]
+        gaps = [[own[case] - values[0][case] for case in own if case in values[0]] for own in values[1:]]
+        rows.append(Row((name,), (*map(_mean, values), *(mean(gap, share=True) for gap in gaps))))
+    return Table("After reinforcement learning, side by side", ("asked",), tuple(columns), tuple(rows))
+
+
+def _trained(found: Comparison, row: str) -> Outcomes:
+    """The mean over the trained models, by case."""
+    own = [values for label, values in found.outcomes[row].items() if label.startswith(f"{TRAINED} ")]
+    return {case: sum(values[case] for values in own) / len(own) for case in own[0]}
+
+
+def _section(found: Comparison) -> str:
+    steps = "; ".join(
+        f"`{label}` is {found.models[label]}, {spent['steps']:,.0f} steps of {spent['seconds']:.1f} s, mean reward "
+        f"{spent['first']:.3f} in the first 20 and {spent['last']:.3f} in the last 20"
+        for label, spent in found.trained.items()
+    )
+    cpu = found.hardware.get("gpu", found.hardware.get("cpu", "unknown"))
+    lines = [
+        table(found).markdown(),
+        "",
+        f"`sft` is {found.models[PARENT]}; {steps}. {cpu}, commit {found.commit or 'unknown'}.",
+    ]  # fmt: skip
+    if any(found.failed.values()):
+        lines += [
+            "",
+            f"Replies that failed and count as wrong: {', '.join(f'{a} {b}' for a, b in found.failed.items())}.",
+        ]
+    lines += [f"\n![{label}]({_picture(found.name, label)})" for label in found.trained]
+    if found.expansion:
+        rows = tuple(
+            Row(tuple(row["names"]), tuple(Cell(**cell) for cell in row["cells"])) for row in found.expansion["rows"]
+        )
+        columns, note = tuple(found.expansion["columns"]), found.expansion["note"]
+        title = f"{found.name}: {found.expansion['title'].lower()}"
+        lines += ["", Table(title, ("system",), columns, rows, note).markdown()]
+    return "\n".join(lines)
+
+
+def spent(folder: Path) -> dict[str, float]:
+    """Steps, seconds of one, and the mean reward of sampled replies at both ends.
+
+    Raises:
+        ConfigError: for a folder that is no run of reinforcement learning.
+    """
+    metrics = read_metrics(folder) if (folder / "metrics.jsonl").exists() else []
+    if not metrics or "figures" not in metrics[-1]:
+        raise ConfigError(f"{folder} is no run of reinforcement learning; name the folder that holds its metrics.jsonl")
+    rewards = [line["figures"]["reward"] for line in metrics]
+    seconds = [sum(line["seconds"].values()) for line in metrics]
+    return {
+        "steps": metrics[-1]["step"], "seconds": sum(seconds) / len(seconds),
+        "first": sum(rewards[:20]) / len(rewards[:20]), "last": sum(rewards[-20:]) / len(rewards[-20:]),
+    }  # fmt: skip
+
+
+def _picture(name: str, label: str) -> str:
+    """Of a run's curves, as the page names it."""
+    return f"../benchmarks/results/reinforcement/{name}-{label.replace(' ', '-')}.png"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?", help="of the comparison; the page alone without one")
+    parser.add_argument("models", nargs="*", type=Path, help="the supervised run, then those that were trained from it")
+    parser.add_argument("--ratio", type=int, default=16)
+    parser.add_argument("--questions", type=int, default=1000, help="for each split of the almanac; others get fewer")
+    parser.add_argument("--out", type=Path, default=Path("runs/reinforcement"), help="samples")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    arguments = parser.parse_args()
+    if arguments.name and len(arguments.models) < 2:
+        parser.error("a comparison needs the supervised run and one that was trained from it")
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())
