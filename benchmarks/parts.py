@@ -61,6 +61,7 @@ PARTS = (
     _bench("fold", "fold"),
     _bench("first-token", "first-token"),
     _bench("growth", "fold", "--runs", "3", "--warmups", "1", lengths="8192,32768,131072,524288,1048576"),
+    _bench("rollout", "rollout", lengths="512,4096"),
     _bench("systems", "systems", lengths="2048,8192,32768"),
     _bench("first-token-7b", "first-token", "--architecture", "7b", needs="cuda"),
     Part(

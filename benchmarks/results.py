@@ -187,9 +187,8 @@ def _together(file: Json) -> Outcome:
     for one in measured:
         apart, together = (f"{median(one['seconds'][name]):.3f}" for name in ("apart", "together"))
         rows.append([str(one["documents"]), str(one["tokens_each"]), apart, together, f"{one['ratio']:.2f}x"])
-    first = measured[0]
-    because = f"{first['ratio']:.2f} times as fast with about {first['tokens_each']} tokens each"
-    return Outcome(rows, first["ratio"] >= 2, because)
+    each = ", ".join(f"{one['ratio']:.2f} times as fast with about {one['tokens_each']} tokens" for one in measured)
+    return Outcome(rows, measured[0]["ratio"] >= 2, f"for the shortest: {each} each")
 
 
 def _wrapper(file: Json) -> Outcome:
@@ -280,6 +279,15 @@ def _strings(file: Json) -> Outcome:
     return Outcome(rows, exact >= 0.98, f"{100 * exact:.1f} % are exact with unfold")
 
 
+def _rollout(file: Json) -> Outcome:
+    rows = [
+        [f"{one['tokens']:,}", str(one["replies"]), f"{one['tokens_per_second']:,}", f"{one['share_of_decoding']:.2f}"]
+        for one in _entries(file)
+    ]
+    least = min(one["share_of_decoding"] for one in _entries(file))
+    return Outcome(rows, least >= 0.7, f"the least share is {least:.2f}")
+
+
 def _systems(file: Json) -> Outcome:
     rows = []
     for one in _entries(file):
@@ -368,7 +376,8 @@ SECTIONS = (
             ("tokens", "system", "right"), _longer),
     Section("Reconstruction", "ROUGE-L at 16x of 0.97 at 512 tokens, 0.95 at 2,048", "reconstruction",
             ("tokens", "system", "ROUGE-1", "ROUGE-L"), _reconstruction),
-    Section("Needle", "score of at least 9 of 10 on average from 1K to 120K, no cell under 6", "needle",
+    Section("Needle", "score of at least 9 of 10 on average from 1K to 120K, no cell under 6 (asked of a model trained "
+            "on at most 4K: the shipped one has also read finished memories of up to 64K)", "needle",
             ("tokens", "system", "score, 1 to 10", "its lowest cell", "exact", "its lowest cell"), _needle, plots=True),
     Section("Multihop", "at most 5 points less at 120K than at 4K", "multihop",
             ("system", "shortest", "longest", "lost"), _multihop, plots=True),
@@ -377,6 +386,9 @@ SECTIONS = (
             _strings),
     Section("Documents folded at once", "eight short ones at least twice as fast as one by one", "fold",
             ("documents", "tokens each", "one by one, s", "at once, s", "faster"), _together),
+    Section("Sampling for reinforcement learning", "at least 0.7 of the rate at which the backbone decodes the same "
+            "replies in the same batch", "rollout", ("tokens", "replies", "reply tokens/s", "share of decoding"),
+            _rollout),
     Section("Systems side by side", "none; what each costs", "systems",
             ("tokens", "system", "fold, s", "first token, s", "peak MB of folding", "of the first token",
              "bytes on disk"), _systems, plots=True),

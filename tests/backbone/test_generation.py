@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from memfold.backbone import generation
-from memfold.backbone.generation import generate
+from memfold.backbone.generation import decode_again, generate
 from memfold.backbone.model import Backbone
 from memfold.core.system import SLOT, Inputs
 from memfold.core.types import Limits, Reply
@@ -242,15 +242,47 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it(backbone: Backbone) -> Non
     assert first_tokens(backbone, Limits(temperature=2.0, top_p=1e-6), 20) == {int(order[0])}
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_repetition_penalty_turns_away_from_what_was_there(backbone: Backbone, temperature: float) -> None:
-    row = plain(backbone.encode(TEXT))
-    limits = Limits(max_tokens=30, temperature=temperature, repetition_penalty=1e6)
-    (reply,) = generate(backbone, [row], [limits])
-    assert len(set(reply.tokens)) == 30
-    assert not set(reply.tokens) & set(row.tokens)
-    (without,) = generate(backbone, [row], [replace(limits, repetition_penalty=1.0)])
-    assert set(without.tokens) & set(row.tokens)
+def test_a_repetition_penalty_by_hand(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 / 1.05 is less than 9.6, and 9.6 / 1.05 less than that; -1 x 1.05 is less than -1.02."""
+
+    def fixed(values: dict[int, float]) -> None:
+        def logits(backbone: Backbone, embeddings: Tensor, *_: object) -> Tensor:
+            table = torch.full((len(embeddings), int(backbone.model.config.vocab_size)), -5.0)
+            for token, value in values.items():
+                table[:, token] = value
+            return table
+
+        monkeypatch.setattr(generation, "_logits", logits)
+
+    def said(prompt: list[int], **limits: float) -> tuple[int, ...]:
+        return generate(backbone, [plain(prompt)], [Limits(max_tokens=2, **limits)])[0].tokens  # type: ignore[arg-type]
+
+    fixed({20: 10.0, 21: 9.6})
+    assert said([20, 22], repetition_penalty=1.05) == (21, 20)
+    assert said([20, 22]) == (20, 20)
+    fixed({20: -1.0, 21: -1.02})
+    assert said([20, 22], repetition_penalty=1.05)[0] == 21
+    assert said([20, 22], repetition_penalty=1.01)[0] == 20
+
+
+def test_known_replies_are_fed_place_by_place(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, limits = (
+        [plain(backbone.encode(text)) for text in (TEXT, "Ada")],
+        [Limits(max_tokens=5), Limits(max_tokens=3)],
+    )
+    forward, seen = generation._logits, list[tuple[Tensor, Tensor]]()
+
+    def watched(backbone: Backbone, embeddings: Tensor, positions: Tensor, *more: Any) -> Tensor:
+        seen.append((embeddings, positions))
+        return forward(backbone, embeddings, positions, *more)
+
+    monkeypatch.setattr(generation, "_logits", watched)
+    replies = generate(backbone, rows, limits)
+    made, seen = seen, []
+    decode_again(backbone, rows, [reply.tokens for reply in replies])
+    assert len(seen) == len(made) == 5
+    for one, other in zip(seen, made, strict=True):
+        assert all(torch.equal(left, right) for left, right in zip(one, other, strict=True))
 
 
 def force(monkeypatch: pytest.MonkeyPatch, wanted: list[int]) -> None:

@@ -15,6 +15,7 @@ from memfold.backbone.policy import LocalPolicy
 from memfold.backbone.shapes import SHAPES
 from memfold.bench.first_token import bench_first_token
 from memfold.bench.fold import bench_fold
+from memfold.bench.rollout import bench_rollout
 from memfold.bench.systems import bench_systems, first_token
 from memfold.bench.timing import count_of
 from memfold.choice import Choice
@@ -53,6 +54,18 @@ def test_every_figure_of_the_first_token_comes_from_its_raw_times(headed: Backbo
         assert entry["with_folding"]["predicted"] < entry["wrappers"]["span"]["predicted"]
         assert entry["with_folding"]["memory_share"] is None or entry["with_folding"]["memory_share"] >= 0
     assert found["ratio"] == min(shares)
+
+
+def test_sampling_is_timed_beside_decoding_the_same_replies(headed: Backbone) -> None:
+    said: list[str] = []
+    found = bench_rollout(Choice(Pooled(ratio=16), headed), [32], warmups=0, runs=3, tell=said.append)
+    (entry,) = found["lengths"]
+    assert entry["replies"] == 128
+    assert 128 < entry["reply_tokens"] <= 128 * 48
+    pairs = zip(entry["seconds"]["decoded"], entry["seconds"]["sampled"], strict=True)
+    assert entry["share_of_decoding"] == pytest.approx(median(one / other for one, other in pairs), abs=1e-3)
+    assert found["ratio"] == entry["share_of_decoding"]
+    assert "of the rate at which the backbone decodes the same 128 replies" in said[0]
 
 
 def test_folding_is_timed_beside_the_forward_pass(headed: Backbone) -> None:

@@ -93,7 +93,9 @@ def test_a_target_is_reached_or_not(tmp_path: Path, share: float, verdict: str) 
     ]})  # fmt: skip
     assert f"Some CPU, small: {verdict}, the least share is {share}." in section(tmp_path, "Speed of folding")
     assert f"| Some CPU, small | 8,192 | 9,000 | {share} | 2.00 | - |" in section(tmp_path, "Speed of folding")
-    assert "not reached, 1.50 times as fast with about 16 tokens each." in section(tmp_path, "Documents folded at once")
+    assert "not reached, for the shortest: 1.50 times as fast with about 16 tokens, " in section(
+        tmp_path, "Documents folded at once"
+    )
 
 
 def test_evaluations_become_tables_and_verdicts(tmp_path: Path) -> None:

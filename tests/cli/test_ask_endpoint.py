@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,6 +43,16 @@ def test_systems_of_text_answer(
     assert 0 < record["seconds"]["first_token"] <= record["seconds"]["total"]
     assert len(chat_server.asked) == calls
     assert all(page.question in message for message in chat_server.messages)
+
+
+@pytest.mark.parametrize("system", ["full", "retrieval", "recurrent"])
+def test_a_pdf_is_folded_and_asked_at_an_endpoint(
+    cli: Cli, remote: tuple[str, str], chat_server: ChatServer, make_pdf: Callable[..., bytes], system: str
+) -> None:
+    Path("page.pdf").write_bytes(make_pdf("Ada Lorn was born in Velm.", "Velm is a town."))
+    assert cli("fold", "page.pdf", "-o", "page.fold", *remote, "--system", system).code == 0
+    assert cli("ask", "page.fold", "Where was Ada Lorn born?", *remote, "--json").record["answer"] == "Velm"
+    assert any("Ada Lorn was born in Velm." in message for message in chat_server.messages)
 
 
 def test_replies_are_streamed_in_a_conversation(

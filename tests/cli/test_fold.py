@@ -195,6 +195,22 @@ def test_a_long_fold_is_estimated_on_standard_error(
     assert {key: record[key] for key in ("tokens", "slots")} == {key: plain.record[key] for key in ("tokens", "slots")}
 
 
+def test_what_is_appended_is_estimated_as_the_file_holds_it(
+    cli: Cli, page: SimpleNamespace, model: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fold = ("fold", "-o", "page.fold", *model, "--json")
+    assert cli(*fold, page.path, "--dtype", "float32", "--no-text").code == 0
+    monkeypatch.setattr(estimate, "LARGE", 1)
+    Path("more.txt").write_text(f"More. {page.text}")
+    before = Path("page.fold").stat().st_size
+    result = cli(*fold, "more.txt", "--append", "--no-text")
+    assert result.code == 0, result.err
+    found = re.search(r"slots, growing the memory file by about ([\d.]+) KB", result.err)
+    assert found
+    grown = Path("page.fold").stat().st_size - before
+    assert float(found[1]) * 1024 == pytest.approx(grown, rel=0.25)
+
+
 def test_a_slow_model_is_estimated_from_a_short_probe(
     page: SimpleNamespace, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

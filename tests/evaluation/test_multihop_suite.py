@@ -46,6 +46,14 @@ def test_generated_questions_take_turns(trained: Backbone) -> None:
     assert {case.key.split("/")[2] for case in made(trained, kinds=("tracking",))} == {"tracking"}
 
 
+def test_a_chain_is_hidden_in_any_text(trained: Backbone, tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("The cat sat on the mat. Nobody saw it there.")
+    (case, *_) = made(trained, kinds=("tracking",), text=str(tmp_path / "own.txt"))
+    document = case.sample.document.read()
+    assert document.count("The cat sat on the mat.") > 3
+    assert all(document.count(statement) == 1 for statement in case.sample.support)
+
+
 def test_questions_of_a_dataset_stand_among_those_of_others(trained: Backbone, tmp_path: Path) -> None:
     data = hotpot(tmp_path / "hotpot.json", 60)
     cases = made(trained, data=data, trained_on=("hotpotqa",), lengths=(200, 400))
@@ -106,6 +114,9 @@ def test_what_is_lost_with_length(evaluate: Evaluate, tmp_path: Path) -> None:
         ({"kinds": ("three-hop",)}, "unknown kind of question 'three-hop'; nearest: 'two-hop'"),
         ({"data": ("squad=x",)}, "suite 'multihop' has no dataset 'squad'"),
         ({"data": ("hotpotqa=x",), "kinds": ("tracking",)}, "--kind 'tracking' is generated"),
+        ({"text": "some.txt", "kinds": ("two-hop",)}, "--text some.txt is for --kind tracking; leave it out"),
+        ({"text": "some.txt", "data": ("hotpotqa=x",)}, "--text some.txt is for --kind tracking; leave it out"),
+        ({"text": "no-such.txt"}, "no-such.txt"),
         ({"trained_on": ("hotpotqa",)}, "unknown dataset of --trained-on 'hotpotqa'"),
     ],
 )

@@ -46,23 +46,48 @@ class _Place:
 def generate(backbone: Backbone, inputs: Sequence[Inputs], limits: Sequence[Limits], on_token: OnToken | None = None,
              cancel: Cancel | None = None) -> list[Reply]:  # fmt: skip
     """One reply for each rendered call; all in one batch."""
-    places = [
-        _Place(number, limit, row.positions[-1] + 1, torch.Generator().manual_seed(limit.seed), row)
-        for number, (row, limit) in enumerate(zip(inputs, limits, strict=True))
-    ]
+    places = _places(inputs, limits)
     cache, mask, logits = _prefill(backbone, inputs)
     active = list(places)
     while True:
         _extend(backbone, active, logits, on_token, cancel)
-        kept = [index for index, place in enumerate(active) if place.finish is None]
-        if not kept:
+        if all(place.finish for place in active):
             return [_reply(backbone, place) for place in places]
-        if len(kept) < len(active):
-            chosen = torch.tensor(kept, device=backbone.device)
-            cache.batch_select_indices(chosen)
-            mask, active = mask[chosen], [active[index] for index in kept]
-        mask = torch.cat([mask, mask.new_ones(len(active), 1)], 1)
+        active, mask = _leave(active, cache, mask)
         logits = _step(backbone, active, cache, mask)
+
+
+@torch.no_grad()
+def decode_again(backbone: Backbone, inputs: Sequence[Inputs], replies: Sequence[Sequence[int]]) -> None:
+    """Feed replies that are known, rows leaving as they end: what decoding costs where no token is chosen."""
+    active = _places(inputs, [Limits() for _ in inputs])
+    cache, mask, _ = _prefill(backbone, inputs)
+    while True:
+        for place in active:
+            known = replies[place.number]
+            place.tokens.append(known[len(place.tokens)])
+            place.finish = "stop" if len(place.tokens) == len(known) else None
+        if all(place.finish for place in active):
+            return
+        active, mask = _leave(active, cache, mask)
+        _step(backbone, active, cache, mask)
+
+
+def _places(inputs: Sequence[Inputs], limits: Sequence[Limits]) -> list[_Place]:
+    return [
+        _Place(number, limit, row.positions[-1] + 1, torch.Generator().manual_seed(limit.seed), row)
+        for number, (row, limit) in enumerate(zip(inputs, limits, strict=True))
+    ]
+
+
+def _leave(active: list[_Place], cache: Cache, mask: Tensor) -> tuple[list[_Place], Tensor]:
+    """The rows that go on, the finished ones out of the cache, and the mask with a place for the next token."""
+    kept = [index for index, place in enumerate(active) if place.finish is None]
+    if len(kept) < len(active):
+        chosen = torch.tensor(kept, device=mask.device)
+        cache.batch_select_indices(chosen)
+        mask, active = mask[chosen], [active[index] for index in kept]
+    return active, torch.cat([mask, mask.new_ones(len(active), 1)], 1)
 
 
 def _prefill(backbone: Backbone, inputs: Sequence[Inputs]) -> tuple[Cache, Tensor, Tensor]:
@@ -202,7 +227,7 @@ def _logits(backbone: Backbone, embeddings: Tensor, positions: Tensor, cache: Ca
 def _extend(backbone: Backbone, active: Sequence[_Place], logits: Tensor, on_token: OnToken | None,
             cancel: Cancel | None) -> None:  # fmt: skip
     """Choose the next token of every row and note which rows are finished."""
-    table = logits.log_softmax(-1).cpu()
+    table, scores = logits.log_softmax(-1).cpu(), logits.cpu()
     greedy = logits.argmax(-1).tolist()
     for index, place in enumerate(active):
         if cancel is not None and cancel(place.number):
@@ -210,7 +235,7 @@ def _extend(backbone: Backbone, active: Sequence[_Place], logits: Tensor, on_tok
             _show(backbone, place, on_token)
             continue
         plain = place.limits.temperature == 0 and place.limits.repetition_penalty == 1
-        token = greedy[index] if plain else _sample(table[index], place)
+        token = greedy[index] if plain else _sample(scores[index], place)
         place.tokens.append(token)
         place.logprobs.append(float(table[index, token]))
         if token == backbone.end_token:
@@ -220,12 +245,17 @@ def _extend(backbone: Backbone, active: Sequence[_Place], logits: Tensor, on_tok
         _show(backbone, place, on_token)
 
 
-def _sample(table: Tensor, place: _Place) -> int:
-    """One token by temperature, top-k, top-p and repetition penalty, from log-probabilities [v]."""
-    limits, scores = place.limits, table.clone()
+def _sample(logits: Tensor, place: _Place) -> int:
+    """One token by temperature, top-k, top-p and repetition penalty, from logits [v].
+
+    The penalty divides positive logits of tokens that were there and multiplies negative ones (CTRL, section 4.1), as
+    endpoints do.
+    """
+    limits, scores = place.limits, logits.clone()
     if limits.repetition_penalty != 1:
         seen = torch.tensor(sorted({token for token in [*place.inputs.tokens, *place.tokens] if token >= 0}))
-        scores[seen] *= limits.repetition_penalty  # log-probabilities are negative: this lowers them
+        found = scores[seen]
+        scores[seen] = torch.where(found > 0, found / limits.repetition_penalty, found * limits.repetition_penalty)
     if limits.temperature == 0:
         return int(scores.argmax())
     scores /= limits.temperature

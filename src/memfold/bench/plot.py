@@ -60,6 +60,11 @@ def _systems(entries: list[dict[str, Any]]) -> tuple[str, Lines]:
     return "seconds to the first token", lines
 
 
+def _rollout(entries: list[dict[str, Any]]) -> tuple[str, Lines]:
+    lines = {"sampling": [entry["share_of_decoding"] for entry in entries]}
+    return "sampled replies, share of the rate of decoding alone", lines
+
+
 def _first(found: dict[str, Any]) -> float:
     """The usual time to the first token; not a number where there is none."""
     return float(median(found.get("first_token_seconds", [math.nan])))
@@ -69,4 +74,5 @@ PICTURES: Mapping[str, Callable[[list[dict[str, Any]]], tuple[str, Lines]]] = {
     "fold": _fold,
     "first-token": _first_token,
     "systems": _systems,
+    "rollout": _rollout,
 }

@@ -1,4 +1,4 @@
-"""`memfold bench`: speed and memory of folding, of the first token of an answer, or of all systems side by side.
+"""`memfold bench`: speed and memory of folding, of the first token, of all systems side by side, or of sampling.
 
 memfold bench first-token --lengths 8192,32768,122880 --out results
 memfold bench first-token --architecture 7b --device cuda
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from memfold.choice import Choice
 
 NAME = "bench"
-LENGTHS = {"fold": (2048, 8192, 32768), "first-token": (2048, 8192, 32768), "systems": (2048, 8192)}
+LENGTHS = {
+    "fold": (2048, 8192, 32768),
+    "first-token": (2048, 8192, 32768),
+    "systems": (2048, 8192),
+    "rollout": (512, 4096),
+}
 RUNS = {"systems": 5}  # a system that writes notes takes long for each
 USUAL_RUNS = 20
 
@@ -32,7 +37,7 @@ Architecture = Annotated[
 
 
 def command(
-    what: Annotated[str, typer.Argument(metavar="fold|first-token|systems", help="What to time.")],
+    what: Annotated[str, typer.Argument(metavar="fold|first-token|systems|rollout", help="What to time.")],
     model: Model = "tiny",
     lengths: Annotated[str | None, typer.Option("--lengths", help="Document tokens, with commas: 8192,32768.")] = None,
     ratio: Ratio = None,
@@ -47,7 +52,8 @@ def command(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the JSON object and a plot here.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Time folding beside the model's own forward pass, the first token from a memory beside the full text, or systems.
+    """Time folding beside the model's own forward pass, the first token from a memory beside the full text, systems
+    beside each other, or sampling many replies beside decoding alone.
 
     Everything that is compared runs in turn; the raw times stand beside the ratios.
     """
@@ -94,6 +100,7 @@ def _measure(
 ) -> dict[str, Any]:
     from memfold.bench.first_token import bench_first_token
     from memfold.bench.fold import bench_fold
+    from memfold.bench.rollout import bench_rollout
     from memfold.bench.systems import LABELS, bench_systems
     from memfold.cli.output import notes
 
@@ -102,6 +109,8 @@ def _measure(
         return bench_fold(choice, lengths, warmups, runs, tell)
     if what == "first-token":
         return bench_first_token(choice, lengths, warmups, runs, tell)
+    if what == "rollout":
+        return bench_rollout(choice, lengths, warmups, runs, tell)
     named = labels or [f"pooled:{choice.system.settings['ratio']}" if label == "pooled" else label for label in LABELS]
     return bench_systems(choice.backbone, named, lengths, warmups, runs, tell)
 

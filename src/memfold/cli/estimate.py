@@ -34,11 +34,12 @@ class Estimate:
     seconds: float
     probe: int
 
-    def line(self) -> str:
-        """For people."""
+    def line(self, added: bool = False) -> str:
+        """For people; `added` to a file that is there."""
+        file = "growing the memory file by" if added else "a memory file of"
         slots = f" in {_rounded(self.slots)} slots" if self.slots else ""
         return (
-            f"about {_rounded(self.tokens)} tokens{slots}, a memory file of about {_size(self.bytes)}, "
+            f"about {_rounded(self.tokens)} tokens{slots}, {file} about {_size(self.bytes)}, "
             f"about {_duration(self.seconds)} (from a probe of {self.probe:,} tokens)"
         )
 

@@ -59,9 +59,11 @@ def command(
         _check_form(stored, dtype, no_text)
         choice = choose_for(stored.manifest, model, system, ratio, device, model_dtype(device))
         documents = _missing(documents, stored)
-    expected = estimate(documents, choice, not no_text, dtype or "bfloat16")
+    form = stored.manifest.dtype if stored else dtype or "bfloat16"
+    keep_text = stored.manifest.keep_text if stored else not no_text
+    expected = estimate(documents, choice, keep_text, form)
     if expected is not None:
-        notes().print(expected.line())
+        notes().print(expected.line(added=stored is not None))
     started = time.perf_counter()
     counts: list[int] = []
 
@@ -76,8 +78,8 @@ def command(
                 progress(block)
 
             if stored is None:
-                api.fold_file(documents, memory, choice, keep_text=not no_text, dtype=dtype or "bfloat16",
-                              progress=count, on_resume=resumed)  # fmt: skip
+                api.fold_file(documents, memory, choice, keep_text=keep_text, dtype=form, progress=count,
+                              on_resume=resumed)  # fmt: skip
             elif documents:
                 api.append_file(documents, stored, choice, progress=count, on_resume=resumed)
     except KeyboardInterrupt:

@@ -1,7 +1,8 @@
 """The multihop suite: questions that need several places of a long text full of what resembles them.
 
 Generated: `two-hop` questions of the almanac among its other articles, and `tracking` of a number through a chain of
-names.  With --data: questions of datasets among the paragraphs of other questions, as the pooled paper has it.
+names, in filler or any text.  With --data: questions of datasets among the paragraphs of other questions, as the
+pooled paper has it.
 Right is an answer in which an accepted one stands (of a chain: every name), taken from the reply by published rules.
 """
 
@@ -13,6 +14,7 @@ from functools import partial
 from itertools import islice
 
 from memfold.backbone.model import Backbone
+from memfold.core.document import open_document
 from memfold.core.driver import Job
 from memfold.core.errors import ConfigError, DataError, unknown
 from memfold.core.types import Memory, Sample, Trace
@@ -43,7 +45,7 @@ class MultihopSuite:
     """See the module docstring."""
 
     name = "multihop"
-    reads: tuple[str, ...] = ("per_cell", "kinds", "data", "trained_on")
+    reads: tuple[str, ...] = ("per_cell", "kinds", "text", "data", "trained_on")
     defaults = Options(lengths=LENGTHS, questions=600, splits=("in",))
     quick = Options(lengths=(512, 1024), questions=8, splits=("in",))
     temperature = 0.7
@@ -56,6 +58,10 @@ class MultihopSuite:
                 raise unknown("kind of question", kind, KINDS)
         if options.data and options.kinds:
             raise ConfigError(f"--kind {options.kinds[0]!r} is generated; leave it out, or leave out --data")
+        if options.text and (options.data or TRACKING not in (options.kinds or KINDS)):
+            other = "--data" if options.data else f"--kind {options.kinds[0]}"
+            raise ConfigError(f"--text {options.text} is for --kind {TRACKING}; leave it out, or leave out {other}")
+        _text(options)
         named = local_data.sources(self.name, options.data, DATASETS) if options.data else {}
         for name in options.trained_on:
             if name not in named:
@@ -103,14 +109,18 @@ class MultihopSuite:
         return figures
 
 
+def _text(options: Options) -> str:
+    return open_document(options.text).read() if options.text else ""
+
+
 def _generated(options: Options, backbone: Backbone) -> Iterator[Case]:
-    kinds = options.kinds or KINDS
+    kinds, text = options.kinds or KINDS, _text(options)
     for split, length, questions in options.cells():
         for number in range(questions):
             kind = kinds[number % len(kinds)]
             seed = document_seed(MultihopSuite.name, options.seed, options.level, split, length, kind, number)
             if kind == TRACKING:
-                sample = replace(tracking(seed, length, backbone.encode, options.level), split=split)
+                sample = replace(tracking(seed, length, backbone.encode, options.level, text=text), split=split)
             else:
                 sample = _two_hop(seed, length, split, options, backbone)
             yield Case(f"{split}/{length}/{kind}/{number}", sample, sample.answers, seed, length, REPLY_TOKENS)

@@ -11,7 +11,7 @@ from random import Random
 
 from memfold.core.document import Document
 from memfold.core.types import Sample
-from memfold.tasks.haystack import filler_sentences, gather, plant
+from memfold.tasks.haystack import filler_sentences, gather, plant, text_sentences
 from memfold.tasks.names import Namer
 from memfold.tasks.task import Encode
 
@@ -19,8 +19,11 @@ CHAINS, HOPS = 2, 4
 LISTING = "listing"
 
 
-def tracking(seed: int, size: int, encode: Encode, level: int = 3, chains: int = CHAINS, hops: int = HOPS) -> Sample:
+def tracking(seed: int, size: int, encode: Encode, level: int = 3, chains: int = CHAINS, hops: int = HOPS,
+             text: str = "") -> Sample:  # fmt: skip
     """One question about one of `chains` chains of `hops` steps, in a document of at most `size` tokens.
+
+    They are hidden in filler, or in the sentences of a `text`, from its beginning and again where it is too short.
 
     Raises:
         ConfigError: when the chains leave no room for a sentence of filler.
@@ -35,7 +38,8 @@ def tracking(seed: int, size: int, encode: Encode, level: int = 3, chains: int =
         for step in zip(sorted(rng.random() for _ in chain), _statements(number, chain), strict=True)
     ]
     room = size - sum(len(encode(f" {statement}")) for _, statement in planted)
-    whole = plant(gather(filler_sentences(rng), room, encode), planted)
+    around = text_sentences(text) if text else filler_sentences(rng)
+    whole = plant(gather(around, room, encode), planted)
     asked = slice(0, hops + 1)
     return Sample(
         task="tracking",

@@ -1,0 +1,94 @@
+"""How fast replies are sampled for reinforcement learning, beside what bounds it: the backbone decoding the same rows.
+
+Questions about several documents get eight sampled replies each, all in one batch.  The backbone alone reads the same
+prompts and is fed the very tokens that were sampled, rows leaving as their replies end; what sampling takes longer is
+choosing tokens, their log-probabilities, rendering, and the driver.  Left out: folding, rewards, the update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+from memfold.api import fold_documents
+from memfold.backbone.generation import decode_again
+from memfold.backbone.model import Backbone
+from memfold.backbone.policy import LocalPolicy
+from memfold.bench.text import filler
+from memfold.bench.timing import count_of, ratio, rounds
+from memfold.choice import Choice
+from memfold.core import driver
+from memfold.core.document import Document
+from memfold.core.driver import Job
+from memfold.core.types import Call, Limits, Memory, Trace
+from memfold.core.wrapped import Limited
+
+QUESTION = "Where was the baker of the town born?"
+DOCUMENTS, REPLIES, REPLY_TOKENS = 16, 8, 48
+Told = Callable[[str], None]
+
+
+def bench_rollout(choice: Choice, lengths: Sequence[int], warmups: int, runs: int, tell: Told) -> dict[str, Any]:
+    """One entry for each length; `ratio` is the least share of the backbone's rate that sampling reaches."""
+    entries = []
+    for length in lengths:
+        entries.append(_length(choice, length, count_of(length, warmups, runs)))
+        tell(_line(entries[-1]))
+    return {"ratio": min(entry["share_of_decoding"] for entry in entries), "lengths": entries}
+
+
+def _length(choice: Choice, length: int, times: tuple[int, int]) -> dict[str, Any]:
+    backbone = choice.backbone
+    text = filler(backbone, length)
+    documents = [Document(f"filler-{number}", text=f"{number} {text}") for number in range(DOCUMENTS)]
+    memories = [fold_documents([document], choice).memory for document in documents]
+    traces = _sample(choice, memories)
+
+    def sampled() -> None:
+        _sample(choice, memories)
+
+    def decoded() -> None:
+        _decode(choice, memories, traces)
+
+    seconds = rounds({"sampled": sampled, "decoded": decoded}, backbone, *times)
+    tokens = sum(trace.cost.generated_tokens for trace in traces)
+    return {
+        "tokens": length,
+        "replies": len(traces),
+        "reply_tokens": tokens,
+        "share_of_decoding": round(ratio(seconds["decoded"], seconds["sampled"]), 3),
+        "tokens_per_second": round(tokens / median(seconds["sampled"])),
+        "seconds": {name: [round(value, 5) for value in values] for name, values in seconds.items()},
+    }
+
+
+def _sample(choice: Choice, memories: Sequence[Memory]) -> list[Trace]:
+    """Eight replies to each memory, the same ones whenever it is called."""
+
+    def limits(number: int) -> Callable[[Call, int], Limits]:
+        return lambda call, step: replace(call.limits, max_tokens=REPLY_TOKENS, temperature=1.0, seed=number)
+
+    jobs = [
+        Job(Limited(choice.system, limits(place * REPLIES + number)), memory, QUESTION)
+        for place, memory in enumerate(memories)
+        for number in range(REPLIES)
+    ]
+    found = sorted(driver.run(jobs, LocalPolicy(choice.backbone), len(jobs)), key=lambda one: one[0])
+    return [trace for _, trace in found]
+
+
+def _decode(choice: Choice, memories: Sequence[Memory], traces: Sequence[Trace]) -> None:
+    """The backbone alone, over the same prompts and tokens."""
+    backbone: Backbone = choice.backbone
+    steps = [(memories[place // REPLIES], step) for place, trace in enumerate(traces) for step in trace.steps]
+    inputs = [choice.system.render(memory, step.call, backbone) for memory, step in steps]
+    decode_again(backbone, inputs, [step.reply.tokens for _, step in steps])
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return (
+        f"{entry['tokens']:,} tokens: {entry['tokens_per_second']:,} reply tokens/s, {entry['share_of_decoding']:.2f} "
+        f"of the rate at which the backbone decodes the same {entry['replies']} replies"
+    )
