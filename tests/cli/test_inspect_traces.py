@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from command_result import Cli
 
@@ -54,6 +55,22 @@ def test_replies_are_shown_with_what_they_expand(cli: Cli) -> None:
     assert "in/128/0/1" not in cli("inspect", ".", "--first", 1).out
     assert len(cli("inspect", "samples.jsonl", "--case", "in/128/0/1", "--json").record["replies"]) == 1
     assert cli("inspect", "samples.jsonl", "--case", "other").out == "no such reply\n"
+
+
+def test_a_trace_of_several_calls_is_shown_step_by_step(cli: Cli) -> None:
+    def step(purpose: str, text: str, finish: str) -> dict[str, Any]:
+        return {"call": {"purpose": purpose}, "reply": {"text": text, "tokens": [1, 2, 3], "finish": finish}}
+
+    steps = [step("note", f"a note\n{'long ' * 40}", "length"), step("answer", "Velm", "stop")]
+    record = {"case": "a/0", "system": "recurrent", "kind": "", "question": "Where?", "accepted": ["Velm"],
+              "reply": "Velm", "reward": 1.0, "trace": {"steps": steps}}  # fmt: skip
+    Path("several.jsonl").write_text(json.dumps(record) + "\n")
+    shown = " ".join(cli("inspect", "several.jsonl").out.split())
+    assert "step 1, note: 3 tokens (length) a note long long" in shown
+    assert "long ... step 2, answer: 3 tokens (stop) Velm said" in shown
+    record["trace"] = {"steps": steps[1:]}
+    Path("several.jsonl").write_text(json.dumps(record) + "\n")
+    assert "step" not in cli("inspect", "several.jsonl").out
 
 
 def test_what_holds_no_replies_is_refused(cli: Cli) -> None:

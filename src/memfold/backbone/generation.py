@@ -2,7 +2,7 @@
 
 An own loop, because `generate()` of `transformers` silently goes wrong when a filled cache is followed by embeddings
 alone.  Rows are padded on the left, with explicit mask and positions; what they begin with alike is read once; finished
-rows leave the batch.  Only the last position is turned into logits.
+rows leave the batch, some at a time.  Only the last position is turned into logits.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from memfold.core.types import Finish, Limits, Reply
 OnToken = Callable[[int, str], None]
 Cancel = Callable[[int], bool]
 
+LEAVING = 0.25  # of the rows
 # A common beginning shorter than this costs less than a pass of its own.
 SHARED_PLACES = 32
 
@@ -63,7 +64,7 @@ def decode_again(backbone: Backbone, inputs: Sequence[Inputs], replies: Sequence
     active = _places(inputs, [Limits() for _ in inputs])
     cache, mask, _ = _prefill(backbone, inputs)
     while True:
-        for place in active:
+        for place in (one for one in active if one.finish is None):
             known = replies[place.number]
             place.tokens.append(known[len(place.tokens)])
             place.finish = "stop" if len(place.tokens) == len(known) else None
@@ -81,9 +82,12 @@ def _places(inputs: Sequence[Inputs], limits: Sequence[Limits]) -> list[_Place]:
 
 
 def _leave(active: list[_Place], cache: Cache, mask: Tensor) -> tuple[list[_Place], Tensor]:
-    """The rows that go on, the finished ones out of the cache, and the mask with a place for the next token."""
+    """The rows of the next step, and the mask with a place for its token.
+
+    Taking rows out copies the cache, so finished ones stay until they are `LEAVING` of the rows.
+    """
     kept = [index for index, place in enumerate(active) if place.finish is None]
-    if len(kept) < len(active):
+    if len(active) - len(kept) >= LEAVING * len(active):
         chosen = torch.tensor(kept, device=mask.device)
         cache.batch_select_indices(chosen)
         mask, active = mask[chosen], [active[index] for index in kept]
@@ -227,17 +231,17 @@ def _logits(backbone: Backbone, embeddings: Tensor, positions: Tensor, cache: Ca
 def _extend(backbone: Backbone, active: Sequence[_Place], logits: Tensor, on_token: OnToken | None,
             cancel: Cancel | None) -> None:  # fmt: skip
     """Choose the next token of every row and note which rows are finished."""
-    table, scores = logits.log_softmax(-1).cpu(), logits.cpu()
-    greedy = logits.argmax(-1).tolist()
-    for index, place in enumerate(active):
-        if cancel is not None and cancel(place.number):
+    for place in active:
+        if place.finish is None and cancel is not None and cancel(place.number):
             place.finish = "cancelled"
             _show(backbone, place, on_token)
+    tokens = _choose(logits, active)
+    logprobs = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0].tolist()
+    for place, token, logprob in zip(active, tokens.tolist(), logprobs, strict=True):
+        if place.finish is not None:
             continue
-        plain = place.limits.temperature == 0 and place.limits.repetition_penalty == 1
-        token = greedy[index] if plain else _sample(scores[index], place)
         place.tokens.append(token)
-        place.logprobs.append(float(table[index, token]))
+        place.logprobs.append(logprob)
         if token == backbone.end_token:
             place.finish = "stop"
         elif len(place.tokens) >= place.limits.max_tokens:
@@ -245,27 +249,50 @@ def _extend(backbone: Backbone, active: Sequence[_Place], logits: Tensor, on_tok
         _show(backbone, place, on_token)
 
 
-def _sample(logits: Tensor, place: _Place) -> int:
-    """One token by temperature, top-k, top-p and repetition penalty, from logits [v].
+def _choose(logits: Tensor, active: Sequence[_Place]) -> Tensor:
+    """A token for each row [b] from logits [b, v]: the likeliest, or drawn with the row's own generator.
 
-    The penalty divides positive logits of tokens that were there and multiplies negative ones (CTRL, section 4.1), as
-    endpoints do.
+    Drawn by inverting the distribution function, one number a row, so that a row takes the same token in any batch.
     """
-    limits, scores = place.limits, logits.clone()
-    if limits.repetition_penalty != 1:
-        seen = torch.tensor(sorted({token for token in [*place.inputs.tokens, *place.tokens] if token >= 0}))
-        found = scores[seen]
-        scores[seen] = torch.where(found > 0, found / limits.repetition_penalty, found * limits.repetition_penalty)
-    if limits.temperature == 0:
-        return int(scores.argmax())
-    scores /= limits.temperature
+    scores = logits
+    for index, place in enumerate(active):
+        if place.limits.repetition_penalty != 1 and place.finish is None:
+            scores = logits.clone() if scores is logits else scores
+            scores[index] = _penalised(logits[index], place)
+    tokens = scores.argmax(-1)
+    drawn = [index for index, place in enumerate(active) if place.limits.temperature > 0 and place.finish is None]
+    if not drawn:
+        return tokens
+    table = scores[drawn] / scores.new_tensor([active[index].limits.temperature for index in drawn])[:, None]
+    for row, index in zip(table, drawn, strict=True):
+        _cut_off(row, active[index].limits)
+    reached = table.double().softmax(-1).cumsum(-1)
+    numbers = torch.cat([torch.rand(1, dtype=torch.double, generator=active[index].generator) for index in drawn])
+    wanted = numbers.to(logits.device)[:, None] * reached[:, -1:]
+    tokens[drawn] = torch.searchsorted(reached, wanted, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+    return tokens
+
+
+def _penalised(logits: Tensor, place: _Place) -> Tensor:
+    """Logits [v] in which those of tokens that were there are less: divided where positive, else multiplied.
+
+    As endpoints do it (CTRL, section 4.1).
+    """
+    seen = torch.tensor(sorted({token for token in [*place.inputs.tokens, *place.tokens] if token >= 0}))
+    scores, found = logits.clone(), logits[seen]
+    penalty = place.limits.repetition_penalty
+    scores[seen] = torch.where(found > 0, found / penalty, found * penalty)
+    return scores
+
+
+def _cut_off(scores: Tensor, limits: Limits) -> None:
+    """Leave of scores [v] the best `top_k`, and of these the fewest that together have `top_p`."""
     if limits.top_k:
         scores[scores < scores.topk(min(limits.top_k, len(scores))).values[-1]] = -torch.inf
     if limits.top_p < 1:
         ordered, order = scores.softmax(-1).sort(descending=True)
         beyond = ordered.cumsum(0) - ordered >= limits.top_p
         scores[order[beyond]] = -torch.inf
-    return int(torch.multinomial(scores.softmax(-1), 1, generator=place.generator))
 
 
 def _show(backbone: Backbone, place: _Place, on_token: OnToken | None) -> None:

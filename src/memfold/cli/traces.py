@@ -1,4 +1,5 @@
-"""Replies that were recorded, as the terminal shows them: what is written out of the document is marked."""
+"""Replies that were recorded, as the terminal shows them, traces step by step: what is written out of the document is
+marked."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from memfold.core.errors import ConfigError, DataError
 from memfold.scoring.expansion import Expansion
 
 SUFFIX, SAMPLES = ".jsonl", "samples.jsonl"
+BEGINNING = 100  # characters of a step that are shown
 VERBATIM, ALTERED, INVENTED = "green", "yellow", "red"
 
 
@@ -34,6 +36,11 @@ class Recorded:
         record = self.record
         error = f", error: {record['error']}" if record.get("error") else ""
         return f"{record['case']} ({record['system']}, {record['kind'] or 'no kind'}): reward {self.reward:g}{error}"
+
+    def steps(self) -> list[str]:
+        """What a trace of several calls wrote in each; nothing where its reply is all there was."""
+        found = (self.record.get("trace") or {}).get("steps", [])
+        return [_step(number, step) for number, step in enumerate(found, 1)] if len(found) > 1 else []
 
     def marked(self) -> Text:
         """The reply with its expansions between marks and in colour, invented names in red."""
@@ -79,6 +86,8 @@ def show_replies(replies: Sequence[Recorded]) -> None:
         console.print(one.title, style="bold", markup=False)
         console.print(f"  asked     {record['question']}", markup=False)
         console.print(f"  accepted  {', '.join(record['accepted'])}", markup=False)
+        for line in one.steps():
+            console.print(f"  step      {line}", markup=False)
         console.print(Text("  said      ").append_text(one.marked()))
         if one.expansions:
             exact = sum(expansion.verbatim for expansion in one.expansions)
@@ -86,6 +95,14 @@ def show_replies(replies: Sequence[Recorded]) -> None:
             console.print(f"  expanded  {len(one.expansions)}, {exact} verbatim, fidelity {fidelity:.0%}", markup=False)
         if one.invented:
             console.print(f"  invented  {', '.join(one.invented)}", markup=False)
+
+
+def _step(number: int, step: dict[str, Any]) -> str:
+    """Its call's purpose, how long its reply is, how it ended, and its beginning."""
+    call, reply = step["call"], step["reply"]
+    text = " ".join(reply["text"].split())
+    text = text if len(text) <= BEGINNING else f"{text[:BEGINNING]} ..."
+    return f"{number}, {call['purpose']}: {len(reply['tokens'])} tokens ({reply['finish']}) {text}"
 
 
 def _file(path: Path) -> Path:
