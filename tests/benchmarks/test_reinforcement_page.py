@@ -78,6 +78,11 @@ def test_the_page_is_made_of_the_files(found: Comparison, tmp_path: Path) -> Non
         read(tmp_path)
 
 
+def test_the_page_of_the_repository_is_that_of_its_files() -> None:
+    message = "run python benchmarks/reinforcement.py"
+    assert reinforcement.PAGE.read_text(encoding="utf-8") == page(read(reinforcement.RESULTS)), message
+
+
 def test_every_suite_takes_what_it_is_asked() -> None:
     parts = reinforcement.asked(1000)
     for part in parts:

@@ -67,7 +67,7 @@ def test_a_trace_of_several_calls_is_shown_step_by_step(cli: Cli) -> None:
     Path("several.jsonl").write_text(json.dumps(record) + "\n")
     shown = " ".join(cli("inspect", "several.jsonl").out.split())
     assert "step 1, note: 3 tokens (length) a note long long" in shown
-    assert "long ... step 2, answer: 3 tokens (stop) Velm said" in shown
+    assert "... step 2, answer: 3 tokens (stop) Velm said" in shown
     record["trace"] = {"steps": steps[1:]}
     Path("several.jsonl").write_text(json.dumps(record) + "\n")
     assert "step" not in cli("inspect", "several.jsonl").out
