@@ -77,7 +77,7 @@ def _section(section: Section, files: Sequence[Json]) -> str:
     lines += [_line(("machine, model", *section.columns)), _line(["---"] * (1 + len(section.columns)))]
     lines += [*map(_line, rows), ""]
     for one, outcome in outcomes:
-        lines += [f"{_machine(one)}: {_verdict(outcome)}", ""]
+        lines += [f"{_machine(one)} (commit {_commit(one)}): {_verdict(outcome)}", ""]
         if section.plots:
             lines += [f"![{plot}](../benchmarks/results/{plot})" for plot in one["plots"]] + [""]
     return "\n".join(lines)
@@ -103,6 +103,11 @@ def _machine(file: Json) -> str:
     hardware, model = result["hardware"], result["model"]
     name = model["name"] if isinstance(model, dict) else model
     return f"{hardware.get('gpu', hardware['cpu'])}, {name}"
+
+
+def _commit(file: Json) -> str:
+    """Of the code that measured it; the shipped weights are those of that commit."""
+    return str(next(iter(file["results"].values())).get("commit") or "unknown")[:10]
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Folding speed beside what bounds it: the model's own forward pass over the same groups, without all the rest.
+"""Folding speed beside what bounds it: the model's own forward pass over the same windows, without all the rest.
 
 Also how time grows with length, and what folding several short documents at once gains.
 """
