@@ -21,7 +21,7 @@ from memfold.choice import Choice
 from memfold.cli.main import execute
 from memfold.systems.pooled.system import Pooled
 
-ABOUT = {"model": "small", "hardware": {"cpu": "Some CPU"}}
+ABOUT = {"model": "small", "hardware": {"cpu": "Some CPU"}, "commit": "abc"}
 Json = dict[str, Any]
 
 
@@ -91,7 +91,9 @@ def test_a_target_is_reached_or_not(tmp_path: Path, share: float, verdict: str) 
         {"documents": 8, "tokens_each": 16, "ratio": 1.5, "seconds": {"apart": [3.0], "together": [2.0]}},
         {"documents": 8, "tokens_each": 64, "ratio": 2.5, "seconds": {"apart": [5.0], "together": [2.0]}},
     ]})  # fmt: skip
-    assert f"Some CPU, small: {verdict}, the least share is {share}." in section(tmp_path, "Speed of folding")
+    assert f"Some CPU, small (commit abc): {verdict}, the least share is {share}." in section(
+        tmp_path, "Speed of folding"
+    )
     assert f"| Some CPU, small | 8,192 | 9,000 | {share} | 2.00 | - |" in section(tmp_path, "Speed of folding")
     assert "not reached, for the shortest: 1.50 times as fast with about 16 tokens, " in section(
         tmp_path, "Documents folded at once"
@@ -160,7 +162,7 @@ def test_what_longer_texts_lose(tmp_path: Path, longest: float, verdict: str) ->
     rows = [(("all", "pooled:16"), [0.1]), (("1024", "pooled:16"), [0.7]), (("8192", "pooled:16"), [longest]),
             (("8192", "retrieval"), [0.0])]  # fmt: skip
     keep(tmp_path, "longer", longer=table("Accuracy", *rows))
-    assert f"Some CPU, small: {verdict}" in section(tmp_path, "Longer texts")
+    assert f"Some CPU, small (commit abc): {verdict}" in section(tmp_path, "Longer texts")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_what_longer_texts_lose(tmp_path: Path, longest: float, verdict: str) ->
 def test_what_comes_back_word_for_word(tmp_path: Path, values: tuple[float, float], verdict: str) -> None:
     rows = [((str(size), "pooled:16"), [0.1, value, 0.1]) for size, value in zip((512, 2048), values, strict=True)]
     keep(tmp_path, "reconstruction", reconstruction=table("Reconstruction", *rows))
-    assert f"Some CPU, small: {verdict}." in section(tmp_path, "Reconstruction")
+    assert f"Some CPU, small (commit abc): {verdict}." in section(tmp_path, "Reconstruction")
 
 
 def test_the_driver_goes_on_and_keeps_quick_runs_apart(
