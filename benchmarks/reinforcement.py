@@ -21,8 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from memfold.backbone.model import Backbone
 from memfold.backbone.origin import commit, hardware
 from memfold.choice import choose
 from memfold.core.config import build
@@ -146,6 +145,7 @@ def compare(name: str, models: dict[str, Path], ratio: int, questions: int, out:
     for part in parts:
         load_suite(part.suite).check(part.options)
     trained = {label: spent(folder) for label, folder in models.items() if label != PARENT}
+    backbones = {label: choose("pooled", str(folder), ratio).backbone for label, folder in models.items()}
     outcomes: dict[str, dict[str, Outcomes]] = {}
     failed: dict[str, int] = {}
     expansion: Table | None = None
@@ -153,7 +153,7 @@ def compare(name: str, models: dict[str, Path], ratio: int, questions: int, out:
         found = {}
         for label, folder in models.items():
             readers = part.readers if label == PARENT else ()
-            for system, records in _records(part, folder, readers, ratio, out / folder.name).items():
+            for system, records in _records(part, backbones[label], readers, ratio, out / folder.name).items():
                 own = system if system in READERS else label
                 found[own] = records
                 failed[own] = failed.get(own, 0) + sum(record.error is not None for record in records)
@@ -173,7 +173,7 @@ def compare(name: str, models: dict[str, Path], ratio: int, questions: int, out:
         failed=failed,
         expansion=asdict(expansion) if expansion else {},
         commit=commit(),
-        hardware=hardware(torch.device("cpu")),
+        hardware=hardware(backbones[PARENT].device),
     )
 
 
@@ -187,9 +187,9 @@ def page(found: Sequence[Comparison]) -> str:
 
 def table(found: Comparison) -> Table:
     """A row for each row of the suites."""
-    runs = [label for label in found.models if label != PARENT]
+    runs = _runs(found)
     each = tuple(f"{label} alone" for label in runs) if len(runs) > 1 else ()
-    rows = tuple(Row((name,), _cells(own, runs)) for name, own in found.outcomes.items())
+    rows = tuple(Row((name,), _cells(found, name)) for name in found.outcomes)
     return Table(f"{found.name}: {found.system}", ("asked",), (*COLUMNS, *each), rows)
 
 
@@ -233,21 +233,19 @@ def main() -> int:
     return 0
 
 
-def _records(part: Asked, folder: Path, readers: Sequence[str], ratio: int, out: Path) -> dict[str, list[Record]]:
+def _records(part: Asked, backbone: Backbone, readers: Sequence[str], ratio: int, out: Path) -> dict[str, list[Record]]:
     """The records of a suite by system, the slots under the name of their setting."""
     labels = [*readers, f"pooled:{ratio}{part.settings}"]
-    backbone = choose("pooled", str(folder), ratio).backbone
     contenders = tuple(make_contender(label, backbone) for label in labels)
     evaluation = Evaluation(load_suite(part.suite), part.options, contenders, backbone)
-    evaluation.suite.check(part.options)
     records = run(evaluation, out / f"{part.suite}-{part.options.level}-{'-'.join(part.options.splits)}")
     return {label: [record for record in records if record.system == label] for label in labels}
 
 
-def _cells(own: dict[str, Outcomes], runs: Sequence[str]) -> tuple[Cell, ...]:
+def _cells(found: Comparison, row: str) -> tuple[Cell, ...]:
     """Of one row; cases that a model was not asked are left out of what compares it."""
+    own, runs, trained = found.outcomes[row], _runs(found), _trained(found, row)
     parent, full = own[PARENT], own.get("full", {})
-    trained = {case: sum(own[label][case] for label in runs) / len(runs) for case in own[runs[0]]}
     gain = mean([value - parent[case] for case, value in trained.items() if case in parent], share=True)
     shares = (_share(parent, full), _share(trained, full))
     cells = (*(_mean(own.get(label, {})) for label in READERS), _mean(parent), _mean(trained), gain, *shares)
@@ -279,17 +277,22 @@ def _beside(found: Sequence[Comparison]) -> Table:
     return Table("After reinforcement learning, side by side", ("asked",), tuple(columns), tuple(rows))
 
 
+def _runs(found: Comparison) -> list[str]:
+    """The labels of the trained models."""
+    return [label for label in found.models if label != PARENT]
+
+
 def _trained(found: Comparison, row: str) -> Outcomes:
     """The mean over the trained models, by case."""
-    own = [values for label, values in found.outcomes[row].items() if label.startswith(f"{TRAINED} ")]
+    own = [found.outcomes[row][label] for label in _runs(found)]
     return {case: sum(values[case] for values in own) / len(own) for case in own[0]}
 
 
 def _section(found: Comparison) -> str:
     steps = "; ".join(
-        f"`{label}` is {found.models[label]}, {spent['steps']:,.0f} steps of {spent['seconds']:.1f} s, mean reward "
-        f"{spent['first']:.3f} in the first 20 and {spent['last']:.3f} in the last 20"
-        for label, spent in found.trained.items()
+        f"`{label}` is {found.models[label]}, {own['steps']:,.0f} steps of {own['seconds']:.1f} s, mean reward "
+        f"{own['first']:.3f} in the first 20 and {own['last']:.3f} in the last 20"
+        for label, own in found.trained.items()
     )
     cpu = found.hardware.get("gpu", found.hardware.get("cpu", "unknown"))
     lines = [

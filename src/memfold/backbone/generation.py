@@ -258,31 +258,31 @@ def _choose(logits: Tensor, active: Sequence[_Place]) -> Tensor:
     for index, place in enumerate(active):
         if place.limits.repetition_penalty != 1 and place.finish is None:
             scores = logits.clone() if scores is logits else scores
-            scores[index] = _penalised(logits[index], place)
+            _penalise(scores[index], place)
     tokens = scores.argmax(-1)
     drawn = [index for index, place in enumerate(active) if place.limits.temperature > 0 and place.finish is None]
     if not drawn:
         return tokens
     table = scores[drawn] / scores.new_tensor([active[index].limits.temperature for index in drawn])[:, None]
-    for row, index in zip(table, drawn, strict=True):
-        _cut_off(row, active[index].limits)
-    reached = table.double().softmax(-1).cumsum(-1)
+    for row, limits in enumerate(active[index].limits for index in drawn):
+        if limits.top_k or limits.top_p < 1:
+            _cut_off(table[row], limits)
+    exact = torch.float if logits.device.type == "mps" else torch.double  # Apple's devices have no 64-bit numbers
+    reached = table.to(exact).softmax(-1).cumsum(-1)
     numbers = torch.cat([torch.rand(1, dtype=torch.double, generator=active[index].generator) for index in drawn])
-    wanted = numbers.to(logits.device)[:, None] * reached[:, -1:]
+    wanted = numbers.to(exact).to(logits.device)[:, None] * reached[:, -1:]
     tokens[drawn] = torch.searchsorted(reached, wanted, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
     return tokens
 
 
-def _penalised(logits: Tensor, place: _Place) -> Tensor:
-    """Logits [v] in which those of tokens that were there are less: divided where positive, else multiplied.
+def _penalise(scores: Tensor, place: _Place) -> None:
+    """Lower, of logits [v], those of tokens that were there: divided where positive, else multiplied.
 
     As endpoints do it (CTRL, section 4.1).
     """
     seen = torch.tensor(sorted({token for token in [*place.inputs.tokens, *place.tokens] if token >= 0}))
-    scores, found = logits.clone(), logits[seen]
-    penalty = place.limits.repetition_penalty
+    found, penalty = scores[seen], place.limits.repetition_penalty
     scores[seen] = torch.where(found > 0, found / penalty, found * penalty)
-    return scores
 
 
 def _cut_off(scores: Tensor, limits: Limits) -> None:

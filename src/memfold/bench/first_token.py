@@ -7,7 +7,7 @@ with folding, what counting operations predicts, and the number of questions fro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from statistics import median
 from typing import Any
@@ -17,7 +17,8 @@ import torch
 from memfold.backbone.generation import generate
 from memfold.backbone.model import Backbone
 from memfold.bench.operations import encoding, prefill
-from memfold.bench.timing import Action, PeakMemory, count_of, ratio, rounds
+from memfold.bench.text import QUESTION
+from memfold.bench.timing import Action, PeakMemory, Told, count_of, ratio, rounds
 from memfold.choice import Choice
 from memfold.core.document import Document
 from memfold.core.prompt import after_memory
@@ -25,9 +26,7 @@ from memfold.core.registry import make_system
 from memfold.core.system import Inputs, MemorySystem
 from memfold.core.types import BlockRef, Call, Limits, Memory, Text
 
-QUESTION = "Where was the baker of the town born?"
 WRAPPERS = ("slot", "span")
-Told = Callable[[str], None]
 
 
 def bench_first_token(choice: Choice, lengths: Sequence[int], warmups: int, runs: int, tell: Told) -> dict[str, Any]:

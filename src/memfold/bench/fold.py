@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import linear_regression, median
 from typing import Any
@@ -16,13 +16,12 @@ import torch
 
 from memfold.api import fold_documents, fold_file
 from memfold.bench.text import filler
-from memfold.bench.timing import PeakMemory, count_of, ratio, rounds
+from memfold.bench.timing import PeakMemory, Told, count_of, ratio, rounds
 from memfold.choice import Choice
 from memfold.core.document import Document
 from memfold.systems.pooled.encoder import BATCH_TOKENS, group_starts, passes
 
 TOGETHER, SHORT = 8, (16, 64, 256)
-Told = Callable[[str], None]
 
 
 def bench_fold(choice: Choice, lengths: Sequence[int], warmups: int, runs: int, tell: Told) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from memfold.api import fold_documents
 from memfold.backbone.generation import decode_again
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
-from memfold.bench.text import filler
-from memfold.bench.timing import count_of, ratio, rounds
+from memfold.bench.text import QUESTION, filler
+from memfold.bench.timing import Told, count_of, ratio, rounds
 from memfold.choice import Choice
 from memfold.core import driver
 from memfold.core.document import Document
@@ -25,9 +25,7 @@ from memfold.core.driver import Job
 from memfold.core.types import Call, Limits, Memory, Trace
 from memfold.core.wrapped import Limited
 
-QUESTION = "Where was the baker of the town born?"
 DOCUMENTS, REPLIES, REPLY_TOKENS = 16, 8, 48
-Told = Callable[[str], None]
 
 
 def bench_rollout(choice: Choice, lengths: Sequence[int], warmups: int, runs: int, tell: Told) -> dict[str, Any]:

@@ -7,7 +7,7 @@ to the call that answers and that call's first token, so nothing depends on how 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Any
 
 from memfold.api import fold_documents, fold_file
 from memfold.backbone.model import Backbone
-from memfold.bench.text import filler
-from memfold.bench.timing import PeakMemory, count_of, ratio, rounds
+from memfold.bench.text import QUESTION, filler
+from memfold.bench.timing import PeakMemory, Told, count_of, ratio, rounds
 from memfold.choice import Choice
 from memfold.core.document import Document
 from memfold.core.errors import MemfoldError
@@ -26,8 +26,6 @@ from memfold.core.types import Call, Memory, Reply
 from memfold.evaluation.contender import BASELINE, make_contender
 
 LABELS = ("full", "retrieval", "pooled", "recurrent")
-QUESTION = "Where was the baker of the town born?"
-Told = Callable[[str], None]
 
 
 def bench_systems(

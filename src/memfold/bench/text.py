@@ -1,4 +1,4 @@
-"""Text to time things with: filler of about a length."""
+"""Text to time things with: filler of about a length, and a question."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from random import Random
 
 from memfold.backbone.model import Backbone
 from memfold.tasks.filler import sentence
+
+QUESTION = "Where was the baker of the town born?"
 
 
 def filler(backbone: Backbone, length: int, seed: int = 0) -> str:

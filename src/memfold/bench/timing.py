@@ -20,6 +20,7 @@ from memfold.backbone.model import Backbone
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 SHORT, LONG_RUNS = 65536, 3  # tokens up to which everything is run as often as it was asked, and runs beyond
 Action = Callable[[], object]
+Told = Callable[[str], None]  # a line for each length, as soon as it is measured
 
 
 def rounds(actions: Mapping[str, Action], backbone: Backbone, warmups: int, runs: int) -> dict[str, list[float]]:

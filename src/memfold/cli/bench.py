@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from memfold.choice import Choice
 
 NAME = "bench"
-LENGTHS = {
-    "fold": (2048, 8192, 32768),
-    "first-token": (2048, 8192, 32768),
-    "systems": (2048, 8192),
-    "rollout": (512, 4096),
+SYSTEMS = "systems"
+BENCHES = {
+    "fold": "memfold.bench.fold:bench_fold",
+    "first-token": "memfold.bench.first_token:bench_first_token",
+    SYSTEMS: "memfold.bench.systems:bench_systems",
+    "rollout": "memfold.bench.rollout:bench_rollout",
 }
-RUNS = {"systems": 5}  # a system that writes notes takes long for each
-USUAL_RUNS = 20
+LENGTHS: dict[str, tuple[int, ...]] = {SYSTEMS: (2048, 8192), "rollout": (512, 4096)}
+RUNS = {SYSTEMS: 5}  # a system that writes notes takes long for each
+USUAL_LENGTHS, USUAL_RUNS = (2048, 8192, 32768), 20
 
 Systems = Annotated[
     list[str] | None, typer.Option("--system", help="systems: NAME[:RATIO][/SETTING=VALUE]; repeatable.")
@@ -37,7 +39,7 @@ Architecture = Annotated[
 
 
 def command(
-    what: Annotated[str, typer.Argument(metavar="fold|first-token|systems|rollout", help="What to time.")],
+    what: Annotated[str, typer.Argument(metavar="|".join(BENCHES), help="What to time.")],
     model: Model = "tiny",
     lengths: Annotated[str | None, typer.Option("--lengths", help="Document tokens, with commas: 8192,32768.")] = None,
     ratio: Ratio = None,
@@ -57,11 +59,11 @@ def command(
 
     Everything that is compared runs in turn; the raw times stand beside the ratios.
     """
-    if what not in LENGTHS:
-        raise unknown("benchmark", what, LENGTHS)
-    if system and (what != "systems" or ratio is not None):
+    if what not in BENCHES:
+        raise unknown("benchmark", what, BENCHES)
+    if system and (what != SYSTEMS or ratio is not None):
         raise ConfigError("--system is for bench systems, with the ratio in its name (pooled:4); leave it out")
-    wanted = numbers(lengths) or LENGTHS[what]
+    wanted = numbers(lengths) or LENGTHS.get(what, USUAL_LENGTHS)
     from memfold.backbone.origin import commit, hardware
     from memfold.cli.output import print_json
 
@@ -98,21 +100,15 @@ def _choice(model: str, ratio: int | None, device: str, architecture: str | None
 def _measure(
     what: str, choice: Choice, lengths: tuple[int, ...], labels: list[str] | None, warmups: int, runs: int
 ) -> dict[str, Any]:
-    from memfold.bench.first_token import bench_first_token
-    from memfold.bench.fold import bench_fold
-    from memfold.bench.rollout import bench_rollout
-    from memfold.bench.systems import LABELS, bench_systems
+    from memfold.bench.systems import LABELS
     from memfold.cli.output import notes
+    from memfold.core.registry import load
 
-    tell = notes().print
-    if what == "fold":
-        return bench_fold(choice, lengths, warmups, runs, tell)
-    if what == "first-token":
-        return bench_first_token(choice, lengths, warmups, runs, tell)
-    if what == "rollout":
-        return bench_rollout(choice, lengths, warmups, runs, tell)
+    measure, tell = load("benchmark", what, BENCHES), notes().print
+    if what != SYSTEMS:
+        return dict(measure(choice, lengths, warmups, runs, tell))
     named = labels or [f"pooled:{choice.system.settings['ratio']}" if label == "pooled" else label for label in LABELS]
-    return bench_systems(choice.backbone, named, lengths, warmups, runs, tell)
+    return dict(measure(choice.backbone, named, lengths, warmups, runs, tell))
 
 
 def _report(result: dict[str, Any], out: Path | None) -> None:

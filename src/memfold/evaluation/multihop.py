@@ -14,7 +14,6 @@ from functools import partial
 from itertools import islice
 
 from memfold.backbone.model import Backbone
-from memfold.core.document import open_document
 from memfold.core.driver import Job
 from memfold.core.errors import ConfigError, DataError, unknown
 from memfold.core.types import Memory, Sample, Trace
@@ -22,7 +21,7 @@ from memfold.evaluation import local_data
 from memfold.evaluation.contender import CLOSED_BOOK, Contender
 from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, of, splits
 from memfold.evaluation.records import Record
-from memfold.evaluation.suite import Case, Options, Score, document_seed
+from memfold.evaluation.suite import Case, Options, Score, document_seed, hidden_in
 from memfold.evaluation.table import Cell, Figure, Row, Table, difference, mean, proportion
 from memfold.scoring.extraction import short_answer
 from memfold.scoring.metrics import sub_span_match
@@ -61,7 +60,7 @@ class MultihopSuite:
         if options.text and (options.data or TRACKING not in (options.kinds or KINDS)):
             other = "--data" if options.data else f"--kind {options.kinds[0]}"
             raise ConfigError(f"--text {options.text} is for --kind {TRACKING}; leave it out, or leave out {other}")
-        _text(options)
+        hidden_in(options)
         named = local_data.sources(self.name, options.data, DATASETS) if options.data else {}
         for name in options.trained_on:
             if name not in named:
@@ -109,12 +108,8 @@ class MultihopSuite:
         return figures
 
 
-def _text(options: Options) -> str:
-    return open_document(options.text).read() if options.text else ""
-
-
 def _generated(options: Options, backbone: Backbone) -> Iterator[Case]:
-    kinds, text = options.kinds or KINDS, _text(options)
+    kinds, text = options.kinds or KINDS, hidden_in(options)
     for split, length, questions in options.cells():
         for number in range(questions):
             kind = kinds[number % len(kinds)]

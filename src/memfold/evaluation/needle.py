@@ -19,14 +19,14 @@ from random import Random
 
 from memfold.backbone.model import Backbone
 from memfold.core.config import require
-from memfold.core.document import Document, open_document
+from memfold.core.document import Document
 from memfold.core.driver import Job
 from memfold.core.errors import unknown
 from memfold.core.types import Memory, Sample, Trace
 from memfold.evaluation.contender import CLOSED_BOOK, Contender
 from memfold.evaluation.grouping import Group, failures, grid, of, splits
 from memfold.evaluation.records import Record
-from memfold.evaluation.suite import Case, Options, Score, document_seed
+from memfold.evaluation.suite import Case, Options, Score, document_seed, hidden_in
 from memfold.evaluation.table import Cell, HeatMap, Row, Table, mean, proportion
 from memfold.scoring.needles import HIGHEST, LOWEST, found, needle_score
 from memfold.tasks.haystack import borders_of, filler_sentences, gather, pieces, plant, text_sentences
@@ -85,7 +85,7 @@ class NeedleSuite:
         enough = min(questions for _, _, questions in cells) >= options.depths
         require(enough, "questions", options.questions, f"{len(cells) * options.depths} or more, one for each of the "
                 "cells; or fewer --lengths or --depths")  # fmt: skip
-        _text(options)
+        hidden_in(options)
 
     def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
         """The depths of a length in turn, each with the next kind of value.
@@ -93,7 +93,7 @@ class NeedleSuite:
         Raises:
             ConfigError: for lengths that the needles fill.
         """
-        text, turn = _text(options), max(options.depths, options.per_document)
+        text, turn = hidden_in(options), max(options.depths, options.per_document)
         for split, length, questions in options.cells():
             for first in range(0, questions, turn):
                 seed = document_seed(self.name, options.seed, options.level, split, length, first, options.text)
@@ -127,10 +127,6 @@ class NeedleSuite:
     def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[HeatMap]:
         """The score of each system over length and depth."""
         return [_heat_map(of(own, label), label, split) for split, own in splits(records) for label in labels]
-
-
-def _text(options: Options) -> str:
-    return open_document(options.text).read() if options.text else ""
 
 
 class _Turn:

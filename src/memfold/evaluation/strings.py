@@ -14,14 +14,14 @@ from functools import partial
 from random import Random
 
 from memfold.backbone.model import Backbone
-from memfold.core.document import Document, chunks, open_document
+from memfold.core.document import Document, chunks
 from memfold.core.driver import Job
 from memfold.core.errors import ConfigError, unknown
 from memfold.core.types import Citation, Memory, Sample, Span, Text, Trace
 from memfold.evaluation.contender import Contender
 from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, of, splits
 from memfold.evaluation.records import Record
-from memfold.evaluation.suite import HAYSTACKS, Case, Options, Score, document_seed
+from memfold.evaluation.suite import HAYSTACKS, Case, Options, Score, document_seed, hidden_in
 from memfold.evaluation.table import Cell, Figure, Row, Table, proportion
 from memfold.scoring.citations import hits
 from memfold.scoring.metrics import stands_verbatim
@@ -58,7 +58,7 @@ class StringsSuite:
                 raise unknown("kind of string", kind, NEEDLES)
         if options.text and options.haystack != HAYSTACKS[0]:
             raise ConfigError(f"--text {options.text} takes the place of --haystack {options.haystack}; leave one out")
-        _text(options)
+        hidden_in(options)
 
     def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
         """The kinds in turn; those of one document are planted in it together.
@@ -66,7 +66,7 @@ class StringsSuite:
         Raises:
             ConfigError: for lengths that the strings fill.
         """
-        text = _text(options)
+        text = hidden_in(options)
         for split, length, questions in options.cells():
             for first in range(0, questions, options.per_document):
                 numbers = range(first, min(questions, first + options.per_document))
@@ -107,10 +107,6 @@ class StringsSuite:
             Figure(f"strings-{split}", "document tokens", ((f"exact, split {split}", curves(own, labels, _exact)),))
             for split, own in splits(records)
         ]
-
-
-def _text(options: Options) -> str:
-    return open_document(options.text).read() if options.text else ""
 
 
 def _document(

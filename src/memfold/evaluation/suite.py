@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 from memfold.backbone.model import Backbone
 from memfold.core.config import require
-from memfold.core.document import Document
+from memfold.core.document import Document, open_document
 from memfold.core.driver import Job
 from memfold.core.errors import ConfigError
 from memfold.core.registry import load
@@ -210,3 +210,12 @@ def document_seed(*place: object) -> int:
     """The seed of a document by its place in an evaluation: from `FIRST_SEED` on, 40 bits of them."""
     digest = hashlib.sha256(repr(place).encode()).digest()
     return FIRST_SEED + int.from_bytes(digest[:SEED_BYTES], "big")
+
+
+def hidden_in(options: Options) -> str:
+    """What the file `text` says; empty where none is named.
+
+    Raises:
+        DataError: for a file that cannot be read.
+    """
+    return open_document(options.text).read() if options.text else ""

@@ -9,7 +9,6 @@ with the weights w of `MEANS`, so that micro-batches and processes add up to one
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -36,10 +35,9 @@ def dual_clipped(ratio: Tensor, advantage: Tensor, low: float, high: float, dual
     return torch.where(advantage < 0, torch.minimum(loss, -dual * advantage), loss)
 
 
-def outside(ratio: Tensor, advantage: Tensor, low: float, high: float, dual: float = math.inf) -> Tensor:
-    """Which tokens the clip holds back: too likely already for A > 0, too unlikely or, past `dual`, far too likely for
-    A < 0."""
-    return ((advantage > 0) & (ratio > 1 + high)) | ((advantage < 0) & ((ratio < 1 - low) | (ratio > dual)))
+def held_back(loss: Tensor, ratio: Tensor, advantage: Tensor) -> Tensor:
+    """The tokens whose `loss` a clip has made another one than -r A: they have no gradient."""
+    return loss != -(ratio * advantage)
 
 
 def by_token(sizes: Sequence[int], owners: Sequence[int], length: int) -> list[float]:

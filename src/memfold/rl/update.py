@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,7 +13,7 @@ from memfold.core.errors import CallError
 from memfold.core.types import Step
 from memfold.rl.advantages import CREDITS, ESTIMATES
 from memfold.rl.collect import Group
-from memfold.rl.losses import CLIPS, MEANS, k1, k3, outside
+from memfold.rl.losses import CLIPS, MEANS, held_back, k1, k3
 from memfold.rl.ratios import RATIOS
 from memfold.rl.recipe import END_TO_END, RlRecipe
 from memfold.rl.replay import Conversation, Pass, conversations, entropies, passes, score
@@ -193,6 +192,7 @@ class Trainer:
         ratio = RATIOS[options.ratio](change, [each.size for each in one.conversations])
         advantage = one.spread(lambda each: each.advantage, device)
         loss = CLIPS[options.clip](ratio, advantage, options.clip_low, options.clip_high, options.clip_dual)
+        sums.clipped = float(held_back(loss.detach(), ratio.detach(), advantage).sum())
         if options.kl == "loss" and self.reference is not None:
             with torch.no_grad(), self.processes.autocast(self.recipe.precision):
                 against = score(self.reference, one).logprobs
@@ -205,10 +205,7 @@ class Trainer:
         total = (loss * one.spread(lambda each: weights[id(each)], device)).sum()
         check_finite(f"loss of step {number + 1}{_named(one.conversations)}", total)
         scores.backward(total)
-        high = options.clip_low if options.clip == "symmetric" else options.clip_high
-        dual = options.clip_dual if options.clip == "dual" else math.inf
         sums.loss = float(total.detach())
-        sums.clipped = float(outside(ratio.detach(), advantage, options.clip_low, high, dual).sum())
         if first:
             sums.first = sums.tokens
             sums.apart = float(change.detach().abs().sum())
