@@ -153,8 +153,8 @@ class FoldedMemory:
             yield number, self._response(trace)
 
     def answering(self, **settings: Any) -> FoldedMemory:
-        """The same memory, answered otherwise: `style` ("bare", "recall"); for `pooled` also `unfold` (tokens of the
-        cited text to read again before the final answer) and `cite` ("recall", "attention").
+        """The same memory, answered otherwise: `style` ("bare", "recall", "free"); for `pooled` also `unfold` (tokens
+        of the cited text to read again before the final answer) and `cite` ("recall", "attention").
 
         Raises:
             ConfigError: for a setting that the system does not have, or that the fold has fixed.

@@ -25,7 +25,9 @@ System = Annotated[
 ]
 Unfold = Annotated[bool, typer.Option("--unfold", help="Read the cited text again before the final answer.")]
 Budget = Annotated[int, typer.Option("--budget", help="Tokens of text that --unfold reads again.")]
-Style = Annotated[str | None, typer.Option("--style", help="recall: sentences, then the answer. bare: it alone.")]
+Style = Annotated[
+    str | None, typer.Option("--style", help="recall: sentences, then the answer; bare: it alone; free: either.")
+]
 
 
 def command(

@@ -2,8 +2,8 @@
 
 `flat` is one stretch of text, for base models; `chatml` is the frame of the Qwen chat models; `message` is what a user
 would write, for an endpoint that puts the frame of its model around it.  A reply is `bare` (the answer alone) or
-`recall` (the supporting sentences written out, then the answer in `\\boxed{}`).  The published prompts of the pooled
-paper are pictures only; the words here are ours.
+`recall` (the supporting sentences written out, then the answer in `\\boxed{}`); a `free` one recalls where its writer
+thinks that it helps.  The published prompts of the pooled paper are pictures only; the words here are ours.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from __future__ import annotations
 from typing import Literal
 
 Frame = Literal["flat", "chatml", "message"]
-Style = Literal["bare", "recall"]
+Style = Literal["bare", "recall", "free"]
 
 FRAMES: tuple[Frame, ...] = ("flat", "chatml", "message")
-STYLES: tuple[Style, ...] = ("bare", "recall")
+STYLES: tuple[Style, ...] = ("bare", "recall", "free")
 
-_CUES = {"bare": "Answer:", "recall": "Recall:"}
+_CUES = {"bare": "Answer:", "recall": "Recall:", "free": "Recall?"}
 _REQUESTS = {
     "bare": "Answer from the text above in a few words.",
     "recall": "Write out the sentences of the text above that you need, then give the answer in \\boxed{}.",
+    "free": "Write out sentences of the text above where they help you, and give the answer in \\boxed{}.",
 }
 LAST_WORDS = 20
 
@@ -38,8 +39,11 @@ def after_memory(frame: Frame, question: str, style: Style | None) -> str:
 
 
 def target(answer: str, support: tuple[str, ...], style: Style) -> str:
-    """The reply that a question should have had, with the space that separates it from the frame."""
-    return f" {answer}" if style == "bare" else f" {' '.join(support)} \\boxed{{{answer}}}"
+    """The reply that a question should have had, with the space that separates it from the frame.
+
+    Without `support` a reply that is not bare is the answer in its box.
+    """
+    return f" {answer}" if style == "bare" else " ".join(("", *support, f"\\boxed{{{answer}}}"))
 
 
 def final_answer(reply: str, style: Style) -> str:

@@ -180,7 +180,8 @@ class Sample:
     `target` is the reply that a model should have given: text, or token ids for the tasks that work on tokens.
     `answers` are the accepted answers to a question; for the kind `listing`, all the items that it asks for.
     `bridge` are the token ids kept uncompressed between the memory and the target, `support` the sentences behind the
-    answer in the order in which they are recalled, `evidence` where they stand.
+    answer in the order in which they are recalled, `evidence` where they stand; with `recall` false a written reply
+    that may do without them does.
     """
 
     task: str
@@ -195,6 +196,12 @@ class Sample:
     hops: int = 0
     split: str = "in"
     level: int = 0
+    recall: bool = True
+
+    @property
+    def recalled(self) -> tuple[str, ...]:
+        """The sentences that a written reply recalls where its style has any."""
+        return self.support if self.recall else ()
 
     @property
     def expected(self) -> str:

@@ -83,9 +83,17 @@ def _script(samples: Sequence[Sample], system: MemorySystem, backbone: Backbone,
         document = replace(document, tokens=tuple(backbone.encode(document.read())))
     traces: list[Trace] = []
     for sample in samples:
-        style: Style = "recall" if rng.random() < share.recall else "bare"
-        traces.append(system.script(replace(sample, document=document), backbone, style))
+        style = _style(share, rng)
+        recall = style != "free" or rng.random() < 0.5
+        traces.append(system.script(replace(sample, document=document, recall=recall), backbone, style))
     return document, _once(traces)
+
+
+def _style(share: Share, rng: Random) -> Style:
+    point = rng.random()
+    if point < share.recall:
+        return "recall"
+    return "free" if point < share.recall + share.free else "bare"
 
 
 def _once(traces: Sequence[Trace]) -> list[Trace]:

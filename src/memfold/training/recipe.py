@@ -92,14 +92,16 @@ class Entry:
 class Share(Entry):
     """An entry of supervised training, where replies are written rather than sampled.
 
-    Sizes and ratios are drawn for each micro-batch; `recall` is the share of questions answered by recall; `language`
-    weighs the plain language modelling of a document that is read as text; `bridges` are the fewest and the most bridge
-    chunks of a continuation; `folded` takes memories as they are, with no gradient through the compressor: documents
-    several times longer then cost the same.
+    Sizes and ratios are drawn for each micro-batch; `recall` is the share of questions answered by recall, `free` that
+    of those answered by recall or not, as a coin falls, after one cue, so that a model may choose; `language` weighs
+    the plain language modelling of a document that is read as text; `bridges` are the fewest and the most bridge chunks
+    of a continuation; `folded` takes memories as they are, with no gradient through the compressor: documents several
+    times longer then cost the same.
     """
 
     bridges: tuple[int, int] = (0, 0)
     recall: float = 0.5
+    free: float = 0.0
     language: float = 0.5
     folded: bool = False
 
@@ -107,6 +109,7 @@ class Share(Entry):
         super().__post_init__()
         require(0 <= self.bridges[0] <= self.bridges[1], "bridges", self.bridges, "the fewest, then the most")
         require(0 <= self.recall <= 1, "recall", self.recall, "0 to 1")
+        require(0 <= self.free <= 1 - self.recall, "free", self.free, "0 to what recall leaves of 1")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from memfold.backbone.model import END, START
-from memfold.core.prompt import STYLES, after_memory, target
+from memfold.core.prompt import Style, after_memory, target
 from memfold.tasks.instructions import INSTRUCTIONS
 from memfold.tasks.names import SYLLABLES
 from memfold.tasks.table import load_task
@@ -25,6 +25,7 @@ WORDS = Regex(r" ?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s+")
 _ANY = "|".join(sorted(SYLLABLES, key=len, reverse=True))
 SYLLABLE = re.compile(_ANY, re.IGNORECASE)
 NAME = re.compile(rf" (?=[A-Z])(?i:{_ANY})+\b")
+WRITTEN: tuple[Style, ...] = ("bare", "recall")
 PAGES, PAGE_TOKENS = 400, 2000
 
 
@@ -59,7 +60,7 @@ def _text(seed: int) -> Iterator[str]:
     for page in range(PAGES):
         options = TaskOptions(level=page % 4, samples=40)
         for sample in load_task("almanac")(seed * PAGES + page, PAGE_TOKENS, options, rough):  # type: ignore[arg-type]
-            for style in STYLES:
+            for style in WRITTEN:  # a free reply is one of them
                 yield _apart(after_memory("flat", sample.question, style))
                 yield _apart(target(sample.expected, sample.support, style))
         yield _apart(sample.document.read())

@@ -65,7 +65,7 @@ class Full:
         tokens = document.tokens if document.tokens is not None else tuple(backbone.encode(document.read()))
         asked = style if sample.answers else None
         frame = Text(after_memory(self.frame, sample.question, asked))
-        given = target(sample.expected, sample.support, style) if sample.answers else sample.target
+        given = target(sample.expected, sample.recalled, style) if sample.answers else sample.target
         reply = tuple(backbone.encode(given)) if isinstance(given, str) else given
         bridge = (Text(tokens=sample.bridge),) if sample.bridge else ()
         steps = [

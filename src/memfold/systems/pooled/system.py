@@ -93,7 +93,7 @@ class Pooled:
         if sample.bridge:
             parts.append(Text(tokens=sample.bridge))
         if sample.answers:
-            reply = (*backbone.encode(target(sample.expected, sample.support, style)), backbone.end_token)
+            reply = (*backbone.encode(target(sample.expected, sample.recalled, style)), backbone.end_token)
         else:
             given = sample.target
             reply = tuple(backbone.encode(given)) if isinstance(given, str) else given

@@ -84,7 +84,7 @@ class Recurrent:
             note = " ".join(sentence for sentence, span in pairs if span.end <= end) or EMPTY
             steps.append(_step(call, note, backbone))
         last = self._last(sample.question, note, style)
-        steps.append(_step(last, target(sample.expected, sample.support, style), backbone))
+        steps.append(_step(last, target(sample.expected, sample.recalled, style), backbone))
         return Trace(sample.question, self.name, self.settings, tuple(steps))
 
     def render(self, memory: Memory, call: Call, backbone: Backbone) -> Inputs:

@@ -55,7 +55,7 @@ class Retrieval:
         count = sum(1 for _ in chunks(sample.document, backbone.tokenize, self.chunk))
         blocks = (BlockRef(sample.document.source, index) for index in range(count))
         frame = after_memory(self.frame, sample.question, style if sample.answers else None)
-        given = target(sample.expected, sample.support, style) if sample.answers else sample.target
+        given = target(sample.expected, sample.recalled, style) if sample.answers else sample.target
         reply = tuple(backbone.encode(given)) if isinstance(given, str) else given
         call = Call("answer", (Text(before_memory(self.frame)), *blocks, Text(frame)))
         step = Step(call, Reply(tokens=(*reply, backbone.end_token)))
