@@ -1,10 +1,11 @@
 """Models trained by reinforcement learning against the one that they began with, on the same questions.
 
-    python benchmarks/reinforcement.py frozen-16x runs/pooled-tiny-sft-window runs/pooled-tiny-rl [OTHER SEEDS ...]
+    python benchmarks/reinforcement.py frozen-16x runs/pooled-tiny-sft-free runs/pooled-tiny-rl [OTHER SEEDS ...]
     python benchmarks/reinforcement.py frozen-64x runs/pooled-tiny-sft-64x runs/pooled-tiny-rl-64x --ratio 64
     python benchmarks/reinforcement.py                          # the page alone
 
-A comparison asks the first model `full`, `retrieval` and the slots, the others the slots alone; what it finds is
+A comparison asks the first model `full`, `retrieval` and the slots, the others the slots alone, whose replies are
+`free`; the slots of the first also for replies that have to recall, and for bare ones.  What it finds is
 benchmarks/results/reinforcement/NAME.json, and docs/reinforcement.md is made of those files.  An evaluation that
 stopped goes on with the samples in --out.  Left out: training (`memfold train`).
 """
@@ -26,6 +27,7 @@ from memfold.backbone.origin import commit, hardware
 from memfold.choice import choose
 from memfold.core.config import build
 from memfold.core.errors import ConfigError, DataError, MemfoldError
+from memfold.core.prompt import STYLES
 from memfold.evaluation.contender import make_contender
 from memfold.evaluation.expansion import expansion_table
 from memfold.evaluation.records import Record
@@ -39,15 +41,19 @@ RESULTS = ROOT / "benchmarks" / "results" / "reinforcement"
 PAGE = ROOT / "docs" / "reinforcement.md"
 PARENT, TRAINED = "sft", "rl"
 READERS = ("full", "retrieval")
+FREE = "free"
+TOLD = {f"{PARENT} {style}": style for style in STYLES if style != FREE}  # how to reply
 HEAD = """# What reinforcement learning changes
 
 Made by `python benchmarks/reinforcement.py` from the files in `benchmarks/results/reinforcement/`; nothing here is
-typed. How it is trained is in [rl.md](rl.md). `full` and `retrieval` are the supervised model; every system and model
-is asked the same questions. `rl` is the mean over the trained models, whose seeds differ; difference: from `sft` on the
-same questions, interval by the paired bootstrap over questions; what seeds differ by is not in it. Where four questions
-share a document (`needle`, `multihop`, strings) intervals are too narrow. `full` is not asked about texts far beyond
-those of its training."""
-COLUMNS = (*READERS, PARENT, TRAINED, "difference", "sft of full", "rl of full")
+typed. How it is trained is in [rl.md](rl.md). Every system and model is asked the same questions. `sft` and `rl` may
+recall sentences before they answer or not, as the model chooses; `sft recall` and `sft bare` are the supervised model
+told to do so, or not to. `full` and `retrieval` are the supervised model told to recall. `rl` is the mean over the
+trained models, whose seeds differ; differences are on the same questions, intervals by the paired bootstrap over
+questions; what seeds differ by is not in them. Where four questions share a document (`needle`, `multihop`, strings)
+intervals are too narrow. `full` is not asked about texts far beyond those of its training."""
+GAPS = {f"rl - {other}": other for other in (PARENT, *TOLD)}
+SHARES = ("sft of full", "rl of full")
 
 Outcomes = dict[str, float]  # case -> 1 or 0, or a share
 
@@ -76,14 +82,15 @@ class Asking:
 class Asked:
     """A suite with what is asked of it, and the rows that its records make.
 
-    The supervised model is asked as `readers` too; slots are read with these `settings` of the system.  `expansion`
-    says that the table of implicit expansion is made of these replies.
+    The supervised model is asked as `readers` too, and how it is `told`; slots are read with these `settings` of the
+    system.  `expansion` says that the table of implicit expansion is made of these replies.
     """
 
     suite: str
     options: Options
     rows: dict[str, Asking]
     readers: tuple[str, ...] = READERS
+    told: bool = True
     settings: str = ""
     expansion: bool = False
 
@@ -129,8 +136,8 @@ def asked(questions: int) -> tuple[Asked, ...]:
         Asked("needle", far, needles, found),
         Asked("multihop", hops, {"multihop, 4K": Asking(most=4096), "multihop, 4K and 32K": Asking()}, found),
         Asked("strings", strings, {"exact strings": Asking()}),
-        Asked("strings", strings, {"exact strings, unfold": Asking()}, (), "/unfold=256"),
-        Asked("reconstruction", texts, {"reconstruction, ROUGE-L": Asking(figure="rougeL")}, ()),
+        Asked("strings", strings, {"exact strings, unfold": Asking()}, (), settings="/unfold=256"),
+        Asked("reconstruction", texts, {"reconstruction, ROUGE-L": Asking(figure="rougeL")}, (), told=False),
     )
 
 
@@ -152,9 +159,7 @@ def compare(name: str, models: dict[str, Path], ratio: int, questions: int, out:
     for part in parts:
         found = {}
         for label, folder in models.items():
-            readers = part.readers if label == PARENT else ()
-            for system, records in _records(part, backbones[label], readers, ratio, out / folder.name).items():
-                own = system if system in READERS else label
+            for own, records in _records(part, label, backbones[label], ratio, out / folder.name).items():
                 found[own] = records
                 failed[own] = failed.get(own, 0) + sum(record.error is not None for record in records)
         print(f"{name}: {part.suite}{part.settings} done", file=sys.stderr)
@@ -185,12 +190,29 @@ def page(found: Sequence[Comparison]) -> str:
     return "\n\n".join([HEAD, *beside, *(_section(one) for one in found)]) + "\n"
 
 
-def table(found: Comparison) -> Table:
-    """A row for each row of the suites."""
+def figures(found: Comparison) -> Table:
+    """What every model reached: a row for each row of the suites."""
     runs = _runs(found)
     each = tuple(f"{label} alone" for label in runs) if len(runs) > 1 else ()
-    rows = tuple(Row((name,), _cells(found, name)) for name in found.outcomes)
-    return Table(f"{found.name}: {found.system}", ("asked",), (*COLUMNS, *each), rows)
+    others = (*READERS, *TOLD, PARENT)
+    rows = []
+    for name, own in found.outcomes.items():
+        values = [*(own.get(label, {}) for label in others), _trained(found, name)]
+        values += [own[label] for label in runs] if each else []
+        rows.append(Row((name,), tuple(map(_mean, values))))
+    return Table(f"{found.name}: {found.system}", ("asked",), (*others, TRAINED, *each), tuple(rows))
+
+
+def gains(found: Comparison) -> Table:
+    """What the trained models add, case by case; cases that a model was not asked are left out of what compares it."""
+    rows = []
+    for name, own in found.outcomes.items():
+        trained, full = _trained(found, name), own.get("full", {})
+        others = [own.get(other, {}) for other in GAPS.values()]
+        gaps = [[value - other[case] for case, value in trained.items() if case in other] for other in others]
+        shares = (_share(own[PARENT], full), _share(trained, full))
+        rows.append(Row((name,), (*(mean(gap, share=True) for gap in gaps), *shares)))
+    return Table(f"{found.name}: what it adds", ("asked",), (*GAPS, *SHARES), tuple(rows))
 
 
 def read(folder: Path) -> list[Comparison]:
@@ -233,23 +255,16 @@ def main() -> int:
     return 0
 
 
-def _records(part: Asked, backbone: Backbone, readers: Sequence[str], ratio: int, out: Path) -> dict[str, list[Record]]:
-    """The records of a suite by system, the slots under the name of their setting."""
-    labels = [*readers, f"pooled:{ratio}{part.settings}"]
-    contenders = tuple(make_contender(label, backbone) for label in labels)
+def _records(part: Asked, model: str, backbone: Backbone, ratio: int, out: Path) -> dict[str, list[Record]]:
+    """The records of a suite by the column that they belong to."""
+    systems = {model: f"pooled:{ratio}/{FREE}{part.settings}"}
+    if model == PARENT:
+        systems |= {reader: reader for reader in part.readers}
+        systems |= {told: f"pooled:{ratio}/{style}{part.settings}" for told, style in TOLD.items() if part.told}
+    contenders = tuple(make_contender(system, backbone) for system in systems.values())
     evaluation = Evaluation(load_suite(part.suite), part.options, contenders, backbone)
     records = run(evaluation, out / f"{part.suite}-{part.options.level}-{'-'.join(part.options.splits)}")
-    return {label: [record for record in records if record.system == label] for label in labels}
-
-
-def _cells(found: Comparison, row: str) -> tuple[Cell, ...]:
-    """Of one row; cases that a model was not asked are left out of what compares it."""
-    own, runs, trained = found.outcomes[row], _runs(found), _trained(found, row)
-    parent, full = own[PARENT], own.get("full", {})
-    gain = mean([value - parent[case] for case, value in trained.items() if case in parent], share=True)
-    shares = (_share(parent, full), _share(trained, full))
-    cells = (*(_mean(own.get(label, {})) for label in READERS), _mean(parent), _mean(trained), gain, *shares)
-    return (*cells, *(_mean(own[label]) for label in runs)) if len(runs) > 1 else cells
+    return {own: [one for one in records if one.system == system] for own, system in systems.items()}
 
 
 def _mean(values: Outcomes) -> Cell:
@@ -296,7 +311,9 @@ def _section(found: Comparison) -> str:
     )
     cpu = found.hardware.get("gpu", found.hardware.get("cpu", "unknown"))
     lines = [
-        table(found).markdown(),
+        figures(found).markdown(),
+        "",
+        gains(found).markdown(),
         "",
         f"`sft` is {found.models[PARENT]}; {steps}. {cpu}, commit {found.commit or 'unknown'}.",
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import reinforcement
-from reinforcement import Asking, Comparison, page, read, table
+from reinforcement import Asking, Comparison, figures, gains, page, read
 
 from memfold.core.errors import ConfigError, DataError
 from memfold.evaluation.expansion import COLUMNS as EXPANSION
@@ -28,7 +28,11 @@ def found() -> Comparison:
         name="frozen-16x", system="pooled:16",
         models={"sft": "runs/sft", "rl 1": "runs/rl", "rl 2": "runs/rl-other"},
         trained={"rl 1": spent, "rl 2": spent}, questions=4,
-        outcomes={"one hop": {"full": ALL, "retrieval": HALF, "sft": HALF, "rl 1": ALL, "rl 2": HALF}},
+        outcomes={
+            "one hop": {
+                "full": ALL, "retrieval": HALF, "sft": HALF, "sft recall": NONE, "rl 1": ALL, "rl 2": HALF,
+            },
+        },
         failed={"sft": 0, "rl 1": 0},
         expansion={"title": "Implicit expansion", "names": ["system"], "columns": list(EXPANSION),
                    "rows": [{"names": ["sft"], "cells": [CELL] * len(EXPANSION)}], "note": "A note."},
@@ -37,16 +41,18 @@ def found() -> Comparison:
 
 
 def shown(found: Comparison) -> dict[str, str]:
-    """The cells of the only row, by what stands over them, without intervals."""
-    (row,) = table(found).rows
-    return {
-        column: cell.markdown().partition(" [")[0] for column, cell in zip(table(found).columns, row.cells, strict=True)
-    }
+    """The cells of the only row of both tables, by what stands over them, without intervals."""
+    cells = {}
+    for table in (figures(found), gains(found)):
+        (row,) = table.rows
+        cells |= dict(zip(table.columns, (cell.markdown().partition(" [")[0] for cell in row.cells), strict=True))
+    return cells
 
 
 def test_a_row_by_hand(found: Comparison) -> None:
     assert shown(found) == {
-        "full": "100.0 %", "retrieval": "50.0 %", "sft": "50.0 %", "rl": "75.0 %", "difference": "25.0 %",
+        "full": "100.0 %", "retrieval": "50.0 %", "sft bare": "-", "sft recall": "0.0 %", "sft": "50.0 %",
+        "rl": "75.0 %", "rl - sft": "25.0 %", "rl - sft bare": "-", "rl - sft recall": "75.0 %",
         "sft of full": "50.0 %", "rl of full": "75.0 %", "rl 1 alone": "100.0 %", "rl 2 alone": "50.0 %",
     }  # fmt: skip
 
@@ -54,7 +60,7 @@ def test_a_row_by_hand(found: Comparison) -> None:
 def test_questions_that_one_was_not_asked_are_left_out_of_what_compares_them(found: Comparison) -> None:
     outcomes = {"sft": {"a": 1.0}, "rl 1": ALL, "rl 2": ALL, "full": {"a": 1.0, "z": 1.0}}
     cells = shown(replace(found, outcomes={"one hop": outcomes}))
-    assert (cells["difference"], cells["rl of full"]) == ("0.0 %", "100.0 %")
+    assert (cells["rl - sft"], cells["rl of full"]) == ("0.0 %", "100.0 %")
     assert cells["retrieval"] == "-"
 
 

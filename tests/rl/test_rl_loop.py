@@ -12,6 +12,7 @@ from torch import Tensor
 from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.backbone.model import Backbone
 from memfold.core.errors import CallError, CheckpointError, ConfigError
+from memfold.core.registry import make_system
 from memfold.rl import update
 from memfold.rl.loop import prepare, step, train
 from memfold.rl.recipe import RlRecipe
@@ -154,6 +155,15 @@ def test_the_settings_of_the_parent_stay_unless_the_recipe_says_others(
     step(run)
     systems = {group.question.label: group.question.system.settings for group in run.groups}
     assert (systems["0:pooled/almanac"]["wrapper"], systems["0:pooled/almanac"]["positions"]) == ("none", "strided")
+
+
+def test_replies_are_asked_for_in_the_style_of_the_recipe(recipe: RlRecipe, tmp_path: Path) -> None:
+    backbone = train(replace(recipe, steps=1, style="free", validate_every=1), tmp_path)
+    asked = [json.dumps(json.loads(line)["trace"]) for line in next(tmp_path.glob("traces/*.jsonl")).open()]
+    assert asked
+    assert all("Recall?" in one for one in asked)
+    assert make_system("pooled", backbone).settings["style"] == "free"
+    assert make_system("pooled", load_backbone(tmp_path / "model")).settings["style"] == "free"
 
 
 def test_a_decoder_of_16_bits_has_an_encoder_of_16_bits(recipe: RlRecipe, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from memfold.backbone.model import Backbone
+from memfold.core.errors import ConfigError
 from memfold.training import batches
 from memfold.training.batches import Batch, batch, mixture
 from memfold.training.presets import paper_mixture
@@ -80,6 +81,21 @@ def test_every_entry_draws_its_sizes_ratios_and_styles(recipe: Recipe, backbone:
         work = batch(recipe, backbone, 0, share=replace(entry, recall=share))
         steps = [step for _, traces in work.scored for trace in traces for step in trace.steps]
         assert {"boxed" in backbone.decode(step.reply.tokens) for step in steps} == {said}
+
+
+def test_half_of_the_free_replies_recall(recipe: Recipe, backbone: Backbone) -> None:
+    entry = Share("almanac", 1, (48, 96), samples=4, level=0, recall=0.0, free=1.0)
+    steps = [step for number in range(24) for _, traces in batch(recipe, backbone, number, share=entry).scored
+             for trace in traces for step in trace.steps]  # fmt: skip
+    assert all(str(step.call.parts[-1]).count("Recall?") == 1 for step in steps)
+    replies = [backbone.decode(step.reply.tokens) for step in steps]
+    assert all("\\boxed{" in reply for reply in replies)
+    assert 0.35 < sum(reply.startswith(" \\boxed{") for reply in replies) / len(replies) < 0.65
+
+
+def test_styles_that_are_more_than_all_questions_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"free .*0\.6"):
+        Share("almanac", 1, (48,), recall=0.5, free=0.6)
 
 
 def test_a_gap_is_drawn_for_half_of_the_batches(recipe: Recipe, backbone: Backbone) -> None:

@@ -229,7 +229,8 @@ def _describe(recipe: RlRecipe, backbone: Backbone) -> None:
     known = backbone.trained.get("pooled", {})
     said = trained_settings(recipe, recipe.mixture)
     kept = {name: value for name, value in known.items() if name not in recipe.settings}
-    backbone.trained["pooled"] = said | kept | {"ratios": sorted({*known.get("ratios", ()), *said["ratios"]})}
+    ratios = sorted({*known.get("ratios", ()), *said["ratios"]})
+    backbone.trained["pooled"] = said | kept | {"ratios": ratios, "style": recipe.style}
     backbone.frame = recipe.frame
 
 

@@ -63,7 +63,8 @@ def draw(recipe: RlRecipe, backbone: Backbone, number: int, purpose: str = TRAIN
     rng = Random(seed)
     entry = entry or choose(recipe.mixture, number)
     size, ratio = rng.choice(entry.sizes), rng.choice(entry.ratios)
-    system = system_of(entry, recipe, backbone, {"ratio": ratio, "gap": draw_gap(rng, entry.gap)})
+    drawn = {"ratio": ratio, "gap": draw_gap(rng, entry.gap), "style": recipe.style}
+    system = system_of(entry, recipe, backbone, drawn)
     options = TaskOptions(entry.level, "in", entry.samples, entry.kinds, ratio=ratio, filler=entry.filler,
                           files=entry.files, dataset=entry.dataset, held_out=purpose != TRAIN)  # fmt: skip
     samples = load_task(entry.task)(rng.getrandbits(40), size, options, backbone.encode)

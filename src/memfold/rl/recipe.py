@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from memfold.core.config import require
 from memfold.core.errors import ConfigError, unknown
+from memfold.core.prompt import STYLES, Style
 from memfold.rl.algorithm import Algorithm, make_algorithm
 from memfold.rl.engine import ENGINES, LOCAL
 from memfold.rl.rewards import JUDGE
@@ -33,7 +34,8 @@ class RlRecipe(StageRecipe):
     A step draws `questions`, samples `rollouts` replies to each, and makes `updates` updates of as many questions each.
     `memory`: read from the parent as it is, only the decoder is trained (`frozen`), or compressed again with gradient
     (`end-to-end`).  `reward` is a name of `memfold.rl.rewards`, `judge`, or `path.py:function`.  `preset` names an
-    algorithm, `algorithm` says what is different.  `places` replies are sampled at a time; `tokens` are about those of
+    algorithm, `algorithm` says what is different.  `style` is how replies are asked for, in the run and, without
+    another, of the trained model.  `places` replies are sampled at a time; `tokens` are about those of
     a forward pass of the update.  `engine` is a name of `memfold.rl.engine`, `engine_memory` the share of the
     card's memory that one beside the trainer takes.  A run stops when sampler and trainer differ by more than `drift`
     nats a token on average, or more than the share `failures` of a step's rollouts failed.  An `fqlora` has no dropout:
@@ -49,6 +51,7 @@ class RlRecipe(StageRecipe):
     questions: int = 16
     rollouts: int = 8
     updates: int = 1
+    style: Style = "recall"
     places: int = 64
     engine: str = LOCAL
     engine_memory: float = 0.4
@@ -71,6 +74,7 @@ class RlRecipe(StageRecipe):
         require(
             self.updates <= self.questions, "updates", self.updates, f"1 to the questions of a step, {self.questions}"
         )
+        require(self.style in STYLES, "style", self.style, ", ".join(STYLES))
         require(self.temperature > 0, "temperature", self.temperature, "above 0: greedy replies are all the same")
         require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1")
         require(self.top_k >= 0, "top_k", self.top_k, "0 (all tokens) or more")

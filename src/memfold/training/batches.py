@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from memfold.backbone.model import Backbone
 from memfold.core.document import Document
@@ -68,7 +68,7 @@ def batch(recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train
     return Batch(share, system, scored, tokens)
 
 
-def system_of(entry: Entry, recipe: StageRecipe, backbone: Backbone, drawn: dict[str, int]) -> MemorySystem:
+def system_of(entry: Entry, recipe: StageRecipe, backbone: Backbone, drawn: dict[str, Any]) -> MemorySystem:
     """The system of an entry, with those of the recipe's settings and of what was drawn that it has."""
     has = setting_names(entry.system)
     settings = recipe.settings | drawn | {"frame": recipe.frame}
