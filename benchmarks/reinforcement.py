@@ -27,7 +27,7 @@ from memfold.backbone.origin import commit, hardware
 from memfold.choice import choose
 from memfold.core.config import build
 from memfold.core.errors import ConfigError, DataError, MemfoldError
-from memfold.core.prompt import STYLES
+from memfold.core.prompt import STYLES, recalled
 from memfold.evaluation.contender import make_contender
 from memfold.evaluation.expansion import expansion_table
 from memfold.evaluation.records import Record
@@ -100,7 +100,8 @@ class Comparison:
     """What one file holds: outcomes by row, model and case, and the table of implicit expansion as it was found.
 
     `models` are the folders by label; `trained` says how many steps made each, their seconds, and the mean reward at
-    both ends; `failed` counts replies that ended in an error and count as wrong.
+    both ends; `recalls` is 1 for the replies that recall, by kind of question, model and case; `failed` counts replies
+    that ended in an error and count as wrong.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Comparison:
     trained: dict[str, dict[str, float]]
     questions: int
     outcomes: dict[str, dict[str, Outcomes]]
+    recalls: dict[str, dict[str, Outcomes]]
     failed: dict[str, int]
     expansion: dict[str, Any]
     commit: str | None
@@ -156,6 +158,7 @@ def compare(name: str, models: dict[str, Path], ratio: int, questions: int, out:
     outcomes: dict[str, dict[str, Outcomes]] = {}
     failed: dict[str, int] = {}
     expansion: Table | None = None
+    recalls: dict[str, dict[str, Outcomes]] = {}
     for part in parts:
         found = {}
         for label, folder in models.items():
@@ -168,6 +171,7 @@ def compare(name: str, models: dict[str, Path], ratio: int, questions: int, out:
         if part.expansion:
             renamed = [replace(one, system=label) for label, records in found.items() for one in records]
             expansion = expansion_table(renamed, list(found), "Implicit expansion")
+            recalls = _recalls(found)
     return Comparison(
         name=name,
         system=f"pooled:{ratio}",
@@ -175,6 +179,7 @@ def compare(name: str, models: dict[str, Path], ratio: int, questions: int, out:
         trained=trained,
         questions=questions,
         outcomes=outcomes,
+        recalls=recalls,
         failed=failed,
         expansion=asdict(expansion) if expansion else {},
         commit=commit(),
@@ -267,6 +272,19 @@ def _records(part: Asked, model: str, backbone: Backbone, ratio: int, out: Path)
     return {own: [one for one in records if one.system == system] for own, system in systems.items()}
 
 
+def _recalls(found: dict[str, list[Record]]) -> dict[str, dict[str, Outcomes]]:
+    """Which replies recall, where a model was not told whether to."""
+    free = {label: records for label, records in found.items() if label not in (*READERS, *TOLD)}
+    kinds = list(dict.fromkeys(one.kind for records in free.values() for one in records))
+    return {
+        kind: {
+            label: {one.case: float(bool(recalled(one.reply))) for one in records if one.kind == kind}
+            for label, records in free.items()
+        }
+        for kind in kinds
+    }
+
+
 def _mean(values: Outcomes) -> Cell:
     """With Wilson's interval where every value is right or wrong."""
     every = list(values.values())
@@ -292,6 +310,13 @@ def _beside(found: Sequence[Comparison]) -> Table:
     return Table("After reinforcement learning, side by side", ("asked",), tuple(columns), tuple(rows))
 
 
+def recalling(found: Comparison) -> Table:
+    """The share of replies that recall, by kind of question."""
+    labels = (PARENT, *_runs(found))
+    rows = [Row((kind,), tuple(_mean(own[label]) for label in labels)) for kind, own in found.recalls.items()]
+    return Table(f"{found.name}: replies that recall, level 3, in", ("asked",), labels, tuple(rows))
+
+
 def _runs(found: Comparison) -> list[str]:
     """The labels of the trained models."""
     return [label for label in found.models if label != PARENT]
@@ -314,6 +339,8 @@ def _section(found: Comparison) -> str:
         figures(found).markdown(),
         "",
         gains(found).markdown(),
+        "",
+        recalling(found).markdown(),
         "",
         f"`sft` is {found.models[PARENT]}; {steps}. {cpu}, commit {found.commit or 'unknown'}.",
     ]  # fmt: skip

@@ -33,6 +33,7 @@ def found() -> Comparison:
                 "full": ALL, "retrieval": HALF, "sft": HALF, "sft recall": NONE, "rl 1": ALL, "rl 2": HALF,
             },
         },
+        recalls={"two-hop": {"sft": HALF, "rl 1": ALL, "rl 2": ALL}},
         failed={"sft": 0, "rl 1": 0},
         expansion={"title": "Implicit expansion", "names": ["system"], "columns": list(EXPANSION),
                    "rows": [{"names": ["sft"], "cells": [CELL] * len(EXPANSION)}], "note": "A note."},
@@ -78,6 +79,7 @@ def test_the_page_is_made_of_the_files(found: Comparison, tmp_path: Path) -> Non
     assert (
         "`rl 2` is runs/rl-other, 10 steps of 2.0 s, mean reward 0.400 in the first 20 and 0.500 in the last" in written
     )
+    assert "| two-hop | 50.0 % [15.0, 85.0] n=4 | 100.0 % [51.0, 100.0] n=4 | 100.0 %" in written
     assert "## frozen-16x: implicit expansion\n\nA note." in written
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(DataError, match=r"other\.json is no comparison"):
