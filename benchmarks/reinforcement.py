@@ -60,19 +60,19 @@ Outcomes = dict[str, float]  # case -> 1 or 0, or a share
 
 @dataclass(frozen=True)
 class Asking:
-    """Which records make a row (of so many hops, 0 for any, about at most so many tokens), and which figure of them.
+    """Which records make a row (of so many hops, 0 for any, and of these lengths, all where none), and which figure.
 
     Without a `figure` it is whether the answer is right; `of` is the most that the figure can be.
     """
 
     hops: int = 0
-    most: int = sys.maxsize
+    sizes: tuple[int, ...] = ()
     figure: str = ""
     of: float = 1.0
 
     def values(self, records: Sequence[Record]) -> Outcomes:
         """By case; a record without the figure failed and has none of it."""
-        wanted = [one for one in records if self.hops in (0, one.hops) and one.size <= self.most]
+        wanted = [one for one in records if self.hops in (0, one.hops) and (not self.sizes or one.size in self.sizes)]
         if not self.figure:
             return {one.case: float(one.correct) for one in wanted}
         return {one.case: one.figures.get(self.figure, 0.0) / self.of for one in wanted}
@@ -130,13 +130,15 @@ def asked(questions: int) -> tuple[Asked, ...]:
     hops = Options((4096, 32768), fewer, ("in",), per_document=4, kinds=("two-hop",))
     strings = Options((1024, 4096), fewer, ("in",), per_document=4)
     texts = Options((256, 512), max(1, questions // 20), ("in",))
-    needles = {"needle, 1K to 32K, exact": Asking(most=32768), "needle, 1K to 120K, exact": Asking(),
-               "needle, 1K to 120K, tenths of the score": Asking(figure="score", of=10)}  # fmt: skip
+    needles = {"needle, exact": Asking()} | {
+        f"needle, {length:,} tokens, tenths of the score": Asking(sizes=(length,), figure="score", of=10)
+        for length in far.lengths
+    }
     return (
         Asked("almanac", Options(lengths, questions, ("in",), level=1), {"level 1, in, one hop": Asking()}),
         *level_3,
         Asked("needle", far, needles, found),
-        Asked("multihop", hops, {"multihop, 4K": Asking(most=4096), "multihop, 4K and 32K": Asking()}, found),
+        Asked("multihop", hops, {"multihop, 4K": Asking(sizes=(4096,)), "multihop, 4K and 32K": Asking()}, found),
         Asked("strings", strings, {"exact strings": Asking()}),
         Asked("strings", strings, {"exact strings, unfold": Asking()}, (), settings="/unfold=256"),
         Asked("reconstruction", texts, {"reconstruction, ROUGE-L": Asking(figure="rougeL")}, (), told=False),

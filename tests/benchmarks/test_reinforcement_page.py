@@ -115,7 +115,8 @@ def test_failures_are_told(found: Comparison) -> None:
 
 
 @pytest.mark.parametrize(("asking", "expected"), [
-    (Asking(), {"a": 1.0, "b": 0.0, "c": 0.0}), (Asking(hops=2), {"b": 0.0}), (Asking(most=100), {"a": 1.0, "b": 0.0}),
+    (Asking(), {"a": 1.0, "b": 0.0, "c": 0.0}), (Asking(hops=2), {"b": 0.0}),
+    (Asking(sizes=(50, 100)), {"a": 1.0, "b": 0.0}),
     (Asking(figure="score", of=10), {"a": 0.9, "b": 0.0, "c": 0.4}),
 ])  # fmt: skip
 def test_the_records_of_a_row(asking: Asking, expected: dict[str, float]) -> None:

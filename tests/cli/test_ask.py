@@ -62,9 +62,9 @@ def test_styles_ask_differently(
         return plain(backbone, inputs, *rest)
 
     monkeypatch.setattr(policy, "generate", spy)
-    for style in ("recall", "bare"):
+    for style in ("recall", "bare", "free"):
         assert cli("ask", folded, page.question, *model, "--style", style).code == 0
-    assert asked == [f"\n{page.question}\nRecall:", f"\n{page.question}\nAnswer:"]
+    assert asked == [f"\n{page.question}\nRecall:", f"\n{page.question}\nAnswer:", f"\n{page.question}\nRecall?"]
 
 
 def test_a_file_of_questions_gives_a_line_each(
@@ -129,7 +129,7 @@ def test_what_cannot_be_asked(cli: Cli, page: SimpleNamespace, folded: str, mode
     cases = [
         ((folded, ""), "the question is empty; ask something"),
         ((folded, "  "), "the question is empty; ask something"),
-        ((folded, "Who?", "--style", "brief"), "style 'brief' is not possible; allowed: bare, recall"),
+        ((folded, "Who?", "--style", "brief"), "style 'brief' is not possible; allowed: bare, recall, free"),
         ((folded, "Who?", "--questions", "bad.jsonl"), "either one QUESTION or --questions, not both"),
         ((folded, "--questions", "bad.jsonl"), "bad.jsonl, line 2"),
         ((folded, "--questions", "none.jsonl"), "none.jsonl holds no questions"),

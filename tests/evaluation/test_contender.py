@@ -41,7 +41,7 @@ def test_a_ratio_that_was_not_trained_is_possible_and_known(trained: Backbone) -
         ("retrieval/tops=3", "cannot be made: got an unexpected keyword argument 'tops'"),
         ("pooled/wraper=none", "nearest: 'wrapper'"),
         ("pooled:x", "cannot be read"),
-        ("pooled/long", "allowed: bare, recall"),
+        ("pooled/long", "allowed: bare, recall, free"),
         ("", "cannot be read"),
         ("pooled:0", "ratio = 0 is not possible"),
     ],

@@ -27,6 +27,8 @@ def trace(reply: str, style: str = "recall", error: str | None = None) -> Trace:
     (r"\boxed{no} then \boxed{Tor {x} Ban}", "recall", "Tor {x} Ban"),
     ("It is <answer> Velm </answer>.", "recall", "Velm"),
     ("It is Velm", "recall", ""),
+    ("It is Velm", "free", ""),
+    (r"\boxed{Velm}", "free", "Velm"),
     ("It is Velm", "bare", "It is Velm"),
     ("", "recall", ""),
 ])  # fmt: skip
@@ -118,7 +120,7 @@ def test_the_judge_is_asked_within_its_budget_and_never_gives_a_silent_zero(tmp_
     found = judging([(ONE, trace(f"\\boxed{{{answer}}}")) for answer in answers])
     assert [worth for worth in found if isinstance(worth, Worth)] == [Worth(1.0), Worth(0.0), Worth(1.0)]
     assert [str(one) for one in found if isinstance(one, CallError)] == [
-        "judge: m replied 'perhaps'; wanted: yes or no; name another --judge",
+        "judge: m replied 'perhaps'; wanted: yes or no; name another judge",
         "policy: the endpoint is gone",
         "judge: the budget of 5 verdicts is spent; raise judge.budget in the recipe",
     ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from chat_server import ChatServer
 from torch import Tensor
 
 from memfold.backbone.folder import load_backbone, save_backbone
@@ -15,7 +16,7 @@ from memfold.core.errors import CallError, CheckpointError, ConfigError
 from memfold.core.registry import make_system
 from memfold.rl import update
 from memfold.rl.loop import prepare, step, train
-from memfold.rl.recipe import RlRecipe
+from memfold.rl.recipe import JudgeSettings, RlRecipe
 from memfold.rl.update import Sums
 from memfold.training.recipe import Entry, Group
 
@@ -75,8 +76,9 @@ def test_resuming_equals_an_unbroken_run(recipe: RlRecipe, tmp_path: Path) -> No
         else:
             assert (broken / name).read_bytes() == (whole / name).read_bytes(), name
     states = [torch.load(run / "step-000003" / "training.pt", weights_only=True) for run in (broken, whole)]
-    assert states[0]["extra"]["python"] == states[1]["extra"]["python"]
-    assert torch.equal(states[0]["extra"]["torch"], states[1]["extra"]["torch"])
+    (ours,), (theirs,) = (state["extra"]["processes"] for state in states)
+    assert ours["python"] == theirs["python"]
+    assert torch.equal(ours["torch"], theirs["torch"])
 
 
 def without_seconds(path: Path) -> list[dict[str, Any]]:
@@ -164,6 +166,40 @@ def test_replies_are_asked_for_in_the_style_of_the_recipe(recipe: RlRecipe, tmp_
     assert all("Recall?" in one for one in asked)
     assert make_system("pooled", backbone).settings["style"] == "free"
     assert make_system("pooled", load_backbone(tmp_path / "model")).settings["style"] == "free"
+
+
+def test_any_system_is_trained_and_describes_itself(recipe: RlRecipe, tmp_path: Path) -> None:
+    entry = Entry("almanac", 1.0, (48,), system="recurrent", level=0)
+    backbone = train(replace(recipe, steps=1, mixture=(entry,), settings={"note": 8, "chunk": 32}), tmp_path / "run")
+    assert backbone.trained["recurrent"] == {"note": 8, "chunk": 32, "style": "recall"}
+    traces = [json.loads(line)["trace"] for line in next(tmp_path.glob("run/traces/*.jsonl")).open()]
+    assert all(len(trace["steps"]) > 2 for trace in traces)
+    with pytest.raises(ConfigError, match=r"unknown key 'settings\.wrapper'"):
+        train(replace(recipe, mixture=(entry,), settings={"wrapper": "slot"}), tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_judge_rewards_and_what_it_has_cost_is_kept_on_resume(
+    recipe: RlRecipe, chat_server: ChatServer, tmp_path: Path
+) -> None:
+    judge = JudgeSettings(f"{chat_server.url}#m", 10_000)
+    judged = replace(
+        recipe, steps=2, style="bare", reward="judge", judge=judge, algorithm={"overlong_buffer": 0, "dynamic": False}
+    )
+
+    def stop(line: dict[str, Any]) -> None:
+        if line["step"] == 2:
+            raise KeyboardInterrupt
+
+    train(judged, tmp_path / "whole")
+    assert len(chat_server.messages) > 0
+    assert [line["figures"]["reward"] for line in metrics(tmp_path / "whole")] == [1, 1]  # it says yes to all
+    with pytest.raises(KeyboardInterrupt):
+        train(judged, tmp_path / "broken", report=stop)
+    train(judged, tmp_path / "broken", resume=True)
+    spent = [prepare(judged, tmp_path / name, resume=True).scorer.spent for name in ("whole", "broken")]  # type: ignore[attr-defined]
+    validated = 2 * judged.validation_questions
+    assert spent == [2 * judged.questions * judged.rollouts + validated] * 2
 
 
 def test_a_decoder_of_16_bits_has_an_encoder_of_16_bits(recipe: RlRecipe, tmp_path: Path) -> None:

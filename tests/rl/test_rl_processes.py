@@ -64,6 +64,8 @@ def test_two_processes_equal_one(parent: str, rewards: Path, tmp_path: Path) -> 
         assert ours["norm"] == pytest.approx(theirs["norm"], rel=1e-3)
         assert ours["norm"] > 0
         assert ours.get("validation", {}).keys() == theirs.get("validation", {}).keys()
+    states = torch.load(tmp_path / "both/step-000002/training.pt", weights_only=True)["extra"]["processes"]
+    assert len(states) == 2
     weights = [load_file(tmp_path / run / "model" / "model.safetensors") for run in ("both", "alone")]
     for key, weight in weights[0].items():
         assert torch.allclose(weight, weights[1][key], atol=1e-5), key

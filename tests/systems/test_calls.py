@@ -15,11 +15,14 @@ from memfold.core.types import Answer, Block, BlockRef, Call, Citation, Limits, 
 TEXTS = ("Ada was born in Velm. ", "The code is KX-41. ", "Lor met Ada. ")
 QUESTION = "Where was Ada born?"
 REPLY = r" Ada was born in Velm. \boxed{Velm}"
-FLAT = {"recall": "\nWhere was Ada born?\nRecall:", "bare": "\nWhere was Ada born?\nAnswer:"}
+FLAT = {"recall": "\nWhere was Ada born?\nRecall:", "bare": "\nWhere was Ada born?\nAnswer:",
+        "free": "\nWhere was Ada born?\nRecall?"}  # fmt: skip
 CHATML = {
     "recall": "\nWhere was Ada born?\nWrite out the sentences of the text above that you need, then give the answer in "
     "\\boxed{}.<|im_end|>\n<|im_start|>assistant\n",
     "bare": "\nWhere was Ada born?\nAnswer from the text above in a few words.<|im_end|>\n<|im_start|>assistant\n",
+    "free": "\nWhere was Ada born?\nWrite out sentences of the text above where they help you, and give the answer in "
+    "\\boxed{}.<|im_end|>\n<|im_start|>assistant\n",
 }
 OPENINGS = {"flat": "", "chatml": "<|im_start|>user\n"}
 
@@ -52,7 +55,7 @@ def asked(name: str, said: str = REPLY, about: Memory | None = None, **settings:
     return policy.calls, trace
 
 
-@pytest.mark.parametrize("style", ["recall", "bare"])
+@pytest.mark.parametrize("style", ["recall", "bare", "free"])
 @pytest.mark.parametrize(("frame", "words"), [("flat", FLAT), ("chatml", CHATML)])
 @pytest.mark.parametrize("name", ["pooled", "full"])
 def test_one_call_over_all_blocks(name: str, frame: str, words: dict[str, str], style: str) -> None:
@@ -70,7 +73,7 @@ def test_one_call_over_all_blocks(name: str, frame: str, words: dict[str, str], 
     assert trace.settings["frame"] == frame
 
 
-@pytest.mark.parametrize("style", ["recall", "bare"])
+@pytest.mark.parametrize("style", ["recall", "bare", "free"])
 @pytest.mark.parametrize(("frame", "words"), [("flat", FLAT), ("chatml", CHATML)])
 def test_retrieval_reads_the_best_blocks_in_the_order_of_the_document(
     frame: str, words: dict[str, str], style: str
@@ -135,5 +138,5 @@ def test_an_empty_question_is_refused_before_any_call(name: str, question: str) 
 
 @pytest.mark.parametrize("name", sorted(SYSTEMS))
 def test_an_unknown_style_is_refused(name: str) -> None:
-    with pytest.raises(Exception, match="style = 'long' is not possible; allowed: bare, recall"):
+    with pytest.raises(Exception, match="style = 'long' is not possible; allowed: bare, recall, free"):
         system_class(name)(style="long")

@@ -78,6 +78,7 @@ def test_a_script_reads_the_document_and_then_answers(backbone: Backbone) -> Non
     for style, cue, said in [
         ("bare", "Answer:", " KX-41"),
         ("recall", "Recall:", r" The code is KX-41. \boxed{KX-41}"),
+        ("free", "Recall?", r" The code is KX-41. \boxed{KX-41}"),
     ]:
         trace = Full().script(sample, backbone, style)  # type: ignore[arg-type]
         reply = Reply(tokens=(*backbone.encode(said), backbone.end_token))

@@ -393,6 +393,7 @@ def test_a_script_is_the_call_of_a_question_with_its_reply(backbone: Backbone) -
     for style, cue, said in [
         ("bare", "\nCode?\nAnswer:", " KX-41"),
         ("recall", "\nCode?\nRecall:", r" The code is KX-41. \boxed{KX-41}"),
+        ("free", "\nCode?\nRecall?", r" The code is KX-41. \boxed{KX-41}"),
     ]:
         trace = system.script(sample, backbone, style)  # type: ignore[arg-type]
         (step,) = trace.steps

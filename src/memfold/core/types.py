@@ -181,7 +181,7 @@ class Sample:
     `answers` are the accepted answers to a question; for the kind `listing`, all the items that it asks for.
     `bridge` are the token ids kept uncompressed between the memory and the target, `support` the sentences behind the
     answer in the order in which they are recalled, `evidence` where they stand; with `recall` false a written reply
-    that may do without them does.
+    leaves them out.
     """
 
     task: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ import torch
 from memfold.backbone.folder import load_backbone, save_encoder
 from memfold.backbone.model import DTYPES, Backbone
 from memfold.backbone.resolve import model_folder
-from memfold.core.errors import CallError, ConfigError
+from memfold.core.errors import CallError, ConfigError, unknown
+from memfold.core.registry import setting_names, trained_ratios
 from memfold.rl.collect import Group, collect, validate
 from memfold.rl.engine import Engine, open_engine
 from memfold.rl.questions import draw
@@ -30,9 +31,9 @@ from memfold.rl.update import Trainer, Updated
 from memfold.scoring.judge import open_judge
 from memfold.tasks.datasets.corpus import check_files
 from memfold.training import checkpoint, sharding
+from memfold.training.batches import system_of
 from memfold.training.checkpoint import Progress
 from memfold.training.fqlora import adapt
-from memfold.training.loop import trained_settings
 from memfold.training.optimisers import Optimisers
 from memfold.training.parent import check_architecture, frozen_dtype
 from memfold.training.processes import Processes
@@ -40,6 +41,7 @@ from memfold.training.processes import Processes
 Report = Callable[[dict[str, Any]], None]
 RECIPE = RlRecipe
 ENCODER, TRACES = "encoder", "traces"
+UNSAID = ("frame", "ratio", "gap", "draw", "cite", "unfold")  # of a system: told elsewhere, or of one answer
 
 
 @dataclass
@@ -98,6 +100,7 @@ def train(recipe: RlRecipe, folder: Path, resume: bool = False, report: Report |
 def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
     """Load the model, its encoder, the reference and the optimisers, open reward and engine, make the run folder."""
     processes = Processes()
+    _check_settings(recipe)
     resolved = json.loads(json.dumps(asdict(recipe)))
     check_files([file for entry in recipe.mixture for file in entry.files])
     begun = checkpoint.start(folder, resolved, resume)
@@ -124,7 +127,7 @@ def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
     optimisers = Optimisers(named, recipe.groups, recipe.freeze, recipe.schedule, recipe.steps)
     if begun.optimisers:
         optimisers.load_state_dict(sharding.split_states(begun.optimisers, optimisers))
-    _restore(begun.extra, scorer, recipe.seed)
+    _restore(begun.extra.get("processes", ()), scorer, recipe.seed, processes.number)
     backbone.model.set_attn_implementation(recipe.attention)
     reference = None
     if recipe.options.beta:
@@ -224,29 +227,40 @@ def _keep_encoder(backbone: Backbone, encoder: Backbone, folder: Path, new: bool
     backbone.set_encoder(encoder)
 
 
+def _check_settings(recipe: RlRecipe) -> None:
+    """Refuse a setting that no system of the mixture has, and those that are keys of their own."""
+    known = {name for entry in recipe.mixture for name in setting_names(entry.system)} - {"frame", "style"}
+    for name in recipe.settings:
+        if name not in known:
+            raise unknown("key", f"settings.{name}", [f"settings.{key}" for key in sorted(known)])
+
+
 def _describe(recipe: RlRecipe, backbone: Backbone) -> None:
-    """What the model folder will say: what the recipe says over what the parent was trained with."""
-    known = backbone.trained.get("pooled", {})
-    said = trained_settings(recipe, recipe.mixture)
-    kept = {name: value for name, value in known.items() if name not in recipe.settings}
-    ratios = sorted({*known.get("ratios", ()), *said["ratios"]})
-    backbone.trained["pooled"] = said | kept | {"ratios": ratios, "style": recipe.style}
+    """What the model folder will say of the systems: what the recipe says over what the parent was trained with."""
+    for entry in recipe.mixture:
+        ratios = {*trained_ratios(entry.system, backbone), *entry.ratios}
+        system = system_of(entry, recipe, backbone, {"style": recipe.style})
+        said = {name: value for name, value in system.settings.items() if name not in UNSAID}
+        has_ratio = "ratio" in system.settings
+        backbone.trained[entry.system] = said | ({"ratios": sorted(ratios)} if has_ratio else {})
     backbone.frame = recipe.frame
 
 
-def _restore(extra: dict[str, Any], scorer: Scorer, seed: int) -> None:
+def _restore(states: Sequence[dict[str, Any]], scorer: Scorer, seed: int, process: int) -> None:
     """Random states for rewards and layers that draw from the global ones; sampling has seeds of its own."""
-    if not extra:
+    if not states:
         random.seed(seed)
         torch.manual_seed(seed)
         return
-    torch.set_rng_state(extra["torch"])
-    random.setstate(extra["python"])
+    own = states[process % len(states)]
+    torch.set_rng_state(own["torch"])
+    random.setstate(own["python"])
     if isinstance(scorer, Judging):
-        scorer.spent = extra["judged"]
+        scorer.spent = own["judged"]
 
 
 def _checkpoint(run: Run) -> None:
     judged = run.scorer.spent if isinstance(run.scorer, Judging) else 0
-    extra = {"torch": torch.get_rng_state(), "python": random.getstate(), "judged": judged}
+    own = {"torch": torch.get_rng_state(), "python": random.getstate(), "judged": judged}
+    extra = {"processes": run.processes.gather(own)}
     sharding.save_checkpoint(run.folder, run.backbone, run.progress, run.trainer.optimisers, extra, run.processes)

@@ -104,7 +104,7 @@ def _verdict(reply: str, model: str) -> bool | CallError:
         return said == {"yes"}
     line = " ".join(reply.split())
     shown = line if len(line) <= SHOWN else f"{line[:SHOWN]} ..."
-    return CallError("judge", f"{model} replied {shown!r}; wanted: yes or no; name another --judge")
+    return CallError("judge", f"{model} replied {shown!r}; wanted: yes or no; name another judge")
 
 
 def _read(path: Path) -> dict[str, bool]:

@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--to", required=True, type=Path)
     arguments = parser.parse_args()
     backbone = ship(arguments.runs, arguments.to)
-    size = sum(path.stat().st_size for path in arguments.to.iterdir()) / 1e6
+    size = sum(path.stat().st_size for path in arguments.to.rglob("*") if path.is_file()) / 1e6
     print(f"{arguments.to}: {size:.1f} MB, familiar loss {backbone.familiar_loss}")
 
 

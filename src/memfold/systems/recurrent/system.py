@@ -2,7 +2,7 @@
 
 MemAgent (arXiv 2507.02259, section 3.1), which reads 5,000 tokens at a time with a note of at most 1,024.  Folding
 keeps the text: what is forgotten depends on the question.  One call for each chunk, one after the other, then one for
-the answer.  Unlike there, a blank reply leaves the note as it was.  Left out: training by reinforcement learning.
+the answer.  Unlike there, a blank reply leaves the note as it was.
 """
 
 from __future__ import annotations
