@@ -126,23 +126,30 @@ def asked(questions: int) -> tuple[Asked, ...]:
               {f"level 3, {split}, {kind}": Asking(hops=hops) for kind, hops in kinds.items()}, expansion=split == "in")
         for split in ("in", "out")
     )  # fmt: skip
-    far = Options((1024, 8192, 32768, 122880), max(fewer, 44), ("in",), per_document=4)
+    near = Options((1024,), max(fewer // 4, 11), ("in",), per_document=4)
+    far = Options((8192, 32768, 122880), max(fewer * 3 // 4, 33), ("in",), per_document=4)
     hops = Options((4096, 32768), fewer, ("in",), per_document=4, kinds=("two-hop",))
     strings = Options((1024, 4096), fewer, ("in",), per_document=4)
     texts = Options((256, 512), max(1, questions // 20), ("in",))
-    needles = {"needle, exact": Asking()} | {
-        f"needle, {length:,} tokens, tenths of the score": Asking(sizes=(length,), figure="score", of=10)
-        for length in far.lengths
-    }
     return (
         Asked("almanac", Options(lengths, questions, ("in",), level=1), {"level 1, in, one hop": Asking()}),
         *level_3,
-        Asked("needle", far, needles, found),
+        Asked("needle", near, _needles(near)),
+        Asked("needle", far, _needles(far), found),
         Asked("multihop", hops, {"multihop, 4K": Asking(sizes=(4096,)), "multihop, 4K and 32K": Asking()}, found),
         Asked("strings", strings, {"exact strings": Asking()}),
         Asked("strings", strings, {"exact strings, unfold": Asking()}, (), settings="/unfold=256"),
         Asked("reconstruction", texts, {"reconstruction, ROUGE-L": Asking(figure="rougeL")}, (), told=False),
     )
+
+
+def _needles(options: Options) -> dict[str, Asking]:
+    """Of each length the exact answers and the mean score."""
+    rows = {}
+    for length in options.lengths:
+        rows[f"needle, {length:,} tokens, exact"] = Asking(sizes=(length,))
+        rows[f"needle, {length:,} tokens, tenths of the score"] = Asking(sizes=(length,), figure="score", of=10)
+    return rows
 
 
 def compare(name: str, models: dict[str, Path], ratio: int, questions: int, out: Path) -> Comparison:
@@ -270,7 +277,9 @@ def _records(part: Asked, model: str, backbone: Backbone, ratio: int, out: Path)
         systems |= {told: f"pooled:{ratio}/{style}{part.settings}" for told, style in TOLD.items() if part.told}
     contenders = tuple(make_contender(system, backbone) for system in systems.values())
     evaluation = Evaluation(load_suite(part.suite), part.options, contenders, backbone)
-    records = run(evaluation, out / f"{part.suite}-{part.options.level}-{'-'.join(part.options.splits)}")
+    options = part.options
+    folder = "-".join((part.suite, str(options.level), *options.splits, str(options.lengths[0]), part.settings[1:]))
+    records = run(evaluation, out / folder.rstrip("-"))
     return {own: [one for one in records if one.system == system] for own, system in systems.items()}
 
 
