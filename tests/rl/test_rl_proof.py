@@ -148,3 +148,14 @@ def test_two_processes_with_sharded_layers_equal_one(tmp_path: Path) -> None:
         weights = [load_file(tmp_path / run / "model" / name) for run in ("both", "alone")]
         for key, weight in weights[0].items():
             assert (weight - weights[1][key]).abs().max() < 1e-6, key
+
+
+def test_adapters_train_end_to_end_in_one_process(tmp_path: Path) -> None:
+    made = recipe("qwen2.5-7b", tmp_path, memory="end-to-end", hardware=Hardware(), freeze=())
+    run = prepare(made, tmp_path / "run")
+    before = weights(run)
+    assert step(run)["norm"] > 0
+    changed = {name for name, weight in weights(run).items() if not torch.equal(weight, before[name])}
+    assert {name for name in before if is_lora(name)} <= changed
+    assert any(name.startswith("heads.") for name in changed)  # reached through the memory alone
+    assert run.backbone.encoder is None
