@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -71,7 +70,6 @@ class Measuring:
 def main() -> int:
     """Run what has no result yet, then write the page."""
     arguments = _arguments()
-    logging.getLogger("bm25s").setLevel(logging.WARNING)
     measuring = Measuring(
         arguments.lengths, arguments.questions, arguments.texts, arguments.batches, arguments.fold_runs
     )

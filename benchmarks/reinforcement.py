@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import shutil
 import sys
 from collections.abc import Sequence
@@ -247,7 +246,6 @@ def read(folder: Path) -> list[Comparison]:
 def main() -> int:
     """Make the comparison that was asked for, if any, then the page."""
     arguments = _arguments()
-    logging.getLogger("bm25s").setLevel(logging.WARNING)
     try:
         if arguments.name:
             out = arguments.out / arguments.name
