@@ -127,7 +127,7 @@ def asked(questions: int) -> tuple[Asked, ...]:
     )  # fmt: skip
     near = Options((1024,), max(fewer // 4, 11), ("in",), per_document=4)
     far = Options((8192, 32768, 122880), max(fewer * 3 // 4, 33), ("in",), per_document=4)
-    hops = Options((4096, 32768), fewer, ("in",), per_document=4, kinds=("two-hop",))
+    hops = Options((4096, 32768), max(1, fewer // 2), ("in",), per_document=4, kinds=("two-hop",))
     strings = Options((1024, 4096), fewer, ("in",), per_document=4)
     texts = Options((256, 512), max(1, questions // 20), ("in",))
     return (
@@ -151,14 +151,13 @@ def _needles(options: Options) -> dict[str, Asking]:
     return rows
 
 
-def compare(name: str, models: dict[str, Path], ratio: int, questions: int, out: Path) -> Comparison:
-    """Ask every model every suite; models and suites that were asked before are read from `out`.
+def compare(name: str, models: dict[str, Path], ratio: int, parts: Sequence[Asked], out: Path) -> Comparison:
+    """Ask every model every part; models and suites that were asked before are read from `out`.
 
     Raises:
         ConfigError: before anything is asked, for suites that cannot be asked so few questions, or a model that is no
             run of reinforcement learning.
     """
-    parts = asked(questions)
     for part in parts:
         load_suite(part.suite).check(part.options)
     trained = {label: spent(folder) for label, folder in models.items() if label != PARENT}
@@ -185,7 +184,7 @@ def compare(name: str, models: dict[str, Path], ratio: int, questions: int, out:
         system=f"pooled:{ratio}",
         models={label: str(folder) for label, folder in models.items()},
         trained=trained,
-        questions=questions,
+        questions=parts[0].options.questions,
         outcomes=outcomes,
         recalls=recalls,
         failed=failed,
@@ -252,7 +251,10 @@ def main() -> int:
             models = {
                 PARENT if not number else f"{TRAINED} {number}": path for number, path in enumerate(arguments.models)
             }
-            found = compare(arguments.name, models, arguments.ratio, arguments.questions, out)
+            parts = [
+                part for part in asked(arguments.questions) if not arguments.suite or part.suite in arguments.suite
+            ]
+            found = compare(arguments.name, models, arguments.ratio, parts, out)
             arguments.results.mkdir(parents=True, exist_ok=True)
             for label in found.trained:
                 curves = models[label] / "curves.png"
@@ -397,6 +399,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("models", nargs="*", type=Path, help="the supervised run, then those that were trained from it")
     parser.add_argument("--ratio", type=int, default=16)
     parser.add_argument("--questions", type=int, default=1000, help="for each split of the almanac; others get fewer")
+    suites = list(dict.fromkeys(part.suite for part in asked(1000)))
+    parser.add_argument("--suite", action="append", choices=suites, help="only these; repeatable")
     parser.add_argument("--out", type=Path, default=Path("runs/reinforcement"), help="samples")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--page", type=Path, default=PAGE)

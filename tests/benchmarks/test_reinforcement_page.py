@@ -136,7 +136,7 @@ def test_the_records_of_a_row(asking: Asking, expected: dict[str, float]) -> Non
 def test_what_is_no_run_is_refused_before_anything_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     with pytest.raises(ConfigError, match="is no run of reinforcement learning"):
-        reinforcement.compare("x", {"sft": tmp_path, "rl 1": tmp_path}, 16, 1000, tmp_path / "out")
+        reinforcement.compare("x", {"sft": tmp_path, "rl 1": tmp_path}, 16, reinforcement.asked(1000), tmp_path / "out")
 
 
 def test_what_a_run_has_spent(tmp_path: Path) -> None:

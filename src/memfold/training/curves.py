@@ -52,6 +52,8 @@ def draw(run: Path) -> Path:
     columns = min(len(panels), COLUMNS)
     rows = -(-len(panels) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(16, 4.5 * rows), constrained_layout=True, squeeze=False)
+    for empty in grid.flat[len(panels) :]:
+        empty.remove()
     for axis, panel in zip(grid.flat, panels, strict=False):
         _plot(axis, panel.series, panel.title)
         if panel.share:
