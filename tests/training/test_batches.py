@@ -93,6 +93,11 @@ def test_half_of_the_free_replies_recall(recipe: Recipe, backbone: Backbone) -> 
     assert 0.35 < sum(reply.startswith(" \\boxed{") for reply in replies) / len(replies) < 0.65
 
 
+@pytest.mark.parametrize("hundredths", range(101))
+def test_two_styles_may_share_all_questions(hundredths: int) -> None:
+    Share("almanac", 1, (48,), recall=hundredths / 100, free=(100 - hundredths) / 100)
+
+
 def test_styles_that_are_more_than_all_questions_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"free .*0\.6"):
         Share("almanac", 1, (48,), recall=0.5, free=0.6)

@@ -109,7 +109,7 @@ class Share(Entry):
         super().__post_init__()
         require(0 <= self.bridges[0] <= self.bridges[1], "bridges", self.bridges, "the fewest, then the most")
         require(0 <= self.recall <= 1, "recall", self.recall, "0 to 1")
-        require(0 <= self.free <= 1 - self.recall, "free", self.free, "0 to what recall leaves of 1")
+        require(self.free >= 0 and self.recall + self.free <= 1, "free", self.free, "0 to what recall leaves of 1")
 
 
 @dataclass(frozen=True)
