@@ -107,7 +107,6 @@ class Comparison:
     system: str
     models: dict[str, str]
     trained: dict[str, dict[str, float]]
-    questions: int
     outcomes: dict[str, dict[str, Outcomes]]
     recalls: dict[str, dict[str, Outcomes]]
     failed: dict[str, int]
@@ -184,7 +183,6 @@ def compare(name: str, models: dict[str, Path], ratio: int, parts: Sequence[Aske
         system=f"pooled:{ratio}",
         models={label: str(folder) for label, folder in models.items()},
         trained=trained,
-        questions=parts[0].options.questions,
         outcomes=outcomes,
         recalls=recalls,
         failed=failed,
@@ -351,8 +349,6 @@ def _section(found: Comparison) -> str:
         "",
         gains(found).markdown(),
         "",
-        recalling(found).markdown(),
-        "",
         f"`sft` is {found.models[PARENT]}; {steps}. {cpu}, commit {found.commit or 'unknown'}.",
     ]  # fmt: skip
     if any(found.failed.values()):
@@ -367,7 +363,7 @@ def _section(found: Comparison) -> str:
         )
         columns, note = tuple(found.expansion["columns"]), found.expansion["note"]
         title = f"{found.name}: {found.expansion['title'].lower()}"
-        lines += ["", Table(title, ("system",), columns, rows, note).markdown()]
+        lines += ["", recalling(found).markdown(), "", Table(title, ("system",), columns, rows, note).markdown()]
     return "\n".join(lines)
 
 

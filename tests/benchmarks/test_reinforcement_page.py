@@ -27,7 +27,7 @@ def found() -> Comparison:
     return Comparison(
         name="frozen-16x", system="pooled:16",
         models={"sft": "runs/sft", "rl 1": "runs/rl", "rl 2": "runs/rl-other"},
-        trained={"rl 1": spent, "rl 2": spent}, questions=4,
+        trained={"rl 1": spent, "rl 2": spent},
         outcomes={
             "one hop": {
                 "full": ALL, "retrieval": HALF, "sft": HALF, "sft recall": NONE, "rl 1": ALL, "rl 2": HALF,
