@@ -376,8 +376,9 @@ def spent(folder: Path) -> dict[str, float]:
     metrics = read_metrics(folder) if (folder / "metrics.jsonl").exists() else []
     if not metrics or "figures" not in metrics[-1]:
         raise ConfigError(f"{folder} is no run of reinforcement learning; name the folder that holds its metrics.jsonl")
-    rewards = [line["figures"]["reward"] for line in metrics]
-    seconds = [sum(line["seconds"].values()) for line in metrics]
+    sampled = [line for line in metrics if line["figures"]]  # the line before the first step has none
+    rewards = [line["figures"]["reward"] for line in sampled]
+    seconds = [sum(line["seconds"].values()) for line in sampled]
     return {
         "steps": metrics[-1]["step"], "seconds": sum(seconds) / len(seconds),
         "first": sum(rewards[:20]) / len(rewards[:20]), "last": sum(rewards[-20:]) / len(rewards[-20:]),

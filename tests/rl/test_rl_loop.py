@@ -38,12 +38,13 @@ def test_a_run_leaves_everything_that_tells_what_it_was(recipe: RlRecipe, tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {
         "recipe.json", "metrics.jsonl", "model", "encoder", "traces", "step-000002", "step-000003",
     }  # fmt: skip
-    assert [line["step"] for line in heard] == [1, 2, 3]
-    assert ["validation" in line for line in heard] == [False, True, True]
+    assert [line["step"] for line in heard] == [0, 1, 2, 3]
+    assert ["validation" in line for line in heard] == [True, False, True, True]
     held_out = heard[-1]["validation"]["0:pooled/almanac"]
     assert held_out.keys() == {"reward", "length", "truncated", "expanding"}
-    assert heard[-1]["validation"].keys() == {"0:pooled/almanac", "1:full/almanac"}
-    for line in heard:
+    assert heard[-1]["validation"].keys() == heard[0]["validation"].keys() == {"0:pooled/almanac", "1:full/almanac"}
+    assert heard[0]["figures"] == heard[0]["rewards"] == {}  # nothing is sampled before the first step
+    for line in heard[1:]:
         figures = line["figures"]
         assert figures.keys() == {
             "reward", "length", "truncated", "equal", "failed", "loss", "clipped", "apart", "apart_kl",
@@ -193,12 +194,12 @@ def test_a_judge_rewards_and_what_it_has_cost_is_kept_on_resume(
 
     train(judged, tmp_path / "whole")
     assert len(chat_server.messages) > 0
-    assert [line["figures"]["reward"] for line in metrics(tmp_path / "whole")] == [1, 1]  # it says yes to all
+    assert [line["figures"]["reward"] for line in metrics(tmp_path / "whole")[1:]] == [1, 1]  # it says yes to all
     with pytest.raises(KeyboardInterrupt):
         train(judged, tmp_path / "broken", report=stop)
     train(judged, tmp_path / "broken", resume=True)
     spent = [prepare(judged, tmp_path / name, resume=True).scorer.spent for name in ("whole", "broken")]  # type: ignore[attr-defined]
-    validated = 2 * judged.validation_questions
+    validated = 2 * 2 * judged.validation_questions  # twice, of both entries
     assert spent == [2 * judged.questions * judged.rollouts + validated] * 2
 
 
@@ -223,7 +224,7 @@ def test_a_model_learns_what_is_rewarded(recipe: RlRecipe, tmp_path: Path) -> No
     )  # fmt: skip
     heard: list[dict[str, Any]] = []
     train(bandit, tmp_path, report=heard.append)
-    rewards = [line["figures"]["reward"] for line in heard]
+    rewards = [line["figures"]["reward"] for line in heard[1:]]
     assert sum(rewards[:2]) / 2 < 0.75
     assert sum(rewards[-2:]) / 2 > 0.9
 

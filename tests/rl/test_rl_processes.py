@@ -56,8 +56,9 @@ def test_two_processes_equal_one(parent: str, rewards: Path, tmp_path: Path) -> 
     launched(["-m", "memfold", "train", str(recipe), "--out", "both"], tmp_path)
     train(build(RlRecipe, read_values(recipe)), tmp_path / "alone")
     both, alone = metrics(tmp_path / "both"), metrics(tmp_path / "alone")
-    assert [line["step"] for line in both] == [1, 2]
-    for ours, theirs in zip(both, alone, strict=True):
+    assert [line["step"] for line in both] == [0, 1, 2]
+    assert both[0].keys() == alone[0].keys()
+    for ours, theirs in zip(both[1:], alone[1:], strict=True):
         assert ours["tokens"] == theirs["tokens"]
         assert ours["figures"] == pytest.approx(theirs["figures"], abs=1e-4)
         assert ours["rewards"] == pytest.approx(theirs["rewards"], abs=1e-4)

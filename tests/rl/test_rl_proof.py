@@ -138,7 +138,7 @@ def test_two_processes_with_sharded_layers_equal_one(tmp_path: Path) -> None:
     launched(["script.py", str(RECIPES / "qwen2.5-7b/rl.toml"), str(tmp_path)], tmp_path)
     both = json.loads((tmp_path / "both" / "found.json").read_text())
     assert both["spread"] == 3  # a layer, embeddings, head
-    for ours, theirs in zip(both["lines"], lines, strict=True):
+    for ours, theirs in zip(both["lines"], lines[1:], strict=True):
         assert ours["figures"] == pytest.approx(theirs["figures"], abs=1e-4)
         assert ours["norm"] == pytest.approx(theirs["norm"], rel=1e-3)
         assert ours["norm"] > 0

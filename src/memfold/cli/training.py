@@ -34,8 +34,7 @@ def training(steps: int) -> Iterator[Report]:
 
         def report(metrics: dict[str, Any]) -> None:
             title, digits = _watched(losses, metrics)
-            speed = f"{metrics['tokens_per_second']:,.0f} tokens/s"
-            progress.update(bar, completed=metrics["step"], speed=speed)
+            progress.update(bar, completed=metrics["step"], speed=_speed(metrics))
             live.update(Group(progress, _table(title, {name: {"": v} for name, v in losses.items()}, digits)))
             if "validation" in metrics:
                 live.console.print(_table(f"step {metrics['step']}, held out", metrics["validation"]))
@@ -44,7 +43,7 @@ def training(steps: int) -> Iterator[Report]:
 
 
 class _Log:
-    """A line every half minute and at every validation."""
+    """A line every half minute, and one at each validation."""
 
     def __init__(self, console: Console, steps: int) -> None:
         self._console, self._steps = console, steps
@@ -61,8 +60,10 @@ class _Log:
             return
         self._last = now
         self._console.print(
-            f"step {step}/{self._steps}, {metrics['tokens_per_second']:,.0f} tokens/s, {self._left(now, step)}"
-            + ", ".join(f"{name} {value:.{digits}f}" for name, value in sorted(self._losses.items())),
+            ", ".join(
+                [f"step {step}/{self._steps}", *filter(None, [_speed(metrics), self._left(now, step)])]
+                + [f"{name} {value:.{digits}f}" for name, value in sorted(self._losses.items())]
+            ),
             markup=False,
         )
         for name, values in (held_out or {}).items():
@@ -74,7 +75,13 @@ class _Log:
         if step == first:
             return ""
         each = (now - started) / (step - first)
-        return f"{timedelta(seconds=round(each * (self._steps - step)))} left, "
+        return f"{timedelta(seconds=round(each * (self._steps - step)))} left"
+
+
+def _speed(metrics: dict[str, Any]) -> str:
+    """Nothing before the first step, where the model is only validated."""
+    speed = metrics.get("tokens_per_second")
+    return "" if speed is None else f"{speed:,.0f} tokens/s"
 
 
 def _watched(known: dict[str, float], metrics: dict[str, Any]) -> tuple[str, int]:

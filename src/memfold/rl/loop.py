@@ -72,6 +72,8 @@ def train(recipe: RlRecipe, folder: Path, resume: bool = False, report: Report |
             failed rollouts; the last checkpoint stays.
     """
     run = prepare(recipe, folder, resume)
+    if not run.progress.step:
+        _tell(run, {"step": 0, "tokens": 0, "figures": {}, "rewards": {}, "validation": _validated(run)}, report)
     while run.progress.step < recipe.steps:
         try:
             metrics = step(run)
@@ -80,16 +82,10 @@ def train(recipe: RlRecipe, folder: Path, resume: bool = False, report: Report |
             raise
         done = run.progress.step
         last = done == recipe.steps
-        validated = done % recipe.validate_every == 0 or last
-        if validated:
-            with sharding.gathered(run.backbone):
-                metrics["validation"] = validate(recipe, run.backbone, run.scorer, run.processes)
-        if validated:
+        if done % recipe.validate_every == 0 or last:
+            metrics["validation"] = _validated(run)
             _write_traces(run, done)
-        if run.processes.first:
-            checkpoint.write_metrics(folder, metrics)
-            if report is not None:
-                report(metrics)
+        _tell(run, metrics, report)
         if done % recipe.checkpoint_every == 0 or last:
             _checkpoint(run)
     sharding.save_model(run.backbone, folder / "model", run.processes)
@@ -171,6 +167,20 @@ def step(run: Run) -> dict[str, Any]:
         "seconds": {"rollout": round(sampled - started, 3), "update": round(ended - sampled, 3)},
         "tokens_per_second": round(total.tokens / (ended - started), 1),
     }
+
+
+def _validated(run: Run) -> dict[str, dict[str, float]]:
+    """Of what is trained as it stands; before the first step it is what the run has to improve on."""
+    with sharding.gathered(run.backbone):
+        return validate(run.recipe, run.backbone, run.scorer, run.processes)
+
+
+def _tell(run: Run, metrics: dict[str, Any], report: Report | None) -> None:
+    """Write the line of a step and report it, once for all processes."""
+    if run.processes.first:
+        checkpoint.write_metrics(run.folder, metrics)
+        if report is not None:
+            report(metrics)
 
 
 def _write_traces(run: Run, number: int) -> None:

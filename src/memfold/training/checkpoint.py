@@ -135,6 +135,9 @@ def _same(stored: Any, said: Any) -> bool:
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Drop the lines of a metrics file that lie after a step; each step writes one, a kill may leave half of one."""
-    if path.exists():
-        path.write_text("".join(path.read_text().splitlines(keepends=True)[:step]))
+    """Drop the lines of a metrics file that lie after a step; a kill may leave half of one."""
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    whole = (line for line in lines if line.endswith("\n"))
+    path.write_text("".join(line for line in whole if json.loads(line)["step"] <= step))
