@@ -49,8 +49,8 @@ typed. How it is trained is in [rl.md](rl.md). Every system and model is asked t
 recall sentences before they answer or not, as the model chooses; `sft recall` and `sft bare` are the supervised model
 told to do so, or not to. `full` and `retrieval` are the supervised model told to recall. `rl` is the mean over the
 trained models, whose seeds differ; differences are on the same questions, intervals by the paired bootstrap over
-questions; what seeds differ by is not in them. Where four questions share a document (`needle`, `multihop`, strings)
-intervals are too narrow. `full` is not asked about texts far beyond those of its training."""
+questions; what seeds differ by is not in them. Where four questions share a document (`needle`, strings) intervals are
+too narrow. `full` is not asked about texts far beyond those of its training."""
 GAPS = {f"rl - {other}": other for other in (PARENT, *TOLD)}
 SHARES = ("sft of full", "rl of full")
 
@@ -115,9 +115,13 @@ class Comparison:
     hardware: dict[str, Any]
 
 
-def asked(questions: int) -> tuple[Asked, ...]:
-    """Every suite of a comparison, as many `questions` for each split of the almanac and fewer of what takes longer."""
-    lengths, fewer, found = (128, 256, 512, 1024), max(1, questions // 5), ("retrieval",)
+def asked(questions: int, fewer: int = 0) -> tuple[Asked, ...]:
+    """Every suite of a comparison: as many `questions` for each split of the almanac, `fewer` of what takes longer.
+
+    Without `fewer` a fifth of them; of needles, of several hops and of whole texts it is a share.
+    """
+    lengths, found = (128, 256, 512, 1024), ("retrieval",)
+    fewer = fewer or max(1, questions // 5)
     kinds = {"all kinds": 0, "one hop": 1, "two hops": 2}
     level_3 = (
         Asked("almanac", Options(lengths, questions, (split,)),
@@ -126,15 +130,16 @@ def asked(questions: int) -> tuple[Asked, ...]:
     )  # fmt: skip
     near = Options((1024,), max(fewer // 4, 11), ("in",), per_document=4)
     far = Options((8192, 32768, 122880), max(fewer * 3 // 4, 33), ("in",), per_document=4)
-    hops = Options((4096, 32768), max(1, fewer // 2), ("in",), per_document=4, kinds=("two-hop",))
+    hops, far_hops = (Options((length,), max(1, fewer // 4), ("in",), kinds=("two-hop",)) for length in (4096, 32768))
     strings = Options((1024, 4096), fewer, ("in",), per_document=4)
-    texts = Options((256, 512), max(1, questions // 20), ("in",))
+    texts = Options((256, 512), max(1, fewer // 4), ("in",))
     return (
         Asked("almanac", Options(lengths, questions, ("in",), level=1), {"level 1, in, one hop": Asking()}),
         *level_3,
         Asked("needle", near, _needles(near)),
         Asked("needle", far, _needles(far), found),
-        Asked("multihop", hops, {"multihop, 4K": Asking(sizes=(4096,)), "multihop, 4K and 32K": Asking()}, found),
+        Asked("multihop", hops, {"multihop, 4,096 tokens": Asking()}),
+        Asked("multihop", far_hops, {"multihop, 32,768 tokens": Asking()}, found),
         Asked("strings", strings, {"exact strings": Asking()}),
         Asked("strings", strings, {"exact strings, unfold": Asking()}, (), settings="/unfold=256"),
         Asked("reconstruction", texts, {"reconstruction, ROUGE-L": Asking(figure="rougeL")}, (), told=False),
@@ -250,7 +255,9 @@ def main() -> int:
                 PARENT if not number else f"{TRAINED} {number}": path for number, path in enumerate(arguments.models)
             }
             parts = [
-                part for part in asked(arguments.questions) if not arguments.suite or part.suite in arguments.suite
+                part
+                for part in asked(arguments.questions, arguments.fewer)
+                if not arguments.suite or part.suite in arguments.suite
             ]
             found = compare(arguments.name, models, arguments.ratio, parts, out)
             arguments.results.mkdir(parents=True, exist_ok=True)
@@ -395,7 +402,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("name", nargs="?", help="of the comparison; the page alone without one")
     parser.add_argument("models", nargs="*", type=Path, help="the supervised run, then those that were trained from it")
     parser.add_argument("--ratio", type=int, default=16)
-    parser.add_argument("--questions", type=int, default=1000, help="for each split of the almanac; others get fewer")
+    parser.add_argument("--questions", type=int, default=1000, help="for each split of the almanac")
+    parser.add_argument("--fewer", type=int, default=0, help="for the other suites, or a share of it; a fifth if none")
     suites = list(dict.fromkeys(part.suite for part in asked(1000)))
     parser.add_argument("--suite", action="append", choices=suites, help="only these; repeatable")
     parser.add_argument("--out", type=Path, default=Path("runs/reinforcement"), help="samples")
