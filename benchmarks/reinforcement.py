@@ -315,12 +315,14 @@ def _share(values: Outcomes, full: Outcomes) -> Cell:
 
 
 def _beside(found: Sequence[Comparison]) -> Table:
-    """The trained models of every comparison, and their difference from those of the first on the same questions."""
-    first, *others = found
-    columns = [one.name for one in found] + [f"{one.name} - {first.name}" for one in others]
+    """The trained models of every comparison, and their difference from those with the most seeds, case by case; rows
+    that only these were asked are left out."""
+    first = max(found, key=lambda one: len(one.trained))
+    others = [one for one in found if one is not first]
+    columns = [first.name, *(one.name for one in others), *(f"{one.name} - {first.name}" for one in others)]
     rows = []
-    for name in (name for name in first.outcomes if all(name in one.outcomes for one in others)):
-        values = [_trained(one, name) for one in found]
+    for name in (name for name in first.outcomes if any(name in one.outcomes for one in others)):
+        values = [_trained(one, name) if name in one.outcomes else {} for one in (first, *others)]
         gaps = [[own[case] - values[0][case] for case in own if case in values[0]] for own in values[1:]]
         rows.append(Row((name,), (*map(_mean, values), *(mean(gap, share=True) for gap in gaps))))
     return Table("After reinforcement learning, side by side", ("asked",), tuple(columns), tuple(rows))

@@ -232,7 +232,7 @@ def _citations(file: Json) -> Outcome:
 
 
 def _expansion(file: Json) -> Outcome:
-    rows = list(_table_rows(file, "Expansion"))
+    rows = [row[:8] for row in _table_rows(file, "Expansion")]  # the system, and what this page shows
     own = next(row for row in _table(_only(file), "Expansion")["rows"] if _reads_slots(row["names"][0]))
     return Outcome(rows, None, f"{100 * own['cells'][0]['value']:.0f} % of the replies from slots expand")
 

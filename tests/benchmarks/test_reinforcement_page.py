@@ -107,6 +107,14 @@ def test_comparisons_stand_beside_each_other(found: Comparison) -> None:
     assert "| asked | frozen-16x | frozen-64x | frozen-64x - frozen-16x |" in beside
     cells = [cell.partition(" [")[0].strip() for cell in beside.splitlines()[-1].split("|")[1:-1]]
     assert cells == ["one hop", "75.0 %", "25.0 %", "-50.0 %"]
+    one_seed = {"models": {"sft": "runs/sft", "rl 1": "runs/rl"}, "trained": {"rl 1": found.trained["rl 1"]}}
+    first = replace(found, name="end-to-end-16x", outcomes={"two hops": {"sft": NONE, "rl 1": ALL}}, **one_seed)  # type: ignore[arg-type]
+    written = page([first, found, later])
+    beside = next(part for part in written.split("\n## ") if part.startswith("After reinforcement learning"))
+    columns = "frozen-16x | end-to-end-16x | frozen-64x | end-to-end-16x - frozen-16x | frozen-64x - frozen-16x |"
+    assert f"| asked | {columns}" in beside
+    cells = [cell.partition(" [")[0].strip() for cell in beside.splitlines()[-1].split("|")[1:-1]]
+    assert cells == ["one hop", "75.0 %", "-", "25.0 %", "-", "-50.0 %"]
 
 
 def test_failures_are_told(found: Comparison) -> None:

@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from memfold.core.document import Document
 from memfold.core.errors import CallError, ConfigError
@@ -26,6 +28,10 @@ def trace(reply: str, style: str = "recall", error: str | None = None) -> Trace:
     (r"Ada lives there. \boxed{Velm}", "recall", "Velm"),
     (r"\boxed{no} then \boxed{Tor {x} Ban}", "recall", "Tor {x} Ban"),
     ("It is <answer> Velm </answer>.", "recall", "Velm"),
+    (r"\boxed{no} <answer>Velm</answer>", "recall", "Velm"),
+    (r"<answer>no</answer> \boxed{Velm}", "recall", "Velm"),
+    (r"It is \boxed{Velm", "recall", ""),
+    (r"It is \boxed{Velm", "bare", ""),
     ("It is Velm", "recall", ""),
     ("It is Velm", "free", ""),
     (r"\boxed{Velm}", "free", "Velm"),
@@ -72,6 +78,21 @@ def test_turn_rewards_need_one_for_each_conversation() -> None:
     assert Rules(lambda sample, trace: Worth(1.0, (0.5,)))(given) == [Worth(1.0, (0.5,))]
     (error,) = Rules(lambda sample, trace: Worth(1.0, (0.5, 0.5)))(given)
     assert str(error) == "reward: 2 turn rewards for 1 conversations"
+    (error,) = Rules(lambda sample, trace: 1.0, turns=True)(given)
+    assert str(error) == "reward: 0 turn rewards for 1 conversations"
+
+
+def test_a_worth_is_made_of_numbers(tmp_path: Path) -> None:
+    given = [(ONE, trace("x"))]
+    (worth,) = Rules(lambda sample, trace: Worth(torch.tensor(0.5), (np.float32(0.25),)))(given)  # type: ignore[arg-type]
+    assert worth == Worth(0.5, (0.25,))
+    assert isinstance(worth, Worth)
+    assert [type(value) for value in (worth.value, *worth.turns)] == [float, float]
+    for bad in (None, "much"):
+        (error,) = Rules(lambda sample, trace, bad=bad: Worth(bad))(given)  # type: ignore[misc]
+        assert str(error).startswith(("reward: TypeError", "reward: ValueError"))
+    (error,) = Rules(lambda sample, trace: Worth(1.0, (math.inf,)))(given)
+    assert str(error) == "reward: the value inf is no finite number"
 
 
 def test_a_failed_trace_is_not_asked_about() -> None:
@@ -96,6 +117,9 @@ def test_a_user_writes_a_reward_in_a_file(tmp_path: Path) -> None:
         find_reward(f"{path}:shrot")
     with pytest.raises(ConfigError, match=r"no file .*none.py; write path.py:function"):
         find_reward(f"{tmp_path}/none.py:short")
+    path.write_text("from __future__ import annotations\nfrom dataclasses import dataclass\n\n@dataclass\nclass Own:\n"
+                    "    value: float = 0.5\n\ndef own(sample, trace):\n    return Own().value\n")  # fmt: skip
+    assert find_reward(f"{path}:own")(ONE, trace("abc")) == 0.5
     path.write_text("def short(:\n")
     with pytest.raises(ConfigError, match="cannot be loaded: SyntaxError"):
         find_reward(f"{path}:short")

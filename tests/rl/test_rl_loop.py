@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def test_a_run_leaves_everything_that_tells_what_it_was(recipe: RlRecipe, tmp_pa
     for line in heard[1:]:
         figures = line["figures"]
         assert figures.keys() == {
-            "reward", "length", "truncated", "equal", "failed", "loss", "clipped", "apart", "apart_kl",
+            "reward", "length", "truncated", "equal", "dropped", "failed", "loss", "clipped", "apart", "apart_kl",
         }  # fmt: skip
         assert figures["apart"] < 1e-5
         assert 0 < figures["length"] <= 6
@@ -56,8 +57,9 @@ def test_a_run_leaves_everything_that_tells_what_it_was(recipe: RlRecipe, tmp_pa
     assert {path.name for path in (tmp_path / "traces").iterdir()} == {"step-000002.jsonl", "step-000003.jsonl"}
 
 
-def test_resuming_equals_an_unbroken_run(recipe: RlRecipe, tmp_path: Path) -> None:
+def test_resuming_equals_an_unbroken_run(recipe: RlRecipe, rewards: Path, tmp_path: Path) -> None:
     broken, whole = tmp_path / "broken", tmp_path / "whole"
+    recipe = replace(recipe, reward=f"{rewards}:drawn")
 
     def stop(line: dict[str, Any]) -> None:
         if line["step"] == 2:
@@ -67,6 +69,7 @@ def test_resuming_equals_an_unbroken_run(recipe: RlRecipe, tmp_path: Path) -> No
         train(recipe, broken, report=stop)
     assert [path.name for path in broken.glob("step-*")] == ["step-000001"]
     torch.manual_seed(99)  # what happens between the two must not matter
+    random.seed(99)
     train(recipe, broken, resume=True)
     train(recipe, whole)
     assert metrics(broken) == metrics(whole)
@@ -308,7 +311,7 @@ def test_a_distance_in_the_reward_is_taken_from_it(recipe: RlRecipe, tmp_path: P
 def test_every_choice_makes_a_step_that_changes_the_weights(
     recipe: RlRecipe, tmp_path: Path, algorithm: dict[str, str]
 ) -> None:
-    options = {**algorithm, "overlong_buffer": 2}
+    options: dict[str, Any] = {**algorithm, "overlong_buffer": 2, "overlong_factor": 0.5}
     run = prepare(replace(recipe, preset=options.pop("preset", None), algorithm=options), tmp_path)
     before = weights(run.backbone)
     line = step(run)
@@ -373,7 +376,7 @@ def test_a_step_that_stops_the_run_leaves_its_traces_and_the_last_checkpoint(
 
 
 def test_an_entropy_bonus_is_measured_and_changes_the_gradient(recipe: RlRecipe, tmp_path: Path) -> None:
-    plain = prepare(replace(recipe, preset=None), tmp_path / "plain")
+    plain = prepare(replace(recipe, preset=None, algorithm={}), tmp_path / "plain")
     bonus = prepare(replace(recipe, preset=None, algorithm={"entropy": 0.1}), tmp_path / "bonus")
     norms = [step(run)["norm"] for run in (plain, bonus)]
     assert norms[0] != norms[1]

@@ -23,12 +23,13 @@ from memfold.rl.rewards import Rules, Worth
 from memfold.rl.rollout import Rollouts, Sampling, roll_out
 from memfold.rl.trace_file import read_trace, trace_record, write_groups
 from memfold.rl.update import Sums, Trainer
+from memfold.systems.folding import fold
 from memfold.systems.recurrent.system import Recurrent
 from memfold.training.optimisers import Optimisers
 from memfold.training.processes import Processes
 from memfold.training.recipe import Entry
 
-SAMPLING = Sampling(reply_tokens=8, temperature=1.0)
+SAMPLING = Sampling(reply_tokens=8)
 
 
 def rolled(recipe: RlRecipe, backbone: Backbone, places: int = 8, count: int = 3) -> list[Rollouts]:
@@ -68,6 +69,24 @@ def test_questions_about_one_document_share_its_memory(recipe: RlRecipe, backbon
     assert len({id(one.memory) for one in found}) == 1
     assert len({one.question.name for one in found}) == len(found)
     assert all(block.slots is not None and block.text is None for block in found[0].memory.blocks)
+
+
+@pytest.mark.parametrize("system", ["full", "retrieval", "recurrent", "pooled"])
+def test_every_system_reads_the_documents_of_datasets(
+    recipe: RlRecipe, backbone: Backbone, tmp_path: Path, system: str
+) -> None:
+    """The task cuts them between tokens; their text is what is read all the same."""
+    said = [["Velm", ["Velm is a town. ", "Ada was born in Velm. "] + ["The river is long. "] * 40]]
+    row = {"_id": "a", "question": "Where was Ada born?", "answer": "Velm", "context": said,
+           "supporting_facts": [["Velm", 1]], "type": "bridge", "level": "easy"}  # fmt: skip
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    entry = Entry("questions", 1, (48,), system=system, files=(str(tmp_path / "rows.json"),), dataset="hotpotqa")
+    (question,) = draw(replace(recipe, mixture=(entry,)), backbone, 0)
+    (memory,) = fold(question.system, [question.document], backbone)
+    text = "".join(block.text or "" for block in memory.blocks)
+    assert text == question.document.text
+    assert "born in Velm" in text
+    assert sum(block.token_count for block in memory.blocks) in range(40, 52)
 
 
 def test_a_stored_trace_replays_to_the_sampling_log_probabilities(
@@ -155,7 +174,40 @@ def test_a_trajectory_of_many_conversations_weighs_as_the_formula_says(
         each.advantage * each.size / sum(sizes) for each in learned), abs=1e-4)  # fmt: skip
 
 
-def test_failed_rollouts_leave_their_group(recipe: RlRecipe, parent: str) -> None:
+def test_a_note_that_is_full_is_no_answer_that_was_cut_off(
+    recipe: RlRecipe, backbone: Backbone, new_backbone: Callable[..., Backbone]
+) -> None:
+    question, found = two_conversations(backbone)
+    masked = replace(recipe, algorithm={**recipe.algorithm, "mask_truncated": True})
+    trainer = Trainer(masked, backbone, Optimisers([], masked.groups, (), masked.schedule, 3), Processes())
+    assert {step.reply.finish for trace in found.traces for step in trace.steps} == {"length"}
+
+    def ended(trace: Trace) -> Trace:
+        last = trace.steps[-1]
+        return replace(trace, steps=(*trace.steps[:-1], replace(last, reply=replace(last.reply, finish="stop"))))
+
+    traces = (ended(found.traces[0]), found.traces[1])
+    learned = trainer.learned([Group(question, found.memory, traces, (Worth(1.0), Worth(0.0)))], Sums())
+    assert [each.trace for each in learned] == [traces[0]] * len(traces[0].steps)  # all of one, none of the other
+
+
+def test_a_document_that_is_compressed_again_counts_in_its_pass(recipe: RlRecipe, backbone: Backbone) -> None:
+    pooled = replace(recipe, mixture=recipe.mixture[:1])
+    found = rolled(pooled, backbone)
+
+    def fullest(end_to_end: bool) -> int:
+        """The most tokens of documents and replies in a pass of several rows."""
+        about = [one.question.document if end_to_end else one.memory for one in found]
+        given = [each for one, own in zip(found, about, strict=True)
+                 for trajectory in conversations(one.question, own, one.traces) for each in trajectory]  # fmt: skip
+        cut = [one for one in passes(given, 150) if len(one.rows) > 1]
+        return max((sum(row[0].question.size + sum(each.size for each in row) for row in one.rows) for one in cut),
+                   default=0)  # fmt: skip
+
+    assert fullest(end_to_end=True) <= 150 < fullest(end_to_end=False)
+
+
+def test_failed_rollouts_leave_their_group(recipe: RlRecipe, parent: str, tmp_path: Path) -> None:
     backbone = load_backbone(parent)
     seen: list[int] = []
 
@@ -168,6 +220,11 @@ def test_failed_rollouts_leave_their_group(recipe: RlRecipe, parent: str) -> Non
     assert [len(group.traces) for group in found.groups] == [3, 4, 4]
     assert found.counts.reasons == {"reward: the value nan is no finite number": 1}
     assert found.counts.figures()["failed"] == pytest.approx(1 / 12, abs=1e-5)
+    (failed,) = found.failed
+    assert failed.question == found.groups[0].question
+    write_groups(tmp_path / "traces.jsonl", found.failed)
+    (line,) = map(json.loads, (tmp_path / "traces.jsonl").read_text().splitlines())
+    assert (line["reward"], line["error"]) == (None, "reward: the value nan is no finite number")
 
 
 def test_a_trace_survives_json(recipe: RlRecipe, backbone: Backbone) -> None:

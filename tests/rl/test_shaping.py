@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from memfold.core.errors import ConfigError
-from memfold.core.types import Reply
+from memfold.core.types import Call, Reply, Step, Trace
 from memfold.rl.algorithm import PRESETS, make_algorithm
 from memfold.rl.shaping import counted, dynamic, informative, overlong
 
@@ -18,14 +18,28 @@ def test_soft_overlong_punishment_by_hand(length: int, expected: float) -> None:
 
 
 def test_cut_off_replies_are_left_out_where_they_are_masked() -> None:
-    cut, ended = Reply("a", (1,), (-1.0,), "length"), Reply("a", (1,), (-1.0,), "stop")
-    assert [counted(reply, mask) for reply in (cut, ended) for mask in (True, False)] == [False, True, True, True]
+    cut, ended = (
+        Trace("q", "full", steps=(Step(Call("answer", ()), Reply("a", (1,), (-1.0,), finish)),))
+        for finish in ("length", "stop")
+    )
+    assert [counted(trace, mask) for trace in (cut, ended) for mask in (True, False)] == [False, True, True, True]
 
 
 def test_only_groups_that_differ_are_informative() -> None:
     assert informative(torch.tensor([0.0, 1.0, 0.0]))
     assert not informative(torch.tensor([1.0, 1.0, 1.0]))
     assert not informative(torch.tensor([0.0, 0.0, 0.0]))
+
+
+@pytest.mark.parametrize(("turns", "kept"), [
+    ([(0.0, 1.0), (0.0, 0.0)], True), ([(0.0, 0.0), (0.0,)], False), ([(0.5, 1.0), (0.5,)], False), ([(), ()], False),
+])  # fmt: skip
+def test_turns_that_differ_from_the_same_turn_of_another_are_informative(
+    turns: list[tuple[float, ...]], kept: bool
+) -> None:
+    equal = torch.tensor([1.0, 1.0])
+    assert informative(equal, turns, "turn") == kept
+    assert not informative(equal, turns, "trajectory")
 
 
 def test_groups_are_dropped_after_the_warm_up() -> None:
@@ -61,6 +75,8 @@ def test_a_preset_is_overridden_by_what_is_said() -> None:
     ("dapo", {"clip_hihg": 1.0}, "unknown key 'algorithm.clip_hihg'; nearest: 'algorithm.clip_high'"),
     (None, {"advantage": "gae"}, "algorithm.advantage = 'gae' is not possible; allowed: grpo, mean"),
     (None, {"clip_high": 0.1}, "algorithm.clip_high = 0.1 is not possible; allowed: clip_low or more"),
+    ("dapo", {"clip": "symmetric"}, "algorithm.clip_high = 0.28 is not possible; allowed: clip_low, 0.2, with clip"),
+    (None, {"overlong_buffer": 9}, "algorithm.overlong_factor = 0.0 is not possible; allowed: above 0 with an over"),
     (None, {"kl": "loss"}, "algorithm.beta = 0.0 is not possible; allowed: above 0 with kl, 0 without"),
     ("grpo", {"kl": "none"}, "algorithm.beta = 0.04 is not possible"),
     (None, {"entropy": -1.0}, "algorithm.entropy = -1.0 is not possible; allowed: 0 or more"),

@@ -23,10 +23,10 @@ VERBATIM, ALTERED, INVENTED = "green", "yellow", "red"
 
 @dataclass(frozen=True)
 class Recorded:
-    """One line of a file of replies; `reward` is 1 or 0 where a suite only says right or wrong."""
+    """One line of a file of replies; `reward` is 1 or 0 where a suite only says right or wrong, None of a failure."""
 
     record: dict[str, Any]
-    reward: float
+    reward: float | None
     expansions: tuple[Expansion, ...]
     invented: tuple[str, ...]
 
@@ -34,8 +34,9 @@ class Recorded:
     def title(self) -> str:
         """Which reply it is, and what it earned."""
         record = self.record
+        reward = "no reward" if self.reward is None else f"reward {self.reward:g}"
         error = f", error: {record['error']}" if record.get("error") else ""
-        return f"{record['case']} ({record['system']}, {record['kind'] or 'no kind'}): reward {self.reward:g}{error}"
+        return f"{record['case']} ({record['system']}, {record['kind'] or 'no kind'}): {reward}{error}"
 
     def steps(self) -> list[str]:
         """What a trace of several calls wrote in each; nothing where its reply is all there was."""
@@ -70,7 +71,7 @@ def read_replies(path: Path, first: int, case: str, wrong: bool) -> list[Recorde
     for one in _lines(_file(path)):
         if len(found) == first:
             break
-        if str(one.record["case"]).startswith(case) and not (wrong and one.reward > 0):
+        if str(one.record["case"]).startswith(case) and not (wrong and (one.reward or 0.0) > 0):
             found.append(one)
     return found
 
@@ -126,11 +127,12 @@ def _lines(path: Path) -> Iterator[Recorded]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            reward = record["reward"] if "reward" in record else float(record["correct"])
+            value = record["reward"] if "reward" in record else record["correct"]
+            reward = None if value is None else float(value)
             expansions = tuple(build(Expansion, one) for one in record.get("expansions", ()))
             missing = {"case", "system", "kind", "question", "accepted", "reply"} - record.keys()
             if missing:
                 raise KeyError(*missing)
         except (ValueError, KeyError, TypeError, ConfigError):
             raise DataError(f"{path}, line {number} is no recorded reply; give a file that eval or rl wrote") from None
-        yield Recorded(record, float(reward), expansions, tuple(record.get("invented", ())))
+        yield Recorded(record, reward, expansions, tuple(record.get("invented", ())))

@@ -22,6 +22,7 @@ _REQUESTS = {
     "recall": "Write out the sentences of the text above that you need, then give the answer in \\boxed{}.",
     "free": "Write out sentences of the text above where they help you, and give the answer in \\boxed{}.",
 }
+BOX = "\\boxed{"
 LAST_WORDS = 20
 
 
@@ -52,18 +53,27 @@ def final_answer(reply: str, style: Style) -> str:
     >>> final_answer(r" Ada was born in Velm. \boxed{Velm}", "recall")
     'Velm'
     """
-    start = reply.rfind("\\boxed{")
+    start = reply.rfind(BOX)
     if start < 0:
         return reply.strip() if style == "bare" else " ".join(reply.split()[-LAST_WORDS:])
-    depth, begin = 0, start + len("\\boxed{") - 1
+    found = last_box(reply)
+    return reply[slice(*found)].strip() if found else reply[start + len(BOX) :].strip()
+
+
+def last_box(reply: str) -> tuple[int, int] | None:
+    r"""Where the text in the last `\boxed{}` begins and ends; None where there is none, or it is not closed."""
+    start = reply.rfind(BOX)
+    if start < 0:
+        return None
+    depth, begin = 1, start + len(BOX)
     for end in range(begin, len(reply)):
         depth += (reply[end] == "{") - (reply[end] == "}")
         if depth == 0:
-            return reply[begin + 1 : end].strip()
-    return reply[begin + 1 :].strip()
+            return begin, end
+    return None
 
 
 def recalled(reply: str) -> str:
     r"""What a reply says before its `\boxed{}`: the recalled sentences, empty for a bare reply."""
-    start = reply.rfind("\\boxed{")
+    start = reply.rfind(BOX)
     return reply[:start].strip() if start >= 0 else ""

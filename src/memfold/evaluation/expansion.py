@@ -17,11 +17,12 @@ COLUMNS = (
     "expansion has the answer",
     "invented names a reply",
     "tokens a reply",
+    "answer expanded, of all replies",
 )
 NOTE = (
     f"Stretches of at least {LEAST} words and marks that reconstruct the document.  Fidelity: equal tokens of a "
-    "stretch as a share of the longer side's; verbatim: of all stretches.  Of the replies that expand, how many expand "
-    "a sentence with the answer; names that neither document nor question has."
+    "stretch as a share of the longer side's; verbatim: of all stretches.  Of the replies that expand, how "
+    "many expand a sentence with the answer; names that neither document nor question has."
 )
 
 
@@ -46,6 +47,7 @@ def _cells(records: Group) -> tuple[Cell, ...]:
         proportion([_fact(record) for record in expanding]),
         mean([float(len(record.invented)) for record in given]),
         mean([float(record.cost.generated_tokens) for record in given]),
+        proportion([_fact(record) for record in given]),
     )
 
 

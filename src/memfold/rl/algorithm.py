@@ -12,8 +12,6 @@ from memfold.rl.advantages import CREDITS, ESTIMATES
 from memfold.rl.losses import CLIPS, MEANS
 from memfold.rl.ratios import RATIOS
 
-KLS = ("none", "loss", "reward")
-
 
 @dataclass(frozen=True)
 class Algorithm:
@@ -48,8 +46,12 @@ class Algorithm:
             require(getattr(self, name) in table, f"algorithm.{name}", getattr(self, name), ", ".join(table))
         require(0 < self.clip_low < 1, "algorithm.clip_low", self.clip_low, "between 0 and 1")
         require(self.clip_high >= self.clip_low, "algorithm.clip_high", self.clip_high, "clip_low or more")
+        wide = self.clip == "symmetric" and self.clip_high != self.clip_low
+        require(not wide, "algorithm.clip_high", self.clip_high, f"clip_low, {self.clip_low}, with clip = 'symmetric'")
         require(self.clip_dual > 1, "algorithm.clip_dual", self.clip_dual, "above 1")
         require((self.kl == "none") == (self.beta == 0), "algorithm.beta", self.beta, "above 0 with kl, 0 without")
+        punished = self.overlong_factor > 0 or not self.overlong_buffer
+        require(punished, "algorithm.overlong_factor", self.overlong_factor, "above 0 with an overlong_buffer")
         for name in ("beta", "entropy", "overlong_buffer", "overlong_factor", "warmup", "refills"):
             require(getattr(self, name) >= 0, f"algorithm.{name}", getattr(self, name), "0 or more")
 

@@ -1,6 +1,6 @@
 """The groups of a step: rollouts with rewards, those without a signal dropped and refilled; and the held-out ones.
 
-Every process fills its own share of a step's groups; nothing is exchanged before the update.
+Every process fills its own share of a step's groups; nothing is exchanged here.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Counts:
     rollouts: int = 0
     groups: int = 0
     equal: int = 0
+    dropped: int = 0
     tokens: int = 0
     truncated: int = 0
     answers: int = 0
@@ -86,19 +87,21 @@ class Counts:
             "length": self.tokens / answers,
             "truncated": self.truncated / answers,
             "equal": self.equal / max(self.groups, 1),
+            "dropped": self.dropped / max(self.groups, 1),
             "failed": self.reasons.total() / max(self.rollouts, 1),
         }
         return {name: round(value, 5) for name, value in figures.items()}
 
 
-_NUMBERS = ("rollouts", "groups", "equal", "tokens", "truncated", "answers")
+_NUMBERS = ("rollouts", "groups", "equal", "dropped", "tokens", "truncated", "answers")
 
 
 @dataclass(frozen=True)
 class Collected:
-    """The groups to learn from, and what happened on the way."""
+    """The groups to learn from, the trajectories that failed by question, and what happened on the way."""
 
     groups: list[Group]
+    failed: list[Group]
     counts: Counts
 
 
@@ -106,17 +109,16 @@ def collect(recipe: RlRecipe, backbone: Backbone, policy: Policy, scorer: Scorer
             ) -> Collected:  # fmt: skip
     """The groups of this process for a step, counted from 0, sampled by `policy`.
 
-    Groups of equal reward stay during the warm-up; afterwards others are drawn for them, at most `refills` times.
-
-    Raises:
-        CallError: when too many rollouts failed, with the reasons counted.
+    Groups of equal reward stay during the warm-up; afterwards others are drawn for them, at most `refills` times, and
+    not where this process has more failed rollouts than a step may have.
     """
     options = recipe.options
     wanted = len(range(processes.number, recipe.questions, processes.count))
     drops = dynamic(step, options.dynamic, options.warmup)
     draws = Draws(recipe, backbone, step, processes.number, processes.count)
-    sampling = Sampling(recipe.reply_tokens, recipe.temperature, recipe.top_p, recipe.top_k)
+    sampling = Sampling(recipe.reply_tokens)
     kept: list[Group] = []
+    failed: list[Group] = []
     counts = Counts()
     for _ in range(1 + options.refills):
         if len(kept) >= wanted:
@@ -124,20 +126,22 @@ def collect(recipe: RlRecipe, backbone: Backbone, policy: Policy, scorer: Scorer
         questions = draws.take(wanted - len(kept))
         with processes.autocast(recipe.precision, not recipe.hardware.sharded):
             rolled = roll_out(questions, backbone, policy, sampling, recipe.rollouts, recipe.places, recipe.seed, step)
-        for group in rewarded(rolled, scorer, counts):
+        for group in rewarded(rolled, scorer, counts, failed):
             counts.add(group)
             equal = not informative(group.rewards, [worth.turns for worth in group.worths], options.credit)
             counts.equal += equal
+            counts.dropped += drops and equal
             if not (drops and equal):
                 kept.append(group)
-        _check_failures(counts, recipe.failures, step)
-        if not drops:
+        if not drops or counts.reasons.total() > recipe.failures * counts.rollouts:
             break
-    return Collected(kept, counts)
+    return Collected(kept, failed, counts)
 
 
-def rewarded(rolled: Sequence[Rollouts], scorer: Scorer, counts: Counts, fewest: int = 2) -> list[Group]:
-    """Rollouts with rewards as groups, failed ones counted and left out; groups below `fewest` go."""
+def rewarded(
+    rolled: Sequence[Rollouts], scorer: Scorer, counts: Counts, failed: list[Group], fewest: int = 2
+) -> list[Group]:
+    """Rollouts with rewards as groups, failed ones counted and put to `failed`; groups below `fewest` go."""
     samples = [one.question.sample for one in rolled for _ in one.traces]
     scored = iter(scored_traces(scorer, samples, [trace for one in rolled for trace in one.traces]))
     groups = []
@@ -146,6 +150,9 @@ def rewarded(rolled: Sequence[Rollouts], scorer: Scorer, counts: Counts, fewest:
         counts.rollouts += len(own)
         counts.reasons.update(_reason(trace.error) for trace, _ in own if trace.error is not None)
         good = [(trace, worth) for trace, worth in own if trace.error is None]
+        bad = [(trace, worth) for trace, worth in own if trace.error is not None]
+        if bad:
+            failed.append(Group(one.question, one.memory, *zip(*bad, strict=True)))
         if len(good) >= fewest:
             traces, worths = zip(*good, strict=True)
             groups.append(Group(one.question, one.memory, traces, worths))
@@ -174,10 +181,10 @@ def validate(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Pr
         with processes.autocast(recipe.precision, not recipe.hardware.sharded):
             rolled = roll_out(questions, backbone, policy, Sampling(recipe.reply_tokens, 0.0), 1, recipe.places)
         counts = Counts()
-        groups = rewarded(rolled, scorer, counts, fewest=1)
+        groups = rewarded(rolled, scorer, counts, [], fewest=1)
         for group in groups:
             counts.add(group)
-        _check_failures(counts, recipe.failures, None)
+        check_failures(counts, recipe.failures, None)
         figures = counts.figures()
         measured = {name: figures[name] for name in ("reward", "length", "truncated")}
         measured["expanding"] = round(fmean(map(_expands, groups)), 5)
@@ -197,7 +204,9 @@ def _reason(error: str) -> str:
     return line if len(line) <= SHOWN else f"{line[:SHOWN]} ..."
 
 
-def _check_failures(counts: Counts, most: float, step: int | None) -> None:
+def check_failures(counts: Counts, most: float, step: int | None) -> None:
+    """Raise a `CallError` with the reasons counted where more than the share `most` of the rollouts of a step, from 0,
+    failed; of a validation without one."""
     failed = counts.reasons.total()
     if failed <= most * counts.rollouts:
         return

@@ -21,7 +21,7 @@ from memfold.backbone.model import DTYPES, Backbone
 from memfold.backbone.resolve import model_folder
 from memfold.core.errors import CallError, ConfigError, unknown
 from memfold.core.registry import setting_names, trained_ratios
-from memfold.rl.collect import Group, collect, validate
+from memfold.rl.collect import Group, check_failures, collect, validate
 from memfold.rl.engine import Engine, open_engine
 from memfold.rl.questions import draw
 from memfold.rl.recipe import END_TO_END, RlRecipe
@@ -55,7 +55,7 @@ class Run:
     scorer: Scorer
     processes: Processes
     progress: Progress
-    groups: list[Group] = field(default_factory=list)  # of the last step
+    groups: list[Group] = field(default_factory=list)  # of the last step, then what failed in it
 
     @property
     def backbone(self) -> Backbone:
@@ -139,7 +139,7 @@ def make_scorer(recipe: RlRecipe, processes: int = 1) -> Scorer:
     """What rewards the traces of a run; each of several processes has its share of a judge's budget."""
     if recipe.reward == JUDGE:
         return Judging(open_judge(recipe.judge.model), recipe.judge.budget // processes)
-    return Rules(find_reward(recipe.reward))
+    return Rules(find_reward(recipe.reward), turns=recipe.options.credit == "turn")
 
 
 def step(run: Run) -> dict[str, Any]:
@@ -149,12 +149,13 @@ def step(run: Run) -> dict[str, Any]:
     run.groups = []
     with sharding.gathered(run.backbone):
         found = collect(recipe, run.backbone, run.engine.policy(), run.scorer, processes, number)
-    run.groups = found.groups
+    run.groups = found.groups + found.failed
+    counts = processes.gather(found.counts)
+    total = sum(counts[1:], counts[0])
+    check_failures(total, recipe.failures, number)
     sampled = time.perf_counter()
     updated = run.trainer.step(found.groups, number)
     ended = time.perf_counter()
-    counts = processes.gather(found.counts)
-    total = sum(counts[1:], counts[0])
     run.progress = replace(run.progress, step=number + 1, tokens=run.progress.tokens + total.tokens)
     return {
         "step": number + 1,
@@ -184,7 +185,7 @@ def _tell(run: Run, metrics: dict[str, Any], report: Report | None) -> None:
 
 
 def _write_traces(run: Run, number: int) -> None:
-    """Those that a step, from 1, learned from or stopped at."""
+    """Those that a step, from 1, learned from or stopped at, and those that failed."""
     if run.processes.first and run.groups:
         write_groups(run.folder / TRACES / f"step-{number:06d}.jsonl", run.groups)
 

@@ -5,7 +5,7 @@ A resumed run draws what an unbroken one does, however many groups were dropped 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from memfold.backbone.model import Backbone
@@ -74,11 +74,17 @@ def draw(recipe: RlRecipe, backbone: Backbone, number: int, purpose: str = TRAIN
             f"task {entry.task!r} has no answers that reward {recipe.reward!r} could be computed on; give one that "
             "asks questions, like almanac"
         )
+    label, document = f"{recipe.mixture.index(entry)}:{entry.label}", _as_text(first, backbone)
     return [
-        Question(f"{recipe.mixture.index(entry)}:{entry.label}", system, sample, seed, size, place)
+        Question(label, system, replace(sample, document=document), seed, size, place)
         for place, sample in enumerate(samples)
         if sample.document is first
     ]
+
+
+def _as_text(document: Document, backbone: Backbone) -> Document:
+    """The document as any user would give it: one that a task has cut between tokens has no text that says the same."""
+    return document if document.tokens is None else Document(document.source, backbone.decode(document.tokens))
 
 
 class Draws:

@@ -35,10 +35,11 @@ class RlRecipe(StageRecipe):
     `memory`: read from the parent as it is, only the decoder is trained (`frozen`), or compressed again with gradient
     (`end-to-end`).  `reward` is a name of `memfold.rl.rewards`, `judge`, or `path.py:function`.  `preset` names an
     algorithm, `algorithm` says what is different.  `style` is how replies are asked for, in the run and, without
-    another, of the trained model.  `places` replies are sampled at a time; `tokens` are about those of
-    a forward pass of the update.  `engine` is a name of `memfold.rl.engine`, `engine_memory` the share of the
-    card's memory that one beside the trainer takes.  A run stops when sampler and trainer differ by more than `drift`
-    nats a token on average, or more than the share `failures` of a step's rollouts failed.  An `fqlora` has no dropout:
+    another, of the trained model.  `places` replies are sampled at a time, at temperature 1 from all tokens: what is
+    scored is the distribution that they were drawn from.  `tokens` are about those of a forward pass of the update.
+    `engine` is a name of `memfold.rl.engine`, `engine_memory` the share of the card's memory that one beside the
+    trainer takes.  A run stops when sampler and trainer differ by more than `drift` nats a token on average, or more
+    than the share `failures` of a step's rollouts failed.  An `fqlora` has no dropout:
     replies are scored by the weights that sampled them.
     """
 
@@ -56,9 +57,6 @@ class RlRecipe(StageRecipe):
     engine: str = LOCAL
     engine_memory: float = 0.4
     reply_tokens: int = 160
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
     drift: float = 0.02
     failures: float = 0.1
     validation_questions: int = 64
@@ -75,9 +73,6 @@ class RlRecipe(StageRecipe):
             self.updates <= self.questions, "updates", self.updates, f"1 to the questions of a step, {self.questions}"
         )
         require(self.style in STYLES, "style", self.style, ", ".join(STYLES))
-        require(self.temperature > 0, "temperature", self.temperature, "above 0: greedy replies are all the same")
-        require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1")
-        require(self.top_k >= 0, "top_k", self.top_k, "0 (all tokens) or more")
         if self.engine not in ENGINES:
             raise unknown("engine", self.engine, ENGINES)
         require(0 < self.engine_memory < 1, "engine_memory", self.engine_memory, "above 0, below 1")

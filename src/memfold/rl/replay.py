@@ -97,11 +97,11 @@ def passes(given: Sequence[Conversation], tokens: int) -> Iterator[Pass]:
         last = rows[-1][-1] if rows else None
         same = last is not None and last.about is conversation.about
         asked = last.step.call.parts if last is not None and same else None
-        cost = _places(conversation, shared=asked == conversation.step.call.parts)
+        cost = _places(conversation, shared=asked == conversation.step.call.parts, compressed=not same)
         if last is not None and (filled + cost > tokens or last.question.kind != conversation.question.kind):
             yield _pass(rows)
             rows, filled, same = [], 0, False
-            cost = _places(conversation, shared=False)
+            cost = _places(conversation, shared=False, compressed=True)
         if same:
             rows[-1].append(conversation)
         else:
@@ -126,10 +126,14 @@ def _pass(rows: Sequence[Sequence[Conversation]]) -> Pass:
     return Pass(rows[0][0].question.system, tuple(map(tuple, rows)))
 
 
-def _places(conversation: Conversation, shared: bool) -> int:
-    """About how many places a conversation takes, with what it reads or without."""
+def _places(conversation: Conversation, shared: bool, compressed: bool) -> int:
+    """About how many places a conversation takes: its reply, what it reads where that is not `shared`, and a document
+    that is `compressed` for it with gradient."""
+    places = conversation.size
+    if compressed and isinstance(conversation.about, Document):
+        places += conversation.question.size
     if shared:
-        return conversation.size
+        return places
     texts = (part for part in conversation.step.call.parts if isinstance(part, Text))
     read = sum(len(part.text) // CHARACTERS if part.tokens is None else len(part.tokens) for part in texts)
-    return conversation.size + read + conversation.step.reply.positions
+    return places + read + conversation.step.reply.positions

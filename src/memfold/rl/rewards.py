@@ -1,7 +1,8 @@
 r"""What a reply is worth: plain functions of a sample and its trace, a user's own in a file, or a judge.
 
-Answers are taken strictly: what stands in the last `\boxed{}` or `<answer>` tag of a reply, and nothing where there is
-neither.  What cannot be scored is an error, never a zero.  Left out: what length costs (`shaping`).
+Answers are taken strictly: what stands in the last `\boxed{}` or `<answer>` tag of a reply, whichever comes later, and
+nothing where there is neither, or where it is not closed.  What cannot be scored is an error, never a zero.  Left out:
+what length costs (`shaping`).
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from memfold.core.errors import CallError, ConfigError, unknown
-from memfold.core.prompt import final_answer
+from memfold.core.prompt import BOX, last_box
 from memfold.core.types import Sample, Trace
 from memfold.scoring.judge import Claim, Judge
 from memfold.scoring.metrics import answered, sub_span_match, token_f1
@@ -51,11 +53,12 @@ def said(trace: Trace) -> str:
     'Velm'
     """
     reply = trace.answer.reply if trace.answer else ""
-    tagged = _TAGGED.findall(reply)
-    if tagged:
-        return str(tagged[-1]).strip()
-    bare = trace.settings.get("style") == "bare"
-    return final_answer(reply, "bare") if bare or "\\boxed{" in reply else ""
+    tagged, boxed = list(_TAGGED.finditer(reply)), last_box(reply)
+    if tagged and (boxed is None or boxed[1] < tagged[-1].end()):
+        return tagged[-1][1].strip()
+    if boxed is not None:
+        return reply[slice(*boxed)].strip()
+    return reply.strip() if trace.settings.get("style") == "bare" and BOX not in reply else ""
 
 
 def exact(sample: Sample, trace: Trace) -> float:
@@ -107,10 +110,13 @@ class Judging:
 
 
 class Rules:
-    """A reward function over many traces; one that raises, or gives no finite number, is an error of that trace."""
+    """A reward function over many traces; one that raises, or gives no finite number, is an error of that trace.
 
-    def __init__(self, reward: Reward) -> None:
-        self.reward = reward
+    With `turns` it has to reward every conversation too.
+    """
+
+    def __init__(self, reward: Reward, turns: bool = False) -> None:
+        self.reward, self.turns = reward, turns
 
     def __call__(self, scored: Sequence[tuple[Sample, Trace]]) -> list[Worth | CallError]:
         """One by one."""
@@ -119,13 +125,14 @@ class Rules:
     def _one(self, sample: Sample, trace: Trace) -> Worth | CallError:
         try:
             found = self.reward(sample, trace)
-            worth = found if isinstance(found, Worth) else Worth(float(found))
-            values = (worth.value, *worth.turns)
+            value, turns = (found.value, found.turns) if isinstance(found, Worth) else (found, ())
+            worth = Worth(float(value), tuple(map(float, turns)))  # numbers of any library
         except Exception as error:  # a user's function may raise anything
             return CallError("reward", f"{type(error).__name__}: {error}")
-        if not all(map(math.isfinite, values)):
-            return CallError("reward", f"the value {worth.value} is no finite number")
-        if worth.turns and len(worth.turns) != len(trace.steps):
+        unfit = [value for value in (worth.value, *worth.turns) if not math.isfinite(value)]
+        if unfit:
+            return CallError("reward", f"the value {unfit[0]} is no finite number")
+        if (worth.turns or self.turns) and len(worth.turns) != len(trace.steps):
             return CallError("reward", f"{len(worth.turns)} turn rewards for {len(trace.steps)} conversations")
         return worth
 
@@ -147,6 +154,7 @@ def find_reward(name: str) -> Reward:
     if specification is None or specification.loader is None:
         raise ConfigError(f"reward {name!r}: {path} is no Python file")
     module = importlib.util.module_from_spec(specification)
+    sys.modules[module.__name__] = module  # where a dataclass looks its module up
     try:
         specification.loader.exec_module(module)
     except Exception as error:

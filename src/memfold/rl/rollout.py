@@ -24,17 +24,18 @@ ANSWER = "answer"
 
 @dataclass(frozen=True)
 class Sampling:
-    """How replies are sampled; `reply_tokens` bounds answers, what a system keeps for itself has bounds of its own."""
+    """How replies are sampled; `reply_tokens` bounds answers, what a system keeps for itself has bounds of its own.
+
+    At temperature 0 they are greedy; at 1 they come from the very distribution whose log-probabilities are scored.
+    """
 
     reply_tokens: int = 160
     temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
 
     def limits(self, call: Call, seed: int) -> Limits:
         """Those of a call."""
         most = self.reply_tokens if call.purpose == ANSWER else call.limits.max_tokens
-        return Limits(most, self.temperature, self.top_p, self.top_k, seed=seed)
+        return Limits(most, self.temperature, seed=seed)
 
 
 def sampled(system: MemorySystem, sampling: Sampling, *seed: object) -> MemorySystem:

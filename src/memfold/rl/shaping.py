@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from torch import Tensor
 
-from memfold.core.types import Reply
+from memfold.core.types import Trace
 from memfold.rl.advantages import varied
 
 
@@ -24,21 +25,23 @@ def overlong(length: int, most: int, buffer: int, factor: float) -> float:
     return -min(max(beyond / buffer, 0.0), 1.0) * factor
 
 
-def counted(reply: Reply, mask_truncated: bool) -> bool:
-    """Whether the tokens of a reply enter the loss: not where it was cut off and those are masked.
+def counted(trace: Trace, mask_truncated: bool) -> bool:
+    """Whether the tokens of a trajectory enter the loss: not where its last reply was cut off and those are masked.
 
-    DAPO's overlong filtering (section 3.4): a reply that was not let end is neither good nor bad.
+    DAPO's overlong filtering (section 3.4): an answer that was not let end is neither good nor bad.  What a system
+    keeps for itself, like a note, is bounded by design; being full is no cut.
     """
-    return not (mask_truncated and reply.finish == "length")
+    return not (mask_truncated and trace.steps[-1].reply.finish == "length")
 
 
 def informative(correctness: Tensor, turns: Sequence[Sequence[float]] = (), credit: str = "trajectory") -> bool:
     """Whether dynamic sampling keeps a group [g]: 0 < right < g, for rewards in general not all equal.
 
     DAPO, equation 11.  It goes by the reward before length is punished (filter metric "accuracy").  Where `credit` is
-    by turn, rewards of `turns` that differ teach as well.
+    by turn, rewards of the same turn that differ teach as well.
     """
-    return varied(correctness) or (credit == "turn" and len({tuple(own) for own in turns}) > 1)
+    places = zip_longest(*turns) if credit == "turn" else ()
+    return varied(correctness) or any(len(set(place) - {None}) > 1 for place in places)
 
 
 def dynamic(step: int, enabled: bool, warmup: int) -> bool:

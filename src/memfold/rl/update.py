@@ -103,7 +103,7 @@ class Trainer:
         return total, self.optimisers.step(number), float(norm)
 
     def learned(self, groups: Sequence[Group], sums: Sums) -> list[Conversation]:
-        """The conversations of groups with their advantages, cut-off replies left out where they are masked.
+        """The conversations of groups with their advantages, without those of cut-off answers where they are masked.
 
         A distance to the parent that is taken from rewards is added to `sums`.
         """
@@ -117,12 +117,9 @@ class Trainer:
             turns = [_turns(trace.steps, worth.turns) for trace, worth in zip(group.traces, group.worths, strict=True)]
             advantages = CREDITS[options.credit](self.shaped(group, own, sums), turns, ESTIMATES[options.advantage])
             for trajectory, values in zip(own, advantages, strict=True):
-                found += [
-                    replace(conversation, advantage=float(value))
-                    for conversation, value in zip(trajectory, values, strict=True)
-                    if counted(conversation.step.reply, options.mask_truncated)
-                ]
-        return found
+                pairs = zip(trajectory, values, strict=True)
+                found += [replace(conversation, advantage=float(value)) for conversation, value in pairs]
+        return [each for each in found if counted(each.trace, options.mask_truncated)]
 
     def shaped(self, group: Group, own: Sequence[Sequence[Conversation]], sums: Sums) -> Tensor:
         """Rewards [g] with the punishment of length, and the distance to the parent where it counts there."""
@@ -188,7 +185,8 @@ class Trainer:
             scores = score(self.backbone, one)
             spread = entropies(self.backbone, scores) if options.entropy else None
         sampled = one.sampled(device)
-        change = scores.logprobs - sampled
+        # where the sampler had these weights their ratio is 1, whatever rounding says: GSPO's clip is as narrow as that
+        change = scores.logprobs - (scores.logprobs.detach() if first else sampled)
         ratio = RATIOS[options.ratio](change, [each.size for each in one.conversations])
         advantage = one.spread(lambda each: each.advantage, device)
         loss = CLIPS[options.clip](ratio, advantage, options.clip_low, options.clip_high, options.clip_dual)
@@ -208,7 +206,7 @@ class Trainer:
         sums.loss = float(total.detach())
         if first:
             sums.first = sums.tokens
-            sums.apart = float(change.detach().abs().sum())
+            sums.apart = float((scores.logprobs.detach() - sampled).abs().sum())
             sums.distance = float(k3(sampled, scores.logprobs.detach()).sum())
         return sums
 

@@ -21,7 +21,12 @@ LENGTH = "tokens of a reply"
 # title of a panel -> the figures of reinforcement learning in it
 WATCHED = {
     LENGTH: ("length",),
-    "shares: groups of equal reward, replies cut off, rollouts failed": ("equal", "truncated", "failed"),
+    "shares: groups of equal reward, groups dropped, replies cut off, rollouts failed": (
+        "equal",
+        "dropped",
+        "truncated",
+        "failed",
+    ),
     "share of tokens that the clip holds back": ("clipped",),
     "KL, nats per token: sampler to trainer, to the parent": ("apart_kl", "kl"),
     "sampler against trainer, nats per token": ("apart",),

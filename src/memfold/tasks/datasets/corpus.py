@@ -64,15 +64,22 @@ def is_held_out(text: str) -> bool:
     return zlib.crc32(text.encode("utf-8", "replace")) % HELD_OUT == 0
 
 
-@lru_cache(maxsize=KEPT_FILES)
 def questions_of(dataset: str, files: tuple[str, ...], held_out: bool) -> tuple[Sample, ...]:
     """All samples of a dataset that belong to training, or to validation."""
-    samples = load_dataset(dataset, *files)
-    found = tuple(sample for sample in samples if is_held_out(sample.question) == held_out)
+    found = _questions(dataset, files)[held_out]
     if not found:
         kept = "to validate on" if held_out else "to train on"
         raise DataError(f"{', '.join(files)}: no question {kept} (one in {HELD_OUT} is held out); give more rows")
     return found
+
+
+@lru_cache(maxsize=KEPT_FILES)
+def _questions(dataset: str, files: tuple[str, ...]) -> dict[bool, tuple[Sample, ...]]:
+    """Those of training under False, of validation under True: read once for both."""
+    parts: dict[bool, list[Sample]] = {False: [], True: []}
+    for sample in load_dataset(dataset, *files):
+        parts[is_held_out(sample.question)].append(sample)
+    return {held_out: tuple(samples) for held_out, samples in parts.items()}
 
 
 @lru_cache(maxsize=KEPT_FILES)
