@@ -383,9 +383,9 @@ def spent(folder: Path) -> dict[str, float]:
         ConfigError: for a folder that is no run of reinforcement learning.
     """
     metrics = read_metrics(folder) if (folder / "metrics.jsonl").exists() else []
-    if not metrics or "figures" not in metrics[-1]:
+    sampled = [line for line in metrics if line.get("figures")]  # the line before the first step has none
+    if not sampled:
         raise ConfigError(f"{folder} is no run of reinforcement learning; name the folder that holds its metrics.jsonl")
-    sampled = [line for line in metrics if line["figures"]]  # the line before the first step has none
     rewards = [line["figures"]["reward"] for line in sampled]
     seconds = [sum(line["seconds"].values()) for line in sampled]
     return {

@@ -148,7 +148,7 @@ def test_what_is_no_run_is_refused_before_anything_is_asked(tmp_path: Path, caps
 
 
 def test_what_a_run_has_spent(tmp_path: Path) -> None:
-    lines: list[dict[str, Any]] = [
+    lines: list[dict[str, Any]] = [{"step": 0, "figures": {}, "rewards": {}, "validation": {}}] + [
         {"step": step, "figures": {"reward": step / 100}, "seconds": {"rollout": 1.5, "update": 0.5}}
         for step in range(1, 41)
     ]

@@ -145,13 +145,15 @@ def test_what_slots_keep_of_one_hop(tmp_path: Path) -> None:
 def test_kinds_citations_and_expansion_are_read_of_one_file(tmp_path: Path) -> None:
     found: Json = table("Accuracy", (("all", "full"), [0.9, 0.96, 0.8, None, 0.1, 0.2]), (("128", "full"), [0.5] * 6))
     found["tables"] += table("Citations", (("full",), [0.5, 0.4, 0.3]), (("pooled:16",), [0.8, 0.7, 0.6]))["tables"]
-    found["tables"] += table("Expansion", (("pooled:16",), [0.9] * 7))["tables"]
+    found["tables"] += table("Expansion", (("pooled:16",), [0.9] * 7 + [0.123]))["tables"]
     keep(tmp_path, "almanac-in", kinds=found)
     kinds = section(tmp_path, "All kinds of question\n")
     assert "reached, full 96 % of one hop, 80 % of two." in kinds
     assert "50.0 %" not in kinds, "lengths stand together"
     assert "reached, 80 % of the right answers from slots." in section(tmp_path, "Citations")
-    assert "90 % of the replies from slots expand." in section(tmp_path, "Implicit expansion")
+    expansion = section(tmp_path, "Implicit expansion")
+    assert "90 % of the replies from slots expand." in expansion
+    assert "12.3 %" not in expansion, "it shows seven columns"
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,10 @@ def test_replies_are_shown_with_what_they_expand(cli: Cli) -> None:
     assert "in/128/0/1" not in cli("inspect", ".", "--first", 1).out
     assert len(cli("inspect", "samples.jsonl", "--case", "in/128/0/1", "--json").record["replies"]) == 1
     assert cli("inspect", "samples.jsonl", "--case", "other").out == "no such reply\n"
+    write(Path("failed.jsonl"), REPLY | {"reward": None, "error": "policy: broken"}, REPLY | {"reward": 0.5})
+    shown = cli("inspect", "failed.jsonl", "--wrong")
+    assert "in/128/0/0 (pooled, one-hop): no reward, error: policy: broken" in shown.out
+    assert "reward 0.5" not in shown.out
 
 
 def test_a_trace_of_several_calls_is_shown_step_by_step(cli: Cli) -> None:

@@ -30,6 +30,9 @@ def trace(reply: str, style: str = "recall", error: str | None = None) -> Trace:
     ("It is <answer> Velm </answer>.", "recall", "Velm"),
     (r"\boxed{no} <answer>Velm</answer>", "recall", "Velm"),
     (r"<answer>no</answer> \boxed{Velm}", "recall", "Velm"),
+    (r"\boxed{<answer>Velm</answer>}", "recall", "Velm"),
+    (r"<answer>\boxed{Velm}</answer>", "recall", "Velm"),
+    (r"\boxed{Velm} or <answer>Tor", "recall", ""),
     (r"It is \boxed{Velm", "recall", ""),
     (r"It is \boxed{Velm", "bare", ""),
     ("It is Velm", "recall", ""),
@@ -82,7 +85,7 @@ def test_turn_rewards_need_one_for_each_conversation() -> None:
     assert str(error) == "reward: 0 turn rewards for 1 conversations"
 
 
-def test_a_worth_is_made_of_numbers(tmp_path: Path) -> None:
+def test_a_worth_is_made_of_numbers() -> None:
     given = [(ONE, trace("x"))]
     (worth,) = Rules(lambda sample, trace: Worth(torch.tensor(0.5), (np.float32(0.25),)))(given)  # type: ignore[arg-type]
     assert worth == Worth(0.5, (0.25,))

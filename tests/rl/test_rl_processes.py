@@ -58,6 +58,9 @@ def test_two_processes_equal_one(parent: str, rewards: Path, tmp_path: Path) -> 
     both, alone = metrics(tmp_path / "both"), metrics(tmp_path / "alone")
     assert [line["step"] for line in both] == [0, 1, 2]
     assert both[0].keys() == alone[0].keys()
+    assert both[0]["validation"].keys() == alone[0]["validation"].keys()
+    for name, values in both[0]["validation"].items():
+        assert values == pytest.approx(alone[0]["validation"][name], abs=1e-4)
     for ours, theirs in zip(both[1:], alone[1:], strict=True):
         assert ours["tokens"] == theirs["tokens"]
         assert ours["figures"] == pytest.approx(theirs["figures"], abs=1e-4)

@@ -174,9 +174,7 @@ def test_a_trajectory_of_many_conversations_weighs_as_the_formula_says(
         each.advantage * each.size / sum(sizes) for each in learned), abs=1e-4)  # fmt: skip
 
 
-def test_a_note_that_is_full_is_no_answer_that_was_cut_off(
-    recipe: RlRecipe, backbone: Backbone, new_backbone: Callable[..., Backbone]
-) -> None:
+def test_a_note_that_is_full_is_no_answer_that_was_cut_off(recipe: RlRecipe, backbone: Backbone) -> None:
     question, found = two_conversations(backbone)
     masked = replace(recipe, algorithm={**recipe.algorithm, "mask_truncated": True})
     trainer = Trainer(masked, backbone, Optimisers([], masked.groups, (), masked.schedule, 3), Processes())

@@ -106,7 +106,7 @@ def test_a_resumed_run_goes_on_with_its_encoder_bit_for_bit(own: Recipe, tmp_pat
     for _ in range(2):
         step(run)
     checkpoint.save(run.folder, run.backbone, run.progress, run.optimisers.state_dict(), {})
-    (tmp_path / "halves" / "metrics.jsonl").write_text("{}\n{}\n")
+    (tmp_path / "halves" / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
     assert differing(whole, weights(train(longer, tmp_path / "halves", resume=True))) == set()
 
 

@@ -31,7 +31,8 @@ TOP_REASONS = 3
 
 @dataclass(frozen=True)
 class Group:
-    """The trajectories of one question that did not fail, with their rewards before length is punished."""
+    """The trajectories of one question, those that did not fail or those that did, with their rewards before length is
+    punished (of a failure: 0, which nothing is learned from)."""
 
     question: Question
     memory: Memory
@@ -109,8 +110,8 @@ def collect(recipe: RlRecipe, backbone: Backbone, policy: Policy, scorer: Scorer
             ) -> Collected:  # fmt: skip
     """The groups of this process for a step, counted from 0, sampled by `policy`.
 
-    Groups of equal reward stay during the warm-up; afterwards others are drawn for them, at most `refills` times, and
-    not where this process has more failed rollouts than a step may have.
+    Groups of equal reward stay during the warm-up; afterwards others are drawn for them, at most `refills` times, but
+    none where every rollout failed.
     """
     options = recipe.options
     wanted = len(range(processes.number, recipe.questions, processes.count))
@@ -133,7 +134,7 @@ def collect(recipe: RlRecipe, backbone: Backbone, policy: Policy, scorer: Scorer
             counts.dropped += drops and equal
             if not (drops and equal):
                 kept.append(group)
-        if not drops or counts.reasons.total() > recipe.failures * counts.rollouts:
+        if not drops or counts.reasons.total() == counts.rollouts:
             break
     return Collected(kept, failed, counts)
 
@@ -162,13 +163,14 @@ def rewarded(
 def validate(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Processes) -> dict[str, dict[str, float]]:
     """Reward, length and share of expanding ones of greedy replies to held-out questions, for each mixture entry.
 
-    They are made in this process, whatever engine samples the others.
+    Entries are shared by the processes; replies are made in them, whatever engine samples the others.
 
     Raises:
-        CallError: as `collect`.
+        CallError: in every process, when too many of all replies failed.
     """
     policy = LocalEngine(recipe, backbone, processes.count).policy()
     result: dict[str, dict[str, float]] = {}
+    total = Counts()
     for position, entry in enumerate(recipe.mixture):
         if position % processes.count != processes.number:
             continue
@@ -184,12 +186,14 @@ def validate(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Pr
         groups = rewarded(rolled, scorer, counts, [], fewest=1)
         for group in groups:
             counts.add(group)
-        check_failures(counts, recipe.failures, None)
         figures = counts.figures()
         measured = {name: figures[name] for name in ("reward", "length", "truncated")}
-        measured["expanding"] = round(fmean(map(_expands, groups)), 5)
+        measured["expanding"] = round(fmean(map(_expands, groups)), 5) if groups else 0.0
         result[f"{position}:{entry.label}"] = measured
-    return {name: values for found in processes.gather(result) for name, values in found.items()}
+        total += counts
+    found = processes.gather((result, total))
+    check_failures(sum((counts for _, counts in found), Counts()), recipe.failures, None)
+    return {name: values for own, _ in found for name, values in own.items()}
 
 
 def _expands(group: Group) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from memfold.scoring.judge import Claim, Judge
 from memfold.scoring.metrics import answered, sub_span_match, token_f1
 
 JUDGE = "judge"
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+TAG, END_TAG = "<answer>", "</answer>"
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,14 @@ def said(trace: Trace) -> str:
     'Velm'
     """
     reply = trace.answer.reply if trace.answer else ""
-    tagged, boxed = list(_TAGGED.finditer(reply)), last_box(reply)
-    if tagged and (boxed is None or boxed[1] < tagged[-1].end()):
-        return tagged[-1][1].strip()
-    if boxed is not None:
-        return reply[slice(*boxed)].strip()
-    return reply.strip() if trace.settings.get("style") == "bare" and BOX not in reply else ""
+    box, tag = reply.rfind(BOX), reply.rfind(TAG)
+    if max(box, tag) < 0:
+        return reply.strip() if trace.settings.get("style") == "bare" else ""
+    if tag > box:
+        inside, closed, _ = reply[tag + len(TAG) :].partition(END_TAG)
+        return inside.strip() if closed else ""
+    found = last_box(reply)
+    return reply[slice(*found)].strip() if found else ""
 
 
 def exact(sample: Sample, trace: Trace) -> float:

@@ -15,7 +15,7 @@ from memfold.scoring.expansion import expansions, invented_names
 
 
 def write_groups(path: Path, groups: Sequence[Group]) -> None:
-    """One line for each trajectory, groups in the order in which they were drawn; a file that is there is replaced."""
+    """One line for each trajectory, groups in their order; a file that is there is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(record, ensure_ascii=False) for group in groups for record in group_records(group)]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
