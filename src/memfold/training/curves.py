@@ -21,7 +21,7 @@ LENGTH = "tokens of a reply"
 # title of a panel -> the figures of reinforcement learning in it
 WATCHED = {
     LENGTH: ("length",),
-    "shares: groups of equal reward, groups dropped, replies cut off, rollouts failed": (
+    "shares: groups of equal reward or dropped, replies cut off, failed": (
         "equal",
         "dropped",
         "truncated",
