@@ -43,7 +43,7 @@ def training(steps: int) -> Iterator[Report]:
 
 
 class _Log:
-    """A line every half minute, and one at each validation."""
+    """A line every half minute and at every validation."""
 
     def __init__(self, console: Console, steps: int) -> None:
         self._console, self._steps = console, steps

@@ -56,21 +56,17 @@ def final_answer(reply: str, style: Style) -> str:
     start = reply.rfind(BOX)
     if start < 0:
         return reply.strip() if style == "bare" else " ".join(reply.split()[-LAST_WORDS:])
-    found = last_box(reply)
-    return reply[slice(*found)].strip() if found else reply[start + len(BOX) :].strip()
+    return in_box(reply, start)[0]
 
 
-def last_box(reply: str) -> tuple[int, int] | None:
-    r"""Where the text in the last `\boxed{}` begins and ends; None where there is none, or it is not closed."""
-    start = reply.rfind(BOX)
-    if start < 0:
-        return None
+def in_box(reply: str, start: int) -> tuple[str, bool]:
+    r"""What stands in the `\boxed{}` that begins at `start`, all that is left where it is not closed; whether it is."""
     depth, begin = 1, start + len(BOX)
     for end in range(begin, len(reply)):
         depth += (reply[end] == "{") - (reply[end] == "}")
         if depth == 0:
-            return begin, end
-    return None
+            return reply[begin:end].strip(), True
+    return reply[begin:].strip(), False
 
 
 def recalled(reply: str) -> str:

@@ -21,8 +21,8 @@ COLUMNS = (
 )
 NOTE = (
     f"Stretches of at least {LEAST} words and marks that reconstruct the document.  Fidelity: equal tokens of a "
-    "stretch as a share of the longer side's; verbatim: of all stretches.  Of the replies that expand, how "
-    "many expand a sentence with the answer; names that neither document nor question has."
+    "stretch as a share of the longer side's; verbatim: of all stretches.  Of the replies that expand, how many expand "
+    "a sentence with the answer; names that neither document nor question has."
 )
 
 

@@ -1,6 +1,6 @@
 """The groups of a step: rollouts with rewards, those without a signal dropped and refilled; and the held-out ones.
 
-Every process fills its own share of a step's groups; nothing is exchanged here.
+Every process fills its own share of a step's groups and validates its own entries; what failed is judged over all.
 """
 
 from __future__ import annotations
@@ -127,7 +127,9 @@ def collect(recipe: RlRecipe, backbone: Backbone, policy: Policy, scorer: Scorer
         questions = draws.take(wanted - len(kept))
         with processes.autocast(recipe.precision, not recipe.hardware.sharded):
             rolled = roll_out(questions, backbone, policy, sampling, recipe.rollouts, recipe.places, recipe.seed, step)
-        for group in rewarded(rolled, scorer, counts, failed):
+        groups, broken = rewarded(rolled, scorer, counts)
+        failed += broken
+        for group in groups:
             counts.add(group)
             equal = not informative(group.rewards, [worth.turns for worth in group.worths], options.credit)
             counts.equal += equal
@@ -140,24 +142,30 @@ def collect(recipe: RlRecipe, backbone: Backbone, policy: Policy, scorer: Scorer
 
 
 def rewarded(
-    rolled: Sequence[Rollouts], scorer: Scorer, counts: Counts, failed: list[Group], fewest: int = 2
-) -> list[Group]:
-    """Rollouts with rewards as groups, failed ones counted and put to `failed`; groups below `fewest` go."""
+    rolled: Sequence[Rollouts], scorer: Scorer, counts: Counts, fewest: int = 2
+) -> tuple[list[Group], list[Group]]:
+    """Rollouts with rewards as groups of `fewest` or more; beside them the failed ones, which are counted."""
     samples = [one.question.sample for one in rolled for _ in one.traces]
     scored = iter(scored_traces(scorer, samples, [trace for one in rolled for trace in one.traces]))
-    groups = []
+    groups, failed = [], []
     for one in rolled:
-        own = [next(scored) for _ in one.traces]
-        counts.rollouts += len(own)
-        counts.reasons.update(_reason(trace.error) for trace, _ in own if trace.error is not None)
-        good = [(trace, worth) for trace, worth in own if trace.error is None]
-        bad = [(trace, worth) for trace, worth in own if trace.error is not None]
-        if bad:
-            failed.append(Group(one.question, one.memory, *zip(*bad, strict=True)))
+        good: list[tuple[Trace, Worth]] = []
+        bad: list[tuple[Trace, Worth]] = []
+        for _ in one.traces:
+            trace, worth = next(scored)
+            (good if trace.error is None else bad).append((trace, worth))
+        counts.rollouts += len(one.traces)
+        counts.reasons.update(_reason(str(trace.error)) for trace, _ in bad)
         if len(good) >= fewest:
-            traces, worths = zip(*good, strict=True)
-            groups.append(Group(one.question, one.memory, traces, worths))
-    return groups
+            groups.append(_group(one, good))
+        if bad:
+            failed.append(_group(one, bad))
+    return groups, failed
+
+
+def _group(one: Rollouts, own: Sequence[tuple[Trace, Worth]]) -> Group:
+    traces, worths = zip(*own, strict=True)
+    return Group(one.question, one.memory, traces, worths)
 
 
 def validate(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Processes) -> dict[str, dict[str, float]]:
@@ -183,7 +191,7 @@ def validate(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Pr
         with processes.autocast(recipe.precision, not recipe.hardware.sharded):
             rolled = roll_out(questions, backbone, policy, Sampling(recipe.reply_tokens, 0.0), 1, recipe.places)
         counts = Counts()
-        groups = rewarded(rolled, scorer, counts, [], fewest=1)
+        groups, _ = rewarded(rolled, scorer, counts, fewest=1)
         for group in groups:
             counts.add(group)
         figures = counts.figures()

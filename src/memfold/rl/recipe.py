@@ -39,8 +39,8 @@ class RlRecipe(StageRecipe):
     scored is the distribution that they were drawn from.  `tokens` are about those of a forward pass of the update.
     `engine` is a name of `memfold.rl.engine`, `engine_memory` the share of the card's memory that one beside the
     trainer takes.  A run stops when sampler and trainer differ by more than `drift` nats a token on average, or more
-    than the share `failures` of a step's rollouts failed.  An `fqlora` has no dropout:
-    replies are scored by the weights that sampled them.
+    than the share `failures` of a step's rollouts failed.  An `fqlora` has no dropout: replies are scored by the
+    weights that sampled them.
     """
 
     stage: Literal["rl"]

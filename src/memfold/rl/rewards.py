@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from memfold.core.errors import CallError, ConfigError, unknown
-from memfold.core.prompt import BOX, last_box
+from memfold.core.prompt import BOX, in_box
 from memfold.core.types import Sample, Trace
 from memfold.scoring.judge import Claim, Judge
 from memfold.scoring.metrics import answered, sub_span_match, token_f1
@@ -55,11 +55,12 @@ def said(trace: Trace) -> str:
     box, tag = reply.rfind(BOX), reply.rfind(TAG)
     if max(box, tag) < 0:
         return reply.strip() if trace.settings.get("style") == "bare" else ""
-    if tag > box:
-        inside, closed, _ = reply[tag + len(TAG) :].partition(END_TAG)
-        return inside.strip() if closed else ""
-    found = last_box(reply)
-    return reply[slice(*found)].strip() if found else ""
+    if box > tag:
+        inside, closed = in_box(reply, box)
+    else:
+        inside, end, _ = reply[tag + len(TAG) :].partition(END_TAG)
+        closed = bool(end)
+    return inside.strip() if closed else ""
 
 
 def exact(sample: Sample, trace: Trace) -> float:

@@ -25,7 +25,7 @@ def group_records(group: Group) -> list[dict[str, Any]]:
     """What a trace file holds of each trajectory: the question, its reward, what it expanded, and its trace."""
     sample, document = group.question.sample, group.question.document.read()
     records = []
-    for trace, worth in zip(group.traces, group.worths, strict=True):
+    for trace in group.traces:
         reply = trace.answer.reply if trace.answer else ""
         records.append({
             "case": group.question.name,
@@ -38,7 +38,7 @@ def group_records(group: Group) -> list[dict[str, Any]]:
             "accepted": list(sample.answers),
             "answer": trace.answer.text if trace.answer else "",
             "reply": reply,
-            "reward": None if trace.error is not None else worth.value,
+            "reward": trace.reward,
             "error": trace.error,
             "expansions": [asdict(one) for one in expansions(reply, document)],
             "invented": invented_names(reply, document, sample.question),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from memfold.core.prompt import final_answer
+from memfold.core.prompt import BOX, final_answer
 
 LETTERS = "ABCD"
 _CUE = re.compile(r"\banswer\s*(?:is\s*)?:[\s*]*([^\n]*[^\s*])", re.IGNORECASE)
@@ -26,7 +26,7 @@ def short_answer(reply: str) -> str:
     'Velm'
     """
     said = _CUE.findall(reply)
-    return said[-1].strip() if said and "\\boxed{" not in reply else final_answer(reply, "recall")
+    return said[-1].strip() if said and BOX not in reply else final_answer(reply, "recall")
 
 
 def choice_letter(reply: str) -> str | None:
@@ -38,7 +38,7 @@ def choice_letter(reply: str) -> str | None:
     >>> choice_letter("The correct answer is (C), because (A) is not."), choice_letter("A town.")
     ('C', None)
     """
-    if "\\boxed{" in reply:
+    if BOX in reply:
         boxed = re.match(_LETTER, re.sub(r"\\\w+\{|\}", "", final_answer(reply, "recall")))
         if boxed:
             return boxed[1]
