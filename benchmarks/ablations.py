@@ -38,7 +38,7 @@ from memfold.evaluation.contender import make_contender
 from memfold.evaluation.records import Record
 from memfold.evaluation.runner import Evaluation, run
 from memfold.evaluation.suite import Options, document_seed, load_suite
-from memfold.tasks.almanac import almanac
+from memfold.tasks.almanac.task import almanac
 from memfold.tasks.task import TaskOptions
 from memfold.training import checkpoint
 from memfold.training.batches import batch

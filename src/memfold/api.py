@@ -30,7 +30,7 @@ from memfold.core.prompt import recalled
 from memfold.core.types import Block, Citation, Memory, Trace
 from memfold.memory import Manifest, MemoryWriter, StoredMemory, open_memory, save_memory
 from memfold.sources import Source, documents
-from memfold.systems.citation import SentenceIndex
+from memfold.systems.shared.citations import SentenceIndex
 
 PLACES = 32
 LOOK_BLOCKS = 16  # of a memory, to tell whether its text is familiar

@@ -10,16 +10,16 @@ from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
-from memfold.backbone.endpoint import EndpointPolicy
 from memfold.backbone.folder import load_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import BATCH_POSITIONS, LocalPolicy
-from memfold.backbone.remote import RemoteBackbone, is_address, open_remote
 from memfold.backbone.resolve import TINY, resolve_model
 from memfold.core import registry
 from memfold.core.errors import CallError, ConfigError
 from memfold.core.system import MemorySystem, Policy
 from memfold.core.types import Limits, Memory
+from memfold.endpoint.model import RemoteBackbone, is_address, open_remote
+from memfold.endpoint.policy import EndpointPolicy
 from memfold.memory import Manifest, check_readable
 
 # what a memory records beside its system's settings, for `inspect`

@@ -69,7 +69,7 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
 @pytest.fixture
 def page(tmp_path: Path) -> SimpleNamespace:
     """A generated document of a few chunks' length, in a file."""
-    from memfold.tasks.almanac import almanac
+    from memfold.tasks.almanac.task import almanac
     from memfold.tasks.task import TaskOptions
 
     sample = almanac(5, 3000, TaskOptions(), lambda text: [0] * -(-len(text) // 3))[0]

@@ -12,8 +12,8 @@ from chat_server import ChatServer, fails, says, sends, unused_port
 from command_result import Cli
 
 import memfold
-from memfold.backbone.endpoint import Retries
 from memfold.core.errors import CallError, ConfigError
+from memfold.endpoint.policy import Retries
 
 KEY = "sk-very-secret"
 SAID = r"It is so. \boxed{Velm}"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from chat_server import ChatServer, fails, says, unused_port
 
-from memfold.backbone.endpoint import Retries
 from memfold.cli.main import execute
+from memfold.endpoint.policy import Retries
 
 SMALL = ["--lengths", "256", "--split", "in"]
 

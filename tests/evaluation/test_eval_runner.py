@@ -15,7 +15,7 @@ from memfold.core.types import Sample
 from memfold.evaluation.records import SAMPLES_FILE, Record
 from memfold.evaluation.runner import Evaluation, batches, cache_positions, run
 from memfold.evaluation.suite import Case
-from memfold.systems.folding import fold
+from memfold.systems.shared.folding import fold
 
 Evaluate = Callable[..., Evaluation]
 

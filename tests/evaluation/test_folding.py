@@ -11,7 +11,7 @@ from memfold.core.types import BlockRef, Call, Memory, Text
 from memfold.evaluation.folding import Folding
 from memfold.evaluation.runner import Evaluation
 from memfold.memory.combine import splice
-from memfold.systems.folding import fold
+from memfold.systems.shared.folding import fold
 
 Evaluate = Callable[..., Evaluation]
 TEXT = "Ada was born in the town of Velm. Lor met Ada there, and they went to the sea. Nobody else came. " * 4

@@ -16,7 +16,7 @@ from memfold.core.registry import SYSTEMS
 PACKAGE = Path(__file__).parents[2] / "src" / "memfold"
 LAYERS = (
     {"core"},
-    {"backbone", "memory", "sources", "readers"},
+    {"backbone", "endpoint", "memory", "sources", "readers"},
     {"systems", "tasks", "scoring", "choice"},
     {"training", "evaluation", "api"},
     {"bench", "rl"},
@@ -113,7 +113,7 @@ def test_the_core_knows_nothing_of_the_rest_and_nothing_heavy() -> None:
 def system_of(module: str) -> str:
     """The system whose folder a module is in; empty for what systems share."""
     parts = module.split(".")
-    inside = parts[1:2] == ["systems"] and len(parts) > 2 and (PACKAGE / "systems" / parts[2]).is_dir()
+    inside = parts[1:2] == ["systems"] and len(parts) > 2 and parts[2] in SYSTEMS
     return parts[2] if inside else ""
 
 

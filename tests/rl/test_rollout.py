@@ -23,8 +23,8 @@ from memfold.rl.rewards import Rules, Worth
 from memfold.rl.rollout import Rollouts, Sampling, roll_out
 from memfold.rl.trace_file import read_trace, trace_record, write_groups
 from memfold.rl.update import Sums, Trainer
-from memfold.systems.folding import fold
 from memfold.systems.recurrent.system import Recurrent
+from memfold.systems.shared.folding import fold
 from memfold.training.optimisers import Optimisers
 from memfold.training.processes import Processes
 from memfold.training.recipe import Entry

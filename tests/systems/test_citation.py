@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from memfold.core.types import Block, Citation, Memory, Read, Reply
-from memfold.systems.citation import Citing, SentenceIndex, cite_reads
+from memfold.systems.shared.citations import Citing, SentenceIndex, cite_reads
 
 TEXT = "Ada was born in Velm. The code is KX-41! Lor bakes bread.\nRain fell on Velm."
 SENTENCES = ["Ada was born in Velm.", "The code is KX-41!", "Lor bakes bread.", "Rain fell on Velm."]

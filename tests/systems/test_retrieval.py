@@ -9,8 +9,8 @@ from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.errors import ConfigError
 from memfold.core.types import Answer, Block, BlockRef, Call, Citation, Memory, Reply, Sample, Text
-from memfold.systems.passages import PassageIndex
 from memfold.systems.retrieval.system import Retrieval
+from memfold.systems.shared.passages import PassageIndex
 
 TEXTS = [
     "Lor bakes bread in Tarn. ",

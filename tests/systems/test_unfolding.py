@@ -10,9 +10,9 @@ from memfold.core.driver import Job, answer
 from memfold.core.errors import DataError
 from memfold.core.system import MemorySystem
 from memfold.core.types import Block, BlockRef, Call, Citation, Limits, Memory, Reply, Text
-from memfold.systems.citation import SentenceIndex
 from memfold.systems.pooled.system import Pooled
-from memfold.systems.unfolding import unfolded
+from memfold.systems.shared.citations import SentenceIndex
+from memfold.systems.shared.unfolding import unfolded
 
 FIRST = "Ada was born in Velm. She is a baker. The code is KX-41. Lor met Ada."
 SECOND = "Tarn is a river. It is long."

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from memfold.core.types import Sample
-from memfold.tasks.almanac import almanac
+from memfold.tasks.almanac.task import almanac
+from memfold.tasks.almanac.world import RELATIONS
 from memfold.tasks.task import Encode, TaskOptions
-from memfold.tasks.world import RELATIONS
 
 WORD = r"[A-Z][a-z]+(?:-[A-Z][a-z]+)?"
 NAME = {

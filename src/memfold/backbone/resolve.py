@@ -1,6 +1,6 @@
 """From the name of a model to what loads it: the shipped `tiny`, a model or run folder, a Hugging Face id.
 
-Left out: models behind an address, which `memfold.backbone.remote` names and nothing here loads.
+Left out: models behind an address, which `memfold.endpoint.model` names and nothing here loads.
 """
 
 from __future__ import annotations

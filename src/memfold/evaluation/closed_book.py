@@ -15,7 +15,7 @@ from memfold.core.errors import CallError
 from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer
 from memfold.core.system import AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, Call, Limits, Memory, Reply, Sample, Text, Trace
-from memfold.systems.reading import text_inputs
+from memfold.systems.shared.blocks import text_inputs
 
 
 class ClosedBook:

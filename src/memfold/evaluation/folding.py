@@ -15,7 +15,7 @@ from memfold.core.system import MemorySystem
 from memfold.core.types import Memory
 from memfold.evaluation.suite import Case
 from memfold.memory.combine import splice
-from memfold.systems.folding import fold
+from memfold.systems.shared.folding import fold
 
 
 class Folding:

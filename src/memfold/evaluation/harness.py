@@ -23,7 +23,7 @@ from memfold.core.config import require
 from memfold.core.document import Document
 from memfold.core.errors import ConfigError, MemfoldError
 from memfold.core.types import BlockRef, Call, Limits, Memory, Reply, Step, Text, Trace
-from memfold.systems.folding import fold
+from memfold.systems.shared.folding import fold
 
 try:
     from lm_eval.api.model import LM

@@ -24,13 +24,13 @@ from memfold.evaluation.table import Plot, Table
 from memfold.tasks.task import SPLITS
 
 SUITES = {
-    "almanac": "memfold.evaluation.almanac:AlmanacSuite",
-    "needle": "memfold.evaluation.needle:NeedleSuite",
-    "strings": "memfold.evaluation.strings:StringsSuite",
-    "multihop": "memfold.evaluation.multihop:MultihopSuite",
-    "qa": "memfold.evaluation.qa:QaSuite",
-    "longbench-v2": "memfold.evaluation.longbench:LongBenchSuite",
-    "reconstruction": "memfold.evaluation.reconstruction:ReconstructionSuite",
+    "almanac": "memfold.evaluation.suites.almanac:AlmanacSuite",
+    "needle": "memfold.evaluation.suites.needle:NeedleSuite",
+    "strings": "memfold.evaluation.suites.strings:StringsSuite",
+    "multihop": "memfold.evaluation.suites.multihop:MultihopSuite",
+    "qa": "memfold.evaluation.suites.qa:QaSuite",
+    "longbench-v2": "memfold.evaluation.suites.longbench:LongBenchSuite",
+    "reconstruction": "memfold.evaluation.suites.reconstruction:ReconstructionSuite",
 }
 
 # Training draws 40-bit seeds, so no document of an evaluation has ever been trained on.

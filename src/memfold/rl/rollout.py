@@ -16,7 +16,7 @@ from memfold.core.system import MemorySystem, Policy
 from memfold.core.types import Call, Limits, Memory, Trace
 from memfold.core.wrapped import Limited
 from memfold.rl.questions import Question
-from memfold.systems.folding import fold
+from memfold.systems.shared.folding import fold
 from memfold.training.batches import seed_of
 
 ANSWER = "answer"

@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from memfold.backbone.endpoint import EndpointPolicy
-from memfold.backbone.remote import open_remote
 from memfold.core.errors import CallError, ConfigError
 from memfold.core.types import Limits, Reply
+from memfold.endpoint.model import open_remote
+from memfold.endpoint.policy import EndpointPolicy
 
 VERDICTS_FILE = "verdicts.jsonl"
 LIMITS = Limits(max_tokens=1024)  # a model that thinks aloud comes to its verdict within these

@@ -15,7 +15,7 @@ from random import Random
 
 from memfold.core.errors import ConfigError
 from memfold.core.types import Span
-from memfold.tasks.almanac import write
+from memfold.tasks.almanac.task import write
 from memfold.tasks.filler import sentence
 from memfold.tasks.task import Encode, TaskOptions
 

@@ -12,7 +12,7 @@ from random import Random
 
 from memfold.core.document import Document
 from memfold.core.types import Sample
-from memfold.tasks.almanac import write
+from memfold.tasks.almanac.task import write
 from memfold.tasks.names import SYLLABLES
 from memfold.tasks.task import Encode, TaskOptions
 

@@ -13,13 +13,13 @@ from uuid import UUID
 
 from memfold.core.document import Document
 from memfold.core.types import Sample
+from memfold.tasks.almanac.page import lay_out
+from memfold.tasks.almanac.questions import evidence
+from memfold.tasks.almanac.relations import Relation
+from memfold.tasks.almanac.world import BREAK_COST, Entity, Fact, Meter, Unit, World, meter
 from memfold.tasks.filler import sentence
 from memfold.tasks.names import Namer, date, word
-from memfold.tasks.page import lay_out
-from memfold.tasks.questions import evidence
-from memfold.tasks.relations import Relation
 from memfold.tasks.task import Encode, TaskOptions
-from memfold.tasks.world import BREAK_COST, Entity, Fact, Meter, Unit, World, meter
 
 HELD_OUT_NAME_SHARE = 0.5
 

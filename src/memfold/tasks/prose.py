@@ -9,11 +9,11 @@ from random import Random
 
 from memfold.core.document import Document
 from memfold.core.types import Sample
-from memfold.tasks.almanac import write
+from memfold.tasks.almanac.page import lay_out
+from memfold.tasks.almanac.task import write
+from memfold.tasks.almanac.world import BREAK_COST, Unit, meter
 from memfold.tasks.filler import sentence
-from memfold.tasks.page import lay_out
 from memfold.tasks.task import Encode, TaskOptions
-from memfold.tasks.world import BREAK_COST, Unit, meter
 
 
 def prose(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:

@@ -12,7 +12,7 @@ from random import Random
 from memfold.core.document import Document
 from memfold.core.errors import ConfigError
 from memfold.core.types import Sample
-from memfold.tasks.almanac import write
+from memfold.tasks.almanac.task import write
 from memfold.tasks.instructions import INSTRUCTIONS, instruction
 from memfold.tasks.task import Encode, TaskOptions
 

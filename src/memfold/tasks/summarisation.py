@@ -12,11 +12,11 @@ from random import Random
 
 from memfold.core.document import Document
 from memfold.core.types import Sample
-from memfold.tasks.almanac import write
+from memfold.tasks.almanac.questions import evidence
+from memfold.tasks.almanac.task import write
+from memfold.tasks.almanac.world import Fact
 from memfold.tasks.instructions import instruction
-from memfold.tasks.questions import evidence
 from memfold.tasks.task import Encode, TaskOptions
-from memfold.tasks.world import Fact
 
 MOST_NAMES = 3
 MOST_TYPES = 2

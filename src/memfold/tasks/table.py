@@ -9,7 +9,7 @@ from memfold.core.errors import unknown
 from memfold.tasks.task import Task
 
 TASKS = {
-    "almanac": "memfold.tasks.almanac:almanac",
+    "almanac": "memfold.tasks.almanac.task:almanac",
     "prose": "memfold.tasks.prose:prose",
     "filler": "memfold.tasks.prose:filler",
     "needle": "memfold.tasks.needle:needle",

@@ -19,7 +19,7 @@ from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.origin import commit, hardware
 from memfold.backbone.resolve import model_folder
-from memfold.tasks.almanac import almanac
+from memfold.tasks.almanac.task import almanac
 from memfold.tasks.task import SPLITS, TaskOptions
 from memfold.training.curves import draw, read_metrics
 

@@ -12,8 +12,8 @@ from memfold.core.document import Document
 from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer, target
 from memfold.core.system import AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Reply, Sample, Step, Text, Trace
-from memfold.systems.citation import Citing
-from memfold.systems.reading import text_blocks, text_inputs
+from memfold.systems.shared.blocks import text_blocks, text_inputs
+from memfold.systems.shared.citations import Citing
 
 
 class Full:

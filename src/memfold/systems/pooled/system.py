@@ -19,12 +19,12 @@ from memfold.core.document import Chunk, Document, chunks
 from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer, target
 from memfold.core.system import SLOT, AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Part, Reply, Sample, Step, Text, Trace
-from memfold.systems.citation import Citing, cite_reads
 from memfold.systems.pooled.encoder import BATCH_TOKENS, encode_windows, group_starts, windows_of
 from memfold.systems.pooled.head import check_head
 from memfold.systems.pooled.positions import offsets
 from memfold.systems.pooled.settings import CITES, Cite, PooledSettings
-from memfold.systems.unfolding import unfolded
+from memfold.systems.shared.citations import Citing, cite_reads
+from memfold.systems.shared.unfolding import unfolded
 
 UNFOLDINGS = ("locate", "answer")  # the purposes of the calls over text; the first may be the last
 

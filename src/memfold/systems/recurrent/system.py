@@ -19,9 +19,9 @@ from memfold.core.errors import ConfigError
 from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer, target
 from memfold.core.system import AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Part, Reply, Sample, Step, Text, Trace
-from memfold.systems.citation import Citing
-from memfold.systems.reading import text_blocks, text_inputs
 from memfold.systems.recurrent.prompts import BEFORE_LAST_NOTE, EMPTY, before_note, between, request
+from memfold.systems.shared.blocks import text_blocks, text_inputs
+from memfold.systems.shared.citations import Citing
 
 NOTE = 2  # which part of every call is the note
 

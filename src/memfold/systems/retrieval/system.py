@@ -12,8 +12,8 @@ from memfold.core.document import Document, chunks
 from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer, target
 from memfold.core.system import AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Citation, Limits, Memory, Reply, Sample, Step, Text, Trace
-from memfold.systems.passages import PassageIndex
-from memfold.systems.reading import text_blocks, text_inputs
+from memfold.systems.shared.blocks import text_blocks, text_inputs
+from memfold.systems.shared.passages import PassageIndex
 
 
 class Retrieval:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from memfold.core.prompt import recalled
 from memfold.core.types import Citation, Memory, Read, Reply
-from memfold.systems.passages import PassageIndex
+from memfold.systems.shared.passages import PassageIndex
 
 MOST = 3
 _SENTENCE = re.compile(r"[^.!?\n]*[.!?]+[\"')\]]*(?=\s|$)|[^.!?\n]+(?=\n|$)")

@@ -9,8 +9,8 @@ from memfold.core.errors import ConfigError, MemfoldError
 from memfold.core.types import Answer, Call, Citation, Reply, Step, Text, Trace
 from memfold.evaluation.report import write_report
 from memfold.evaluation.runner import Evaluation, run
-from memfold.evaluation.strings import StringsSuite
 from memfold.evaluation.suite import Case, Options
+from memfold.evaluation.suites.strings import StringsSuite
 
 Evaluate = Callable[..., Evaluation]
 

@@ -11,14 +11,15 @@ from memfold.core.document import Document
 from memfold.core.errors import ConfigError, MemfoldError
 from memfold.core.system import MemorySystem
 from memfold.core.types import Answer, Memory, Trace
-from memfold.evaluation import folding, needle
-from memfold.evaluation.needle import NeedleSuite
+from memfold.evaluation import folding
 from memfold.evaluation.plots import draw
 from memfold.evaluation.report import write_report
 from memfold.evaluation.runner import Evaluation, run
 from memfold.evaluation.suite import Case, Options
+from memfold.evaluation.suites import needle
+from memfold.evaluation.suites.needle import NeedleSuite
 from memfold.evaluation.table import Cell, HeatMap
-from memfold.systems.folding import fold
+from memfold.systems.shared.folding import fold
 
 Evaluate = Callable[..., Evaluation]
 SMALL = {"suite": "needle", "lengths": (128, 200), "questions": 12, "splits": ("in",), "depths": 3}

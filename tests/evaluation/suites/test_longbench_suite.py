@@ -9,9 +9,9 @@ from all_knowing import KnowsEverything
 from memfold.backbone.model import Backbone
 from memfold.core.errors import ConfigError
 from memfold.core.types import Answer, Reply, Trace
-from memfold.evaluation.longbench import LongBenchSuite
 from memfold.evaluation.runner import Evaluation, run
 from memfold.evaluation.suite import Options
+from memfold.evaluation.suites.longbench import LongBenchSuite
 from memfold.scoring.judge import Judge
 
 Evaluate = Callable[..., Evaluation]

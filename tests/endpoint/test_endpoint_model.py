@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memfold.backbone.remote import RemoteBackbone, is_address, open_remote
 from memfold.core.document import Document, chunks
 from memfold.core.errors import ConfigError
 from memfold.core.registry import make_system
+from memfold.endpoint.model import RemoteBackbone, is_address, open_remote
 
 REMOTE = RemoteBackbone("http://localhost/v1", "some-model")
 WORDS = "Ada Brisk was born in Velm, on the 3rd of May 1871; internationally known. "

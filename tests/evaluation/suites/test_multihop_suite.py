@@ -9,10 +9,10 @@ from all_knowing import KnowsEverything
 from memfold.backbone.model import Backbone
 from memfold.core.errors import DataError, MemfoldError
 from memfold.core.types import Answer, Trace
-from memfold.evaluation.multihop import MultihopSuite
 from memfold.evaluation.report import write_report
 from memfold.evaluation.runner import Evaluation, run
 from memfold.evaluation.suite import Case, Options
+from memfold.evaluation.suites.multihop import MultihopSuite
 
 Evaluate = Callable[..., Evaluation]
 SMALL = {"lengths": (360, 480), "questions": 8, "splits": ("in",)}

@@ -8,10 +8,10 @@ from memfold.backbone.model import Backbone
 from memfold.core.driver import Job
 from memfold.core.errors import ConfigError
 from memfold.core.types import BlockRef
-from memfold.evaluation.reconstruction import SPARE_TOKENS, ReconstructionSuite
 from memfold.evaluation.runner import Evaluation, run
 from memfold.evaluation.suite import Case, Options
-from memfold.systems.folding import fold
+from memfold.evaluation.suites.reconstruction import SPARE_TOKENS, ReconstructionSuite
+from memfold.systems.shared.folding import fold
 
 Evaluate = Callable[..., Evaluation]
 SMALL = {"suite": "reconstruction", "lengths": (32, 64), "questions": 4, "splits": ("in",)}

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from memfold.tasks import filler, names
-from memfold.tasks.relations import TYPES, Relation
-from memfold.tasks.world import FIRST_HELD_OUT, FIRST_KEYS, RELATIONS, relations_of
+from memfold.tasks.almanac.relations import TYPES, Relation
+from memfold.tasks.almanac.world import FIRST_HELD_OUT, FIRST_KEYS, RELATIONS, relations_of
 
 IDS = [relation.key for relation in RELATIONS]
 

@@ -12,10 +12,10 @@ from memfold.backbone.model import Backbone
 from memfold.cli.main import execute
 from memfold.core.errors import DataError, MemfoldError
 from memfold.core.types import Answer, Trace
-from memfold.evaluation.qa import QaSuite
 from memfold.evaluation.report import write_report
 from memfold.evaluation.runner import Evaluation, run
 from memfold.evaluation.suite import Options
+from memfold.evaluation.suites.qa import QaSuite
 from memfold.scoring.judge import open_judge
 
 Evaluate = Callable[..., Evaluation]

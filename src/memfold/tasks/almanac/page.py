@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from random import Random
 
 from memfold.core.errors import ConfigError
+from memfold.tasks.almanac.world import Fact, Unit
 from memfold.tasks.task import Encode
-from memfold.tasks.world import Fact, Unit
 
 SHORTEST_SHARE = 0.9
 PADDING = (

@@ -12,11 +12,11 @@ from random import Random
 from memfold.core.document import Document
 from memfold.core.errors import ConfigError, unknown
 from memfold.core.types import Sample
+from memfold.tasks.almanac.page import Page, lay_out
+from memfold.tasks.almanac.questions import HOPS, KINDS, Asker, Draft, evidence
+from memfold.tasks.almanac.world import BREAK_COST, Unit, World, meter
 from memfold.tasks.filler import sentence
-from memfold.tasks.page import Page, lay_out
-from memfold.tasks.questions import HOPS, KINDS, Asker, Draft, evidence
 from memfold.tasks.task import Encode, TaskOptions
-from memfold.tasks.world import BREAK_COST, Unit, World, meter
 
 FILLER_SHARE = 0.1
 MOST_PAGES = 12  # written until one has something to ask

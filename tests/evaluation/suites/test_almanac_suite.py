@@ -8,10 +8,10 @@ from all_knowing import KnowsEverything
 
 from memfold.backbone.model import Backbone
 from memfold.core.types import Answer, Citation, Span, Trace
-from memfold.evaluation.almanac import AlmanacSuite
 from memfold.evaluation.records import Record
 from memfold.evaluation.runner import Evaluation, run
 from memfold.evaluation.suite import FIRST_SEED, Options
+from memfold.evaluation.suites.almanac import AlmanacSuite
 from memfold.evaluation.table import Table
 
 Evaluate = Callable[..., Evaluation]

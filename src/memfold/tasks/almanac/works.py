@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memfold.tasks.relations import Relation
+from memfold.tasks.almanac.relations import Relation
 
 BOOKS = (
     Relation(

@@ -19,8 +19,8 @@ from memfold.evaluation.suite import Case, Options, Score, document_seed
 from memfold.evaluation.table import Cell, Figure, Row, Table, mean, paired_ratio, proportion
 from memfold.scoring.citations import FIRST, hits
 from memfold.scoring.metrics import answered
-from memfold.tasks.almanac import almanac
-from memfold.tasks.questions import HOPS, KINDS
+from memfold.tasks.almanac.questions import HOPS, KINDS
+from memfold.tasks.almanac.task import almanac
 from memfold.tasks.task import TaskOptions
 
 REPLY_TOKENS = 160

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from memfold.core.errors import DataError
 from memfold.core.types import Citation, Memory
-from memfold.systems.citation import read_stretch
+from memfold.systems.shared.citations import read_stretch
 
 _SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(\s+|$)|\n+")
 

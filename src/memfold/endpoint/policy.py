@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from memfold.backbone.policy import render_all
-from memfold.backbone.remote import RemoteBackbone
 from memfold.core.config import require
 from memfold.core.errors import CallError, ConfigError
 from memfold.core.system import Inputs, MemorySystem
 from memfold.core.types import Call, Finish, Limits, Memory, Reply, Usage
+from memfold.endpoint.model import RemoteBackbone
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-    from memfold.backbone.chat import Fault
+    from memfold.endpoint.chat import Fault
 
 CANCEL_SECONDS = 0.05  # how often a call in flight asks whether it is still wanted
 
@@ -84,7 +84,7 @@ class EndpointPolicy:
         require(concurrency >= 1, "concurrency", concurrency, "1 call or more")
         require(timeout > 0, "timeout", timeout, "more than 0 seconds")
         try:
-            from memfold.backbone.chat import Chat
+            from memfold.endpoint.chat import Chat
         except ModuleNotFoundError as error:
             if error.name != "openai":
                 raise
@@ -149,7 +149,7 @@ class EndpointPolicy:
 
     async def _ask(self, client: AsyncOpenAI, request: _Request, on_token: OnToken | None) -> Reply | CallError:
         """Ask until there is a reply, or no use in asking again."""
-        from memfold.backbone.chat import Fault
+        from memfold.endpoint.chat import Fault
 
         def show(piece: str) -> None:
             request.said.append(piece)

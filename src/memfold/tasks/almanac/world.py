@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
 
+from memfold.tasks.almanac.people import PEOPLE
+from memfold.tasks.almanac.places import RIVERS, TOWNS
+from memfold.tasks.almanac.relations import TYPES, Relation
+from memfold.tasks.almanac.works import BOOKS, GUILDS, SHIPS
 from memfold.tasks.names import LITERALS, Namer
-from memfold.tasks.phrases_people import PEOPLE
-from memfold.tasks.phrases_places import RIVERS, TOWNS
-from memfold.tasks.phrases_works import BOOKS, GUILDS, SHIPS
-from memfold.tasks.relations import TYPES, Relation
 from memfold.tasks.task import Encode
 
 RELATIONS: tuple[Relation, ...] = PEOPLE + TOWNS + RIVERS + BOOKS + GUILDS + SHIPS

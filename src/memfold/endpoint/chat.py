@@ -2,7 +2,7 @@
 
 Every way in which that fails becomes a `Fault`: what happened, what to do, and whether asking again is of use.  The
 client's own retries are off: they know nothing of replies that were shown already.  Left out: when to ask again, which
-is the policy's (`memfold.backbone.endpoint`).
+is the policy's (`memfold.endpoint.policy`).
 """
 
 from __future__ import annotations

@@ -16,13 +16,13 @@ import openai
 import pytest
 from chat_server import SECONDS, ChatServer, breaks_off, fails, hangs, loses_connection, says, sends, unused_port
 
-from memfold.backbone.chat import Chat, _retry_after
-from memfold.backbone.endpoint import EndpointPolicy, Retries
-from memfold.backbone.remote import RemoteBackbone
 from memfold.core.driver import Job, run
 from memfold.core.errors import CallError, ConfigError
 from memfold.core.system import Inputs
 from memfold.core.types import Block, BlockRef, Call, Limits, Memory, Reply, Text, Usage
+from memfold.endpoint.chat import Chat, _retry_after
+from memfold.endpoint.model import RemoteBackbone
+from memfold.endpoint.policy import EndpointPolicy, Retries
 from memfold.systems.full.system import Full
 from memfold.systems.recurrent.system import Recurrent
 from memfold.systems.retrieval.system import Retrieval
@@ -355,7 +355,7 @@ def test_the_systems_of_text_answer_through_it(chat_server: ChatServer) -> None:
 
 
 def test_a_missing_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "memfold.backbone.chat")
+    monkeypatch.delitem(sys.modules, "memfold.endpoint.chat")
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ConfigError, match=r"pip install 'memfold\[endpoint\]'"):
         EndpointPolicy(RemoteBackbone("http://localhost/v1", "m"))

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from memfold.core.errors import ConfigError
 from memfold.core.types import Sample
-from memfold.tasks.almanac import almanac, write
+from memfold.tasks.almanac.task import almanac, write
+from memfold.tasks.almanac.world import FIRST_KEYS, FIRST_TEMPLATES, RELATIONS, Fact
 from memfold.tasks.task import Encode, TaskOptions
-from memfold.tasks.world import FIRST_KEYS, FIRST_TEMPLATES, RELATIONS, Fact
 
 LEVELS = st.integers(0, 3)
 SPLITS = st.sampled_from(["in", "out"])
@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_samples(encode: Encode) -> None:
 
 def test_the_same_seed_gives_the_same_samples_in_another_process(encode: Encode) -> None:
     program = (
-        "import hashlib; from memfold.tasks.almanac import almanac; from memfold.tasks.task import TaskOptions\n"
+        "import hashlib; from memfold.tasks.almanac.task import almanac; from memfold.tasks.task import TaskOptions\n"
         "samples = almanac(5, 900, TaskOptions(level=3, split='out', samples=16), lambda text: list(text.encode()))\n"
         "print(hashlib.sha256(repr(samples).encode()).hexdigest())"
     )

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from random import Random
 
 from memfold.core.types import Span
-from memfold.tasks.page import Page
-from memfold.tasks.world import Entity, Fact
+from memfold.tasks.almanac.page import Page
+from memfold.tasks.almanac.world import Entity, Fact
 
 KINDS = ("one-hop", "two-hop", "comparison", "listing", "counting")
 SHARES = {"one-hop": 0.5, "two-hop": 0.35, "comparison": 0.06, "listing": 0.06, "counting": 0.03}

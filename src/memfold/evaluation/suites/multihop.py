@@ -25,7 +25,7 @@ from memfold.evaluation.suite import Case, Options, Score, document_seed, hidden
 from memfold.evaluation.table import Cell, Figure, Row, Table, difference, mean, proportion
 from memfold.scoring.extraction import short_answer
 from memfold.scoring.metrics import sub_span_match
-from memfold.tasks.almanac import almanac
+from memfold.tasks.almanac.task import almanac
 from memfold.tasks.datasets.table import load_dataset
 from memfold.tasks.distractors import Distractors
 from memfold.tasks.task import TaskOptions
