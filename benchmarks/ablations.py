@@ -28,16 +28,16 @@ from memfold.backbone.model import Backbone
 from memfold.backbone.origin import commit, hardware
 from memfold.backbone.scoring import logprobs
 from memfold.bench.timing import rounds
-from memfold.choice import Choice, choose
 from memfold.cli.output import notes
 from memfold.cli.training import training
 from memfold.core.document import Document
 from memfold.core.errors import MemfoldError, unknown
 from memfold.evaluation.ablations import BASELINE, LOSSES, Result, draw_curves, page, read_results, write_result
-from memfold.evaluation.contender import make_contender
+from memfold.evaluation.candidate import make_candidate
 from memfold.evaluation.records import Record
 from memfold.evaluation.runner import Evaluation, run
 from memfold.evaluation.suite import Options, document_seed, load_suite
+from memfold.session import Session, open_session
 from memfold.tasks.almanac.task import almanac
 from memfold.tasks.task import TaskOptions
 from memfold.training import checkpoint
@@ -126,7 +126,7 @@ def _train(recipe: Recipe, folder: Path) -> None:
 
 
 def _measure(name: str, recipe: Recipe, folder: Path, measuring: Measuring) -> Result:
-    choice = choose("pooled", str(folder), 16)
+    session = open_session("pooled", str(folder), 16)
     asked = Options(measuring.lengths, measuring.questions, (SPLIT,), LEVEL)
     answers = _records("almanac", asked, folder)
     texts = _records("reconstruction", replace(asked, questions=measuring.texts), folder)
@@ -137,14 +137,14 @@ def _measure(name: str, recipe: Recipe, folder: Path, measuring: Measuring) -> R
         trained={"steps": metrics[-1]["step"]} | {key: metrics[-1][key] for key in ("tokens", "tokens_per_second")},
         asked=asdict(measuring) | {"system": SYSTEM, "level": LEVEL, "split": SPLIT},
         one_hop={record.case: float(record.correct) for record in answers if record.hops == 1},
-        losses=_losses(recipe, choice.backbone, measuring.batches),
+        losses=_losses(recipe, session.backbone, measuring.batches),
         rouge={record.case: record.figures.get("rougeL", 0.0) for record in texts},
-        fold_times=_fold_times(choice, folder.parent / BASELINE, measuring.fold_runs) if name != BASELINE else [],
-        effective_ratio=choice.effective_ratio(max(measuring.lengths)) or 0.0,
+        fold_times=_fold_times(session, folder.parent / BASELINE, measuring.fold_runs) if name != BASELINE else [],
+        effective_ratio=session.effective_ratio(max(measuring.lengths)) or 0.0,
         curves=_curves(metrics),
-        fingerprint=choice.backbone.fingerprint(),
+        fingerprint=session.backbone.fingerprint(),
         commit=commit(),
-        hardware=hardware(choice.backbone.device),
+        hardware=hardware(session.backbone.device),
     )  # fmt: skip
 
 
@@ -162,8 +162,8 @@ def _changed(recipe: Recipe) -> dict[str, Any]:
 
 def _records(suite: str, options: Options, folder: Path) -> list[Record]:
     """The same samples for every row; those that were asked before are not asked again."""
-    backbone = choose("pooled", str(folder), 16).backbone
-    evaluation = Evaluation(load_suite(suite), options, (make_contender(SYSTEM, backbone),), backbone)
+    backbone = open_session("pooled", str(folder), 16).backbone
+    evaluation = Evaluation(load_suite(suite), options, (make_candidate(SYSTEM, backbone),), backbone)
     evaluation.suite.check(options)
     records = run(evaluation, folder / suite)
     failed = [record.error for record in records if record.error is not None]
@@ -186,14 +186,14 @@ def _losses(recipe: Recipe, backbone: Backbone, batches: int) -> dict[str, dict[
     return found
 
 
-def _fold_times(choice: Choice, baseline: Path, runs: int) -> list[float]:
+def _fold_times(session: Session, baseline: Path, runs: int) -> list[float]:
     """How many times as long as the baseline's folding took, round by round."""
     seed = document_seed("ablations", FOLDED_TOKENS)
-    sample = almanac(seed, FOLDED_TOKENS, TaskOptions(), choice.backbone.encode)[0]
+    sample = almanac(seed, FOLDED_TOKENS, TaskOptions(), session.backbone.encode)[0]
     document = Document(sample.document.source, text=sample.document.read())
-    choices = {"row": choice, "baseline": choose("pooled", str(baseline), 16)}
-    actions = {name: partial(fold_documents, [document], one) for name, one in choices.items()}
-    seconds = rounds(actions, choice.backbone, 3, runs)
+    sessions = {"row": session, "baseline": open_session("pooled", str(baseline), 16)}
+    actions = {name: partial(fold_documents, [document], one) for name, one in sessions.items()}
+    seconds = rounds(actions, session.backbone, 3, runs)
     return [round(own / other, 6) for own, other in zip(seconds["row"], seconds["baseline"], strict=True)]
 
 

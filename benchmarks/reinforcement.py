@@ -23,16 +23,16 @@ from typing import Any
 
 from memfold.backbone.model import Backbone
 from memfold.backbone.origin import commit, hardware
-from memfold.choice import choose
 from memfold.core.config import build
 from memfold.core.errors import ConfigError, DataError, MemfoldError
 from memfold.core.prompt import STYLES, recalled
-from memfold.evaluation.contender import make_contender
+from memfold.evaluation.candidate import make_candidate
 from memfold.evaluation.expansion import expansion_table
 from memfold.evaluation.records import Record
 from memfold.evaluation.runner import Evaluation, run
 from memfold.evaluation.suite import Options, load_suite
 from memfold.evaluation.table import Cell, Row, Table, mean, paired_ratio, proportion
+from memfold.session import open_session
 from memfold.training.curves import read_metrics
 
 ROOT = Path(__file__).parents[1]
@@ -165,7 +165,7 @@ def compare(name: str, models: dict[str, Path], ratio: int, parts: Sequence[Aske
     for part in parts:
         load_suite(part.suite).check(part.options)
     trained = {label: spent(folder) for label, folder in models.items() if label != PARENT}
-    backbones = {label: choose("pooled", str(folder), ratio).backbone for label, folder in models.items()}
+    backbones = {label: open_session("pooled", str(folder), ratio).backbone for label, folder in models.items()}
     outcomes: dict[str, dict[str, Outcomes]] = {}
     failed: dict[str, int] = {}
     expansion: Table | None = None
@@ -280,8 +280,8 @@ def _records(part: Asked, model: str, backbone: Backbone, ratio: int, out: Path)
     if model == PARENT:
         systems |= {reader: reader for reader in part.readers}
         systems |= {told: f"pooled:{ratio}/{style}{part.settings}" for told, style in TOLD.items() if part.told}
-    contenders = tuple(make_contender(system, backbone) for system in systems.values())
-    evaluation = Evaluation(load_suite(part.suite), part.options, contenders, backbone)
+    candidates = tuple(make_candidate(system, backbone) for system in systems.values())
+    evaluation = Evaluation(load_suite(part.suite), part.options, candidates, backbone)
     options = part.options
     folder = "-".join((part.suite, str(options.level), *options.splits, str(options.lengths[0]), part.settings[1:]))
     records = run(evaluation, out / folder.rstrip("-"))
@@ -407,7 +407,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--questions", type=int, default=1000, help="for each split of the almanac")
     parser.add_argument("--fewer", type=int, default=0, help="for the other suites, or a share of it; a fifth if none")
     suites = list(dict.fromkeys(part.suite for part in asked(1000)))
-    parser.add_argument("--suite", action="append", choices=suites, help="only these; repeatable")
+    parser.add_argument("--suite", action="append", sessions=suites, help="only these; repeatable")
     parser.add_argument("--out", type=Path, default=Path("runs/reinforcement"), help="samples")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--page", type=Path, default=PAGE)

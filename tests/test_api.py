@@ -88,8 +88,8 @@ def test_styles_share_a_memory(model: str) -> None:
     memory = memfold.fold(TEXT, model=model)
     bare = memory.answering(style="bare")
     assert bare.memory is memory.memory
-    assert bare.choice.system.settings["style"] == "bare"
-    assert memory.choice.system.settings["style"] == "recall"
+    assert bare.session.system.settings["style"] == "bare"
+    assert memory.session.system.settings["style"] == "recall"
 
 
 def test_only_how_a_question_is_answered_can_be_changed(model: str) -> None:

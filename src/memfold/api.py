@@ -22,13 +22,13 @@ import torch
 
 from memfold.backbone import familiarity
 from memfold.backbone.resolve import TINY
-from memfold.choice import ANSWERING, Choice, choose, choose_for, rebuild
 from memfold.core import driver
 from memfold.core.document import Document
 from memfold.core.errors import CallError, CheckpointError, ConfigError, DataError
 from memfold.core.prompt import recalled
 from memfold.core.types import Block, Citation, Memory, Trace
 from memfold.memory import Manifest, MemoryWriter, StoredMemory, open_memory, save_memory
+from memfold.session import ANSWERING, Session, open_session, rebuild, session_for
 from memfold.sources import Source, documents
 from memfold.systems.shared.citations import SentenceIndex
 
@@ -113,16 +113,16 @@ class Response:
 class FoldedMemory:
     """A memory with the model that answers from it."""
 
-    def __init__(self, memory: Memory, choice: Choice, fold_seconds: float = 0.0) -> None:
-        self.memory, self.choice, self.fold_seconds = memory, choice, fold_seconds
-        self._policy = choice.policy()
+    def __init__(self, memory: Memory, session: Session, fold_seconds: float = 0.0) -> None:
+        self.memory, self.session, self.fold_seconds = memory, session, fold_seconds
+        self._policy = session.policy()
 
     @cached_property
     def warning(self) -> str | None:
         """Why answers about this text are not to be trusted; None when nothing speaks against them."""
         blocks = self.memory.blocks
         looks = blocks[:: -(-len(blocks) // LOOK_BLOCKS)]
-        return familiarity.warning(self.choice.backbone, "".join(block.read() or "" for block in looks))
+        return familiarity.warning(self.session.backbone, "".join(block.read() or "" for block in looks))
 
     @cached_property
     def _sentences(self) -> SentenceIndex:
@@ -159,25 +159,25 @@ class FoldedMemory:
         Raises:
             ConfigError: for a setting that the system does not have, or that the fold has fixed.
         """
-        system = self.choice.system
+        system = self.session.system
         for name in settings:
             if name not in ANSWERING or name not in system.settings:
                 has = ", ".join(name for name in ANSWERING if name in system.settings)
                 raise ConfigError(f"system {system.name!r} answers with no setting {name!r} of its own; it has: {has}")
         system = rebuild(system.name, {**system.settings, **settings})
-        return FoldedMemory(self.memory, replace(self.choice, system=system), self.fold_seconds)
+        return FoldedMemory(self.memory, replace(self.session, system=system), self.fold_seconds)
 
     def save(self, path: str | Path, keep_text: bool = True, dtype: str = "bfloat16") -> None:
         """Write a memory file; `dtype` is that of the stored slots, float32 keeps them bit for bit."""
         save_memory(self.memory, path, dtype=dtype, keep_text=keep_text)
 
     def _job(self, question: str) -> driver.Job:
-        return driver.Job(self.choice.system, self.memory, question)
+        return driver.Job(self.session.system, self.memory, question)
 
     def _response(self, trace: Trace) -> Response:
         warning = self.warning or _endless(trace)
         passages = () if warning is None else self._sentences.cite("", trace.question, "")
-        return Response(trace, self.choice.backbone.name, self.fold_seconds, warning, passages)
+        return Response(trace, self.session.backbone.name, self.fold_seconds, warning, passages)
 
 
 def fold(source: Source, *, system: str = "pooled", model: str = TINY, ratio: int | None = None, device: str = "cpu",
@@ -191,8 +191,8 @@ def fold(source: Source, *, system: str = "pooled", model: str = TINY, ratio: in
         ConfigError, DataError, CheckpointError: saying what cannot be used.
     """
     found = documents(source)
-    choice = choose(system, model, ratio, device, dtype)
-    return fold_documents(found, choice, progress)
+    session = open_session(system, model, ratio, device, dtype)
+    return fold_documents(found, session, progress)
 
 
 def open(path: str | Path, *, model: str = TINY, system: str | None = None, ratio: int | None = None,
@@ -203,50 +203,50 @@ def open(path: str | Path, *, model: str = TINY, system: str | None = None, rati
         DataError: for a damaged file, or one of another model, system or ratio; both values are named.
     """
     memory = open_memory(path)
-    return FoldedMemory(memory, choose_for(memory, model, system, ratio, device, dtype))
+    return FoldedMemory(memory, session_for(memory, model, system, ratio, device, dtype))
 
 
-def fold_documents(found: Sequence[Document], choice: Choice, progress: Progress | None = None) -> FoldedMemory:
+def fold_documents(found: Sequence[Document], session: Session, progress: Progress | None = None) -> FoldedMemory:
     """Fold documents in memory."""
     hashes = tuple(document.sha256() for document in found)
     started = time.perf_counter()
     blocks: list[Block] = []
     with torch.no_grad():
-        for block in choice.system.compress(found, choice.backbone):
+        for block in session.system.compress(found, session.backbone):
             blocks.append(replace(block, index=len(blocks)))
             if progress is not None:
                 progress(block)
-    fingerprint = choice.backbone.readable[0]
-    name = hashlib.sha256(repr((hashes, choice.settings, fingerprint)).encode()).hexdigest()[:16]
+    fingerprint = session.backbone.readable[0]
+    name = hashlib.sha256(repr((hashes, session.settings, fingerprint)).encode()).hexdigest()[:16]
     sources = tuple(document.source for document in found)
-    memory = Memory(name, choice.system.name, choice.settings, fingerprint, sources, blocks, hashes)
-    return FoldedMemory(memory, choice, time.perf_counter() - started)
+    memory = Memory(name, session.system.name, session.settings, fingerprint, sources, blocks, hashes)
+    return FoldedMemory(memory, session, time.perf_counter() - started)
 
 
-def fold_file(found: Sequence[Document], path: str | Path, choice: Choice, *, keep_text: bool = True,
+def fold_file(found: Sequence[Document], path: str | Path, session: Session, *, keep_text: bool = True,
               dtype: str = "bfloat16", progress: Progress | None = None,
               on_resume: Callable[[int], None] | None = None) -> None:  # fmt: skip
     """Fold documents straight into a memory file, block by block, going on where an interrupted fold of them ended.
 
     `progress` is called with each new block, `on_resume` first with the number of blocks that are there already.
     """
-    _write(found, path, choice, _manifest(found, choice, dtype, keep_text), None, progress, on_resume)
+    _write(found, path, session, _manifest(found, session, dtype, keep_text), None, progress, on_resume)
 
 
-def append_file(found: Sequence[Document], stored: StoredMemory, choice: Choice, *,
+def append_file(found: Sequence[Document], stored: StoredMemory, session: Session, *,
                 progress: Progress | None = None, on_resume: Callable[[int], None] | None = None) -> None:  # fmt: skip
     """Add documents to a memory file: its blocks are copied as they are, the new ones folded behind them.
 
-    `choice` is that of `choose_for`; slots and text are stored as the file stores its own.  The file is replaced at the
+    `session` is that of `session_for`; slots and text are stored as the file stores its own.  The file is replaced at the
     end, and an interrupted call goes on as one of `fold_file` does.
     """
     old = stored.manifest
-    added = _manifest(found, choice, old.dtype, old.keep_text)
+    added = _manifest(found, session, old.dtype, old.keep_text)
     manifest = replace(old, sources=old.sources + added.sources, sha256=old.sha256 + added.sha256)
-    _write(found, stored.path, choice, manifest, stored, progress, on_resume)
+    _write(found, stored.path, session, manifest, stored, progress, on_resume)
 
 
-def _write(found: Sequence[Document], path: str | Path, choice: Choice, manifest: Manifest,
+def _write(found: Sequence[Document], path: str | Path, session: Session, manifest: Manifest,
            stored: StoredMemory | None, progress: Progress | None, on_resume: Callable[[int], None] | None
            ) -> None:  # fmt: skip
     """Write a memory file: the blocks of a stored one, if any, as they are, then those of documents."""
@@ -257,19 +257,19 @@ def _write(found: Sequence[Document], path: str | Path, choice: Choice, manifest
             on_resume(kept)
         for row, data in islice(stored.blocks() if stored is not None else (), kept, None):
             writer.copy(row, data)
-        for block in choice.system.compress(found, choice.backbone, done=max(kept - blocks, 0)):
+        for block in session.system.compress(found, session.backbone, done=max(kept - blocks, 0)):
             writer.add(replace(block, source=block.source + sources))
             if progress is not None:
                 progress(block)
         writer.finish()
 
 
-def _manifest(found: Sequence[Document], choice: Choice, dtype: str, keep_text: bool) -> Manifest:
+def _manifest(found: Sequence[Document], session: Session, dtype: str, keep_text: bool) -> Manifest:
     """What a memory file of these documents says of itself."""
     sources = tuple(document.source for document in found)
     hashes = tuple(document.sha256() for document in found)
-    fingerprint = choice.backbone.readable[0]
-    return Manifest(choice.system.name, choice.settings, fingerprint, sources, hashes, dtype, keep_text)
+    fingerprint = session.backbone.readable[0]
+    return Manifest(session.system.name, session.settings, fingerprint, sources, hashes, dtype, keep_text)
 
 
 def _endless(trace: Trace) -> str | None:

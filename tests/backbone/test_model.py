@@ -18,14 +18,16 @@ from memfold.core.errors import CheckpointError, ConfigError
 @pytest.fixture
 def saved(any_backbone: Backbone, tmp_path: Path) -> Path:
     trained: dict[str, Any] = {"pooled": {"ratios": [4]}}
-    described = replace(any_backbone, frame="chatml", trained=trained, familiar_loss=1.5, provenance={"seed": 3})
+    described = replace(
+        any_backbone, chat_template="chatml", trained=trained, familiar_loss=1.5, provenance={"seed": 3}
+    )
     save_backbone(described, tmp_path / "model")
     return tmp_path / "model"
 
 
 def test_a_saved_model_is_read_back_bit_for_bit(any_backbone: Backbone, saved: Path) -> None:
     again = load_backbone(saved)
-    assert (again.frame, again.trained, again.familiar_loss) == ("chatml", {"pooled": {"ratios": [4]}}, 1.5)
+    assert (again.chat_template, again.trained, again.familiar_loss) == ("chatml", {"pooled": {"ratios": [4]}}, 1.5)
     assert (again.provenance, again.window, again.end_token) == ({"seed": 3}, 2048, any_backbone.end_token)
     before, after = dict(any_backbone.parameters()), dict(again.parameters())
     assert before.keys() == after.keys()
@@ -73,8 +75,8 @@ def test_another_format_and_frame_are_named(backbone: Backbone, tmp_path: Path) 
     (tmp_path / "memfold.json").write_text(json.dumps(settings | {"format": 7}))
     with pytest.raises(CheckpointError, match="has format 7, this memfold reads 1"):
         load_backbone(tmp_path)
-    (tmp_path / "memfold.json").write_text(json.dumps(settings | {"frame": "round"}))
-    with pytest.raises(CheckpointError, match="frame 'round' is not one of"):
+    (tmp_path / "memfold.json").write_text(json.dumps(settings | {"chat_template": "round"}))
+    with pytest.raises(CheckpointError, match="chat_template 'round' is not one of"):
         load_backbone(tmp_path)
 
 
@@ -83,7 +85,7 @@ def test_a_plain_model_folder_has_no_heads(backbone: Backbone, tmp_path: Path) -
     for name in ("memfold.json", "heads.safetensors"):
         (tmp_path / name).unlink()
     again = load_backbone(tmp_path)
-    assert (len(again.heads), again.frame, again.trained) == (0, "flat", {})
+    assert (len(again.heads), again.chat_template, again.trained) == (0, "flat", {})
 
 
 def test_a_plain_model_with_a_chat_template_is_framed_by_it(backbone: Backbone, tmp_path: Path) -> None:
@@ -92,7 +94,7 @@ def test_a_plain_model_with_a_chat_template_is_framed_by_it(backbone: Backbone, 
     frames = []
     for template in ("{{ '<|im_start|>' + messages[0].content }}", "{{ '[INST]' + messages[0].content }}"):
         (tmp_path / "chat_template.jinja").write_text(template)
-        frames.append(load_backbone(tmp_path).frame)
+        frames.append(load_backbone(tmp_path).chat_template)
     assert frames == ["chatml", "flat"]
 
 

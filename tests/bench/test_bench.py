@@ -18,9 +18,9 @@ from memfold.bench.fold import bench_fold
 from memfold.bench.rollout import bench_rollout
 from memfold.bench.systems import bench_systems, first_token
 from memfold.bench.timing import count_of
-from memfold.choice import Choice
 from memfold.cli.main import execute
 from memfold.core.document import Document
+from memfold.session import Session
 from memfold.systems.pooled.head import add_head
 from memfold.systems.pooled.system import Pooled
 from memfold.systems.recurrent.system import Recurrent
@@ -34,8 +34,8 @@ def headed(backbone: Backbone) -> Backbone:
 
 def test_every_figure_of_the_first_token_comes_from_its_raw_times(headed: Backbone) -> None:
     said: list[str] = []
-    choice = Choice(Pooled(ratio=16), headed)
-    found = bench_first_token(choice, [32, 64], warmups=0, runs=3, tell=said.append)
+    session = Session(Pooled(ratio=16), headed)
+    found = bench_first_token(session, [32, 64], warmups=0, runs=3, tell=said.append)
     assert [entry["tokens"] for entry in found["lengths"]] == [32, 64]
     assert len(said) == 2
     shares = []
@@ -58,7 +58,7 @@ def test_every_figure_of_the_first_token_comes_from_its_raw_times(headed: Backbo
 
 def test_sampling_is_timed_beside_decoding_the_same_replies(headed: Backbone) -> None:
     said: list[str] = []
-    found = bench_rollout(Choice(Pooled(ratio=16), headed), [32], warmups=0, runs=3, tell=said.append)
+    found = bench_rollout(Session(Pooled(ratio=16), headed), [32], warmups=0, runs=3, tell=said.append)
     (entry,) = found["lengths"]
     assert entry["replies"] == 128
     assert 128 < entry["reply_tokens"] <= 128 * 48
@@ -69,7 +69,7 @@ def test_sampling_is_timed_beside_decoding_the_same_replies(headed: Backbone) ->
 
 
 def test_folding_is_timed_beside_the_forward_pass(headed: Backbone) -> None:
-    found = bench_fold(Choice(Pooled(ratio=4), headed), [64, 256], warmups=0, runs=2, tell=lambda line: None)
+    found = bench_fold(Session(Pooled(ratio=4), headed), [64, 256], warmups=0, runs=2, tell=lambda line: None)
     first, last = found["lengths"]
     assert first["tokens"] >= 64
     assert last["tokens"] >= 256
@@ -101,7 +101,7 @@ def test_the_command_writes_what_it_prints(
 
 def test_the_ratio_is_that_of_the_slots_that_are_timed(headed: Backbone) -> None:
     entries = [
-        bench_first_token(Choice(Pooled(ratio=ratio), headed), [64], 0, 1, tell=lambda line: None)["lengths"][0]
+        bench_first_token(Session(Pooled(ratio=ratio), headed), [64], 0, 1, tell=lambda line: None)["lengths"][0]
         for ratio in (4, 16)
     ]
     four, sixteen = (entry["wrappers"]["span"]["positions"] for entry in entries)
@@ -140,7 +140,7 @@ def test_the_first_token_ends_the_call_that_answers(headed: Backbone) -> None:
             return super().generate(requests, *rest)
 
     system = Recurrent(chunk=16, note=3)
-    memory = fold_documents([Document("a", text="Ada was born in Velm. " * 8)], Choice(system, headed)).memory
+    memory = fold_documents([Document("a", text="Ada was born in Velm. " * 8)], Session(system, headed)).memory
     first_token(system, memory, "Who?", Listens(headed))
     assert asked == [("update", 3)] * len(memory.blocks) + [("answer", 1)]
 

@@ -17,8 +17,8 @@ from memfold.backbone.model import Backbone
 from memfold.bench.first_token import bench_first_token
 from memfold.bench.fold import bench_fold
 from memfold.bench.systems import bench_systems
-from memfold.choice import Choice
 from memfold.cli.main import execute
+from memfold.session import Session
 from memfold.systems.pooled.system import Pooled
 
 ABOUT = {"model": "small", "hardware": {"cpu": "Some CPU"}, "commit": "abc"}
@@ -63,11 +63,11 @@ def test_files_of_other_scripts_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_benchmarks_become_tables(tmp_path: Path, backbone: Backbone) -> None:
-    choice = Choice(Pooled(ratio=16), backbone)
+    session = Session(Pooled(ratio=16), backbone)
     quiet = lambda line: None  # noqa: E731
-    keep(tmp_path, "fold", fold=bench_fold(choice, [64], 0, 2, quiet))
-    keep(tmp_path, "growth", growth=bench_fold(choice, [64, 128], 0, 2, quiet))
-    first = bench_first_token(choice, [64], 0, 2, quiet)
+    keep(tmp_path, "fold", fold=bench_fold(session, [64], 0, 2, quiet))
+    keep(tmp_path, "growth", growth=bench_fold(session, [64, 128], 0, 2, quiet))
+    first = bench_first_token(session, [64], 0, 2, quiet)
     keep(tmp_path, "first-token", **{"first-token": first})
     keep(tmp_path, "systems", systems=bench_systems(backbone, ["full", "pooled"], [64], 0, 2, quiet))
     share = first["lengths"][0]["wrappers"]["slot"]["share_of_predicted"]

@@ -25,8 +25,8 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 256 tokens, one forward pass for each, so that a short text has several."""
     plain = Pooled.__init__
 
-    def init(self: Pooled, frame: str = "flat", **settings: Any) -> None:
-        plain(self, frame, **settings | {"chunk": SMALL_CHUNK})
+    def init(self: Pooled, chat_template: str = "flat", **settings: Any) -> None:
+        plain(self, chat_template, **settings | {"chunk": SMALL_CHUNK})
 
     monkeypatch.setattr(Pooled, "__init__", init)
     monkeypatch.setattr("memfold.systems.pooled.system.BATCH_TOKENS", SMALL_CHUNK)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from command_result import Cli
 
-from memfold.choice import choose
 from memfold.cli import estimate
 from memfold.core.document import Document
 from memfold.memory import open_memory
 from memfold.memory.partial import PartialFolder
+from memfold.session import open_session
 from memfold.systems.pooled.system import Pooled
 
 SMALL_CHUNK = 256
@@ -26,8 +26,8 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 256 tokens, one forward pass for each, so that a short text has several."""
     plain = Pooled.__init__
 
-    def init(self: Pooled, frame: str = "flat", **settings: Any) -> None:
-        plain(self, frame, **settings | {"chunk": SMALL_CHUNK})
+    def init(self: Pooled, chat_template: str = "flat", **settings: Any) -> None:
+        plain(self, chat_template, **settings | {"chunk": SMALL_CHUNK})
 
     monkeypatch.setattr(Pooled, "__init__", init)
     monkeypatch.setattr("memfold.systems.pooled.system.BATCH_TOKENS", SMALL_CHUNK)
@@ -215,11 +215,11 @@ def test_a_slow_model_is_estimated_from_a_short_probe(
     page: SimpleNamespace, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(estimate, "LARGE", 1)
-    choice = choose("pooled", models["first"])
+    session = open_session("pooled", models["first"])
     documents = [Document("a", text=page.text), Document("b", text=page.text[:500])]
-    quick = estimate.estimate(documents, choice)
+    quick = estimate.estimate(documents, session)
     monkeypatch.setattr(estimate, "QUICK", 0.0)
-    slow = estimate.estimate(documents, choice)
+    slow = estimate.estimate(documents, session)
     assert quick is not None
     assert slow is not None
     assert slow.probe < 0.5 * quick.probe

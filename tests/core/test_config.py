@@ -119,7 +119,7 @@ def test_the_registry_loads_every_system_under_its_own_name() -> None:
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_setting_of_a_system_can_be_set(name: str) -> None:
     default = system_class(name)().settings
-    assert setting_names(name) == default.keys() >= {"frame", "style", "chunk"}
+    assert setting_names(name) == default.keys() >= {"chat_template", "style", "chunk"}
     assert system_class(name)(**default).settings == default
 
 
@@ -131,9 +131,9 @@ def test_the_registry_names_the_nearest_system() -> None:
 
 def test_a_system_is_made_with_what_the_model_was_trained_with() -> None:
     trained: dict[str, dict[str, Any]] = {"pooled": {"wrapper": "none", "ratios": [4, 8]}}
-    model: Any = SimpleNamespace(reads_slots=True, frame="chatml", trained=trained)
+    model: Any = SimpleNamespace(reads_slots=True, chat_template="chatml", trained=trained)
     made = make_system("pooled", model).settings
-    assert (made["wrapper"], made["ratio"], made["frame"]) == ("none", 8, "chatml")
+    assert (made["wrapper"], made["ratio"], made["chat_template"]) == ("none", 8, "chatml")
     assert make_system("pooled", model, {"ratio": 4, "wrapper": "slot"}).settings["wrapper"] == "slot"
     trained["pooled"]["ratios"] = [4, 16, 64]
     assert make_system("pooled", model).settings["ratio"] == DEFAULT_RATIO == 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memfold.core.prompt import FRAMES, STYLES, Style, after_memory, final_answer, recalled, target
+from memfold.core.prompt import CHAT_TEMPLATES, STYLES, Style, after_memory, final_answer, recalled, target
 
 
 @pytest.mark.parametrize(("style", "support", "written"), [
@@ -19,9 +19,9 @@ def test_a_written_reply_is_read_back(style: Style, support: tuple[str, ...], wr
     assert recalled(written) == ("" if style == "bare" else " ".join(support))
 
 
-@pytest.mark.parametrize("frame", FRAMES)
-def test_every_style_is_asked_for_in_words_of_its_own(frame: str) -> None:
-    asked = {after_memory(frame, "Where?", style) for style in STYLES}  # type: ignore[arg-type]
+@pytest.mark.parametrize("chat_template", CHAT_TEMPLATES)
+def test_every_style_is_asked_for_in_words_of_its_own(chat_template: str) -> None:
+    asked = {after_memory(chat_template, "Where?", style) for style in STYLES}  # type: ignore[arg-type]
     assert len(asked) == len(STYLES)
     assert all("\nWhere?\n" in one for one in asked)
 

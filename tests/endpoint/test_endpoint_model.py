@@ -57,7 +57,7 @@ def test_what_needs_weights_is_refused() -> None:
 
 def test_systems_of_text_speak_as_a_user_does() -> None:
     for name in ("full", "retrieval", "recurrent"):
-        assert make_system(name, REMOTE).settings["frame"] == "message"
+        assert make_system(name, REMOTE).settings["chat_template"] == "message"
 
 
 def test_memories_of_text_fit_every_endpoint() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from memfold.backbone.model import Backbone
-from memfold.evaluation.contender import make_contender
+from memfold.evaluation.candidate import make_candidate
 from memfold.evaluation.runner import Evaluation
 from memfold.evaluation.suite import Options, load_suite
 
@@ -34,7 +34,7 @@ def evaluate(trained: Backbone) -> Callable[..., Evaluation]:
 
     def make(*labels: str, suite: str = "almanac", **options: object) -> Evaluation:
         settings = {"lengths": (96, 160), "questions": 8} | options
-        contenders = tuple(make_contender(label, trained) for label in labels)
-        return Evaluation(load_suite(suite), Options(**settings), contenders, trained)  # type: ignore[arg-type]
+        candidates = tuple(make_candidate(label, trained) for label in labels)
+        return Evaluation(load_suite(suite), Options(**settings), candidates, trained)  # type: ignore[arg-type]
 
     return make

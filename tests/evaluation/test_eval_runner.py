@@ -124,7 +124,7 @@ def test_the_local_policy_answers_and_costs_are_recorded(evaluate: Evaluate, tmp
 def test_folding_together_equals_folding_alone(evaluate: Evaluate) -> None:
     evaluation = evaluate("pooled")
     documents = [Document(f"d{n}", text="Ada was born in Velm. " * (3 + n)) for n in range(3)]
-    system, backbone = evaluation.contenders[0].system, evaluation.backbone
+    system, backbone = evaluation.candidates[0].system, evaluation.backbone
     for document, memory in zip(documents, fold(system, documents, backbone), strict=True):
         (alone,) = fold(system, [document], backbone)
         assert (memory.name, memory.sources) == (document.source, (document.source,))

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "memfold"
 LAYERS = (
     {"core"},
     {"backbone", "endpoint", "memory", "sources", "readers"},
-    {"systems", "tasks", "scoring", "choice"},
+    {"systems", "tasks", "scoring", "session"},
     {"training", "evaluation", "api"},
     {"bench", "rl"},
     {"cli"},

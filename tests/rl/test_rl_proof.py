@@ -48,7 +48,7 @@ def test_two_steps_change_what_trains_and_nothing_else(size: str, tmp_path: Path
     assert changed == whole | {name for name in before if is_lora(name)}
     kinds = [type(module).__name__ for module in run.backbone.model.modules()]
     assert "Linear4bit" in kinds
-    assert (run.backbone.frame, run.backbone.trained["pooled"]["wrapper"]) == ("chatml", "slot")
+    assert (run.backbone.chat_template, run.backbone.trained["pooled"]["wrapper"]) == ("chatml", "slot")
 
 
 def test_adapters_have_a_learning_rate_of_their_own(tmp_path: Path) -> None:

@@ -56,33 +56,33 @@ def asked(name: str, said: str = REPLY, about: Memory | None = None, **settings:
 
 
 @pytest.mark.parametrize("style", ["recall", "bare", "free"])
-@pytest.mark.parametrize(("frame", "words"), [("flat", FLAT), ("chatml", CHATML)])
+@pytest.mark.parametrize(("chat_template", "words"), [("flat", FLAT), ("chatml", CHATML)])
 @pytest.mark.parametrize("name", ["pooled", "full"])
-def test_one_call_over_all_blocks(name: str, frame: str, words: dict[str, str], style: str) -> None:
-    calls, trace = asked(name, frame=frame, style=style)
+def test_one_call_over_all_blocks(name: str, chat_template: str, words: dict[str, str], style: str) -> None:
+    calls, trace = asked(name, chat_template=chat_template, style=style)
     assert calls == [
         Call(
             "answer",
-            (Text(OPENINGS[frame]), BlockRef("m", 0), BlockRef("m", 1), BlockRef("m", 2), Text(words[style])),
+            (Text(OPENINGS[chat_template]), BlockRef("m", 0), BlockRef("m", 1), BlockRef("m", 2), Text(words[style])),
             Limits(max_tokens=160),
         )
     ]
     assert [step.call for step in trace.steps] == calls
     assert (trace.system, trace.error) == (name, None)
     assert trace.settings["style"] == style
-    assert trace.settings["frame"] == frame
+    assert trace.settings["chat_template"] == chat_template
 
 
 @pytest.mark.parametrize("style", ["recall", "bare", "free"])
-@pytest.mark.parametrize(("frame", "words"), [("flat", FLAT), ("chatml", CHATML)])
+@pytest.mark.parametrize(("chat_template", "words"), [("flat", FLAT), ("chatml", CHATML)])
 def test_retrieval_reads_the_best_blocks_in_the_order_of_the_document(
-    frame: str, words: dict[str, str], style: str
+    chat_template: str, words: dict[str, str], style: str
 ) -> None:
-    calls, trace = asked("retrieval", frame=frame, style=style, top=2)
+    calls, trace = asked("retrieval", chat_template=chat_template, style=style, top=2)
     assert calls == [
         Call(
             "answer",
-            (Text(OPENINGS[frame]), BlockRef("m", 0), BlockRef("m", 2), Text(words[style])),
+            (Text(OPENINGS[chat_template]), BlockRef("m", 0), BlockRef("m", 2), Text(words[style])),
             Limits(max_tokens=160),
         )
     ]

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from memfold.api import fold_file
 from memfold.backbone.model import Backbone
-from memfold.choice import Choice
 from memfold.core.document import Document
 from memfold.core.types import Block
+from memfold.session import Session
 from memfold.systems.pooled import encoder
 from memfold.systems.pooled import system as pooled_module
 from memfold.systems.pooled.encoder import encode_windows, windows_of
@@ -145,7 +145,7 @@ def test_an_interrupted_fold_with_wide_windows_ends_in_the_same_bytes(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(pooled_module, "BATCH_TOKENS", 64)
-    choice = Choice(Pooled(ratio=4, window=16, mask="bidirectional", chunk=32), backbone)
+    session = Session(Pooled(ratio=4, window=16, mask="bidirectional", chunk=32), backbone)
     document, seen = Document("a.txt", text=LONG), 0
 
     def stop(block: Block) -> None:
@@ -154,11 +154,11 @@ def test_an_interrupted_fold_with_wide_windows_ends_in_the_same_bytes(
         if seen == 3:
             raise KeyboardInterrupt
 
-    fold_file([document], tmp_path / "whole.fold", choice)
+    fold_file([document], tmp_path / "whole.fold", session)
     with pytest.raises(KeyboardInterrupt):
-        fold_file([document], tmp_path / "broken.fold", choice, progress=stop)
+        fold_file([document], tmp_path / "broken.fold", session, progress=stop)
     kept: list[int] = []
-    fold_file([document], tmp_path / "broken.fold", choice, on_resume=kept.append)
+    fold_file([document], tmp_path / "broken.fold", session, on_resume=kept.append)
     assert kept == [3]
     assert (tmp_path / "broken.fold").read_bytes() == (tmp_path / "whole.fold").read_bytes()
 

@@ -85,7 +85,7 @@ def test_a_note_is_handed_to_the_next_call_and_a_blank_one_changes_nothing() -> 
 
 
 def test_the_words_around_question_note_and_chunk() -> None:
-    calls, _ = asked(*NOTES, LAST, frame="chatml", note=100)
+    calls, _ = asked(*NOTES, LAST, chat_template="chatml", note=100)
     begins, opening, note, between, request = texts(calls[1])
     assert begins == "<|im_start|>user\n"
     assert opening.endswith(f"this question:\n{QUESTION}\n\nThe note so far:\n")
@@ -102,7 +102,7 @@ def test_the_words_around_question_note_and_chunk() -> None:
 
 def test_frames_differ_in_what_stands_around_the_words() -> None:
     flat, _ = asked(*NOTES, LAST)
-    plain, _ = asked(*NOTES, LAST, frame="message")
+    plain, _ = asked(*NOTES, LAST, chat_template="message")
     assert texts(flat[0])[0] == texts(plain[0])[0] == ""
     assert texts(flat[0])[-1] == texts(plain[0])[-1] + "\n"
     assert texts(flat[3])[-1] == f"\n{QUESTION}\nRecall:"
@@ -113,7 +113,7 @@ def test_a_note_is_limited_by_its_setting() -> None:
     calls, trace = asked(*NOTES, LAST, note=40)
     assert [call.limits for call in calls] == [Limits(max_tokens=40)] * 3 + [Limits(max_tokens=160)]
     assert [call.limits.max_tokens for call in asked(*NOTES, LAST)[0]] == [1024, 1024, 1024, 160]
-    assert trace.settings == {"style": "recall", "chunk": 4096, "note": 40, "frame": "flat"}
+    assert trace.settings == {"style": "recall", "chunk": 4096, "note": 40, "chat_template": "flat"}
 
 
 def test_the_answer_is_cited_from_the_text() -> None:

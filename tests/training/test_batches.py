@@ -153,11 +153,11 @@ def test_the_plain_reading_of_a_document_is_scored_once(recipe: Recipe, backbone
 
 
 def test_the_settings_of_a_recipe_reach_the_systems_that_have_them(recipe: Recipe, backbone: Backbone) -> None:
-    set_here = replace(recipe, settings={"wrapper": "none", "positions": "consecutive"}, frame="chatml")
+    set_here = replace(recipe, settings={"wrapper": "none", "positions": "consecutive"}, chat_template="chatml")
     pooled = batch(set_here, backbone, 0, share=recipe.mixture[1]).system.settings
-    assert (pooled["wrapper"], pooled["positions"], pooled["frame"]) == ("none", "consecutive", "chatml")
+    assert (pooled["wrapper"], pooled["positions"], pooled["chat_template"]) == ("none", "consecutive", "chatml")
     full = batch(set_here, backbone, 0, share=recipe.mixture[2]).system.settings
-    assert (full["frame"], "wrapper" in full, "ratio" in full) == ("chatml", False, False)
+    assert (full["chat_template"], "wrapper" in full, "ratio" in full) == ("chatml", False, False)
 
 
 def test_a_preset_brings_its_mixture(recipe: Recipe, backbone: Backbone) -> None:

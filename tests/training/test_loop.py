@@ -208,10 +208,10 @@ def test_a_missing_parent_is_named(recipe: Recipe, tmp_path: Path) -> None:
 def test_settings_of_a_recipe_reach_the_system(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown key 'wraper'; nearest: 'wrapper'"):
         prepare(replace(recipe, settings={"wraper": "span"}), tmp_path / "wrong")
-    run = prepare(replace(recipe, settings={"wrapper": "none"}, frame="chatml"), tmp_path / "right")
+    run = prepare(replace(recipe, settings={"wrapper": "none"}, chat_template="chatml"), tmp_path / "right")
     work = batch(run.recipe, run.backbone, 0)
-    assert (work.system.settings["wrapper"], work.system.settings["frame"]) == ("none", "chatml")
-    assert (run.backbone.trained["pooled"]["wrapper"], run.backbone.frame) == ("none", "chatml")
+    assert (work.system.settings["wrapper"], work.system.settings["chat_template"]) == ("none", "chatml")
+    assert (run.backbone.trained["pooled"]["wrapper"], run.backbone.chat_template) == ("none", "chatml")
 
 
 @pytest.mark.usefixtures("known_tokenizer")

@@ -35,7 +35,7 @@ def test_a_stage_runs_two_steps(name: str, tmp_path: Path) -> None:
     assert {entry.rpartition("/")[0] for entry in validate(run)} == labels
     kinds = [type(module).__name__ for module in run.backbone.model.modules()]
     assert ("Linear4bit" in kinds) == ("0.5b" not in name)
-    assert run.backbone.frame == ("chatml" if made.stage == "sft" else "flat")
+    assert run.backbone.chat_template == ("chatml" if made.stage == "sft" else "flat")
     assert run.backbone.trained["pooled"]["wrapper"] == "slot"
     assert START in run.backbone.tokenizer.get_vocab()
 

@@ -1,6 +1,6 @@
 """A model folder: how a backbone is loaded and kept.
 
-It is an ordinary Hugging Face folder plus `memfold.json` (prompt frame, trained settings of each system, provenance)
+It is an ordinary Hugging Face folder plus `memfold.json` (prompt chat_template, trained settings of each system, provenance)
 and `heads.safetensors` (for `pooled`: the projection).  A folder without those is a plain causal LM, good for the
 systems that read text; one with an adapter (`memfold.backbone.adapter`) names the model that it stands on.  A decoder
 that was trained alone, or whose documents a model of its own encodes, has its encoder in the folder `encoder` in it.
@@ -29,7 +29,7 @@ from memfold.backbone.model import DTYPES, START, Backbone, add_wrapper_tokens
 from memfold.backbone.weights import load_weights
 from memfold.core import registry
 from memfold.core.errors import CheckpointError, ConfigError
-from memfold.core.prompt import FRAMES
+from memfold.core.prompt import CHAT_TEMPLATES
 
 SETTINGS_FILE, HEADS_FILE = "memfold.json", "heads.safetensors"
 ENCODER_FOLDER = "encoder"
@@ -68,7 +68,7 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
         raise ConfigError(f"device {device!r} cannot be used: {_first_line(error)}") from error
     backbone = Backbone(folder.name if folder.is_dir() else str(where), model.eval(), tokenizer)
     if "<|im_start|>" in str(tokenizer.chat_template or ""):
-        backbone.frame = "chatml"
+        backbone.chat_template = "chatml"
     if (folder / SETTINGS_FILE).exists():
         _read_settings(backbone, folder)
         backbone.stored_fingerprint = _file_fingerprint(folder)
@@ -125,7 +125,7 @@ def save_backbone(
     save_file(heads, folder / HEADS_FILE)
     settings = {
         "format": SETTINGS_FORMAT,
-        "frame": backbone.frame,
+        "chat_template": backbone.chat_template,
         "trained": backbone.trained,
         "familiar_loss": backbone.familiar_loss,
         "provenance": backbone.provenance,
@@ -185,9 +185,11 @@ def _read_settings(backbone: Backbone, folder: Path) -> None:
         raise CheckpointError(
             f"{folder / SETTINGS_FILE} has format {settings.get('format')}, this memfold reads {SETTINGS_FORMAT}"
         )
-    if settings["frame"] not in FRAMES:
-        raise CheckpointError(f"{folder / SETTINGS_FILE}: frame {settings['frame']!r} is not one of {FRAMES}")
-    backbone.frame, backbone.trained = settings["frame"], settings["trained"]
+    if settings["chat_template"] not in CHAT_TEMPLATES:
+        raise CheckpointError(
+            f"{folder / SETTINGS_FILE}: chat_template {settings['chat_template']!r} is not one of {CHAT_TEMPLATES}"
+        )
+    backbone.chat_template, backbone.trained = settings["chat_template"], settings["trained"]
     backbone.familiar_loss, backbone.provenance = settings["familiar_loss"], settings["provenance"]
     backbone.reads = tuple(settings.get("reads", ()))
     for system in sorted({name.partition(".")[0] for name in heads}):

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from memfold.backbone.adapter import Adapter
 from memfold.backbone.tokens import add_tokens
 from memfold.core.errors import CheckpointError
-from memfold.core.prompt import Frame
+from memfold.core.prompt import ChatTemplate
 from memfold.core.system import SLOT
 
 START, END = "<MEM_START>", "<MEM_END>"
@@ -36,7 +36,7 @@ class Backbone:
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    frame: Frame = "flat"
+    chat_template: ChatTemplate = "flat"
     heads: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     trained: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -19,29 +19,29 @@ from memfold.backbone.model import Backbone
 from memfold.bench.operations import encoding, prefill
 from memfold.bench.text import QUESTION
 from memfold.bench.timing import Action, PeakMemory, Told, count_of, ratio, rounds
-from memfold.choice import Choice
 from memfold.core.document import Document
 from memfold.core.prompt import after_memory
 from memfold.core.registry import make_system
 from memfold.core.system import Inputs, MemorySystem
 from memfold.core.types import BlockRef, Call, Limits, Memory, Text
+from memfold.session import Session
 
 WRAPPERS = ("slot", "span")
 
 
-def bench_first_token(choice: Choice, lengths: Sequence[int], warmups: int, runs: int, tell: Told) -> dict[str, Any]:
+def bench_first_token(session: Session, lengths: Sequence[int], warmups: int, runs: int, tell: Told) -> dict[str, Any]:
     """One entry for each length; `ratio` is the least share of the predicted ratio that any of them reaches."""
-    peak = PeakMemory(choice.backbone)
+    peak = PeakMemory(session.backbone)
     entries = []
     for length in lengths:
-        entries.append(_length(choice, length, count_of(length, warmups, runs), peak))
+        entries.append(_length(session, length, count_of(length, warmups, runs), peak))
         tell(_line(entries[-1]))
     shares = [found["share_of_predicted"] for entry in entries for found in entry["wrappers"].values()]
     return {"ratio": round(min(shares), 3), "lengths": entries}
 
 
-def _length(choice: Choice, length: int, times: tuple[int, int], peak: PeakMemory) -> dict[str, Any]:
-    backbone, group = choice.backbone, choice.system.settings["ratio"]
+def _length(session: Session, length: int, times: tuple[int, int], peak: PeakMemory) -> dict[str, Any]:
+    backbone, group = session.backbone, session.system.settings["ratio"]
     generator = torch.Generator().manual_seed(length)
     tokens = torch.randint(backbone.model.config.get_text_config().vocab_size, (length,), generator=generator).tolist()
     document = Document("random", tokens=tuple(tokens))
@@ -55,14 +55,14 @@ def _length(choice: Choice, length: int, times: tuple[int, int], peak: PeakMemor
         _first(backbone, _rendered(systems["span"], _fold(systems["span"], document, backbone), backbone))
 
     def full() -> None:
-        _first(backbone, _plain([*tokens, *backbone.encode(after_memory(backbone.frame, QUESTION, "bare"))]))
+        _first(backbone, _plain([*tokens, *backbone.encode(after_memory(backbone.chat_template, QUESTION, "bare"))]))
 
     actions: dict[str, Action] = {
         "span": partial(stored, "span"), "slot": partial(stored, "slot"), "folded": folded, "full": full,
     }  # fmt: skip
     memory = {name: peak.of(action) for name, action in actions.items()}
     seconds = rounds(actions, backbone, *times)
-    question = len(backbone.encode(after_memory(backbone.frame, QUESTION, "bare")))
+    question = len(backbone.encode(after_memory(backbone.chat_template, QUESTION, "bare")))
     whole = prefill(backbone, length + question)
     places = {wrapper: len(_rendered(systems[wrapper], memories[wrapper], backbone).tokens) for wrapper in WRAPPERS}
     found = {}
@@ -99,7 +99,7 @@ def _fold(system: MemorySystem, document: Document, backbone: Backbone) -> Memor
 
 def _rendered(system: MemorySystem, memory: Memory, backbone: Backbone) -> Inputs:
     blocks = (BlockRef(memory.name, block.index) for block in memory.blocks)
-    call = Call("answer", (*blocks, Text(after_memory(backbone.frame, QUESTION, "bare"))))
+    call = Call("answer", (*blocks, Text(after_memory(backbone.chat_template, QUESTION, "bare"))))
     return system.render(memory, call, backbone)
 
 

@@ -17,42 +17,42 @@ import torch
 from memfold.api import fold_documents, fold_file
 from memfold.bench.text import filler
 from memfold.bench.timing import PeakMemory, Told, count_of, ratio, rounds
-from memfold.choice import Choice
 from memfold.core.document import Document
+from memfold.session import Session
 from memfold.systems.pooled.encoder import BATCH_TOKENS, group_starts, passes
 
 TOGETHER, SHORT = 8, (16, 64, 256)
 
 
-def bench_fold(choice: Choice, lengths: Sequence[int], warmups: int, runs: int, tell: Told) -> dict[str, Any]:
+def bench_fold(session: Session, lengths: Sequence[int], warmups: int, runs: int, tell: Told) -> dict[str, Any]:
     """One entry for each length; `ratio` is the least share of the forward pass's speed."""
-    peak = PeakMemory(choice.backbone)
+    peak = PeakMemory(session.backbone)
     entries = []
     with tempfile.TemporaryDirectory() as folder:
         for length in lengths:
-            entries.append(_length(choice, length, count_of(length, warmups, runs), peak, Path(folder)))
+            entries.append(_length(session, length, count_of(length, warmups, runs), peak, Path(folder)))
             tell(_line(entries[-1]))
     return {
         "ratio": min(entry["share_of_forward"] for entry in entries),
         "slope": _slope(entries),
-        "together": _together(choice, warmups, runs),
+        "together": _together(session, warmups, runs),
         "lengths": entries,
     }
 
 
-def _length(choice: Choice, length: int, times: tuple[int, int], peak: PeakMemory, folder: Path) -> dict[str, Any]:
-    document = Document("filler", text=filler(choice.backbone, length))
+def _length(session: Session, length: int, times: tuple[int, int], peak: PeakMemory, folder: Path) -> dict[str, Any]:
+    document = Document("filler", text=filler(session.backbone, length))
     assert document.text is not None
-    tokens = choice.backbone.encode(document.text)
+    tokens = session.backbone.encode(document.text)
 
     def fold() -> None:
-        fold_file([document], folder / "bench.fold", choice)
+        fold_file([document], folder / "bench.fold", session)
 
     def forward() -> None:
-        _forward(choice, tokens)
+        _forward(session, tokens)
 
     memory = peak.of(fold)
-    seconds = rounds({"fold": fold, "forward": forward}, choice.backbone, *times)
+    seconds = rounds({"fold": fold, "forward": forward}, session.backbone, *times)
     return {
         "tokens": len(tokens),
         "share_of_forward": round(ratio(seconds["forward"], seconds["fold"]), 3),
@@ -63,9 +63,9 @@ def _length(choice: Choice, length: int, times: tuple[int, int], peak: PeakMemor
 
 
 @torch.no_grad()
-def _forward(choice: Choice, tokens: Sequence[int]) -> None:
+def _forward(session: Session, tokens: Sequence[int]) -> None:
     """The model that encodes, without its head, over the same windows in the same passes (causal)."""
-    backbone, settings = choice.backbone.compressor, choice.system.settings
+    backbone, settings = session.backbone.compressor, session.system.settings
     embeddings, window = backbone.model.get_input_embeddings(), max(settings["window"], settings["ratio"])
     for start in range(0, len(tokens), BATCH_TOKENS):
         batch = tokens[start : start + BATCH_TOKENS]
@@ -75,20 +75,20 @@ def _forward(choice: Choice, tokens: Sequence[int]) -> None:
             backbone.hidden(embeddings(torch.tensor(some, device=backbone.device)))
 
 
-def _together(choice: Choice, warmups: int, runs: int) -> list[dict[str, Any]]:
+def _together(session: Session, warmups: int, runs: int) -> list[dict[str, Any]]:
     """Several short documents folded at once against one by one, for each size: what fills a processor gains little."""
-    return [_at_once(choice, size, warmups, runs) for size in SHORT]
+    return [_at_once(session, size, warmups, runs) for size in SHORT]
 
 
-def _at_once(choice: Choice, size: int, warmups: int, runs: int) -> dict[str, Any]:
-    documents = [Document(f"filler-{seed}", text=filler(choice.backbone, size, seed)) for seed in range(TOGETHER)]
+def _at_once(session: Session, size: int, warmups: int, runs: int) -> dict[str, Any]:
+    documents = [Document(f"filler-{seed}", text=filler(session.backbone, size, seed)) for seed in range(TOGETHER)]
 
     def apart() -> None:
         for document in documents:
-            fold_documents([document], choice)
+            fold_documents([document], session)
 
-    actions = {"apart": apart, "together": lambda: fold_documents(documents, choice)}
-    seconds = rounds(actions, choice.backbone, warmups, runs)
+    actions = {"apart": apart, "together": lambda: fold_documents(documents, session)}
+    seconds = rounds(actions, session.backbone, warmups, runs)
     gain = round(ratio(seconds["apart"], seconds["together"]), 3)
     return {"documents": TOGETHER, "tokens_each": size, "ratio": gain, "seconds": seconds}
 

@@ -18,37 +18,37 @@ from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.bench.text import QUESTION, filler
 from memfold.bench.timing import Told, count_of, ratio, rounds
-from memfold.choice import Choice
 from memfold.core import driver
 from memfold.core.document import Document
 from memfold.core.driver import Job
 from memfold.core.types import Call, Limits, Memory, Trace
 from memfold.core.wrapped import Limited
+from memfold.session import Session
 
 DOCUMENTS, REPLIES, REPLY_TOKENS = 16, 8, 48
 
 
-def bench_rollout(choice: Choice, lengths: Sequence[int], warmups: int, runs: int, tell: Told) -> dict[str, Any]:
+def bench_rollout(session: Session, lengths: Sequence[int], warmups: int, runs: int, tell: Told) -> dict[str, Any]:
     """One entry for each length; `ratio` is the least share of the backbone's rate that sampling reaches."""
     entries = []
     for length in lengths:
-        entries.append(_length(choice, length, count_of(length, warmups, runs)))
+        entries.append(_length(session, length, count_of(length, warmups, runs)))
         tell(_line(entries[-1]))
     return {"ratio": min(entry["share_of_decoding"] for entry in entries), "lengths": entries}
 
 
-def _length(choice: Choice, length: int, times: tuple[int, int]) -> dict[str, Any]:
-    backbone = choice.backbone
+def _length(session: Session, length: int, times: tuple[int, int]) -> dict[str, Any]:
+    backbone = session.backbone
     text = filler(backbone, length)
     documents = [Document(f"filler-{number}", text=f"{number} {text}") for number in range(DOCUMENTS)]
-    memories = [fold_documents([document], choice).memory for document in documents]
-    traces = _sample(choice, memories)
+    memories = [fold_documents([document], session).memory for document in documents]
+    traces = _sample(session, memories)
 
     def sampled() -> None:
-        _sample(choice, memories)
+        _sample(session, memories)
 
     def decoded() -> None:
-        _decode(choice, memories, traces)
+        _decode(session, memories, traces)
 
     seconds = rounds({"sampled": sampled, "decoded": decoded}, backbone, *times)
     tokens = sum(trace.cost.generated_tokens for trace in traces)
@@ -62,26 +62,26 @@ def _length(choice: Choice, length: int, times: tuple[int, int]) -> dict[str, An
     }
 
 
-def _sample(choice: Choice, memories: Sequence[Memory]) -> list[Trace]:
+def _sample(session: Session, memories: Sequence[Memory]) -> list[Trace]:
     """Eight replies to each memory, the same ones whenever it is called."""
 
     def limits(number: int) -> Callable[[Call, int], Limits]:
         return lambda call, step: replace(call.limits, max_tokens=REPLY_TOKENS, temperature=1.0, seed=number)
 
     jobs = [
-        Job(Limited(choice.system, limits(place * REPLIES + number)), memory, QUESTION)
+        Job(Limited(session.system, limits(place * REPLIES + number)), memory, QUESTION)
         for place, memory in enumerate(memories)
         for number in range(REPLIES)
     ]
-    found = sorted(driver.run(jobs, LocalPolicy(choice.backbone), len(jobs)), key=lambda one: one[0])
+    found = sorted(driver.run(jobs, LocalPolicy(session.backbone), len(jobs)), key=lambda one: one[0])
     return [trace for _, trace in found]
 
 
-def _decode(choice: Choice, memories: Sequence[Memory], traces: Sequence[Trace]) -> None:
+def _decode(session: Session, memories: Sequence[Memory], traces: Sequence[Trace]) -> None:
     """The backbone alone, over the same prompts and tokens."""
-    backbone: Backbone = choice.backbone
+    backbone: Backbone = session.backbone
     steps = [(memories[place // REPLIES], step) for place, trace in enumerate(traces) for step in trace.steps]
-    inputs = [choice.system.render(memory, step.call, backbone) for memory, step in steps]
+    inputs = [session.system.render(memory, step.call, backbone) for memory, step in steps]
     decode_again(backbone, inputs, [step.reply.tokens for _, step in steps])
 
 

@@ -18,12 +18,12 @@ from memfold.api import fold_documents, fold_file
 from memfold.backbone.model import Backbone
 from memfold.bench.text import QUESTION, filler
 from memfold.bench.timing import PeakMemory, Told, count_of, ratio, rounds
-from memfold.choice import Choice
 from memfold.core.document import Document
 from memfold.core.errors import MemfoldError
 from memfold.core.system import MemorySystem, Policy, Replies
 from memfold.core.types import Call, Memory, Reply
-from memfold.evaluation.contender import BASELINE, make_contender
+from memfold.evaluation.candidate import BASELINE, make_candidate
+from memfold.session import Session
 
 LABELS = ("full", "retrieval", "pooled", "recurrent")
 
@@ -77,15 +77,15 @@ def _length(
     backbone: Backbone, labels: Sequence[str], length: int, times: tuple[int, int], peak: PeakMemory, folder: Path
 ) -> dict[str, Any]:
     document = Document("filler", text=filler(backbone, length))
-    choices = {label: Choice(make_contender(label, backbone).system, backbone) for label in labels}
-    memories = {label: fold_documents([document], choice).memory for label, choice in choices.items()}
-    policy = next(iter(choices.values())).policy()
+    sessions = {label: Session(make_candidate(label, backbone).system, backbone) for label in labels}
+    memories = {label: fold_documents([document], session).memory for label, session in sessions.items()}
+    policy = next(iter(sessions.values())).policy()
 
     def fold(label: str) -> None:
-        fold_file([document], folder / "bench.fold", choices[label])
+        fold_file([document], folder / "bench.fold", sessions[label])
 
     def ask(label: str) -> None:  # a system of its own: one that was asked before has its index ready
-        first_token(make_contender(label, backbone).system, memories[label], QUESTION, policy)
+        first_token(make_candidate(label, backbone).system, memories[label], QUESTION, policy)
 
     systems: dict[str, dict[str, Any]] = {}
     for label in labels:

@@ -99,18 +99,18 @@ def _read_questions(path: Path) -> list[str]:
 def _memory(source: str, system: str | None, model: str, ratio: int | None, device: str) -> FoldedMemory:
     """The memory of a file, or of a document folded now."""
     from memfold import api
-    from memfold.choice import choose
     from memfold.cli.output import folding
     from memfold.cli.stdin import read_sources
+    from memfold.session import open_session
     from memfold.sources import is_memory
 
     dtype = model_dtype(device)
     if source != "-" and is_memory(Path(source)):
         return api.open(source, model=model, system=system, ratio=ratio, device=device, dtype=dtype)
     documents = read_sources([source])
-    choice = choose(system or "pooled", model, ratio, device, dtype)
+    session = open_session(system or "pooled", model, ratio, device, dtype)
     with folding(documents) as progress:
-        return api.fold_documents(documents, choice, progress)
+        return api.fold_documents(documents, session, progress)
 
 
 def _ask_one(memory: FoldedMemory, question: str, as_json: bool) -> None:

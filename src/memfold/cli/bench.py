@@ -15,7 +15,7 @@ from memfold.cli.options import Device, Json, Model, Ratio, model_dtype, numbers
 from memfold.core.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
-    from memfold.choice import Choice
+    from memfold.session import Session
 
 NAME = "bench"
 SYSTEMS = "systems"
@@ -67,38 +67,38 @@ def command(
     from memfold.backbone.origin import commit, hardware
     from memfold.cli.output import print_json
 
-    choice = _choice(model, ratio, device, architecture, force)
+    session = _session(model, ratio, device, architecture, force)
     about = {
         "bench": what,
-        "model": choice.backbone.name,
-        "dtype": choice.backbone.precision,
-        "ratio_of_slots": choice.system.settings["ratio"],
+        "model": session.backbone.name,
+        "dtype": session.backbone.precision,
+        "ratio_of_slots": session.system.settings["ratio"],
         "commit": commit(),
-        "hardware": hardware(choice.backbone.device),
+        "hardware": hardware(session.backbone.device),
         "warmups": warmups,
         "runs": runs or RUNS.get(what, USUAL_RUNS),
     }
-    result = about | _measure(what, choice, wanted, system, warmups, int(about["runs"]))
+    result = about | _measure(what, session, wanted, system, warmups, int(about["runs"]))
     _report(result, out)
     if as_json:
         print_json(result)
 
 
-def _choice(model: str, ratio: int | None, device: str, architecture: str | None, force: bool) -> Choice:
+def _session(model: str, ratio: int | None, device: str, architecture: str | None, force: bool) -> Session:
     """The model to time, with pooled memory."""
     from memfold.bench.architecture import check_architecture, random_backbone
-    from memfold.choice import Choice, choose, make_system
+    from memfold.session import Session, make_system, open_session
 
     if architecture is None:
-        return choose("pooled", model, ratio, device, model_dtype(device))
+        return open_session("pooled", model, ratio, device, model_dtype(device))
     if model != "tiny":
         raise ConfigError(f"--architecture {architecture} takes the place of --model {model}; leave one out")
     backbone = random_backbone(check_architecture(architecture, device, force), device, model_dtype(device))
-    return Choice(make_system("pooled", backbone, ratio), backbone)
+    return Session(make_system("pooled", backbone, ratio), backbone)
 
 
 def _measure(
-    what: str, choice: Choice, lengths: tuple[int, ...], labels: list[str] | None, warmups: int, runs: int
+    what: str, session: Session, lengths: tuple[int, ...], labels: list[str] | None, warmups: int, runs: int
 ) -> dict[str, Any]:
     from memfold.bench.systems import LABELS
     from memfold.cli.output import notes
@@ -106,9 +106,9 @@ def _measure(
 
     measure, tell = load("benchmark", what, BENCHES), notes().print
     if what != SYSTEMS:
-        return dict(measure(choice, lengths, warmups, runs, tell))
-    named = labels or [f"pooled:{choice.system.settings['ratio']}" if label == "pooled" else label for label in LABELS]
-    return dict(measure(choice.backbone, named, lengths, warmups, runs, tell))
+        return dict(measure(session, lengths, warmups, runs, tell))
+    named = labels or [f"pooled:{session.system.settings['ratio']}" if label == "pooled" else label for label in LABELS]
+    return dict(measure(session.backbone, named, lengths, warmups, runs, tell))
 
 
 def _report(result: dict[str, Any], out: Path | None) -> None:

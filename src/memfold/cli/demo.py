@@ -58,19 +58,19 @@ def command(
     import time
 
     from memfold import api
-    from memfold.choice import choose
     from memfold.cli.output import folding, print_json, screen
     from memfold.scoring.metrics import answered
+    from memfold.session import open_session
     from memfold.tasks.table import load_task
     from memfold.tasks.task import TaskOptions
 
     started = time.perf_counter()
-    choice = choose("pooled", model)
+    session = open_session("pooled", model)
     options = TaskOptions(level=LEVEL, samples=QUESTIONS, kinds=KINDS)
-    samples = load_task("almanac")(seed, TOKENS, options, choice.backbone.encode)
+    samples = load_task("almanac")(seed, TOKENS, options, session.backbone.encode)
     document = samples[0].document
     with folding([document]) as progress:
-        memory = api.fold_documents([document], choice, progress)
+        memory = api.fold_documents([document], session, progress)
     console = screen()
     if not as_json:
         _show_sizes(console, memory)
@@ -96,7 +96,7 @@ def command(
 
 
 def _show_sizes(console: Console, memory: FoldedMemory) -> None:
-    backbone, folded = memory.choice.backbone, memory.memory
+    backbone, folded = memory.session.backbone, memory.memory
     tokens, slots = folded.token_count, folded.slot_count
     size, cache = 2 * slots * backbone.hidden_size, tokens * backbone.kv_bytes_per_token
     console.print(

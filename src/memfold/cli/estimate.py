@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memfold import api
-from memfold.choice import Choice
 from memfold.core.document import Document
 from memfold.memory import describe
+from memfold.session import Session
 
 LARGE = 100_000  # characters from which on a fold is estimated: about 25,000 tokens
 SHORT_PROBE = 2048  # characters
@@ -45,7 +45,7 @@ class Estimate:
 
 
 def estimate(
-    documents: Sequence[Document], choice: Choice, keep_text: bool = True, dtype: str = "bfloat16"
+    documents: Sequence[Document], session: Session, keep_text: bool = True, dtype: str = "bfloat16"
 ) -> Estimate | None:
     """What folding these documents will take; None where they are so short that it hardly matters."""
     characters = sum(document.characters for document in documents)
@@ -60,7 +60,7 @@ def estimate(
                 break
             probe = piece[:length]
             started = time.perf_counter()
-            api.fold_file([Document("probe", text=probe)], path, choice, keep_text=keep_text, dtype=dtype)
+            api.fold_file([Document("probe", text=probe)], path, session, keep_text=keep_text, dtype=dtype)
             seconds = time.perf_counter() - started
         found = describe(path)
     scale = characters / len(probe)

@@ -94,12 +94,12 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Measure systems side by side on a suite: tables, plots, 95 % intervals, one JSON line for each sample."""
-    from memfold.choice import check_reached, load
-    from memfold.evaluation.contender import check_labels, make_contender, with_ratios
+    from memfold.evaluation.candidate import check_labels, make_candidate, with_ratios
     from memfold.evaluation.plots import load_pyplot
     from memfold.evaluation.runner import Evaluation
     from memfold.evaluation.suite import load_suite, with_options
     from memfold.scoring.judge import open_judge
+    from memfold.session import check_reached, load
 
     chosen = load_suite(suite)
     given = {
@@ -121,25 +121,25 @@ def command(
         "judge": judged_by,
     }
     options = with_options(chosen, chosen.quick if quick else chosen.defaults, given)
-    check_labels(system or chosen.contenders)
+    check_labels(system or chosen.candidates)
     chosen.check(options)
     judge = open_judge(options.judge) if options.judge else None
     load_pyplot()
     backbone = load(model, device, model_dtype(device))
     labels = list(system or _readable(chosen, backbone))
-    contenders = tuple(make_contender(label, backbone) for label in with_ratios(labels, ratio or (), backbone))
+    candidates = tuple(make_candidate(label, backbone) for label in with_ratios(labels, ratio or (), backbone))
     check_reached(backbone)
-    _measure(Evaluation(chosen, options, contenders, backbone, judge), out, as_json)
+    _measure(Evaluation(chosen, options, candidates, backbone, judge), out, as_json)
 
 
 def _readable(suite: Suite, backbone: Backbone) -> list[str]:
     """The systems that a suite compares, without those that this model cannot read."""
     from memfold.cli.output import notes
     from memfold.core.errors import ConfigError
-    from memfold.evaluation.contender import readable
+    from memfold.evaluation.candidate import readable
 
-    labels = readable(suite.contenders, backbone)
-    left_out = ", ".join(label for label in suite.contenders if label not in labels)
+    labels = readable(suite.candidates, backbone)
+    left_out = ", ".join(label for label in suite.candidates if label not in labels)
     why = f"{left_out}: model {backbone.name!r} is an endpoint and reads text, not slots"
     if not labels:
         raise ConfigError(f"suite {suite.name!r} compares {why}; give a --model with weights here")

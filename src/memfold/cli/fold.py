@@ -44,24 +44,24 @@ def command(
     import time
 
     from memfold import api
-    from memfold.choice import choose, choose_for
     from memfold.cli.estimate import estimate
     from memfold.cli.output import Interrupted, folding, notes, print_json
     from memfold.cli.sizes import Sizes
     from memfold.cli.stdin import read_sources
     from memfold.memory import open_stored
+    from memfold.session import open_session, session_for
 
     stored = open_stored(memory) if append else None
     documents = read_sources(sources)
     if stored is None:
-        choice = choose(system or "pooled", model, ratio, device, model_dtype(device))
+        session = open_session(system or "pooled", model, ratio, device, model_dtype(device))
     else:
         _check_form(stored, dtype, no_text)
-        choice = choose_for(stored.manifest, model, system, ratio, device, model_dtype(device))
+        session = session_for(stored.manifest, model, system, ratio, device, model_dtype(device))
         documents = _missing(documents, stored)
     form = stored.manifest.dtype if stored else dtype or "bfloat16"
     keep_text = stored.manifest.keep_text if stored else not no_text
-    expected = estimate(documents, choice, keep_text, form)
+    expected = estimate(documents, session, keep_text, form)
     if expected is not None:
         notes().print(expected.line(added=stored is not None))
     started = time.perf_counter()
@@ -78,10 +78,10 @@ def command(
                 progress(block)
 
             if stored is None:
-                api.fold_file(documents, memory, choice, keep_text=keep_text, dtype=form, progress=count,
+                api.fold_file(documents, memory, session, keep_text=keep_text, dtype=form, progress=count,
                               on_resume=resumed)  # fmt: skip
             elif documents:
-                api.append_file(documents, stored, choice, progress=count, on_resume=resumed)
+                api.append_file(documents, stored, session, progress=count, on_resume=resumed)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the partial fold is kept, run the same command again to go on") from None
     sizes, seconds = Sizes.of(memory), time.perf_counter() - started

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memfold.choice import rebuild
 from memfold.cli.output import screen
 from memfold.memory import describe
+from memfold.session import rebuild
 
 
 @dataclass(frozen=True)

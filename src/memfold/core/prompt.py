@@ -1,7 +1,7 @@
-"""The frame around a memory and a question, and how the answer is taken from a reply.
+"""The chat_template around a memory and a question, and how the answer is taken from a reply.
 
-`flat` is one stretch of text, for base models; `chatml` is the frame of the Qwen chat models; `message` is what a user
-would write, for an endpoint that puts the frame of its model around it.  A reply is `bare` (the answer alone) or
+`flat` is one stretch of text, for base models; `chatml` is the chat_template of the Qwen chat models; `message` is what a user
+would write, for an endpoint that puts the chat_template of its model around it.  A reply is `bare` (the answer alone) or
 `recall` (the supporting sentences written out, then the answer in `\\boxed{}`); a `free` one recalls where its writer
 thinks that it helps.  The published prompts of the pooled paper are pictures only; the words here are ours.
 """
@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-Frame = Literal["flat", "chatml", "message"]
+ChatTemplate = Literal["flat", "chatml", "message"]
 Style = Literal["bare", "recall", "free"]
 
-FRAMES: tuple[Frame, ...] = ("flat", "chatml", "message")
+CHAT_TEMPLATES: tuple[ChatTemplate, ...] = ("flat", "chatml", "message")
 STYLES: tuple[Style, ...] = ("bare", "recall", "free")
 
 _CUES = {"bare": "Answer:", "recall": "Recall:", "free": "Recall?"}
@@ -26,21 +26,21 @@ BOX = "\\boxed{"
 LAST_WORDS = 20
 
 
-def before_memory(frame: Frame) -> str:
+def before_memory(chat_template: ChatTemplate) -> str:
     """What stands before the memory, after the token that begins a sequence."""
-    return "<|im_start|>user\n" if frame == "chatml" else ""
+    return "<|im_start|>user\n" if chat_template == "chatml" else ""
 
 
-def after_memory(frame: Frame, question: str, style: Style | None) -> str:
+def after_memory(chat_template: ChatTemplate, question: str, style: Style | None) -> str:
     """What stands between the memory and the reply.  `style` None is an instruction that is no question."""
-    if frame != "flat":
+    if chat_template != "flat":
         request = f"\n{question}\n{_REQUESTS[style]}" if style else f"\n{question}"
-        return f"{request}<|im_end|>\n<|im_start|>assistant\n" if frame == "chatml" else request
+        return f"{request}<|im_end|>\n<|im_start|>assistant\n" if chat_template == "chatml" else request
     return f"\n{question}\n{_CUES[style]}" if style else f"\n{question}\n"
 
 
 def target(answer: str, support: tuple[str, ...], style: Style) -> str:
-    """The reply that a question should have had, with the space that separates it from the frame.
+    """The reply that a question should have had, with the space that separates it from the chat_template.
 
     Without `support` a reply that is not bare is the answer in its box.
     """

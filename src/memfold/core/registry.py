@@ -66,7 +66,7 @@ def make_system(name: str, backbone: Backbone, settings: Mapping[str, Any] | Non
     if ratios:
         trained["ratio"] = DEFAULT_RATIO if DEFAULT_RATIO in ratios else max(ratios)
     try:
-        system: MemorySystem = make(**{"frame": backbone.frame} | trained | dict(settings or {}))
+        system: MemorySystem = make(**{"chat_template": backbone.chat_template} | trained | dict(settings or {}))
     except TypeError as error:
         raise ConfigError(f"system {name!r} cannot be made: {str(error).partition(') ')[2] or error}") from None
     if "ratio" in system.settings and not backbone.reads_slots:

@@ -29,7 +29,7 @@ class RemoteBackbone(Backbone):
     reads_slots: ClassVar[bool] = False
 
     def __init__(self, url: str, name: str) -> None:
-        self.url, self.name, self.frame = url, name, "message"
+        self.url, self.name, self.chat_template = url, name, "message"
         self.trained, self.provenance = {}, {}
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
 """The policy of a model behind an address: each call is one message to an OpenAI-compatible chat endpoint.
 
 A system renders a call as for a model in this process; its tokens are read back as text (`RemoteBackbone`), and the
-endpoint puts the frame of its model around it.  Calls go out together, a bounded number at a time.  What may pass
+endpoint puts the chat_template of its model around it.  Calls go out together, a bounded number at a time.  What may pass
 (rate limits, failing servers, lost connections) is asked again after a growing wait, unless part of the reply was shown
 already.  Left out: log-probabilities and slots, which need weights.
 """

@@ -12,7 +12,7 @@ from memfold.backbone.model import Backbone
 from memfold.core.config import require
 from memfold.core.document import Document
 from memfold.core.errors import CallError
-from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer
+from memfold.core.prompt import STYLES, ChatTemplate, Style, after_memory, before_memory, final_answer
 from memfold.core.system import AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, Call, Limits, Memory, Reply, Sample, Text, Trace
 from memfold.systems.shared.blocks import text_inputs
@@ -23,15 +23,15 @@ class ClosedBook:
 
     name = "closed-book"
 
-    def __init__(self, frame: Frame = "flat", style: Style = "recall") -> None:
+    def __init__(self, chat_template: ChatTemplate = "flat", style: Style = "recall") -> None:
         require(style in STYLES, "style", style, ", ".join(STYLES))
-        self.frame: Frame = frame
+        self.chat_template: ChatTemplate = chat_template
         self.style: Style = style
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a trace must record."""
-        return {"style": self.style, "frame": self.frame}
+        return {"style": self.style, "chat_template": self.chat_template}
 
     def effective_ratio(self, tokens: int) -> None:
         """None: nothing is read."""
@@ -42,7 +42,7 @@ class ClosedBook:
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """One call that holds the question alone."""
-        parts = (Text(before_memory(self.frame)), Text(after_memory(self.frame, question, self.style)))
+        parts = (Text(before_memory(self.chat_template)), Text(after_memory(self.chat_template, question, self.style)))
         reply = yield Call("answer", parts, Limits(max_tokens=160))
         assert isinstance(reply, Reply)
         return Answer(final_answer(reply.text, self.style), reply.text)

@@ -4,8 +4,8 @@
 
 A prompt of the harness is one string.  All but its end is folded, and the end stays text: the last `tail` tokens, from
 the beginning of a line where there is one, which hold the question of most tasks.  Prompts of up to twice that length
-are read as text.  What follows is continued or scored as the harness asks, without memfold's own frame.  Left out:
-systems that read only a part of a text, since they choose it by a question that a prompt does not set apart.
+are read as text.  What follows is continued or scored as the harness asks, without memfold's own chat_template.  Left out:
+systems that read only a part of a text, since they open_session it by a question that a prompt does not set apart.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from memfold.backbone.scoring import logprobs
-from memfold.choice import load, make_system, policy_of
 from memfold.core.config import require
 from memfold.core.document import Document
 from memfold.core.errors import ConfigError, MemfoldError
 from memfold.core.types import BlockRef, Call, Limits, Memory, Reply, Step, Text, Trace
+from memfold.session import load, make_system, policy_of
 from memfold.systems.shared.folding import fold
 
 try:

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from memfold.backbone.model import Backbone
-from memfold.choice import policy_of
 from memfold.core import driver
 from memfold.core.system import Policy
 from memfold.core.types import Memory, Trace
-from memfold.evaluation.contender import Contender
+from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.folding import Folding
 from memfold.evaluation.judging import judged
 from memfold.evaluation.records import Record, RecordFile, Spent
@@ -26,6 +25,7 @@ from memfold.evaluation.sampling import sampled
 from memfold.evaluation.suite import Case, Options, Score, Suite, options_of
 from memfold.scoring.expansion import expansions, invented_names
 from memfold.scoring.judge import Judge
+from memfold.session import policy_of
 
 # Keys and values of all rows of a batch together; activations and embeddings come to about as much again.
 CACHE_BYTES = {"cpu": 256 << 20}
@@ -41,14 +41,14 @@ class Evaluation:
 
     suite: Suite
     options: Options
-    contenders: tuple[Contender, ...]
+    candidates: tuple[Candidate, ...]
     backbone: Backbone
     judge: Judge | None = None
 
     @property
     def labels(self) -> list[str]:
         """The systems in the order in which they were named."""
-        return [contender.label for contender in self.contenders]
+        return [candidate.label for candidate in self.candidates]
 
     def arguments(self) -> dict[str, Any]:
         """What two runs must share to be one; systems may be added to a run later."""
@@ -76,11 +76,11 @@ def run(
     positions = cache_positions(backbone)
     policy = policy or policy_of(backbone, positions)
     most = sys.maxsize if backbone.reads_slots else ENDPOINT_CASES
-    foldings = {contender.label: Folding(contender.system, backbone) for contender in evaluation.contenders}
+    foldings = {candidate.label: Folding(candidate.system, backbone) for candidate in evaluation.candidates}
     for batch in batches(evaluation.suite.cases(evaluation.options, backbone), positions, most):
-        for contender in evaluation.contenders:
-            waiting = [case for case in batch if (contender.label, case.key) not in file.done]
-            asked = _ask(evaluation, contender, foldings[contender.label], waiting, policy, positions)
+        for candidate in evaluation.candidates:
+            waiting = [case for case in batch if (candidate.label, case.key) not in file.done]
+            asked = _ask(evaluation, candidate, foldings[candidate.label], waiting, policy, positions)
             for record in asked if evaluation.judge is None else judged(asked, evaluation.judge):
                 file.append(record)
                 notify(record)
@@ -114,7 +114,7 @@ def batches(cases: Iterable[Case], positions: int, most: int = sys.maxsize) -> I
 
 def _ask(
     evaluation: Evaluation,
-    contender: Contender,
+    candidate: Candidate,
     folding: Folding,
     cases: Sequence[Case],
     policy: Policy,
@@ -127,18 +127,18 @@ def _ask(
     started = time.perf_counter()
     memories = folding.memories(cases)
     fold_seconds = (time.perf_counter() - started) / len(memories)
-    jobs = [_job(evaluation, contender, case, memories[case.seed]) for case in cases]
+    jobs = [_job(evaluation, candidate, case, memories[case.seed]) for case in cases]
     places = max(1, positions // max(map(_places, cases)))
     for number, trace in driver.run(jobs, policy, places):
         case = cases[number]
         score = Score("", False) if trace.answer is None else suite.score(case, trace, backbone)
-        yield _record(suite.name, contender, case, trace, score, fold_seconds)
+        yield _record(suite.name, candidate, case, trace, score, fold_seconds)
 
 
-def _job(evaluation: Evaluation, contender: Contender, case: Case, memory: Memory) -> driver.Job:
+def _job(evaluation: Evaluation, candidate: Candidate, case: Case, memory: Memory) -> driver.Job:
     """The suite's way of asking, with the replies drawn as the options say."""
     suite, options = evaluation.suite, evaluation.options
-    job = suite.job(contender, case, memory, evaluation.backbone)
+    job = suite.job(candidate, case, memory, evaluation.backbone)
     system = sampled(job.system, options.sampling, suite.temperature, f"{options.seed}/{case.key}")
     return replace(job, system=system)
 
@@ -147,7 +147,7 @@ def _places(case: Case) -> int:
     return case.size + case.reply_tokens
 
 
-def _record(suite: str, contender: Contender, case: Case, trace: Trace, score: Score, fold_seconds: float) -> Record:
+def _record(suite: str, candidate: Candidate, case: Case, trace: Trace, score: Score, fold_seconds: float) -> Record:
     sample, cost = case.sample, trace.cost
     spent = Spent(
         cost.calls, cost.document_tokens, cost.slots, cost.positions, round(cost.effective_ratio, 4),
@@ -156,7 +156,7 @@ def _record(suite: str, contender: Contender, case: Case, trace: Trace, score: S
     reply, text = trace.answer.reply if trace.answer else "", sample.document.text or ""
     return Record(
         case=case.key,
-        system=contender.label,
+        system=candidate.label,
         suite=suite,
         seed=case.seed,
         size=case.size,
@@ -168,7 +168,7 @@ def _record(suite: str, contender: Contender, case: Case, trace: Trace, score: S
         answer=score.answer,
         reply=reply,
         correct=score.correct,
-        ratio=contender.system.settings.get("ratio"),
+        ratio=candidate.system.settings.get("ratio"),
         citations=trace.answer.citations if trace.answer else (),
         evidence=sample.evidence,
         expansions=tuple(expansions(reply, text)),

@@ -17,7 +17,7 @@ from memfold.core.driver import Job
 from memfold.core.errors import ConfigError
 from memfold.core.registry import load
 from memfold.core.types import Memory, Sample, Trace
-from memfold.evaluation.contender import Contender
+from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.records import Record
 from memfold.evaluation.sampling import GREEDY, check_sampling
 from memfold.evaluation.table import Plot, Table
@@ -134,7 +134,7 @@ class Score:
 class Suite(Protocol):
     """See the module docstring.
 
-    `contenders` are the systems compared when none is named, `reads` the options beyond those that every suite reads,
+    `candidates` are the systems compared when none is named, `reads` the options beyond those that every suite reads,
     `temperature` that of the pooled paper's sampling for such questions.
     """
 
@@ -143,7 +143,7 @@ class Suite(Protocol):
     defaults: Options
     quick: Options
     temperature: float
-    contenders: tuple[str, ...]
+    candidates: tuple[str, ...]
 
     def check(self, options: Options) -> None:
         """Raise a `MemfoldError` for options, files or a missing library that the run would end with: before it."""
@@ -153,7 +153,7 @@ class Suite(Protocol):
         """All cases, those of one document next to each other, the same for every system."""
         ...
 
-    def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
+    def job(self, candidate: Candidate, case: Case, memory: Memory, backbone: Backbone) -> Job:
         """How a case is put to a system that holds this memory."""
         ...
 

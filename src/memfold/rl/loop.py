@@ -41,7 +41,7 @@ from memfold.training.processes import Processes
 Report = Callable[[dict[str, Any]], None]
 RECIPE = RlRecipe
 ENCODER, TRACES = "encoder", "traces"
-UNSAID = ("frame", "ratio", "gap", "draw", "cite", "unfold")  # of a system: told elsewhere, or of one answer
+UNSAID = ("chat_template", "ratio", "gap", "draw", "cite", "unfold")  # of a system: told elsewhere, or of one answer
 
 
 @dataclass
@@ -240,7 +240,7 @@ def _keep_encoder(backbone: Backbone, encoder: Backbone, folder: Path, new: bool
 
 def _check_settings(recipe: RlRecipe) -> None:
     """Refuse a setting that no system of the mixture has, and those that are keys of their own."""
-    known = {name for entry in recipe.mixture for name in setting_names(entry.system)} - {"frame", "style"}
+    known = {name for entry in recipe.mixture for name in setting_names(entry.system)} - {"chat_template", "style"}
     for name in recipe.settings:
         if name not in known:
             raise unknown("key", f"settings.{name}", [f"settings.{key}" for key in sorted(known)])
@@ -254,7 +254,7 @@ def _describe(recipe: RlRecipe, backbone: Backbone) -> None:
         said = {name: value for name, value in system.settings.items() if name not in UNSAID}
         has_ratio = "ratio" in system.settings
         backbone.trained[entry.system] = said | ({"ratios": sorted(ratios)} if has_ratio else {})
-    backbone.frame = recipe.frame
+    backbone.chat_template = recipe.chat_template
 
 
 def _restore(states: Sequence[dict[str, Any]], scorer: Scorer, seed: int, process: int) -> None:

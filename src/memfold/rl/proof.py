@@ -62,7 +62,7 @@ def _parent(recipe: RlRecipe, architecture: str, folder: Path) -> Path:
         adapt(backbone, recipe.fqlora, str(base.resolve()))
         for _, matrix in filter(lambda named: is_lora(named[0]), backbone.model.named_parameters()):
             torch.nn.init.normal_(matrix, std=0.05)
-    backbone.frame = recipe.frame
+    backbone.chat_template = recipe.chat_template
     backbone.trained["pooled"] = trained_settings(recipe, recipe.mixture)
     save_backbone(backbone, where)
     return where

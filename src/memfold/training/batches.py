@@ -71,7 +71,7 @@ def batch(recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train
 def system_of(entry: Entry, recipe: StageRecipe, backbone: Backbone, drawn: dict[str, Any]) -> MemorySystem:
     """The system of an entry, with those of the recipe's settings and of what was drawn that it has."""
     has = setting_names(entry.system)
-    settings = recipe.settings | drawn | {"frame": recipe.frame}
+    settings = recipe.settings | drawn | {"chat_template": recipe.chat_template}
     return make_system(entry.system, backbone, {key: value for key, value in settings.items() if key in has})
 
 

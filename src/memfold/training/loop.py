@@ -105,7 +105,7 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
     if recipe.hardware.sharded:
         sharding.check_same_passes(recipe, processes)
         sharding.shard(backbone, processes)
-    backbone.frame = recipe.frame
+    backbone.chat_template = recipe.chat_template
     backbone.trained["pooled"] = trained_settings(recipe, mixture(recipe))
     predecessor = PredecessorLoss(backbone) if recipe.predecessor_loss else None
     named = [(name, parameter) for name, parameter in backbone.parameters() if parameter.requires_grad]

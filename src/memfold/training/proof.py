@@ -1,6 +1,6 @@
 """A recipe for a published size made small: two layers of its architecture, random weights, made-up data.
 
-Everything else stays: stage, tasks and their layouts of data, frame, wrapper, which kinds of layer there are and in how
+Everything else stays: stage, tasks and their layouts of data, chat_template, wrapper, which kinds of layer there are and in how
 many bits, groups and their learning rates, schedule, checkpointing, packing, sharding, precision.
 """
 

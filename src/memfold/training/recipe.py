@@ -15,7 +15,7 @@ from typing import Any, Literal
 from memfold.backbone.shapes import SHAPES
 from memfold.core.config import build, require
 from memfold.core.errors import ConfigError
-from memfold.core.prompt import Frame
+from memfold.core.prompt import ChatTemplate
 from memfold.core.registry import SYSTEMS
 from memfold.tasks.datasets.table import DATASETS
 from memfold.tasks.table import LOCAL, TASKS
@@ -161,7 +161,7 @@ class StageRecipe:
     steps: int
     mixture: tuple[Entry, ...] = ()
     parent: str | None = None
-    frame: Frame = "flat"
+    chat_template: ChatTemplate = "flat"
     settings: dict[str, Any] = field(default_factory=dict)
     fqlora: FQLoRA | None = None
     groups: tuple[Group, ...] = (Group(("*",)),)

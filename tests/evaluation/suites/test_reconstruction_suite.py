@@ -18,9 +18,9 @@ SMALL = {"suite": "reconstruction", "lengths": (32, 64), "questions": 4, "splits
 
 
 def job(evaluation: Evaluation, case: Case) -> Job:
-    contender = evaluation.contenders[0]
-    (memory,) = fold(contender.system, [case.sample.document], evaluation.backbone)
-    return evaluation.suite.job(contender, case, memory, evaluation.backbone)
+    candidate = evaluation.candidates[0]
+    (memory,) = fold(candidate.system, [case.sample.document], evaluation.backbone)
+    return evaluation.suite.job(candidate, case, memory, evaluation.backbone)
 
 
 def test_the_prompt_is_that_of_training_with_room_for_the_whole_text(evaluate: Evaluate) -> None:
@@ -28,7 +28,7 @@ def test_the_prompt_is_that_of_training_with_room_for_the_whole_text(evaluate: E
     case = next(iter(evaluation.suite.cases(evaluation.options, evaluation.backbone)))
     made = job(evaluation, case)
     call = next(made.system.answer(made.memory, "unused"))
-    script = evaluation.contenders[0].system.script(case.sample, evaluation.backbone, "bare").steps[0]
+    script = evaluation.candidates[0].system.script(case.sample, evaluation.backbone, "bare").steps[0]
     assert call.parts == script.call.parts
     assert any(isinstance(part, BlockRef) for part in call.parts)
     assert (call.limits.max_tokens, call.limits.temperature) == (32 + SPARE_TOKENS, 0)

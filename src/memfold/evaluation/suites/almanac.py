@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from memfold.backbone.model import Backbone
 from memfold.core.driver import Job
 from memfold.core.types import Memory, Trace
-from memfold.evaluation.contender import CLOSED_BOOK, Contender, baseline
+from memfold.evaluation.candidate import CLOSED_BOOK, Candidate, baseline
 from memfold.evaluation.expansion import expansion_table
 from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, lengths, of, shown, splits
 from memfold.evaluation.records import Record
@@ -35,7 +35,7 @@ class AlmanacSuite:
     defaults = Options(lengths=(128, 256, 512, 1024), questions=1000)
     quick = Options(lengths=(128, 256), questions=40)
     temperature = 0.7
-    contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
+    candidates: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
 
     def check(self, options: Options) -> None:
         """Needs nothing beyond the package."""
@@ -54,9 +54,9 @@ class AlmanacSuite:
                     yield Case(key, sample, sample.answers, seed, length, REPLY_TOKENS)
                 page, asked = page + 1, asked + len(samples)
 
-    def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
+    def job(self, candidate: Candidate, case: Case, memory: Memory, backbone: Backbone) -> Job:
         """The question, as any user would ask it."""
-        return Job(contender.system, memory, case.sample.question)
+        return Job(candidate.system, memory, case.sample.question)
 
     def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
         """Right or wrong; where the answer cites, whether its first citations show the evidence."""

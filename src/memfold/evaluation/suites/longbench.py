@@ -12,7 +12,7 @@ from memfold.backbone.model import Backbone
 from memfold.core.driver import Job
 from memfold.core.types import Memory, Trace
 from memfold.evaluation import local_data
-from memfold.evaluation.contender import CLOSED_BOOK, Contender
+from memfold.evaluation.candidate import CLOSED_BOOK, Candidate
 from memfold.evaluation.grouping import ALL, Group, curves, failures, grid
 from memfold.evaluation.judging import JUDGED
 from memfold.evaluation.records import Record
@@ -33,7 +33,7 @@ class LongBenchSuite:
     defaults = Options(lengths=(LONGEST,), questions=503)
     quick = Options(lengths=(LONGEST,), questions=8)
     temperature = 0.7
-    contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
+    candidates: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
 
     def check(self, options: Options) -> None:
         """Raise a `MemfoldError` for data that cannot be what was meant."""
@@ -44,9 +44,9 @@ class LongBenchSuite:
         for name, paths in local_data.sources(self.name, options.data, [self.name]).items():
             yield from local_data.cases(self.name, name, paths, options.questions, options, backbone, REPLY_TOKENS)
 
-    def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
+    def job(self, candidate: Candidate, case: Case, memory: Memory, backbone: Backbone) -> Job:
         """The question with its choices."""
-        return Job(contender.system, memory, case.sample.question)
+        return Job(candidate.system, memory, case.sample.question)
 
     def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
         """The letter, and whether there is one."""

@@ -18,7 +18,7 @@ from memfold.core.driver import Job
 from memfold.core.errors import ConfigError, DataError, unknown
 from memfold.core.types import Memory, Sample, Trace
 from memfold.evaluation import local_data
-from memfold.evaluation.contender import CLOSED_BOOK, Contender
+from memfold.evaluation.candidate import CLOSED_BOOK, Candidate
 from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, of, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed, hidden_in
@@ -48,7 +48,7 @@ class MultihopSuite:
     defaults = Options(lengths=LENGTHS, questions=600, splits=("in",))
     quick = Options(lengths=(512, 1024), questions=8, splits=("in",))
     temperature = 0.7
-    contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
+    candidates: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
 
     def check(self, options: Options) -> None:
         """Raise a `MemfoldError` for an unknown kind, or data that cannot be what was meant."""
@@ -70,9 +70,9 @@ class MultihopSuite:
         """Generated questions, the kinds in turn, or those of each dataset; each with a document of its own."""
         return _from_data(options, backbone) if options.data else _generated(options, backbone)
 
-    def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
+    def job(self, candidate: Candidate, case: Case, memory: Memory, backbone: Backbone) -> Job:
         """The question, as any user would ask it."""
-        return Job(contender.system, memory, case.sample.question)
+        return Job(candidate.system, memory, case.sample.question)
 
     def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
         """Sub-span match; of a question that wants several names also the share that was found."""

@@ -23,7 +23,7 @@ from memfold.core.document import Document
 from memfold.core.driver import Job
 from memfold.core.errors import unknown
 from memfold.core.types import Memory, Sample, Trace
-from memfold.evaluation.contender import CLOSED_BOOK, Contender
+from memfold.evaluation.candidate import CLOSED_BOOK, Candidate
 from memfold.evaluation.grouping import Group, failures, grid, of, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed, hidden_in
@@ -74,7 +74,7 @@ class NeedleSuite:
     defaults = Options(lengths=LENGTHS, questions=660, splits=("in",))
     quick = Options(lengths=(256, 512), questions=18, splits=("in",), depths=3, per_document=3)
     temperature = 0.0
-    contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
+    candidates: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
 
     def check(self, options: Options) -> None:
         """Raise a `MemfoldError` for an unknown kind, fewer questions than cells, or a text that cannot be read."""
@@ -100,9 +100,9 @@ class NeedleSuite:
                 made = _Turn(seed, split, length, first, text, options, backbone).cases()
                 yield from islice(made, questions - first)
 
-    def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
+    def job(self, candidate: Candidate, case: Case, memory: Memory, backbone: Backbone) -> Job:
         """The question, as any user would ask it."""
-        return Job(contender.system, memory, case.sample.question)
+        return Job(candidate.system, memory, case.sample.question)
 
     def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
         """Right is an answer in which all values stand; the score from 1 to 10 counts stretches of them too."""

@@ -14,7 +14,7 @@ from memfold.core.driver import Job
 from memfold.core.errors import unknown
 from memfold.core.types import Memory, Trace
 from memfold.evaluation import local_data
-from memfold.evaluation.contender import CLOSED_BOOK, Contender
+from memfold.evaluation.candidate import CLOSED_BOOK, Candidate
 from memfold.evaluation.grouping import Group, curves, failures, of
 from memfold.evaluation.judging import BY_RULE, JUDGED
 from memfold.evaluation.records import Record
@@ -37,7 +37,7 @@ class QaSuite:
     defaults = Options(lengths=(LONGEST,), questions=1000)
     quick = Options(lengths=(LONGEST,), questions=20)
     temperature = 0.7
-    contenders: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
+    candidates: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
 
     def check(self, options: Options) -> None:
         """Raise a `MemfoldError` for data that cannot be what was meant."""
@@ -54,9 +54,9 @@ class QaSuite:
         ):
             yield from local_data.cases(self.name, name, paths, questions, options, backbone, REPLY_TOKENS)
 
-    def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
+    def job(self, candidate: Candidate, case: Case, memory: Memory, backbone: Backbone) -> Job:
         """The question, as any user would ask it."""
-        return Job(contender.system, memory, case.sample.question)
+        return Job(candidate.system, memory, case.sample.question)
 
     def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
         """Compared with the accepted answers by four rules, of which normalised comparison decides."""

@@ -17,7 +17,7 @@ from memfold.core.errors import ConfigError
 from memfold.core.system import AnswerSteps, MemorySystem
 from memfold.core.types import Answer, BlockRef, Call, Limits, Memory, Reply, Trace
 from memfold.core.wrapped import Wrapped
-from memfold.evaluation.contender import Contender
+from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.grouping import Group, curves, failures, grid, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed
@@ -52,7 +52,7 @@ class ReconstructionSuite:
     defaults = Options(lengths=(256, 512, 1024, 2048, 4096), questions=100, splits=("in",))
     quick = Options(lengths=(256,), questions=4, splits=("in",))
     temperature = 0.1
-    contenders: tuple[str, ...] = ("pooled",)
+    candidates: tuple[str, ...] = ("pooled",)
 
     def check(self, options: Options) -> None:
         """Raise a `ConfigError` without the rouge-score library."""
@@ -68,7 +68,7 @@ class ReconstructionSuite:
                 text = backbone.decode(sample.document.tokens or ())
                 yield Case(f"{split}/{length}/{number}", sample, (text,), seed, length, length + SPARE_TOKENS)
 
-    def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
+    def job(self, candidate: Candidate, case: Case, memory: Memory, backbone: Backbone) -> Job:
         """The call of the system's own training sample.
 
         Raises:
@@ -79,14 +79,14 @@ class ReconstructionSuite:
                 f"suite {self.name!r} compares tokens, and the endpoint of model {backbone.name!r} gives none; give a "
                 "--model with weights here"
             )
-        trace = contender.system.script(case.sample, backbone, "bare")
+        trace = candidate.system.script(case.sample, backbone, "bare")
         call = next(step.call for step in trace.steps if step.call.purpose == "answer")
         read = [memory.blocks[part.index] for part in call.parts if isinstance(part, BlockRef)]
         if any(block.slots is None and not block.read() for block in read):
-            raise ConfigError(f"system {contender.label!r} keeps text and has none of a document given as tokens; "
+            raise ConfigError(f"system {candidate.label!r} keeps text and has none of a document given as tokens; "
                               "the suite 'reconstruction' is for pooled and full")  # fmt: skip
         limited = replace(call, limits=Limits(max_tokens=case.reply_tokens))
-        return Job(Scripted(contender.system, limited), memory, case.sample.question)
+        return Job(Scripted(candidate.system, limited), memory, case.sample.question)
 
     def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
         """ROUGE, token accuracy and exact strings; right is a text that came back whole."""

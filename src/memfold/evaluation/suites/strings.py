@@ -18,7 +18,7 @@ from memfold.core.document import Document, chunks
 from memfold.core.driver import Job
 from memfold.core.errors import ConfigError, unknown
 from memfold.core.types import Citation, Memory, Sample, Span, Text, Trace
-from memfold.evaluation.contender import Contender
+from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, of, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import HAYSTACKS, Case, Options, Score, document_seed, hidden_in
@@ -49,7 +49,7 @@ class StringsSuite:
     defaults = Options(lengths=(1024, 4096, 16384), questions=360, splits=("in",), per_document=4)
     quick = Options(lengths=(256, 512), questions=16, splits=("in",), per_document=4)
     temperature = 0.0
-    contenders: tuple[str, ...] = ("full", "pooled", "pooled/unfold=256", "retrieval")
+    candidates: tuple[str, ...] = ("full", "pooled", "pooled/unfold=256", "retrieval")
 
     def check(self, options: Options) -> None:
         """Raise a `MemfoldError` for an unknown kind, a text that cannot be read, or two places to hide in."""
@@ -72,9 +72,9 @@ class StringsSuite:
                 numbers = range(first, min(questions, first + options.per_document))
                 yield from _document(split, length, numbers, text, options, backbone)
 
-    def job(self, contender: Contender, case: Case, memory: Memory, backbone: Backbone) -> Job:
+    def job(self, candidate: Candidate, case: Case, memory: Memory, backbone: Backbone) -> Job:
         """The question, as any user would ask it."""
-        return Job(contender.system, memory, case.sample.question)
+        return Job(candidate.system, memory, case.sample.question)
 
     def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
         """Whether the string came back, and whether it was looked for in the right place."""

@@ -9,7 +9,7 @@ from typing import Any
 from memfold.backbone.model import Backbone
 from memfold.core.config import require
 from memfold.core.document import Document
-from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer, target
+from memfold.core.prompt import STYLES, ChatTemplate, Style, after_memory, before_memory, final_answer, target
 from memfold.core.system import AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Reply, Sample, Step, Text, Trace
 from memfold.systems.shared.blocks import text_blocks, text_inputs
@@ -26,16 +26,16 @@ class Full:
     name = "full"
 
     def __init__(
-        self, frame: Frame = "flat", style: Style = "recall", chunk: int = 4096, read_loss: bool = True
+        self, chat_template: ChatTemplate = "flat", style: Style = "recall", chunk: int = 4096, read_loss: bool = True
     ) -> None:
         require(style in STYLES, "style", style, ", ".join(STYLES))
-        self.frame, self.style, self.chunk, self.read_loss = frame, style, chunk, read_loss
+        self.chat_template, self.style, self.chunk, self.read_loss = chat_template, style, chunk, read_loss
         self._citing = Citing()
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a trace must record."""
-        return {"style": self.style, "chunk": self.chunk, "frame": self.frame}
+        return {"style": self.style, "chunk": self.chunk, "chat_template": self.chat_template}
 
     def effective_ratio(self, tokens: int) -> float:
         """Every token takes its place."""
@@ -48,8 +48,8 @@ class Full:
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """One call over all blocks."""
         blocks: Iterator[Text | BlockRef] = (BlockRef(memory.name, block.index) for block in memory.blocks)
-        frame = after_memory(self.frame, question, self.style)
-        parts = (Text(before_memory(self.frame)), *blocks, Text(frame))
+        chat_template = after_memory(self.chat_template, question, self.style)
+        parts = (Text(before_memory(self.chat_template)), *blocks, Text(chat_template))
         reply = yield Call("answer", parts, Limits(max_tokens=160))
         assert isinstance(reply, Reply)
         answer = final_answer(reply.text, self.style)
@@ -57,21 +57,21 @@ class Full:
 
     def script(self, sample: Sample, backbone: Backbone, style: Style) -> Trace:
         """The document as token ids, the question, the reply; a sample without question is plain language modelling."""
-        opening = Text(tokens=(backbone.end_token, *backbone.encode(before_memory(self.frame))))
+        opening = Text(tokens=(backbone.end_token, *backbone.encode(before_memory(self.chat_template))))
         if not sample.question:
             whole = sample.target if isinstance(sample.target, tuple) else tuple(backbone.encode(sample.target))
             return self._trace(sample, [Step(Call("language", (opening,)), Reply(tokens=whole, finish="length"))])
         document = sample.document
         tokens = document.tokens if document.tokens is not None else tuple(backbone.encode(document.read()))
         asked = style if sample.answers else None
-        frame = Text(after_memory(self.frame, sample.question, asked))
+        chat_template = Text(after_memory(self.chat_template, sample.question, asked))
         given = target(sample.expected, sample.recalled, style) if sample.answers else sample.target
         reply = tuple(backbone.encode(given)) if isinstance(given, str) else given
         bridge = (Text(tokens=sample.bridge),) if sample.bridge else ()
         steps = [
             Step(Call("language", (opening,), trained=self.read_loss), Reply(tokens=tokens, finish="length")),
             Step(
-                Call("answer", (opening, Text(tokens=tokens), frame, *bridge)),
+                Call("answer", (opening, Text(tokens=tokens), chat_template, *bridge)),
                 Reply(tokens=(*reply, backbone.end_token)),
             ),
         ]

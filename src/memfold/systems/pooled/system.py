@@ -16,7 +16,7 @@ from memfold.backbone.model import END, START, Backbone
 from memfold.backbone.sequence import SequenceBuilder
 from memfold.core.config import build, require
 from memfold.core.document import Chunk, Document, chunks
-from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer, target
+from memfold.core.prompt import STYLES, ChatTemplate, Style, after_memory, before_memory, final_answer, target
 from memfold.core.system import SLOT, AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Part, Reply, Sample, Step, Text, Trace
 from memfold.systems.pooled.encoder import BATCH_TOKENS, encode_windows, group_starts, windows_of
@@ -34,19 +34,19 @@ class Pooled:
 
     name = "pooled"
 
-    def __init__(self, frame: Frame = "flat", style: Style = "recall", cite: Cite = "recall", unfold: int = 0,
+    def __init__(self, chat_template: ChatTemplate = "flat", style: Style = "recall", cite: Cite = "recall", unfold: int = 0,
                  **settings: Any) -> None:  # fmt: skip
         self.options = build(PooledSettings, settings)
         require(style in STYLES, "style", style, ", ".join(STYLES))
         require(cite in CITES, "cite", cite, ", ".join(CITES))
         require(unfold >= 0, "unfold", unfold, "0 (off) or more tokens")
-        self.frame, self.style, self.cite, self.unfold = frame, style, cite, unfold
+        self.chat_template, self.style, self.cite, self.unfold = chat_template, style, cite, unfold
         self._citing = Citing()
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a trace or memory file must record."""
-        how = {"frame": self.frame, "style": self.style, "cite": self.cite, "unfold": self.unfold}
+        how = {"chat_template": self.chat_template, "style": self.style, "cite": self.cite, "unfold": self.unfold}
         return asdict(self.options) | how
 
     def effective_ratio(self, tokens: int) -> float:
@@ -67,7 +67,10 @@ class Pooled:
         by_attention = self.cite == "attention" or not self._citing.possible(memory)
         limits = Limits(max_tokens=160, reads=by_attention)
         blocks = (BlockRef(memory.name, block.index) for block in memory.blocks)
-        opening, closing = Text(before_memory(self.frame)), Text(after_memory(self.frame, question, self.style))
+        opening, closing = (
+            Text(before_memory(self.chat_template)),
+            Text(after_memory(self.chat_template, question, self.style)),
+        )
         reply = yield Call("locate" if self.unfold else "answer", (opening, *blocks, closing), limits)
         assert isinstance(reply, Reply)
         found = self._answer(memory, question, reply, by_attention)
@@ -87,9 +90,9 @@ class Pooled:
         """Memory, instruction, bridge, target.  A sample with answers is a question; another's target is its reply."""
         count = sum(1 for _ in chunks(sample.document, backbone.tokenize, self.options.chunk))
         asked = style if sample.answers else None
-        frame = after_memory(self.frame, sample.question, asked)
+        chat_template = after_memory(self.chat_template, sample.question, asked)
         blocks = (BlockRef(sample.document.source, index) for index in range(count))
-        parts: list[Part] = [Text(before_memory(self.frame)), *blocks, Text(frame)]
+        parts: list[Part] = [Text(before_memory(self.chat_template)), *blocks, Text(chat_template)]
         if sample.bridge:
             parts.append(Text(tokens=sample.bridge))
         if sample.answers:

@@ -1,6 +1,6 @@
 """The words around a note: what is asked for each chunk, and what stands before the question at the end.
 
-They are the same for every frame.  The published prompts have the same slots (question, note, chunk); the words are
+They are the same for every chat_template.  The published prompts have the same slots (question, note, chunk); the words are
 ours, and they tell the model how long a note may get, so that the limit rarely cuts a sentence.
 """
 

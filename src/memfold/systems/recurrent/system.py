@@ -16,7 +16,7 @@ from memfold.backbone.model import Backbone
 from memfold.core.config import require
 from memfold.core.document import Document, chunks
 from memfold.core.errors import ConfigError
-from memfold.core.prompt import STYLES, Frame, Style, after_memory, before_memory, final_answer, target
+from memfold.core.prompt import STYLES, ChatTemplate, Style, after_memory, before_memory, final_answer, target
 from memfold.core.system import AnswerSteps, Inputs
 from memfold.core.types import Answer, Block, BlockRef, Call, Limits, Memory, Part, Reply, Sample, Step, Text, Trace
 from memfold.systems.recurrent.prompts import BEFORE_LAST_NOTE, EMPTY, before_note, between, request
@@ -31,17 +31,19 @@ class Recurrent:
 
     name = "recurrent"
 
-    def __init__(self, frame: Frame = "flat", style: Style = "recall", chunk: int = 4096, note: int = 1024) -> None:
+    def __init__(
+        self, chat_template: ChatTemplate = "flat", style: Style = "recall", chunk: int = 4096, note: int = 1024
+    ) -> None:
         require(style in STYLES, "style", style, ", ".join(STYLES))
         require(chunk > 0, "chunk", chunk, "1 token or more")
         require(note > 0, "note", note, "1 token or more")
-        self.frame, self.style, self.chunk, self.note = frame, style, chunk, note
+        self.chat_template, self.style, self.chunk, self.note = chat_template, style, chunk, note
         self._citing = Citing()
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a trace must record."""
-        return {"style": self.style, "chunk": self.chunk, "note": self.note, "frame": self.frame}
+        return {"style": self.style, "chunk": self.chunk, "note": self.note, "chat_template": self.chat_template}
 
     def effective_ratio(self, tokens: int) -> None:
         """None: a chunk and the note are read at a time, and how long the note gets depends on the question."""
@@ -97,13 +99,13 @@ class Recurrent:
         return replace(inputs, memory_positions=inputs.memory_positions + inputs.lengths[NOTE])
 
     def _update(self, question: str, note: str, part: Part, number: int, count: int) -> Call:
-        opening = (Text(before_memory(self.frame)), Text(before_note(question)), Text(note))
-        closing = Text(after_memory(self.frame, request(self.note), None))
+        opening = (Text(before_memory(self.chat_template)), Text(before_note(question)), Text(note))
+        closing = Text(after_memory(self.chat_template, request(self.note), None))
         return Call("update", (*opening, Text(between(number, count)), part, closing), Limits(max_tokens=self.note))
 
     def _last(self, question: str, note: str, style: Style) -> Call:
-        frame = after_memory(self.frame, question, style)
-        parts = (Text(before_memory(self.frame)), Text(BEFORE_LAST_NOTE), Text(note), Text(frame))
+        chat_template = after_memory(self.chat_template, question, style)
+        parts = (Text(before_memory(self.chat_template)), Text(BEFORE_LAST_NOTE), Text(note), Text(chat_template))
         return Call("answer", parts, Limits(max_tokens=160))
 
 

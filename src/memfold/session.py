@@ -31,7 +31,7 @@ GREETING, GREETING_TOKENS = "Reply with the word yes.", 8
 
 
 @dataclass(frozen=True)
-class Choice:
+class Session:
     """A system made for a backbone; what folds and what answers."""
 
     system: MemorySystem
@@ -68,16 +68,16 @@ def check_reached(backbone: Backbone) -> None:
             raise reply
 
 
-def choose(system: str = "pooled", model: str = TINY, ratio: int | None = None, device: str = "cpu",
-           dtype: str = "float32") -> Choice:  # fmt: skip
+def open_session(system: str = "pooled", model: str = TINY, ratio: int | None = None, device: str = "cpu",
+           dtype: str = "float32") -> Session:  # fmt: skip
     """A system by name for a model by name."""
     registry.system_class(system)  # before the model is loaded: a wrong name is told at once
     backbone = load(model, device, dtype)
-    return Choice(make_system(system, backbone, ratio), backbone)
+    return Session(make_system(system, backbone, ratio), backbone)
 
 
-def choose_for(memory: Memory | Manifest, model: str = TINY, system: str | None = None, ratio: int | None = None,
-               device: str = "cpu", dtype: str = "float32") -> Choice:  # fmt: skip
+def session_for(memory: Memory | Manifest, model: str = TINY, system: str | None = None, ratio: int | None = None,
+               device: str = "cpu", dtype: str = "float32") -> Session:  # fmt: skip
     """The system that a memory was made with, for the model that made it; `system` and `ratio` are the memory's own.
 
     Raises:
@@ -90,7 +90,7 @@ def choose_for(memory: Memory | Manifest, model: str = TINY, system: str | None 
     reader = make_system(memory.system, backbone, memory.settings.get("ratio"))
     fixed = {name: reader.settings[name] for name in _fixed(reader, backbone)}
     check_readable(memory, system=memory.system, fingerprints=fingerprints, settings=fixed)
-    return Choice(reader, backbone)
+    return Session(reader, backbone)
 
 
 def make_system(name: str, backbone: Backbone, ratio: int | None = None) -> MemorySystem:
@@ -145,5 +145,5 @@ def _label(where: str) -> str:
 
 def _fixed(system: MemorySystem, backbone: Backbone) -> list[str]:
     """The settings that a memory and its reader must share: those that the backbone was trained with."""
-    trained = {"ratio", "frame", *backbone.trained.get(system.name, {})}
+    trained = {"ratio", "chat_template", *backbone.trained.get(system.name, {})}
     return [name for name in system.settings if name in trained and name not in FREE]

@@ -17,12 +17,12 @@ from memfold.core.registry import SYSTEMS, load, make_system, trained_ratios
 from memfold.core.system import MemorySystem
 
 CLOSED_BOOK = "closed-book"
-CONTENDERS = SYSTEMS | {CLOSED_BOOK: "memfold.evaluation.closed_book:ClosedBook"}
+CANDIDATES = SYSTEMS | {CLOSED_BOOK: "memfold.evaluation.closed_book:ClosedBook"}
 BASELINE = "full"
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """A system under the label that tables and records give it; `trained` tells whether the model knows its ratio."""
 
     label: str
@@ -41,7 +41,7 @@ class _Label:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def make_contender(label: str, backbone: Backbone) -> Contender:
+def make_candidate(label: str, backbone: Backbone) -> Candidate:
     """The system that a label names, for this backbone.
 
     Raises:
@@ -50,14 +50,14 @@ def make_contender(label: str, backbone: Backbone) -> Contender:
     wanted = _parse(label)
     settings = wanted.settings if wanted.ratio is None else wanted.settings | {"ratio": wanted.ratio}
     ratios = trained_ratios(wanted.name, backbone)
-    system = make_system(wanted.name, backbone, settings, CONTENDERS)
-    return Contender(label, wanted.name, system, not ratios or system.settings["ratio"] in ratios)
+    system = make_system(wanted.name, backbone, settings, CANDIDATES)
+    return Candidate(label, wanted.name, system, not ratios or system.settings["ratio"] in ratios)
 
 
 def check_labels(labels: Sequence[str]) -> None:
     """Raise a `ConfigError` for a label that cannot be read or names no system: before a model is loaded."""
     for label in labels:
-        load("system", _parse(label).name, CONTENDERS)
+        load("system", _parse(label).name, CANDIDATES)
 
 
 def readable(labels: Sequence[str], backbone: Backbone) -> list[str]:
@@ -87,7 +87,7 @@ def baseline(labels: Sequence[str]) -> str | None:
 
 
 def _settings(name: str) -> dict[str, Any]:
-    settings: dict[str, Any] = load("system", name, CONTENDERS)().settings
+    settings: dict[str, Any] = load("system", name, CANDIDATES)().settings
     return settings
 
 

@@ -3,34 +3,34 @@ import pytest
 from memfold.backbone.model import Backbone
 from memfold.core.errors import ConfigError
 from memfold.core.types import Call, Memory, Reply, Text
-from memfold.evaluation.contender import baseline, check_labels, make_contender, with_ratios
+from memfold.evaluation.candidate import baseline, check_labels, make_candidate, with_ratios
 
 
 def test_a_label_sets_ratio_and_style_over_what_was_trained(trained: Backbone) -> None:
-    plain = make_contender("pooled", trained).system.settings
+    plain = make_candidate("pooled", trained).system.settings
     assert (plain["ratio"], plain["wrapper"], plain["positions"], plain["style"]) == (
         16,
         "none",
         "consecutive",
         "recall",
     )
-    special = make_contender("pooled:4/bare", trained)
+    special = make_candidate("pooled:4/bare", trained)
     assert (special.label, special.name) == ("pooled:4/bare", "pooled")
     assert (special.system.settings["ratio"], special.system.settings["style"]) == (4, "bare")
-    assert make_contender("full/bare", trained).system.settings["style"] == "bare"
+    assert make_candidate("full/bare", trained).system.settings["style"] == "bare"
 
 
 def test_a_label_may_set_anything_that_its_system_has(trained: Backbone) -> None:
-    settings = make_contender("pooled:4/bare/wrapper=span/gap=7", trained).system.settings
+    settings = make_candidate("pooled:4/bare/wrapper=span/gap=7", trained).system.settings
     named = [settings[name] for name in ("ratio", "style", "wrapper", "gap", "positions")]
     assert named == [4, "bare", "span", 7, "consecutive"]
-    assert make_contender("retrieval/top=8", trained).system.settings["top"] == 8
+    assert make_candidate("retrieval/top=8", trained).system.settings["top"] == 8
 
 
 def test_a_ratio_that_was_not_trained_is_possible_and_known(trained: Backbone) -> None:
-    assert make_contender("pooled:4", trained).trained
-    assert not make_contender("pooled:8", trained).trained
-    assert make_contender("full", trained).trained
+    assert make_candidate("pooled:4", trained).trained
+    assert not make_candidate("pooled:8", trained).trained
+    assert make_candidate("full", trained).trained
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_ratio_that_was_not_trained_is_possible_and_known(trained: Backbone) -
 )
 def test_a_label_that_makes_no_system(trained: Backbone, label: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        make_contender(label, trained)
+        make_candidate(label, trained)
 
 
 def test_names_are_checked_without_a_model() -> None:
@@ -73,7 +73,7 @@ def test_the_baseline_is_the_first_full() -> None:
 
 
 def test_closed_book_asks_with_the_question_alone(trained: Backbone) -> None:
-    system = make_contender("closed-book", trained).system
+    system = make_candidate("closed-book", trained).system
     memory = Memory("m", "closed-book", {}, "", ("d",), [])
     steps = system.answer(memory, "Where?")
     call = next(steps)
