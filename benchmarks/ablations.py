@@ -1,13 +1,12 @@
-"""Every setting of pooled memory against one baseline on one budget: trains rows, measures them, writes the page.
+"""Compare settings of pooled memory with one baseline on one budget: train rows, measure them, write the page.
 
-    python benchmarks/ablations.py                              # every row of recipes/pooled/ablations in turn
+    python benchmarks/ablations.py                              # all rows of recipes/pooled/ablations
     python benchmarks/ablations.py baseline window-64 --steps 200 --runs /tmp/ablations --results /tmp/ablations/results
     python benchmarks/ablations.py --page-only
 
-A row is trained (`memfold train`, resumed where it was stopped), then asked the same held-out samples as all others;
-its result goes to benchmarks/results/ablations/ROW.json, and a row that has one is not run again.  The page,
-docs/ablations.md, is made of those files alone.  A row takes about six minutes on two cores; `--steps`
-shortens all of them alike.
+A row is trained (an interrupted run resumes) and measured on the same held-out samples as all others.  Its result is
+benchmarks/results/ablations/ROW.json; a row that has one is not run again.  The page, docs/ablations.md, is generated
+from these files alone.  A row takes about six minutes on two cores; `--steps` sets the number of steps of every row.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ CURVES = ("almanac", "reconstruction", "continuation")
 
 @dataclass(frozen=True)
 class Measuring:
-    """On what every row is measured."""
+    """The samples that every row is measured on: the lengths of documents, and how many samples of each kind."""
 
     lengths: tuple[int, ...] = (128, 512)
     questions: int = 200
@@ -68,7 +67,7 @@ class Measuring:
 
 
 def main() -> int:
-    """Run what has no result yet, then write the page."""
+    """Run the rows without a result, then write the page."""
     arguments = _arguments()
     measuring = Measuring(
         arguments.lengths, arguments.questions, arguments.texts, arguments.batches, arguments.fold_runs
@@ -86,10 +85,10 @@ def main() -> int:
 
 
 def rows(names: Sequence[str]) -> list[str]:
-    """The rows of these names, or all of them, the baseline first.
+    """The named rows, or all of them with the baseline first.
 
     Raises:
-        ConfigError: for a name without a recipe, with the nearest one.
+        ConfigError: for a name without a recipe; it suggests the nearest name.
     """
     known = sorted((path.stem for path in RECIPES.glob("*.toml")), key=lambda name: (name != BASELINE, name))
     for name in names:
@@ -99,7 +98,7 @@ def rows(names: Sequence[str]) -> list[str]:
 
 
 def run_row(name: str, folder: Path, results: Path, measuring: Measuring, steps: int | None) -> Result:
-    """Train a row's model unless it is there, measure it, and write its result."""
+    """Train the model of a row if it is missing, measure it, and write the result."""
     recipe = read_recipe(RECIPES / f"{name}.toml")
     recipe = recipe if steps is None else replace(recipe, steps=steps)
     print(f"{name}: {recipe.steps} steps in {folder}", file=sys.stderr)
@@ -110,16 +109,16 @@ def run_row(name: str, folder: Path, results: Path, measuring: Measuring, steps:
 
 
 def write_page(results: Path, path: Path) -> None:
-    """Write the page and, beside it, the picture of the curves."""
-    found = read_results(results)
-    picture = draw_curves(found, path.with_suffix(".png"))
+    """Write the page and the picture of the curves beside it."""
+    measured = read_results(results)
+    picture = draw_curves(measured, path.with_suffix(".png"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(found, picture.name if picture else None), encoding="utf-8")
+    path.write_text(page(measured, picture.name if picture else None), encoding="utf-8")
 
 
 def _train(recipe: Recipe, folder: Path) -> None:
     if (folder / "model").is_dir():
-        checkpoint.check_recipe(folder, json.loads(json.dumps(asdict(recipe))))
+        checkpoint.check_recipe(folder, _as_json(recipe))
         return
     with training(recipe.steps) as report:
         train(recipe, folder, any(folder.glob("step-??????")), report)
@@ -127,41 +126,49 @@ def _train(recipe: Recipe, folder: Path) -> None:
 
 def _measure(name: str, recipe: Recipe, folder: Path, measuring: Measuring) -> Result:
     session = open_session("pooled", str(folder), 16)
-    asked = Options(measuring.lengths, measuring.questions, (SPLIT,), LEVEL)
-    answers = _records("almanac", asked, folder)
-    texts = _records("reconstruction", replace(asked, questions=measuring.texts), folder)
+    options = Options(measuring.lengths, measuring.questions, (SPLIT,), LEVEL)
+    answers = _records("almanac", options, folder)
+    texts = _records("reconstruction", replace(options, questions=measuring.texts), folder)
     metrics = read_metrics(folder)
+    last = metrics[-1]
+    fold_times = _fold_times(session, folder.parent / BASELINE, measuring.fold_runs) if name != BASELINE else []
     return Result(
         row=name,
         changed=_changed(recipe),
-        trained={"steps": metrics[-1]["step"]} | {key: metrics[-1][key] for key in ("tokens", "tokens_per_second")},
+        trained={"steps": last["step"], "tokens": last["tokens"], "tokens_per_second": last["tokens_per_second"]},
         asked=asdict(measuring) | {"system": SYSTEM, "level": LEVEL, "split": SPLIT},
         one_hop={record.case: float(record.correct) for record in answers if record.hops == 1},
         losses=_losses(recipe, session.backbone, measuring.batches),
         rouge={record.case: record.figures.get("rougeL", 0.0) for record in texts},
-        fold_times=_fold_times(session, folder.parent / BASELINE, measuring.fold_runs) if name != BASELINE else [],
+        fold_times=fold_times,
         effective_ratio=session.effective_ratio(max(measuring.lengths)) or 0.0,
         curves=_curves(metrics),
         fingerprint=session.backbone.fingerprint(),
         commit=commit(),
         hardware=hardware(session.backbone.device),
-    )  # fmt: skip
+    )
 
 
 def _changed(recipe: Recipe) -> dict[str, Any]:
-    """What a row has otherwise than the baseline; of a mixture the keys alone that differ."""
-    own, other = (json.loads(json.dumps(asdict(one))) for one in (recipe, read_recipe(RECIPES / f"{BASELINE}.toml")))
-    changed = {key: value for key, value in own["settings"].items() if other["settings"].get(key) != value}
-    for entry, plain in zip(own["mixture"], other["mixture"], strict=False):
-        changed |= {key: value for key, value in entry.items() if plain[key] != value}
-    for key in own.keys() - {"settings", "mixture", "steps"}:
-        if own[key] != other[key]:
-            changed[key] = own[key]
+    """The keys of a row that differ from the baseline, those of its settings and its mixture included."""
+    row, baseline = _as_json(recipe), _as_json(read_recipe(RECIPES / f"{BASELINE}.toml"))
+    changed = {key: value for key, value in row["settings"].items() if baseline["settings"].get(key) != value}
+    for entry, baseline_entry in zip(row["mixture"], baseline["mixture"], strict=False):
+        changed |= {key: value for key, value in entry.items() if baseline_entry[key] != value}
+    for key in row.keys() - {"settings", "mixture", "steps"}:
+        if row[key] != baseline[key]:
+            changed[key] = row[key]
     return changed
 
 
+def _as_json(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as a file has it, with lists for tuples."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    return values
+
+
 def _records(suite: str, options: Options, folder: Path) -> list[Record]:
-    """The same samples for every row; those that were asked before are not asked again."""
+    """The records of a suite on the same samples for every row; samples on disk are not run again."""
     backbone = open_session("pooled", str(folder), 16).backbone
     evaluation = Evaluation(load_suite(suite), options, (make_candidate(SYSTEM, backbone),), backbone)
     evaluation.suite.check(options)
@@ -174,31 +181,31 @@ def _records(suite: str, options: Options, folder: Path) -> list[Record]:
 
 @torch.no_grad()
 def _losses(recipe: Recipe, backbone: Backbone, batches: int) -> dict[str, dict[str, float]]:
-    """Nats a token of the right replies to held-out samples of the baseline's mixture, the same for every row."""
+    """The loss per token, in nats, of the right replies to the same held-out samples of the baseline's mixture."""
     baseline = read_recipe(RECIPES / f"{BASELINE}.toml")
-    asked = replace(baseline, settings=recipe.settings)
-    found: dict[str, dict[str, float]] = {task: {} for task in LOSSES}
-    for share in (share for share in baseline.mixture if share.system == "pooled" and share.task in LOSSES):
+    with_settings = replace(baseline, settings=recipe.settings)
+    losses: dict[str, dict[str, float]] = {task: {} for task in LOSSES}
+    for entry in (entry for entry in baseline.mixture if entry.system == "pooled" and entry.task in LOSSES):
         for number in range(batches):
-            work = batch(asked, backbone, number, HELD_OUT, share)
-            for place, (stretch, values, _) in enumerate(logprobs(backbone, work.system, work.scored).parts()):
-                found[share.task][f"{number}/{place}"] = round(-float(values.sum()) / stretch.count, 6)
-    return found
+            work = batch(with_settings, backbone, number, HELD_OUT, entry)
+            for index, (stretch, values, _) in enumerate(logprobs(backbone, work.system, work.scored).parts()):
+                losses[entry.task][f"{number}/{index}"] = round(-float(values.sum()) / stretch.count, 6)
+    return losses
 
 
 def _fold_times(session: Session, baseline: Path, runs: int) -> list[float]:
-    """How many times as long as the baseline's folding took, round by round."""
+    """The folding time relative to the baseline, round by round."""
     seed = document_seed("ablations", FOLDED_TOKENS)
     sample = almanac(seed, FOLDED_TOKENS, TaskOptions(), session.backbone.encode)[0]
     document = Document(sample.document.source, text=sample.document.read())
     sessions = {"row": session, "baseline": open_session("pooled", str(baseline), 16)}
-    actions = {name: partial(fold_documents, [document], one) for name, one in sessions.items()}
+    actions = {name: partial(fold_documents, [document], folding) for name, folding in sessions.items()}
     seconds = rounds(actions, session.backbone, 3, runs)
-    return [round(own / other, 6) for own, other in zip(seconds["row"], seconds["baseline"], strict=True)]
+    return [round(time / base, 6) for time, base in zip(seconds["row"], seconds["baseline"], strict=True)]
 
 
 def _curves(metrics: list[dict[str, Any]]) -> dict[str, list[list[float]]]:
-    """Held-out token accuracy of each task's answers over slots."""
+    """Token accuracy of held-out answers from slots, by task."""
     curves: dict[str, list[list[float]]] = {}
     for line in metrics:
         for label, values in line.get("validation", {}).items():
@@ -211,19 +218,24 @@ def _curves(metrics: list[dict[str, Any]]) -> dict[str, list[list[float]]]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Measuring()
-    parser.add_argument("rows", nargs="*", help="names of rows; all when there is none")
-    parser.add_argument("--steps", type=int, help="of every row, instead of the baseline's")
-    parser.add_argument("--runs", type=Path, default=Path("runs/ablations"), help="training runs and samples")
+    parser.add_argument("rows", nargs="*", help="names of rows; all by default")
+    parser.add_argument("--steps", type=int, help="training steps of every row; those of the baseline by default")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/ablations"), help="folder of the training runs and samples"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--page", type=Path, default=PAGE)
-    parser.add_argument("--page-only", action="store_true", help="run nothing")
+    parser.add_argument("--page-only", action="store_true", help="only write the page")
+    lengths_help = "lengths of documents, in tokens"
+    parser.add_argument("--lengths", type=_numbers, default=default.lengths, metavar="N,N", help=lengths_help)
+    parser.add_argument("--questions", type=int, default=default.questions, help="questions for each row")
+    parser.add_argument("--texts", type=int, default=default.texts, help="texts that each row reconstructs")
     parser.add_argument(
-        "--lengths", type=_numbers, default=default.lengths, metavar="N,N", help="of documents, in tokens"
+        "--batches", type=int, default=default.batches, help="batches of right replies that are scored, for each task"
     )
-    parser.add_argument("--questions", type=int, default=default.questions, help="asked of each row")
-    parser.add_argument("--texts", type=int, default=default.texts, help="written again by each row")
-    parser.add_argument("--batches", type=int, default=default.batches, help="of right replies scored, for each task")
-    parser.add_argument("--fold-runs", type=int, default=default.fold_runs, help="timed beside the baseline")
+    parser.add_argument(
+        "--fold-runs", type=int, default=default.fold_runs, help="timed folds of each row and the baseline"
+    )
     return parser.parse_args()
 
 

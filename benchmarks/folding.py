@@ -1,9 +1,9 @@
-"""What folding takes: peak memory of a 1 MB and of a 10 MB text, tokens a second, and the bytes of the memory file.
+"""Measure folding: peak memory with a text of 1 MB and of 10 MB, tokens per second, and the size of the memory file.
 
     python benchmarks/folding.py --model tiny [--megabytes 1 10]
 
-Each fold is a process of its own; memory above loaded weights is its peak minus that of a fold of one sentence.
-Prints one JSON object and writes it to benchmarks/results/folding-<cpu>.json.
+Each fold runs in a separate process.  Memory above the weights is its peak minus the peak of folding one sentence.
+The result is one JSON object, printed and written to benchmarks/results/folding-<cpu>.json.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def main() -> None:
         base = fold(Path(folder), "The town of Velm was founded in 1733.\n", arguments.model)
         result |= {"weights_bytes": base["peak_bytes"], "folds": []}
         for megabytes in arguments.megabytes:
-            found = fold(Path(folder), text(int(megabytes * 1e6)), arguments.model)
-            above = found["peak_bytes"] - base["peak_bytes"]
-            result["folds"].append(found | {"megabytes": megabytes, "above_weights_bytes": above})
+            measured = fold(Path(folder), text(int(megabytes * 1e6)), arguments.model)
+            above = measured["peak_bytes"] - base["peak_bytes"]
+            result["folds"].append(measured | {"megabytes": megabytes, "above_weights_bytes": above})
     RESULTS.mkdir(exist_ok=True)
     name = re.sub(r"[^a-z0-9]+", "-", machine["cpu"].lower()).strip("-")
     (RESULTS / f"folding-{name}.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def text(length: int) -> str:
-    """Almanac pages of that many characters in all."""
+    """Almanac pages of `length` characters in all."""
     pages: list[str] = []
     while sum(map(len, pages)) < length:
         seed = SEED + len(pages)
@@ -63,24 +63,24 @@ def text(length: int) -> str:
 
 
 def fold(folder: Path, document: str, model: str) -> dict[str, Any]:
-    """Fold a text in a process of its own: what the command reports, its seconds and its peak memory."""
+    """Fold a text in a separate process: the report of the command, its seconds and its peak memory."""
     source, memory = folder / "document.txt", folder / "document.fold"
     source.write_text(document, encoding="utf-8")
     memory.unlink(missing_ok=True)
     command = [sys.executable, "-c", FOLD, "fold", str(source), "-o", str(memory), "--model", model, "--json"]
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None, "asked for"
+        assert process.stdout is not None, "a pipe was requested"
         printed = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"folding {len(document)} characters failed with exit code {process.returncode}")
     reported = json.loads(printed)
-    kept = ("tokens", "slots", "blocks", "dtype", "hidden", "ratio", "bytes", "bytes_per_token", "effective_ratio")
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    keys = ("tokens", "slots", "blocks", "dtype", "hidden", "ratio", "bytes", "bytes_per_token", "effective_ratio")
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes per unit of ru_maxrss
     seconds = {"seconds": round(time.perf_counter() - started, 2), "fold_seconds": reported["seconds"]["fold"]}
-    return {key: reported[key] for key in kept} | seconds | {"peak_bytes": usage.ru_maxrss * unit}
+    return {key: reported[key] for key in keys} | seconds | {"peak_bytes": usage.ru_maxrss * unit}
 
 
 if __name__ == "__main__":

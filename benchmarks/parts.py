@@ -1,6 +1,6 @@
-"""The parts of docs/results.md: what is measured for it, by which commands of memfold.
+"""The parts of docs/results.md: the memfold commands that measure them.
 
-`benchmarks/pooled.py` runs them, `benchmarks/results.py` makes the page of what they wrote.
+`benchmarks/pooled.py` runs them, and `benchmarks/results.py` writes the page from their results.
 """
 
 from __future__ import annotations
@@ -10,13 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+SHORT = "128,256,512,1024"
 LONG = "8192,32768,122880"
+GROWTH = "8192,32768,131072,524288,1048576"
+NEEDLE = "1024,4096,16384,32768,65536,122880"
+MULTIHOP = "4096,8192,16384,32768,65536,122880"
 QUICK_LENGTHS = "256,512"
+ANSWERING = ("full", "pooled:16", "pooled:4", "retrieval", "closed-book")
+FACTS = ("--level", "1", "--split", "in")
 
 
 @dataclass(frozen=True)
 class Part:
-    """`commands` are those of memfold, by name; `needs` is what a run must be given or have, empty for nothing."""
+    """Commands of memfold by name, at full size and `quick`; `needs` is the GPU or model they require, if any."""
 
     name: str
     commands: dict[str, tuple[str, ...]]
@@ -24,69 +30,70 @@ class Part:
     needs: str = ""
 
 
+def shown(part: Part, name: str) -> str:
+    """A command of a part as a person would type it."""
+    slot = " --model SLOT_MODEL" if part.needs == "slot-model" and name == "slot" else ""
+    cuda = " --device cuda" if part.needs == "cuda" else ""
+    return f"memfold {shlex.join(part.commands[name])}{slot}{cuda}"
+
+
 def _bench(name: str, *words: str, lengths: str = LONG, needs: str = "") -> Part:
-    """A part that is one benchmark."""
+    """A part with one benchmark."""
     quick = ("bench", *words, "--lengths", QUICK_LENGTHS, "--runs", "2", "--warmups", "1")
     return Part(name, {name: ("bench", *words, "--lengths", lengths)}, {name: quick}, needs)
 
 
-def _eval(name: str, *words: str, lengths: str, size: tuple[str, str], quick: tuple[str, ...]) -> Part:
-    """A part that is one evaluation."""
-    tried = ("eval", *words, "--lengths", QUICK_LENGTHS, *quick)
-    return Part(name, {name: ("eval", *words, "--lengths", lengths, *size)}, {name: tried})
-
-
-def _wrapper(wrapper: str) -> tuple[str, ...]:
-    return (
-        "eval", "almanac", "--system", f"pooled/wrapper={wrapper}", "--level", "1", "--split", "in",
-    )  # fmt: skip
-
-
-QUICK_SIZE = ("--lengths", "128", "--questions", "4")
-HAYSTACKS = "1024,4096,16384,32768,65536,122880"
-READERS = ("--system", "pooled", "--system", "retrieval")
-ANSWERING = ("full", "pooled:16", "pooled:4", "retrieval", "closed-book")
-SHORT = "128,256,512,1024"
-FULL_SIZE = ("--lengths", SHORT, "--questions", "1000")
+def _eval(name: str, *words: str, lengths: str, size: tuple[str, ...], quick: int = 4) -> Part:
+    """A part with one evaluation, of `quick` questions where it has to be quick."""
+    quick_command = ("eval", *words, "--lengths", QUICK_LENGTHS, *_questions(quick))
+    return Part(name, {name: ("eval", *words, "--lengths", lengths, *size)}, {name: quick_command})
 
 
 def _almanac(name: str, *words: str, systems: tuple[str, ...] = ANSWERING, lengths: str = SHORT) -> Part:
-    """A part that asks the almanac's questions, one to a document."""
-    asked = [word for system in systems for word in ("--system", system)]
-    return _eval(name, "almanac", *asked, *words, lengths=lengths, size=("--questions", "1000"),
-                 quick=("--questions", "4"))  # fmt: skip
+    """A part with questions of the almanac, one to a document."""
+    return _eval(name, "almanac", *_systems(*systems), *words, lengths=lengths, size=_questions(1000))
 
+
+def _haystack(name: str, *words: str, lengths: str, quick: int = 4) -> Part:
+    """A part that hides sentences in long texts and compares slots with retrieval."""
+    systems = _systems("pooled", "retrieval")
+    return _eval(name, name, *words, *systems, lengths=lengths, size=("--cells", "full"), quick=quick)
+
+
+def _wrapper(lengths: str, questions: int) -> dict[str, tuple[str, ...]]:
+    """The same evaluation with wrapper span and with wrapper slot."""
+    size = ("--lengths", lengths, *_questions(questions))
+    return {
+        wrapper: ("eval", "almanac", *_systems(f"pooled/wrapper={wrapper}"), *FACTS, *size)
+        for wrapper in ("span", "slot")
+    }
+
+
+def _systems(*labels: str) -> tuple[str, ...]:
+    return tuple(word for label in labels for word in ("--system", label))
+
+
+def _questions(count: int) -> tuple[str, ...]:
+    return ("--questions", str(count))
+
+
+RECONSTRUCTION = ("reconstruction", *_systems("pooled:16", "pooled:4"))
 
 PARTS = (
     _bench("fold", "fold"),
     _bench("first-token", "first-token"),
-    _bench("growth", "fold", "--runs", "3", "--warmups", "1", lengths="8192,32768,131072,524288,1048576"),
+    _bench("growth", "fold", "--runs", "3", "--warmups", "1", lengths=GROWTH),
     _bench("rollout", "rollout", lengths="512,4096"),
     _bench("systems", "systems", lengths="2048,8192,32768"),
     _bench("first-token-7b", "first-token", "--architecture", "7b", needs="cuda"),
-    Part(
-        "wrapper",
-        {wrapper: (*_wrapper(wrapper), *FULL_SIZE) for wrapper in ("span", "slot")},
-        {wrapper: (*_wrapper(wrapper), *QUICK_SIZE) for wrapper in ("span", "slot")},
-        needs="slot-model",
-    ),
-    _almanac("facts", "--level", "1", "--split", "in"),
+    Part("wrapper", _wrapper(SHORT, 1000), _wrapper("128", 4), needs="slot-model"),
+    _almanac("facts", *FACTS),
     _almanac("almanac-in", "--split", "in", systems=(*ANSWERING, "pooled/unfold=256")),
     _almanac("almanac-out", "--split", "out"),
-    _almanac("longer", "--level", "1", "--split", "in", systems=("full", "pooled:16", "retrieval"),
-             lengths="1024,4096,8192"),
-    _eval("reconstruction", "reconstruction", "--system", "pooled:16", "--system", "pooled:4",
-          lengths="256,512,1024,2048", size=("--questions", "80"), quick=("--questions", "4")),
-    _eval("needle", "needle", *READERS, lengths=HAYSTACKS, size=("--cells", "full"), quick=("--questions", "22")),
-    _eval("multihop", "multihop", "--kind", "two-hop", *READERS, lengths="4096,8192,16384,32768,65536,122880",
-          size=("--cells", "full"), quick=("--questions", "4")),
-    _eval("strings", "strings", lengths="1024,4096,16384", size=("--questions", "600"), quick=("--questions", "8")),
-)  # fmt: skip
+    _almanac("longer", *FACTS, systems=("full", "pooled:16", "retrieval"), lengths="1024,4096,8192"),
+    _eval("reconstruction", *RECONSTRUCTION, lengths="256,512,1024,2048", size=_questions(80)),
+    _haystack("needle", lengths=NEEDLE, quick=22),
+    _haystack("multihop", "--kind", "two-hop", lengths=MULTIHOP),
+    _eval("strings", "strings", lengths="1024,4096,16384", size=_questions(600), quick=8),
+)
 BY_NAME = {part.name: part for part in PARTS}
-
-
-def shown(part: Part, name: str) -> str:
-    """The command of a part as a person would type it."""
-    slot = " --model SLOT_MODEL" if part.needs == "slot-model" and name == "slot" else ""
-    cuda = " --device cuda" if part.needs == "cuda" else ""
-    return f"memfold {shlex.join(part.commands[name])}{slot}{cuda}"

@@ -1,15 +1,15 @@
-"""Everything that docs/results.md has a table of, part by part: speed and memory, then quality.
+"""Measure everything in docs/results.md, part by part: speed and memory, then quality.
 
     python benchmarks/pooled.py [PART ...] [--model tiny] [--device cpu] [--quick] [-- OPTION ...]
 
-Each part (`parts.py`) is one or two commands that anybody could type, run in a process of its own and gathered into
-benchmarks/results/PART-MACHINE.json (with the model's name, unless it is the shipped one) beside the commands as they
-were run, plots next to it; the page is then made anew.  What stands behind `--` is added to each command of the parts:
-`fold growth -- --runs 5` overrides their runs; an option that may be repeated, as --system, gets one more.
+A part (`parts.py`) is one or two memfold commands, each run in a separate process.  Its results are written to
+benchmarks/results/PART-MACHINE.json, with the commands as they were run and the plots beside it; the name has the model
+unless it is the shipped one.  Then the page is written.  Options after `--` are appended to each command:
+`fold growth -- --runs 5` overrides the number of runs, and an option that may be repeated, such as --system, is added.
 
-A part that is there already is left alone (--again measures it once more), and an evaluation that stopped goes on with
-the samples in --out.  --quick tries every part on a few short texts and keeps its results in --out.  Hours on two cores
-without it.
+A part that has been measured is skipped; --again measures it again.  An interrupted evaluation resumes from the samples
+in --out.  --quick tries every part on a few short texts and keeps the results in --out.  Without it all parts take
+hours on two cores.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from parts import BY_NAME, PARTS, RESULTS, Part
 
 
 def main() -> int:
-    """Run the parts in their order; the exit code of the first that fails."""
+    """Run the parts in order; the exit code is that of the first that fails."""
     arguments = _arguments()
     results = arguments.out / "results" if arguments.quick else RESULTS
     for part in [part for part in PARTS if part.name in (arguments.parts or BY_NAME)]:
-        lacking = _lacking(part, arguments)
-        if lacking and part.name not in arguments.parts:
-            print(f"{part.name}: left out, {lacking}", file=sys.stderr)
+        missing = _missing(part, arguments)
+        if missing and part.name not in arguments.parts:
+            print(f"{part.name}: skipped, {missing}", file=sys.stderr)
             continue
-        if lacking:
-            print(f"{part.name}: {lacking}", file=sys.stderr)
+        if missing:
+            print(f"{part.name}: {missing}", file=sys.stderr)
             return 2
-        done = results / f"{part.name}-{_where(arguments)}.json"
-        if done.exists() and not arguments.again:
-            print(f"{part.name}: {done} is there already", file=sys.stderr)
+        path = results / f"{part.name}-{_machine(arguments)}.json"
+        if path.exists() and not arguments.again:
+            print(f"{part.name}: skipped, {path} exists", file=sys.stderr)
             continue
-        code = _measure(part, arguments, done)
+        code = _measure(part, arguments, path)
         if code:
             return code
     if not arguments.quick:
@@ -53,9 +53,9 @@ def main() -> int:
     return 0
 
 
-def _measure(part: Part, arguments: argparse.Namespace, done: Path) -> int:
-    """Run the commands of a part and gather what they wrote."""
-    found: dict[str, Any] = {}
+def _measure(part: Part, arguments: argparse.Namespace, path: Path) -> int:
+    """Run the commands of a part and write their results to one file."""
+    measured: dict[str, Any] = {}
     commands: dict[str, str] = {}
     plots: list[Path] = []
     for name, words in (part.quick if arguments.quick else part.commands).items():
@@ -71,19 +71,25 @@ def _measure(part: Part, arguments: argparse.Namespace, done: Path) -> int:
         if code:
             return code
         written = folder / ("result.json" if words[0] == "eval" else f"{words[1]}.json")
-        found[name] = json.loads(written.read_text(encoding="utf-8"))
+        measured[name] = json.loads(written.read_text(encoding="utf-8"))
         plots += sorted(folder.glob("*.png"))
-    done.parent.mkdir(parents=True, exist_ok=True)
-    names = [f"{done.stem}-{plot.name}" for plot in plots]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = [f"{path.stem}-{plot.name}" for plot in plots]
     for plot, name in zip(plots, names, strict=True):
-        shutil.copyfile(plot, done.parent / name)
-    gathered = {"part": part.name, "commands": commands, "options": arguments.options, "results": found, "plots": names}
-    done.write_text(json.dumps(gathered, indent=1) + "\n", encoding="utf-8")
+        shutil.copyfile(plot, path.parent / name)
+    content = {
+        "part": part.name,
+        "commands": commands,
+        "options": arguments.options,
+        "results": measured,
+        "plots": names,
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
 def _model(part: Part, name: str, arguments: argparse.Namespace) -> Iterator[str]:
-    """Which model runs where."""
+    """The options for the model and the device."""
     if part.needs == "cuda":
         yield from ("--device", "cuda")
         return
@@ -91,8 +97,8 @@ def _model(part: Part, name: str, arguments: argparse.Namespace) -> Iterator[str
     yield from ("--model", arguments.slot_model if slot else arguments.model, "--device", arguments.device)
 
 
-def _lacking(part: Part, arguments: argparse.Namespace) -> str:
-    """What a part needs and this run does not have; empty where it can run."""
+def _missing(part: Part, arguments: argparse.Namespace) -> str:
+    """What a part needs and this run does not have; empty if the part can run."""
     if part.needs == "slot-model" and arguments.slot_model is None:
         return "it needs a second model, trained with wrapper slot: --slot-model"
     if part.needs == "cuda":
@@ -102,15 +108,15 @@ def _lacking(part: Part, arguments: argparse.Namespace) -> str:
     return ""
 
 
-def _where(arguments: argparse.Namespace) -> str:
-    """This machine in the names of files, and the model unless it is the shipped one."""
+def _machine(arguments: argparse.Namespace) -> str:
+    """The machine as file names have it, with the model unless it is the shipped one."""
     import torch
 
     from memfold.backbone.origin import hardware
 
-    found = hardware(torch.device(arguments.device))
+    machine = hardware(torch.device(arguments.device))
     model = "" if arguments.model == "tiny" else f" {arguments.model}"
-    return re.sub(r"[^a-z0-9.]+", "-", f"{found.get('gpu', found['cpu'])}{model}".lower()).strip("-")
+    return re.sub(r"[^a-z0-9.]+", "-", f"{machine.get('gpu', machine['cpu'])}{model}".lower()).strip("-")
 
 
 def _arguments() -> argparse.Namespace:
@@ -120,15 +126,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--slot-model", help="a model trained with wrapper slot, for the part wrapper")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quick", action="store_true", help="try every part on a few short texts")
-    parser.add_argument("--again", action="store_true", help="measure parts that are there already")
-    parser.add_argument("--out", type=Path, default=Path("runs/pooled"), help="samples, plots and what --quick finds")
-    given = sys.argv[1:]
-    end = given.index("--") if "--" in given else len(given)
-    arguments = parser.parse_args(given[:end])
-    arguments.options = given[end + 1 :]
-    wrong = [name for name in arguments.parts if name not in BY_NAME]
-    if wrong:
-        parser.error(f"unknown part {wrong[0]!r}; known: {', '.join(BY_NAME)}")
+    parser.add_argument("--again", action="store_true", help="measure parts that have a result already")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/pooled"), help="samples, plots and the results of --quick"
+    )
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    arguments = parser.parse_args(words[:end])
+    arguments.options = words[end + 1 :]
+    unknown = [name for name in arguments.parts if name not in BY_NAME]
+    if unknown:
+        parser.error(f"unknown part {unknown[0]!r}; known: {', '.join(BY_NAME)}")
     if arguments.quick:
         arguments.out = arguments.out / "quick"
     return arguments

@@ -1,11 +1,12 @@
-"""Every stage of every recipe for a published size, two steps each, without its weights.
+"""Run two steps of every stage of every recipe for a published size, without its weights.
 
     python benchmarks/proof.py [--out benchmarks/results] [--recipes pooled/qwen2.5-7b/sft ...]
 
-Each runs on a two-layer model of its architecture with random weights and made-up data (`memfold.training.proof`), in
-one process and in two joined by gloo, which must have the same losses, in the recipe's bfloat16 and in float32.  In
-stage rl a rule stands in for the judge (`memfold.rl.proof`), and only float32 must be the same: in bfloat16 a rounding,
-which depends on what shares a batch, may change a sampled reply.  Writes proof.json and proof.md.
+A recipe runs on a two-layer model of its architecture with random weights and synthetic data
+(`memfold.training.proof`), in the recipe's bfloat16 and in float32.  It runs in one process and in two processes joined
+by gloo, whose losses must be equal.  In stage rl a rule replaces the judge (`memfold.rl.proof`), and only the losses in
+float32 must be equal: rounding in bfloat16 depends on the rest of the batch and may change a sampled reply.  The
+results are written to proof.json and proof.md.
 """
 
 from __future__ import annotations
@@ -27,45 +28,46 @@ RESULTS = Path(__file__).parent / "results"
 STAGES = ("cpt1", "cpt2", "sft", "rl")
 SAMPLED = "/rl"
 PRECISIONS = ("bfloat16", "float32")
-LARGEST_DIFFERENCE = {"bfloat16": 1e-3, "float32": 1e-4}  # nats a token, in all steps and held out
+LARGEST_DIFFERENCE = {"bfloat16": 1e-3, "float32": 1e-4}  # nats per token, in training steps and held out
+HEADS = ("recipe", "4-bit modules", "sharded", "step 2: losses, nats a token", "two processes: bfloat16", "float32")
 
 
 def main() -> int:
-    """Prove all recipes; 1 where one process and two differ."""
+    """Run all recipes; the exit code is 1 if one process and two differ."""
     arguments = _arguments()
     if arguments.worker is not None:
         _work(arguments)
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        found = {count: _launch(count, Path(folder), arguments.recipes) for count in (1, 2)}
-    rows = [_compared(one, two) for one, two in zip(found[1], found[2], strict=True)]
+        single, double = (_launch(count, Path(folder), arguments.recipes) for count in (1, 2))
+    rows = [_row(one, two) for one, two in zip(single, double, strict=True)]
     _write(rows, arguments.out)
     return int(not all(map(_equal, rows)))
 
 
 def _launch(count: int, folder: Path, recipes: list[str]) -> list[dict[str, Any]]:
-    """The results of a run with so many processes."""
+    """Run all recipes with `count` processes and return their results."""
     out = folder / f"{count}.json"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if count > 1 else []
     command = [sys.executable, *launcher, __file__, "--worker", str(folder), "--out", str(out), "--recipes", *recipes]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "BITSANDBYTES_NOWELCOME": "1"}
     subprocess.run(command, check=True, env=environment)
-    found: list[dict[str, Any]] = json.loads(out.read_text())
-    return found
+    results: list[dict[str, Any]] = json.loads(out.read_text())
+    return results
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    """All recipes in this process, which may be one of two."""
+    """Run all recipes in this process, which may be one of two."""
     import torch
 
     from memfold.training.processes import Processes
 
     torch.set_num_threads(1)
-    processes, found = Processes(), []
+    processes, results = Processes(), []
     for name in arguments.recipes:
         make = _sampled if name.endswith(SAMPLED) else _supervised
         if processes.first:
-            make(name, arguments.worker, processes.count)  # writes what all read
+            make(name, arguments.worker, processes.count)  # writes the files that all processes read
         processes.wait()
         recipe, steps = make(name, arguments.worker, processes.count)
         entry: dict[str, Any] = {"recipe": name}
@@ -76,14 +78,14 @@ def _work(arguments: argparse.Namespace) -> None:
             entry["four_bit_modules"] = sum(kind == "Linear4bit" for kind in kinds) // 2  # with its LoRA, and inside
             entry["sharded_modules"] = sum(kind.startswith("FSDP") for kind in kinds)
             entry["trained"] = sum(weight.numel() for weight in optimisers.parameters)
-        found.append(entry)
+        results.append(entry)
     if processes.first:
-        arguments.out.write_text(json.dumps(found))
-    processes.part()
+        arguments.out.write_text(json.dumps(results))
+    processes.close()
 
 
 def _supervised(name: str, folder: Path, processes: int) -> tuple[Any, Steps]:
-    """A small recipe, and what runs its steps: gives back the model, its optimisers and the losses."""
+    """A small recipe, and a function that runs its steps and returns the model, its optimisers and the losses."""
     from memfold.training.loop import prepare, step, validate
     from memfold.training.proof import small
     from memfold.training.recipe import read_recipe
@@ -98,7 +100,7 @@ def _supervised(name: str, folder: Path, processes: int) -> tuple[Any, Steps]:
 
 
 def _sampled(name: str, folder: Path, processes: int) -> tuple[Any, Steps]:
-    """The same for reinforcement learning, where steps have a reward and a distance of trainer from sampler."""
+    """The same for reinforcement learning, where steps also have a reward and a gap between trainer and sampler."""
     from memfold.core.config import build
     from memfold.rl.collect import validate
     from memfold.rl.loop import prepare, step
@@ -109,7 +111,7 @@ def _sampled(name: str, folder: Path, processes: int) -> tuple[Any, Steps]:
     def steps(recipe: Any, run_folder: Path) -> tuple[Any, Any, dict[str, Any]]:
         run = prepare(recipe, run_folder)
         figures = [step(run)["figures"] for _ in range(recipe.steps)]
-        losses = [{key: found[key] for key in ("reward", "loss", "apart")} for found in figures]
+        losses = [{key: metrics[key] for key in ("reward", "loss", "logprob_gap")} for metrics in figures]
         validated = validate(recipe, run.backbone, run.scorer, run.processes)
         held_out = {name: {"reward": values["reward"]} for name, values in validated.items()}
         return run.backbone, run.trainer.optimisers, {"losses": losses, "held out": held_out}
@@ -117,26 +119,32 @@ def _sampled(name: str, folder: Path, processes: int) -> tuple[Any, Steps]:
     return small(build(RlRecipe, read_values(ROOT / "recipes" / f"{name}.toml")), folder), steps
 
 
-def _compared(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
-    """A row of the result: what ran, and how far one process and two are apart."""
+def _row(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
+    """A row of the result: what ran, and the differences between one process and two."""
     return {
-        "recipe": one["recipe"], "losses": one["bfloat16"]["losses"], "held_out": one["bfloat16"]["held out"],
-        "four_bit_modules": one["four_bit_modules"], "sharded_modules": two["sharded_modules"],
-        "trained": one["trained"], "difference": {name: _apart(one[name], two[name]) for name in PRECISIONS},
-    }  # fmt: skip
+        "recipe": one["recipe"],
+        "losses": one["bfloat16"]["losses"],
+        "held_out": one["bfloat16"]["held out"],
+        "four_bit_modules": one["four_bit_modules"],
+        "sharded_modules": two["sharded_modules"],
+        "trained": one["trained"],
+        "difference": {name: _difference(one[name], two[name]) for name in PRECISIONS},
+    }
 
 
 def _equal(row: dict[str, Any]) -> bool:
-    """Whether one process and two have learned the same."""
-    held = PRECISIONS[1:] if row["recipe"].endswith(SAMPLED) else PRECISIONS
-    return all(row["difference"][name] <= LARGEST_DIFFERENCE[name] for name in held)
+    """Whether the losses of one process and two are equal."""
+    checked = PRECISIONS[1:] if row["recipe"].endswith(SAMPLED) else PRECISIONS
+    return all(row["difference"][name] <= LARGEST_DIFFERENCE[name] for name in checked)
 
 
-def _apart(one: dict[str, Any], two: dict[str, Any]) -> float:
+def _difference(one: dict[str, Any], two: dict[str, Any]) -> float:
     """The largest difference of a loss, in training and held out."""
-    pairs = [(first[name], second[name]) for first, second in zip(one["losses"], two["losses"], strict=True)
-             for name in first.keys() | second.keys()]  # fmt: skip
-    pairs += [(values[key], two["held out"][name][key]) for name, values in one["held out"].items() for key in values]
+    pairs: list[tuple[float, float]] = []
+    for first, second in zip(one["losses"], two["losses"], strict=True):
+        pairs += [(first[name], second[name]) for name in first.keys() | second.keys()]
+    for name, values in one["held out"].items():
+        pairs += [(value, two["held out"][name][key]) for key, value in values.items()]
     return max(abs(first - second) for first, second in pairs)
 
 
@@ -145,24 +153,23 @@ def _write(rows: list[dict[str, Any]], out: Path) -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "proof.json").write_text(json.dumps({"commit": commit(), "recipes": rows}, indent=2) + "\n")
-    lines = ["| recipe | 4-bit modules | sharded | step 2: losses, nats a token | two processes: bfloat16 | float32 |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}"]
     for row in rows:
         losses = ", ".join(f"{name} {value:.3f}" for name, value in row["losses"][-1].items())
-        numbers = f"{row['four_bit_modules']} | {row['sharded_modules']}"
-        lines.append(f"| {row['recipe']} | {numbers} | {losses} | {_numbers(row['difference'])} |")
+        modules = f"{row['four_bit_modules']} | {row['sharded_modules']}"
+        lines.append(f"| {row['recipe']} | {modules} | {losses} | {_rounded(row['difference'])} |")
     (out / "proof.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
-def _numbers(difference: dict[str, float]) -> str:
+def _rounded(difference: dict[str, float]) -> str:
     return " | ".join(f"{difference[name]:.0e}" if difference[name] else "0" for name in PRECISIONS)
 
 
 def _arguments() -> argparse.Namespace:
     paths = sorted(path for stage in STAGES for path in (ROOT / "recipes").glob(f"pooled/qwen*/{stage}.toml"))
     recipes = [path.relative_to(ROOT / "recipes").with_suffix("").as_posix() for path in paths]
-    parser = argparse.ArgumentParser(description="prove the recipes for published sizes")
+    parser = argparse.ArgumentParser(description="run two steps of the recipes for published sizes")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--recipes", nargs="+", default=recipes)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)

@@ -22,17 +22,17 @@ import torch
 
 from memfold.backbone import familiarity
 from memfold.backbone.resolve import TINY
-from memfold.core import driver
 from memfold.core.document import Document
-from memfold.core.errors import CallError, CheckpointError, ConfigError, DataError
+from memfold.core.errors import ConfigError
 from memfold.core.prompt import recalled
+from memfold.core.registry import DEFAULT, AnySystem
+from memfold.core.scheduler import MAX_CONCURRENCY, Job, Scheduler, answer
 from memfold.core.types import Block, Citation, Memory, Trace
 from memfold.memory import Manifest, MemoryWriter, StoredMemory, open_memory, save_memory
-from memfold.session import ANSWERING, Session, open_session, rebuild, session_for
+from memfold.session import Session, open_session, session_for
 from memfold.sources import Source, documents
-from memfold.systems.shared.citations import SentenceIndex
+from memfold.systems.shared.citations import sentence_index
 
-PLACES = 32
 LOOK_BLOCKS = 16  # of a memory, to tell whether its text is familiar
 
 Progress = Callable[[Block], None]
@@ -70,7 +70,7 @@ class Response:
     @property
     def error(self) -> str | None:
         """Why there is no answer."""
-        return self.trace.error
+        return None if self.trace.failure is None else str(self.trace.failure)
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -122,11 +122,7 @@ class FoldedMemory:
         """Why answers about this text are not to be trusted; None when nothing speaks against them."""
         blocks = self.memory.blocks
         looks = blocks[:: -(-len(blocks) // LOOK_BLOCKS)]
-        return familiarity.warning(self.session.backbone, "".join(block.read() or "" for block in looks))
-
-    @cached_property
-    def _sentences(self) -> SentenceIndex:
-        return SentenceIndex(self.memory)
+        return familiarity.warning(self.session.model, "".join(block.read() or "" for block in looks))
 
     def ask(self, question: str, on_token: OnToken | None = None) -> Response:
         """Answer one question; `on_token` receives the reply's text as it is written.
@@ -135,10 +131,9 @@ class FoldedMemory:
             DataError: for an empty question, or text past the window of a system that reads all of it.
             CallError: when the model failed.
         """
-        show = None if on_token is None else lambda _, text: on_token(text)
-        trace = driver.answer(self._job(question), self._policy, show)
-        if trace.error is not None:
-            raise _error(trace.error)
+        trace = answer(self._job(question), self._policy, on_token)
+        if trace.failure is not None:
+            raise trace.failure.exception()
         return self._response(trace)
 
     def ask_many(self, questions: Sequence[str]) -> list[Response]:
@@ -146,42 +141,61 @@ class FoldedMemory:
         found = dict(self.answers(questions))
         return [found[number] for number in range(len(questions))]
 
-    def answers(self, questions: Sequence[str], places: int = PLACES) -> Iterator[tuple[int, Response]]:
+    def answers(
+        self, questions: Sequence[str], max_concurrency: int = MAX_CONCURRENCY
+    ) -> Iterator[tuple[int, Response]]:
         """Answer many questions in batches; (number of the question, response) as they finish."""
-        jobs = map(self._job, questions)
-        for number, trace in driver.run(jobs, self._policy, places):
+        for number, trace in Scheduler(self._policy, max_concurrency).run(map(self._job, questions)):
             yield number, self._response(trace)
 
     def answering(self, **settings: Any) -> FoldedMemory:
-        """The same memory, answered otherwise: `style` ("bare", "recall", "free"); for `pooled` also `unfold` (tokens
-        of the cited text to read again before the final answer) and `cite` ("recall", "attention").
+        """The same memory, answered with other settings: `style` ("bare", "recall", "free") in every system; others are
+        listed with the system (docs/concepts.md), such as `unfold` and `cite` of pooled memory.
 
         Raises:
             ConfigError: for a setting that the system does not have, or that the fold has fixed.
         """
         system = self.session.system
         for name in settings:
-            if name not in ANSWERING or name not in system.settings:
-                has = ", ".join(name for name in ANSWERING if name in system.settings)
-                raise ConfigError(f"system {system.name!r} answers with no setting {name!r} of its own; it has: {has}")
-        system = rebuild(system.name, {**system.settings, **settings})
-        return FoldedMemory(self.memory, replace(self.session, system=system), self.fold_seconds)
+            if name not in system.answering_settings:
+                known = ", ".join(system.answering_settings)
+                raise ConfigError(f"system {system.name!r} answers with no setting {name!r}; its settings: {known}")
+        return self._with(system.changed(**settings))
+
+    def unfolding(self, tokens: int) -> FoldedMemory:
+        """The same memory; about `tokens` tokens of cited text are read again before the final answer.
+
+        Raises:
+            ConfigError: for a system that reads the text anyway.
+        """
+        return self._with(self.session.system.unfolding(tokens))
 
     def save(self, path: str | Path, keep_text: bool = True, dtype: str = "bfloat16") -> None:
         """Write a memory file; `dtype` is that of the stored slots, float32 keeps them bit for bit."""
         save_memory(self.memory, path, dtype=dtype, keep_text=keep_text)
 
-    def _job(self, question: str) -> driver.Job:
-        return driver.Job(self.session.system, self.memory, question)
+    def _with(self, system: AnySystem) -> FoldedMemory:
+        return FoldedMemory(self.memory, replace(self.session, system=system), self.fold_seconds)
+
+    def _job(self, question: str) -> Job:
+        return Job(self.session.system, self.memory, question)
 
     def _response(self, trace: Trace) -> Response:
         warning = self.warning or _endless(trace)
-        passages = () if warning is None else self._sentences.cite("", trace.question, "")
-        return Response(trace, self.session.backbone.name, self.fold_seconds, warning, passages)
+        passages = () if warning is None else sentence_index(self.memory).cite("", trace.question, "")
+        return Response(trace, self.session.model.name, self.fold_seconds, warning, passages)
 
 
-def fold(source: Source, *, system: str = "pooled", model: str = TINY, ratio: int | None = None, device: str = "cpu",
-         dtype: str = "float32", progress: Progress | None = None) -> FoldedMemory:  # fmt: skip
+def fold(
+    source: Source,
+    *,
+    system: str = DEFAULT,
+    model: str = TINY,
+    ratio: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    progress: Progress | None = None,
+) -> FoldedMemory:
     """Fold a path, a folder, a list of paths, or text itself, in this process's memory.
 
     `progress` is called with each block.  `memfold fold` writes a file block by block instead and needs no more memory
@@ -195,8 +209,15 @@ def fold(source: Source, *, system: str = "pooled", model: str = TINY, ratio: in
     return fold_documents(found, session, progress)
 
 
-def open(path: str | Path, *, model: str = TINY, system: str | None = None, ratio: int | None = None,
-         device: str = "cpu", dtype: str = "float32") -> FoldedMemory:  # fmt: skip
+def open(
+    path: str | Path,
+    *,
+    model: str = TINY,
+    system: str | None = None,
+    ratio: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> FoldedMemory:
     """Open a memory file for the model that it was folded with.
 
     Raises:
@@ -212,20 +233,27 @@ def fold_documents(found: Sequence[Document], session: Session, progress: Progre
     started = time.perf_counter()
     blocks: list[Block] = []
     with torch.no_grad():
-        for block in session.system.compress(found, session.backbone):
+        for block in session.system.compress(found, session.model):
             blocks.append(replace(block, index=len(blocks)))
             if progress is not None:
                 progress(block)
-    fingerprint = session.backbone.readable[0]
+    fingerprint = session.model.readable[0]
     name = hashlib.sha256(repr((hashes, session.settings, fingerprint)).encode()).hexdigest()[:16]
     sources = tuple(document.source for document in found)
     memory = Memory(name, session.system.name, session.settings, fingerprint, sources, blocks, hashes)
     return FoldedMemory(memory, session, time.perf_counter() - started)
 
 
-def fold_file(found: Sequence[Document], path: str | Path, session: Session, *, keep_text: bool = True,
-              dtype: str = "bfloat16", progress: Progress | None = None,
-              on_resume: Callable[[int], None] | None = None) -> None:  # fmt: skip
+def fold_file(
+    found: Sequence[Document],
+    path: str | Path,
+    session: Session,
+    *,
+    keep_text: bool = True,
+    dtype: str = "bfloat16",
+    progress: Progress | None = None,
+    on_resume: Callable[[int], None] | None = None,
+) -> None:
     """Fold documents straight into a memory file, block by block, going on where an interrupted fold of them ended.
 
     `progress` is called with each new block, `on_resume` first with the number of blocks that are there already.
@@ -233,12 +261,18 @@ def fold_file(found: Sequence[Document], path: str | Path, session: Session, *, 
     _write(found, path, session, _manifest(found, session, dtype, keep_text), None, progress, on_resume)
 
 
-def append_file(found: Sequence[Document], stored: StoredMemory, session: Session, *,
-                progress: Progress | None = None, on_resume: Callable[[int], None] | None = None) -> None:  # fmt: skip
+def append_file(
+    found: Sequence[Document],
+    stored: StoredMemory,
+    session: Session,
+    *,
+    progress: Progress | None = None,
+    on_resume: Callable[[int], None] | None = None,
+) -> None:
     """Add documents to a memory file: its blocks are copied as they are, the new ones folded behind them.
 
-    `session` is that of `session_for`; slots and text are stored as the file stores its own.  The file is replaced at the
-    end, and an interrupted call goes on as one of `fold_file` does.
+    `session` is that of `session_for`; slots and text are stored as the file stores its own.  The file is replaced at
+    the end, and an interrupted call goes on as one of `fold_file` does.
     """
     old = stored.manifest
     added = _manifest(found, session, old.dtype, old.keep_text)
@@ -246,9 +280,15 @@ def append_file(found: Sequence[Document], stored: StoredMemory, session: Sessio
     _write(found, stored.path, session, manifest, stored, progress, on_resume)
 
 
-def _write(found: Sequence[Document], path: str | Path, session: Session, manifest: Manifest,
-           stored: StoredMemory | None, progress: Progress | None, on_resume: Callable[[int], None] | None
-           ) -> None:  # fmt: skip
+def _write(
+    found: Sequence[Document],
+    path: str | Path,
+    session: Session,
+    manifest: Manifest,
+    stored: StoredMemory | None,
+    progress: Progress | None,
+    on_resume: Callable[[int], None] | None,
+) -> None:
     """Write a memory file: the blocks of a stored one, if any, as they are, then those of documents."""
     blocks, sources = (stored.block_count, len(stored.manifest.sources)) if stored is not None else (0, 0)
     with MemoryWriter(path, manifest, resume=True) as writer, torch.no_grad():
@@ -257,7 +297,7 @@ def _write(found: Sequence[Document], path: str | Path, session: Session, manife
             on_resume(kept)
         for row, data in islice(stored.blocks() if stored is not None else (), kept, None):
             writer.copy(row, data)
-        for block in session.system.compress(found, session.backbone, done=max(kept - blocks, 0)):
+        for block in session.system.compress(found, session.model, done=max(kept - blocks, 0)):
             writer.add(replace(block, source=block.source + sources))
             if progress is not None:
                 progress(block)
@@ -268,7 +308,7 @@ def _manifest(found: Sequence[Document], session: Session, dtype: str, keep_text
     """What a memory file of these documents says of itself."""
     sources = tuple(document.source for document in found)
     hashes = tuple(document.sha256() for document in found)
-    fingerprint = session.backbone.readable[0]
+    fingerprint = session.model.readable[0]
     return Manifest(session.system.name, session.settings, fingerprint, sources, hashes, dtype, keep_text)
 
 
@@ -278,11 +318,3 @@ def _endless(trace: Trace) -> str | None:
         return None
     count = trace.steps[-1].reply.token_count
     return f"the reply did not end within {count} tokens, so it holds no answer; unfold, or fold at a lower ratio"
-
-
-def _error(described: str) -> Exception:
-    """The exception behind a trace's error, as the driver describes it: `boundary: type: message`."""
-    boundary, _, rest = described.partition(": ")
-    name, _, message = rest.partition(": ")
-    known = {error.__name__: error for error in (ConfigError, DataError, CheckpointError)}
-    return known[name](message) if name in known else CallError(boundary, rest)

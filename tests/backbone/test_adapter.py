@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from memfold.backbone.adapter import Adapter, Quantisation, attach, is_lora
+from memfold.backbone.adapters import Adapter, Quantisation, attach, is_lora
 from memfold.backbone.export import export
 from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.backbone.model import END, START, Backbone, add_wrapper_tokens

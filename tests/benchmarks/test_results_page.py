@@ -1,4 +1,4 @@
-"""docs/results.md is made of the files in benchmarks/results, and of nothing else."""
+"""docs/results.md is generated from the files in benchmarks/results and from nothing else."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from memfold.session import Session
 from memfold.systems.pooled.system import Pooled
 
 ABOUT = {"model": "small", "hardware": {"cpu": "Some CPU"}, "commit": "abc"}
+HERE = "Some CPU, small (commit abc)"
 Json = dict[str, Any]
 
 
-def keep(folder: Path, part: str, **found: Json) -> None:
-    gathered = {"part": part, "results": {name: ABOUT | result for name, result in found.items()}, "plots": []}
-    (folder / f"{part}-some-cpu.json").write_text(json.dumps(gathered))
+def keep(folder: Path, part: str, **by_command: Json) -> None:
+    content = {"part": part, "results": {name: ABOUT | result for name, result in by_command.items()}, "plots": []}
+    (folder / f"{part}-some-cpu.json").write_text(json.dumps(content))
 
 
 def section(folder: Path, title: str) -> str:
@@ -39,8 +40,8 @@ def cell(value: float | None, **more: float) -> Json:
 
 
 def table(title: str, *rows: tuple[tuple[str, ...], list[float | None]]) -> Json:
-    made = [{"names": list(names), "cells": [cell(value) for value in values]} for names, values in rows]
-    return {"tables": [{"title": f"{title}, split in", "rows": made}]}
+    lines = [{"names": list(names), "cells": [cell(value) for value in values]} for names, values in rows]
+    return {"tables": [{"title": f"{title}, split in", "rows": lines}]}
 
 
 def test_the_page_is_that_of_the_files() -> None:
@@ -50,10 +51,10 @@ def test_the_page_is_that_of_the_files() -> None:
 def test_without_files_every_section_says_how_to_measure_it(tmp_path: Path) -> None:
     page = results.render(tmp_path)
     assert page.count("Not measured yet.") == len(results.SECTIONS)
-    for one in results.SECTIONS:
-        assert f"python benchmarks/pooled.py {one.part}" in page
-        assert one.target in page
-    assert {one.part for one in results.SECTIONS} == set(parts.BY_NAME), "every part is on the page"
+    for listed in results.SECTIONS:
+        assert f"python benchmarks/pooled.py {listed.part}" in page
+        assert listed.target in page
+    assert {listed.part for listed in results.SECTIONS} == set(parts.BY_NAME), "every part is on the page"
 
 
 def test_files_of_other_scripts_are_left_alone(tmp_path: Path) -> None:
@@ -75,28 +76,27 @@ def test_benchmarks_become_tables(tmp_path: Path, backbone: Backbone) -> None:
     assert "| Some CPU, small | 64 | span |" in section(tmp_path, "First token from a stored memory")
     assert "32,768 tokens are not among the lengths." in section(tmp_path, "First token with folding included")
     assert "120K tokens were not measured." in section(tmp_path, "Peak memory")
-    assert re.search(r"reached, the slope is -?\d+\.\d{3}\.", section(tmp_path, "Growth of folding time"))
+    assert re.search(r"reached on .*: the slope is -?\d+\.\d{3}\.", section(tmp_path, "Growth of folding time"))
     assert "| 8 | 64 |" in section(tmp_path, "Documents folded at once")
     assert section(tmp_path, "Systems side by side").count("| Some CPU, small |") == 2
     assert "Not measured yet." in section(tmp_path, "First token at the size of a 7B model")
 
 
-@pytest.mark.parametrize(("share", "verdict"), [(0.81, "reached"), (0.79, "not reached")])
+@pytest.mark.parametrize(("share", "verdict"), [(0.81, "Target reached"), (0.79, "Target not reached")])
 def test_a_target_is_reached_or_not(tmp_path: Path, share: float, verdict: str) -> None:
-    entry = {
-        "tokens": 8192, "share_of_forward": share, "tokens_per_second": 9000, "peak_bytes_above_weights": None,
-        "seconds": {"fold": [1.0, 3.0, 2.0]},
-    }  # fmt: skip
-    keep(tmp_path, "fold", fold={"lengths": [entry], "together": [
+    speed = {"tokens_per_second": 9000, "share_of_forward": share, "seconds": {"fold": [1.0, 3.0, 2.0]}}
+    entry = {"tokens": 8192, "peak_bytes_above_weights": None} | speed
+    together = [
         {"documents": 8, "tokens_each": 16, "ratio": 1.5, "seconds": {"apart": [3.0], "together": [2.0]}},
         {"documents": 8, "tokens_each": 64, "ratio": 2.5, "seconds": {"apart": [5.0], "together": [2.0]}},
-    ]})  # fmt: skip
-    assert f"Some CPU, small (commit abc): {verdict}, the least share is {share}." in section(
-        tmp_path, "Speed of folding"
-    )
-    assert f"| Some CPU, small | 8,192 | 9,000 | {share} | 2.00 | - |" in section(tmp_path, "Speed of folding")
-    assert "not reached, for the shortest: 1.50 times as fast with about 16 tokens, " in section(
-        tmp_path, "Documents folded at once"
+    ]
+    keep(tmp_path, "fold", fold={"lengths": [entry], "together": together})
+    folding = section(tmp_path, "Speed of folding")
+    assert f"{verdict} on Some CPU, small (commit abc): the lowest ratio is {share}." in folding
+    assert f"| Some CPU, small | 8,192 | 9,000 | {share} | 2.00 | - |" in folding
+    at_once = section(tmp_path, "Documents folded at once")
+    assert (
+        "Target not reached on Some CPU, small (commit abc): 1.50 times as fast with about 16 tokens each, " in at_once
     )
 
 
@@ -109,12 +109,14 @@ def test_evaluations_become_tables_and_verdicts(tmp_path: Path) -> None:
         (("122880", "pooled"), [9.0, 5.0, 0.9, 0.5]),
     )
     keep(tmp_path, "needle", needle=needle)
-    assert "not reached, the mean over lengths is 9.50, the lowest cell 5.00." in section(tmp_path, "Needle")
+    assert f"Target not reached on {HERE}: the mean over lengths is 9.50, the lowest cell 5.00." in section(
+        tmp_path, "Needle"
+    )
     fall = table(
         "From the shortest to the longest", (("pooled",), [0.5, 0.46, 0.04]), (("retrieval",), [0.9, 0.1, 0.8])
     )
     keep(tmp_path, "multihop", multihop=fall)
-    assert "reached, 4.0 points are lost." in section(tmp_path, "Multihop")
+    assert f"Target reached on {HERE}: 4.0 points are lost." in section(tmp_path, "Multihop")
     strings = table(
         "Exact strings",
         (("all", "pooled"), [0.1, 0.9, 0.1, None, None]),
@@ -122,7 +124,7 @@ def test_evaluations_become_tables_and_verdicts(tmp_path: Path) -> None:
     )
     keep(tmp_path, "strings", strings=strings)
     shown = section(tmp_path, "Exact strings")
-    assert "reached, 99.0 % are exact with unfold." in shown
+    assert f"Target reached on {HERE}: 99.0 % are exact with unfold." in shown
     assert "| Some CPU, small | all | pooled | 10.0 % n=10 | 90.0 % n=10 | 10.0 % n=10 | - | - |" in shown
     keep(
         tmp_path,
@@ -130,69 +132,75 @@ def test_evaluations_become_tables_and_verdicts(tmp_path: Path) -> None:
         span=table("Accuracy", (("all", "span"), [0.7])),
         slot=table("Accuracy", (("all", "slot"), [0.72])),
     )
-    assert "not reached, span is 2.0 points behind slot." in section(tmp_path, "Wrapper span against slot")
+    assert f"Target not reached on {HERE}: span is 2.0 points behind slot." in section(
+        tmp_path, "Wrapper span against slot"
+    )
 
 
-def test_what_slots_keep_of_one_hop(tmp_path: Path) -> None:
+def test_one_hop_questions_as_a_share_of_full(tmp_path: Path) -> None:
     right: Json = table("Accuracy", (("all", "full"), [0.99, 0.99]), (("128", "full"), [0.98, 0.98]))
     right["tables"] += table("Share of full", (("pooled:16",), [0.7]), (("pooled:4",), [0.9]))["tables"]
     keep(tmp_path, "facts", facts=right)
-    shown = section(tmp_path, "Questions of one hop")
-    assert "not reached, full 99 %; 16x 70 % of it, 4x 90 %." in shown
+    shown = section(tmp_path, "One-hop questions")
+    assert f"Target not reached on {HERE}: `full` has 99 %, 16x 70 % of that, 4x 90 %." in shown
     assert "| Some CPU, small | 128 | full | 98.0 % n=10 |" in shown
 
 
-def test_kinds_citations_and_expansion_are_read_of_one_file(tmp_path: Path) -> None:
-    found: Json = table("Accuracy", (("all", "full"), [0.9, 0.96, 0.8, None, 0.1, 0.2]), (("128", "full"), [0.5] * 6))
-    found["tables"] += table("Citations", (("full",), [0.5, 0.4, 0.3]), (("pooled:16",), [0.8, 0.7, 0.6]))["tables"]
-    found["tables"] += table("Expansion", (("pooled:16",), [0.9] * 7 + [0.123]))["tables"]
-    keep(tmp_path, "almanac-in", kinds=found)
-    kinds = section(tmp_path, "All kinds of question\n")
-    assert "reached, full 96 % of one hop, 80 % of two." in kinds
-    assert "50.0 %" not in kinds, "lengths stand together"
-    assert "reached, 80 % of the right answers from slots." in section(tmp_path, "Citations")
+def test_kinds_citations_and_expansion_come_from_one_file(tmp_path: Path) -> None:
+    result: Json = table("Accuracy", (("all", "full"), [0.9, 0.96, 0.8, None, 0.1, 0.2]), (("128", "full"), [0.5] * 6))
+    result["tables"] += table("Citations", (("full",), [0.5, 0.4, 0.3]), (("pooled:16",), [0.8, 0.7, 0.6]))["tables"]
+    result["tables"] += table("Expansion", (("pooled:16",), [0.9] * 7 + [0.123]))["tables"]
+    keep(tmp_path, "almanac-in", kinds=result)
+    kinds = section(tmp_path, "All kinds of questions\n")
+    assert f"Target reached on {HERE}: `full` has 96 % of the one-hop and 80 % of the two-hop questions." in kinds
+    assert "50.0 %" not in kinds, "lengths are not shown one by one"
+    assert f"Target reached on {HERE}: 80 % of the right answers from slots." in section(tmp_path, "Citations")
     expansion = section(tmp_path, "Implicit expansion")
-    assert "90 % of the replies from slots expand." in expansion
+    assert f"Measured on {HERE}: 90 % of the replies from slots expand." in expansion
     assert "12.3 %" not in expansion, "it shows seven columns"
 
 
 @pytest.mark.parametrize(
     ("longest", "verdict"),
-    [(0.66, "reached, 4 points are lost from 1,024 tokens on"), (0.6, "not reached, 10 points are lost")],
+    [
+        (0.66, f"Target reached on {HERE}: 4 points are lost from 1,024 tokens on."),
+        (0.6, f"Target not reached on {HERE}: 10 points are lost from 1,024 tokens on."),
+    ],
 )
-def test_what_longer_texts_lose(tmp_path: Path, longest: float, verdict: str) -> None:
-    rows = [(("all", "pooled:16"), [0.1]), (("1024", "pooled:16"), [0.7]), (("8192", "pooled:16"), [longest]),
-            (("8192", "retrieval"), [0.0])]  # fmt: skip
-    keep(tmp_path, "longer", longer=table("Accuracy", *rows))
-    assert f"Some CPU, small (commit abc): {verdict}" in section(tmp_path, "Longer texts")
+def test_points_lost_on_longer_texts(tmp_path: Path, longest: float, verdict: str) -> None:
+    slots = [((size, "pooled:16"), [value]) for size, value in (("all", 0.1), ("1024", 0.7), ("8192", longest))]
+    keep(tmp_path, "longer", longer=table("Accuracy", *slots, (("8192", "retrieval"), [0.0])))
+    assert verdict in section(tmp_path, "Longer texts")
 
 
 @pytest.mark.parametrize(
     ("values", "verdict"),
-    [((0.97, 0.95), "reached, at 16x 0.97 at 512 tokens, 0.95 at 2,048 tokens"),
-     ((0.97, 0.94), "not reached, at 16x 0.97 at 512 tokens, 0.94 at 2,048 tokens")],
-)  # fmt: skip
-def test_what_comes_back_word_for_word(tmp_path: Path, values: tuple[float, float], verdict: str) -> None:
+    [
+        ((0.97, 0.95), f"Target reached on {HERE}: 16x has 0.97 at 512 tokens, 0.95 at 2,048 tokens."),
+        ((0.97, 0.94), f"Target not reached on {HERE}: 16x has 0.97 at 512 tokens, 0.94 at 2,048 tokens."),
+    ],
+)
+def test_texts_that_are_reconstructed(tmp_path: Path, values: tuple[float, float], verdict: str) -> None:
     rows = [((str(size), "pooled:16"), [0.1, value, 0.1]) for size, value in zip((512, 2048), values, strict=True)]
     keep(tmp_path, "reconstruction", reconstruction=table("Reconstruction", *rows))
-    assert f"Some CPU, small (commit abc): {verdict}." in section(tmp_path, "Reconstruction")
+    assert verdict in section(tmp_path, "Reconstruction")
 
 
-def test_the_driver_goes_on_and_keeps_quick_runs_apart(
+def test_measured_parts_are_skipped_and_quick_runs_are_kept_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran: list[list[str]] = []
 
-    class Done:
+    class Finished:
         returncode = 0
 
-    def pretend(command: list[str], **_: object) -> Done:
+    def pretend(command: list[str], **_: object) -> Finished:
         ran.append(command[3:])
         folder = Path(command[command.index("--out") + 1])
         folder.mkdir(parents=True)
         (folder / f"{command[4]}.json").write_text(json.dumps(ABOUT))
         (folder / f"{command[4]}.png").write_bytes(b"png")
-        return Done()
+        return Finished()
 
     monkeypatch.setattr(pooled.subprocess, "run", pretend)
     monkeypatch.setattr(pooled, "RESULTS", tmp_path / "kept")
@@ -200,7 +208,7 @@ def test_the_driver_goes_on_and_keeps_quick_runs_apart(
     out = ["--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["pooled.py", "fold", "growth", *out])
     assert pooled.main() == 0
-    assert [one[1:4] for one in ran[:2]] == [["fold", "--lengths", parts.LONG], ["fold", "--runs", "3"]]
+    assert [words[1:4] for words in ran[:2]] == [["fold", "--lengths", parts.LONG], ["fold", "--runs", "3"]]
     assert ran[2] == ["page", str(tmp_path / "kept")]
     (file,) = (tmp_path / "kept").glob("fold-*.json")
     kept = json.loads(file.read_text())
@@ -208,7 +216,7 @@ def test_the_driver_goes_on_and_keeps_quick_runs_apart(
     assert kept["commands"] == {"fold": f"memfold bench fold --lengths {parts.LONG} --model tiny --device cpu"}
     assert [(tmp_path / "kept" / plot).read_bytes() for plot in kept["plots"]] == [b"png"]
     assert pooled.main() == 0
-    assert len(ran) == 4, "what is there is not measured again"
+    assert len(ran) == 4, "measured parts are not measured again"
     monkeypatch.setattr(sys, "argv", ["pooled.py", "fold", "--quick", *out])
     assert pooled.main() == 0
     assert ran[4][2:4] == ["--lengths", parts.QUICK_LENGTHS]
@@ -216,8 +224,8 @@ def test_the_driver_goes_on_and_keeps_quick_runs_apart(
     assert len(list((tmp_path / "out" / "quick" / "results").glob("*.json"))) == 1
     monkeypatch.setattr(sys, "argv", ["pooled.py", "growth", "--again", *out, "--", "--runs", "5"])
     assert pooled.main() == 0
-    assert ran[5] == [*parts.BY_NAME["growth"].commands["growth"], "--model", "tiny", "--device", "cpu",
-                      "--runs", "5", "--out", str(tmp_path / "out" / "growth" / "growth")]  # fmt: skip
+    command = (*parts.BY_NAME["growth"].commands["growth"], "--model", "tiny", "--device", "cpu", "--runs", "5")
+    assert ran[5] == [*command, "--out", str(tmp_path / "out" / "growth" / "growth")]
     (file,) = (tmp_path / "kept").glob("growth-*.json")
     assert json.loads(file.read_text())["commands"]["growth"] == f"memfold {' '.join(ran[5][:-2])}"
     monkeypatch.setattr(sys, "argv", ["pooled.py", "wrapper", *out])
@@ -250,7 +258,7 @@ def test_of_a_repeated_option_the_last_counts(words: tuple[str, ...], capsys: py
 
 @pytest.mark.parametrize("part", parts.PARTS, ids=lambda part: part.name)
 def test_the_command_line_takes_every_command(part: parts.Part, capsys: pytest.CaptureFixture[str]) -> None:
-    """As far as a model or a device that is not there."""
+    """Each command gets as far as a model or a device that does not exist."""
     missing = ["--device", "cuda:99"] if part.needs == "cuda" else ["--model", "./no-such-model"]
     for words in (*part.commands.values(), *part.quick.values()):
         assert execute([*words, *missing]) == 2

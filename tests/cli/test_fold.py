@@ -123,7 +123,7 @@ BAD_DOCUMENTS = {
     "binary.txt": (b"ab\0c", "byte 0x00 at offset 2"),
     "latin.txt": ("ab\u00e9".encode("latin-1"), "byte 0xe9 at offset 2"),
     "page.docx": (b"PK", "cannot read '.docx' files; readable: .txt, .md, .html, .pdf"),
-    "page.pdf": (b"%PDF", "page.pdf is damaged or no PDF"),
+    "page.pdf": (b"%PDF", "page.pdf is damaged or not a PDF"),
     "page.html": (b"text", "page.html is not HTML"),
 }
 

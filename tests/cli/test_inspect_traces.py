@@ -23,7 +23,7 @@ checkpoint_every = 1
 
 [[mixture]]
 task = "almanac"
-share = 1
+weight = 1
 sizes = [64]
 level = 0
 """
@@ -104,7 +104,7 @@ def test_train_runs_reinforcement_learning(cli: Cli, models: dict[str, str]) -> 
         path.name for path in Path("whole").iterdir()
     }
     again = cli("train", "toy.toml", "--out", "whole")
-    assert (again.code, "add --resume to go on" in again.message) == (2, True)
+    assert (again.code, "add --resume to continue" in again.message) == (2, True)
     shown = cli("inspect", "whole")
     assert shown.code == 0
     assert "almanac-" in shown.out

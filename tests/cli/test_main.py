@@ -46,7 +46,7 @@ window = 512
 [[mixture]]
 task = "prose"
 system = "full"
-share = 1
+weight = 1
 sizes = [64]
 level = 1
 """
@@ -132,7 +132,7 @@ def test_train_plans_runs_resumes_and_draws(cli: Cli, monkeypatch: pytest.Monkey
     Path("recipes/toy/base.toml").write_text(RECIPE)
     plan = cli("train", "toy/base", "--dry-run")
     assert plan.code == 0
-    assert "4 steps of about 64 tokens, 256 in all" in plan.out
+    assert "4 steps of about 64 tokens, 256 in total" in plan.out
     assert "parameters trained, 0 frozen" in plan.out
     assert not Path("runs").exists()
     assert cli("train", "recipes/toy/base.toml", "--steps", 2, "--out", "other").code == 0
@@ -142,7 +142,7 @@ def test_train_plans_runs_resumes_and_draws(cli: Cli, monkeypatch: pytest.Monkey
         assert (run / name).exists()
     again = cli("train", "toy/base")
     assert again.code == 2
-    assert "holds a run already" in again.message
+    assert "already holds a run" in again.message
 
 
 def test_interrupted_training_says_what_is_kept(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ def test_interrupted_training_says_what_is_kept(cli: Cli, monkeypatch: pytest.Mo
         result = cli("train", "toy.toml")
     assert result.code == 130
     assert result.err.splitlines()[-1] == (
-        "memfold: interrupted; the run is in runs/toy: its last checkpoint is kept, add --resume to go on"
+        "memfold: interrupted; the run is in runs/toy: its last checkpoint is kept, add --resume to continue"
     )
     assert cli("train", "toy.toml", "--resume").code == 0
     steps = [json.loads(line)["step"] for line in Path("runs/toy/metrics.jsonl").read_text().splitlines()]

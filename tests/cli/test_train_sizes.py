@@ -10,7 +10,7 @@ import torch
 from command_result import Cli
 from transformers import AutoModelForCausalLM
 
-from memfold.backbone.adapter import Adapter, attach, is_lora
+from memfold.backbone.adapters import Adapter, attach, is_lora
 from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.cli import planning
 from memfold.core.errors import DataError
@@ -26,7 +26,7 @@ def test_every_recipe_is_planned_without_weights_or_data(cli: Cli, path: Path) -
     assert result.code == 0, result.err
     assert f"{path.stem} of {path.parent.name}" in result.out
     for pattern in (r"[\d,]+ parameters trained \([\d,]+ in full, [\d,]+ in LoRA, [\d,]+ of the pro.*, [\d,]+ frozen",
-                    r"[\d,]+ of [\d,]+ sequences: about [\d,]+ places a step .*, [\d.]+ billion in all",
+                    r"[\d,]+ of [\d,]+ sequences: about [\d,]+ token positions per step .*, [\d.]+ billion in total",
                     r"memory    about [\d.]+ GB on each", r"time      about [\d,]+ device hours"):  # fmt: skip
         assert re.search(pattern, result.out), pattern
     assert f"run       runs/pooled-{path.parent.name}-{path.stem}" in result.out

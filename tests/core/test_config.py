@@ -9,15 +9,7 @@ import pytest
 from memfold.core import registry
 from memfold.core.config import build, require
 from memfold.core.errors import CallError, ConfigError, MemfoldError, unknown
-from memfold.core.registry import (
-    DEFAULT_RATIO,
-    SYSTEMS,
-    load,
-    make_system,
-    setting_names,
-    system_class,
-    trained_ratios,
-)
+from memfold.core.registry import SYSTEMS, load, make_system, system_class
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,7 @@ class Tree:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def test_a_whole_tree_is_built_with_its_types() -> None:
+def test_nested_values_are_built_with_their_types() -> None:
     tree = build(
         Tree,
         {
@@ -63,7 +55,7 @@ def test_a_whole_tree_is_built_with_its_types() -> None:
     assert [type(tree.leaves[1].weight), type(tree.pair[0])] == [float, float]
 
 
-def test_what_is_left_out_takes_its_default() -> None:
+def test_omitted_values_have_their_default() -> None:
     assert build(Tree, {"name": "a"}) == Tree("a")
     assert build(Tree, {"name": "a", "best": None}).best is None
 
@@ -97,18 +89,18 @@ def test_what_is_left_out_takes_its_default() -> None:
         ({"name": "a", "best": {"size": 0}}, "size = 0 is not possible; allowed: 1 or more"),
     ],
 )
-def test_what_does_not_fit_is_named_with_its_path(values: dict[str, Any], message: str) -> None:
+def test_an_invalid_value_is_reported_with_its_path(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         build(Tree, values)
     assert str(raised.value).startswith(message)
 
 
-def test_a_path_given_from_outside_goes_before_all_others() -> None:
+def test_the_reported_path_starts_with_the_given_one() -> None:
     with pytest.raises(ConfigError, match=r"^recipe\.leaves\[0\]\.size is missing"):
         build(Tree, {"name": "a", "leaves": [{}]}, "recipe")
 
 
-def test_an_unknown_name_in_an_empty_table_has_no_nearest() -> None:
+def test_there_is_no_nearest_name_in_an_empty_table() -> None:
     assert str(unknown("model", "tiny", ())) == "unknown model 'tiny'; known: none"
 
 
@@ -118,28 +110,33 @@ def test_the_registry_loads_every_system_under_its_own_name() -> None:
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_setting_of_a_system_can_be_set(name: str) -> None:
-    default = system_class(name)().settings
-    assert setting_names(name) == default.keys() >= {"chat_template", "style", "chunk"}
-    assert system_class(name)(**default).settings == default
+    kind = system_class(name)
+    default = kind().settings
+    assert set(kind.setting_names()) >= default.keys() >= {"chat_template", "style", "chunk"}
+    assert kind.of(default).settings == default
 
 
-def test_the_registry_names_the_nearest_system() -> None:
+def test_the_registry_suggests_the_nearest_system() -> None:
     with pytest.raises(ConfigError, match="nearest: 'pooled'; known: full, pooled, recurrent, retrieval"):
         system_class("poled")
-    assert load("thing", "one", {"one": "memfold.core.registry:load"}) is registry.load
+    assert load("function", "load", {"load": "memfold.core.registry:load"}) is registry.load
 
 
-def test_a_system_is_made_with_what_the_model_was_trained_with() -> None:
+def test_a_system_gets_the_settings_that_the_model_was_trained_with() -> None:
     trained: dict[str, dict[str, Any]] = {"pooled": {"wrapper": "none", "ratios": [4, 8]}}
-    model: Any = SimpleNamespace(reads_slots=True, chat_template="chatml", trained=trained)
+    model: Any = SimpleNamespace(name="tiny", has_weights=True, chat_template="chatml", trained=trained)
     made = make_system("pooled", model).settings
     assert (made["wrapper"], made["ratio"], made["chat_template"]) == ("none", 8, "chatml")
     assert make_system("pooled", model, {"ratio": 4, "wrapper": "slot"}).settings["wrapper"] == "slot"
     trained["pooled"]["ratios"] = [4, 16, 64]
-    assert make_system("pooled", model).settings["ratio"] == DEFAULT_RATIO == 16
-    assert (tuple(trained_ratios("pooled", model)), tuple(trained_ratios("full", model))) == ((4, 16, 64), ())
-    with pytest.raises(ConfigError, match="system 'full' cannot be made: got an unexpected keyword argument 'ratio'"):
+    assert make_system("pooled", model).settings["ratio"] == 16
+    assert tuple(system_class("pooled").trained_ratios(trained["pooled"])) == (4, 16, 64)
+    assert system_class("full").trained_ratios({}) == ()
+    with pytest.raises(ConfigError, match="unknown setting of system 'full' 'ratio'; nearest: "):
         make_system("full", model, {"ratio": 4})
+    model.has_weights = False
+    with pytest.raises(ConfigError, match="system 'pooled' is not possible with model 'tiny'"):
+        make_system("pooled", model)
 
 
 def test_errors_carry_the_exit_code_of_the_command_line() -> None:

@@ -15,60 +15,60 @@ from memfold.core import document
 from memfold.core.document import Chunk, Document, chunks, open_document
 from memfold.core.errors import DataError
 
-LONGEST = 4  # tokens of one character, at most
+MAX_TOKENS = 4  # of one character
 TEXT = st.text(st.sampled_from("ab \n\r.é世😀\u0301"), max_size=80) | st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=80
 )
 
 
 def byte_tokens(text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """As byte-level tokenizers do: ASCII in pairs, every other character as one token for each of its bytes."""
-    tokens, offsets, at = [], [], 0
-    while at < len(text):
-        pair = text[at : at + 2]
+    """Tokenise like a byte-level tokenizer: ASCII in pairs, other characters as one token per byte."""
+    tokens, offsets, start = [], [], 0
+    while start < len(text):
+        pair = text[start : start + 2]
         if len(pair) == 2 and pair.isascii():
             tokens.append(1000 + 128 * ord(pair[0]) + ord(pair[1]))
-            offsets.append((at, at + 2))
-            at += 2
+            offsets.append((start, start + 2))
+            start += 2
             continue
-        spent = text[at].encode()
-        tokens += spent
-        offsets += [(at, at + 1)] * len(spent)
-        at += 1
+        data = text[start].encode()
+        tokens += data
+        offsets += [(start, start + 1)] * len(data)
+        start += 1
     return tokens, offsets
 
 
 def small_pieces(size: int = 8, read: int = 5) -> AbstractContextManager[object]:
-    """Cut and read in small steps, so that short texts meet every border."""
+    """Use small pieces and reads, so that short texts cover all boundary cases."""
     return patch.multiple(document, PIECE_CHARACTERS=size, READ_BYTES=read)
 
 
-def cut(given_document: Document, size: int) -> list[Chunk]:
-    return list(chunks(given_document, byte_tokens, size))
+def cut(whole: Document, size: int) -> list[Chunk]:
+    return list(chunks(whole, byte_tokens, size))
 
 
 @settings(max_examples=200, deadline=None)
-@given(TEXT, st.integers(LONGEST, 20), st.integers(1, 30))
+@given(TEXT, st.integers(MAX_TOKENS, 20), st.integers(1, 30))
 def test_chunks_hold_all_of_the_text_and_never_cut_a_character(text: str, size: int, piece: int) -> None:
     with small_pieces(piece):
-        found = cut(Document("a", text), size)
-    assert "".join(chunk.text for chunk in found) == text
-    assert [chunk.index for chunk in found] == list(range(len(found)))
+        parts = cut(Document("a", text), size)
+    assert "".join(chunk.text for chunk in parts) == text
+    assert [chunk.index for chunk in parts] == list(range(len(parts)))
     token = character = 0
-    for chunk in found:
+    for chunk in parts:
         assert (chunk.token_start, chunk.char_start) == (token, character)
         assert 1 <= len(chunk.tokens) == len(chunk.offsets) <= size
         assert chunk.text == text[chunk.char_start : chunk.char_end]
         assert all(chunk.char_start <= start < end <= chunk.char_end for start, end in chunk.offsets)
         assert list(chunk.offsets) == sorted(chunk.offsets)
         token, character = chunk.token_end, chunk.char_end
-    for before, after in itertools.pairwise(found):
+    for before, after in itertools.pairwise(parts):
         assert before.offsets[-1][1] <= after.offsets[0][0]
-        assert len(before.tokens) > size - LONGEST
+        assert len(before.tokens) > size - MAX_TOKENS
 
 
 @settings(max_examples=100, deadline=None)
-@given(TEXT, st.integers(LONGEST, 20), st.integers(1, 30))
+@given(TEXT, st.integers(MAX_TOKENS, 20), st.integers(1, 30))
 def test_tokens_and_offsets_do_not_depend_on_the_chunk_size(text: str, size: int, piece: int) -> None:
     with small_pieces(piece):
         some, whole = cut(Document("a", text), size), cut(Document("a", text), 10_000)
@@ -94,12 +94,14 @@ def test_a_file_is_read_as_the_string_in_it(text: str, mark: bool, read: int, pi
         assert opened.sha256() == hashlib.sha256(expected.encode()).hexdigest()
 
 
+BYTES = st.sampled_from([b"a", b"\xc3", b"\xa9", b"\xe4\xb8", b"\x96", b"\xf0\x9f", b"\x98\x80", b"\xff"])
+
+
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.sampled_from([b"a", b"\xc3", b"\xa9", b"\xe4\xb8", b"\x96", b"\xf0\x9f", b"\x98\x80", b"\xff"])),
-       st.integers(1, 9))  # fmt: skip
+@given(st.lists(BYTES), st.integers(1, 9))
 @example([b"a" * 7, b"\xe4\xb8"], 4)  # the file ends inside a character
-@example([b"aaa", b"\xe4\xb8", b"a"], 4)  # a character is broken right where a read ends
-def test_a_wrong_byte_is_named_with_its_exact_offset(parts: list[bytes], read: int) -> None:
+@example([b"aaa", b"\xe4\xb8", b"a"], 4)  # a character is incomplete at the end of a read
+def test_an_invalid_byte_is_reported_with_its_offset(parts: list[bytes], read: int) -> None:
     data = b"".join(parts)
     try:
         data.decode()
@@ -113,12 +115,12 @@ def test_a_wrong_byte_is_named_with_its_exact_offset(parts: list[bytes], read: i
             open_document(path)
 
 
-@pytest.mark.parametrize("at", [0, 1, document.READ_BYTES - 1, document.READ_BYTES, 3 * document.READ_BYTES + 17])
-@pytest.mark.parametrize(("byte", "said"), [(b"\0", "is binary: byte 0x00"), (b"\x80", "is not UTF-8: byte 0x80")])
-def test_a_wrong_byte_is_found_at_any_depth(tmp_path: Path, at: int, byte: bytes, said: str) -> None:
+@pytest.mark.parametrize("offset", [0, 1, document.READ_BYTES - 1, document.READ_BYTES, 3 * document.READ_BYTES + 17])
+@pytest.mark.parametrize(("byte", "message"), [(b"\0", "is binary: byte 0x00"), (b"\x80", "is not UTF-8: byte 0x80")])
+def test_an_invalid_byte_is_detected_at_any_offset(tmp_path: Path, offset: int, byte: bytes, message: str) -> None:
     path = tmp_path / "a.txt"
-    path.write_bytes(b"x" * at + byte + b"x" * 9)
-    with pytest.raises(DataError, match=f"{said} at offset {at};"):
+    path.write_bytes(b"x" * offset + byte + b"x" * 9)
+    with pytest.raises(DataError, match=f"{message} at offset {offset};"):
         open_document(path)
 
 
@@ -130,7 +132,7 @@ def test_an_empty_file_is_refused(tmp_path: Path, data: bytes) -> None:
         open_document(path)
 
 
-def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
+def test_folders_missing_files_and_unknown_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a folder"):
         open_document(tmp_path)
     with pytest.raises(DataError, match="no document at"):
@@ -142,7 +144,7 @@ def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
         Document("a").read()
 
 
-def test_a_file_that_cannot_be_opened_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_opened_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.txt"
     path.write_text("x")
 
@@ -154,8 +156,8 @@ def test_a_file_that_cannot_be_opened_is_one_line(tmp_path: Path, monkeypatch: p
         open_document(path)
 
 
-def test_half_a_surrogate_pair_in_a_string_is_refused() -> None:
-    with pytest.raises(DataError, match="character 3 is half a surrogate pair"):
+def test_an_unpaired_surrogate_in_a_string_is_refused() -> None:
+    with pytest.raises(DataError, match="character 3 is an unpaired surrogate"):
         Document("a", "abc\ud83d").sha256()
 
 
@@ -165,9 +167,8 @@ def test_an_empty_string_has_no_chunks() -> None:
 
 def test_pieces_end_after_a_line_else_before_a_space_else_at_the_limit() -> None:
     with small_pieces(8):
-        assert list(Document("a", "one\ntwo three four\n0123456789").pieces()) == [
-            "one\n", "two", " three", " four\n", "01234567", "89",
-        ]  # fmt: skip
+        pieces = list(Document("a", "one\ntwo three four\n0123456789").pieces())
+    assert pieces == ["one\n", "two", " three", " four\n", "01234567", "89"]
 
 
 def test_a_character_goes_whole_into_the_next_chunk() -> None:
@@ -180,9 +181,9 @@ def test_tokens_that_end_inside_a_character_keep_both_characters_together() -> N
     def merged(_: str) -> tuple[list[int], list[tuple[int, int]]]:
         return [1, 2, 3, 4], [(0, 1), (1, 2), (1, 3), (2, 3)]
 
-    found = list(chunks(Document("a", "aéé"), merged, 3))
-    assert [chunk.text for chunk in found] == ["a", "éé"]
-    assert [chunk.tokens for chunk in found] == [(1,), (2, 3, 4)]
+    first, second = chunks(Document("a", "aéé"), merged, 3)
+    assert (first.text, first.tokens) == ("a", (1,))
+    assert (second.text, second.tokens) == ("éé", (2, 3, 4))
 
 
 def test_a_chunk_smaller_than_one_character_is_refused() -> None:
@@ -194,7 +195,6 @@ def test_a_chunk_smaller_than_one_character_is_refused() -> None:
 
 
 def test_a_tokenised_document_is_cut_between_its_tokens() -> None:
-    found = cut(Document("a", tokens=(5, 6, 7, 8, 9)), 2)
-    assert [(chunk.tokens, chunk.token_start, chunk.token_end) for chunk in found] == [
-        ((5, 6), 0, 2), ((7, 8), 2, 4), ((9,), 4, 5),
-    ]  # fmt: skip
+    parts = cut(Document("a", tokens=(5, 6, 7, 8, 9)), 2)
+    positions = [(chunk.tokens, chunk.token_start, chunk.token_end) for chunk in parts]
+    assert positions == [((5, 6), 0, 2), ((7, 8), 2, 4), ((9,), 4, 5)]

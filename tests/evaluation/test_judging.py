@@ -29,7 +29,7 @@ def test_right_is_what_the_judge_says(evaluate: Evaluate, tmp_path: Path) -> Non
     assert len(failed) == 2
     assert not any(record.correct for record in failed)
     assert {record.error for record in failed} == {
-        "judge: judge replied 'maybe'; wanted: yes or no; name another judge",
+        "judge: judge replied 'maybe'; expected yes or no; use another judge",
         "policy: lost",
     }
     for record in records:

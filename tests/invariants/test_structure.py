@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from memfold.core.registry import SYSTEMS
+from memfold.core.registry import SYSTEMS, system_class
 
+TABLE = "memfold.core.registry"
 PACKAGE = Path(__file__).parents[2] / "src" / "memfold"
 LAYERS = (
     {"core"},
@@ -24,6 +27,9 @@ LAYERS = (
     {"__main__"},
 )
 RANKS = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
+GROUPS = {"fold", "read", "train"}  # of a system's settings
+HOLDERS = {"settings", "trained", "options", "record", "own", "said"}  # names under which settings by name are kept
+SETTERS = {"answering", "changed", "make_system", "system_for", "of", "with_settings"}
 MOST_LINES, MOST_FUNCTION_LINES, MOST_NESTING = 400, 80, 3
 FORBIDDEN = {"utils", "util", "helpers", "helper", "common", "misc", "v2", "new", "old"}
 HEAVY = (
@@ -81,6 +87,63 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
     return (node for node in ast.walk(tree) if isinstance(node, FUNCTIONS))
 
 
+def docstrings(tree: ast.AST) -> set[ast.expr]:
+    """The strings that stand alone as a statement."""
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+
+
+def system_names(tree: ast.AST) -> list[str]:
+    """Strings that are a system's name, or a label that begins with one (`pooled:16/bare`)."""
+    left_out = docstrings(tree)
+    strings = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in left_out
+    ]
+    return [string for string in strings if re.split(r"[:/]", string)[0] in SYSTEMS]
+
+
+def settings_of_one_system() -> set[str]:
+    """The settings that no second system has."""
+    counts = Counter(name for system in SYSTEMS for name in system_class(system).setting_names())
+    return {name for name, count in counts.items() if count == 1}
+
+
+def setting_lookups(tree: ast.AST) -> list[str]:
+    """Settings of one system that are looked up or set by name."""
+    return [found for node in ast.walk(tree) for found in _looked_up(node) if found in settings_of_one_system()]
+
+
+def _looked_up(node: ast.AST) -> Iterator[str]:
+    """The names that a node asks settings for, or sets."""
+    if isinstance(node, ast.Subscript) and _are_settings(node.value):
+        yield from _strings(node.slice)
+    elif isinstance(node, ast.Compare) and any(map(_are_settings, node.comparators)):
+        yield from _strings(node.left)
+    elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr in GROUPS:
+        yield node.attr
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _are_settings(node.func.value):
+        yield from (name for argument in node.args[:1] for name in _strings(argument))
+    elif isinstance(node, ast.Call) and _name(node.func) in SETTERS:
+        yield from (keyword.arg for keyword in node.keywords if keyword.arg)
+        yield from (
+            name for argument in node.args if isinstance(argument, ast.Dict) for name in _strings(*argument.keys)
+        )
+
+
+def _are_settings(node: ast.AST) -> bool:
+    return _name(node) in HOLDERS
+
+
+def _name(node: ast.AST) -> str:
+    """The last part of a name: `settings` of `system.settings`."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _strings(*nodes: ast.AST | None) -> Iterator[str]:
+    return (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
 def test_the_package_is_read_whole() -> None:
     assert {part_of(module) for module in MODULES} - {""} == RANKS.keys()
     assert len(MODULES) > 60
@@ -124,6 +187,26 @@ def test_systems_never_import_each_other() -> None:
         assert not others, f"{module} -> {others}"
 
 
+def is_shared(module: str) -> bool:
+    """Whether a module is blind to systems: all are, but the table and the systems' own folders."""
+    return module != TABLE and not system_of(module)
+
+
+def test_shared_code_imports_no_system() -> None:
+    for module in filter(is_shared, MODULES):
+        assert not {name for name in ours(module, types=True) if system_of(name)}, module
+
+
+def test_shared_code_names_no_system() -> None:
+    found = {module: system_names(MODULES[module]) for module in filter(is_shared, MODULES)}
+    assert {module: names for module, names in found.items() if names} == {}
+
+
+def test_shared_code_looks_up_no_setting_of_one_system() -> None:
+    found = {module: setting_lookups(MODULES[module]) for module in filter(is_shared, MODULES)}
+    assert {module: names for module, names in found.items() if names} == {}
+
+
 def test_modules_do_not_import_each_other_in_a_circle() -> None:
     graph = {module: ours(module) for module in MODULES if module != "memfold"}
     try:
@@ -146,17 +229,11 @@ def test_files_and_functions_keep_their_size(module: str) -> None:
 def test_nobody_asks_which_system_it_has() -> None:
     classes = {entry.split(":")[1] for entry in SYSTEMS.values()}
     assert classes >= {"Pooled", "Full", "Retrieval"}
-    for module, tree in MODULES.items():
-        if part_of(module) == "systems":
-            continue
-        named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        named |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        assert not named & classes, module
-        assert not {
-            name
-            for name in ours(module, types=True)
-            if name.startswith("memfold.systems.") and name.endswith(".system")
-        }
+    for module in filter(is_shared, MODULES):
+        tree = MODULES[module]
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not names & classes, module
 
 
 def test_names_say_what_is_in_a_file() -> None:
@@ -183,6 +260,34 @@ def f(x):
 """
     outer, inner = functions(ast.parse(source))
     assert (nesting(outer), nesting(inner)) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ('f("pooled")', ["pooled"]),
+        ('f("pooled:4/bare", f"retrieval/top={n}")', ["pooled:4/bare", "retrieval/top="]),
+        ('"""pooled"""\nf("pooled memory", "recipes/pooled/tiny", "fully")', []),
+    ],
+)
+def test_names_of_systems_are_found(source: str, names: list[str]) -> None:
+    assert system_names(ast.parse(source)) == names
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ('system.settings["ratio"]', ["ratio"]),
+        ('settings.get("wrapper", 1)', ["wrapper"]),
+        ('"unfold" in memory.settings', ["unfold"]),
+        ("system.fold.window + system.read.top", ["window", "top"]),
+        ("memory.answering(unfold=3)", ["unfold"]),
+        ('make_system("x", model, {"note": 3})', ["note"]),
+        ('settings["style"], record["error"], table["ratio"], rl.ratio, system.ratio', []),
+    ],
+)
+def test_look_ups_of_settings_are_found(source: str, names: list[str]) -> None:
+    assert setting_lookups(ast.parse(source)) == names
 
 
 def test_imports_are_found_wherever_they_are() -> None:

@@ -184,7 +184,7 @@ def test_places_that_cannot_be_written_are_refused_before_the_first_block(tmp_pa
         ({"slots": torch.zeros(3)}, r"shape \(3,\)"),
         ({"starts": (0, 4, 7)}, "every 4 tokens"),
         ({"text": "short"}, "5 characters of text for 0 to 15"),
-        ({"text": "\ud800" + "x" * 14}, "character 0 is half a surrogate pair"),
+        ({"text": "\ud800" + "x" * 14}, "character 0 is an unpaired surrogate"),
     ],
 )
 def test_a_block_that_does_not_fit_is_refused_and_nothing_is_written(

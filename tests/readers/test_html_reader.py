@@ -35,8 +35,8 @@ def test_a_page_becomes_its_text(tmp_path: Path) -> None:
     assert "a  b\n c" in text
     assert "\n\n\n" not in text
     assert " \n" not in text
-    for gone in ("hidden", "color", "comment", "scripts", "xml", "html", "x.html"):
-        assert gone not in text
+    for removed in ("hidden", "color", "comment", "scripts", "xml", "html", "x.html"):
+        assert removed not in text
 
 
 @pytest.mark.parametrize(
@@ -51,31 +51,31 @@ def test_a_page_becomes_its_text(tmp_path: Path) -> None:
         ("<p>&#0;a&#xd800;b&lt;p&gt;", "\ufffda\ufffdb<p>\n"),
     ],
 )
-def test_an_encoding_is_what_the_page_says(tmp_path: Path, data: str | bytes, expected: str) -> None:
+def test_the_encoding_is_the_declared_one_as_browsers_read_it(tmp_path: Path, data: str | bytes, expected: str) -> None:
     assert read(tmp_path, data, "a.htm") == expected
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
-        ("Just a line of text, 3 < 4.", "is not HTML: no element of HTML is in it; if it is plain text, name it .txt"),
+        ("Just a line of text, 3 < 4.", "is not HTML: it has no HTML element; if it is plain text, rename it to .txt"),
         ("<rss><item>News</item></rss>", "is not HTML"),
         ("", "is not HTML"),
         (b"\x89PNG\r\n\x1a\n\0\0", "is not HTML but binary: byte 0x00 at offset 8"),
         ("<html><script>write('text')</script><body> <p>&nbsp;</p></body></html>", "has no text outside its scripts"),
-        (b"<p>caf\xe9</p>", "is not utf-8: byte 0xe9 at offset 6; name its encoding in <meta charset=...>"),
+        (b"<p>caf\xe9</p>", "is not utf-8: byte 0xe9 at offset 6; declare its encoding in <meta charset=...>"),
         ('<meta charset="martian"><p>a', "declares the unknown encoding 'martian'"),
-        ("<div>" * 30_000 + "deep", "nests its elements too deep"),
+        ("<div>" * 30_000 + "deep", "nests its elements too deeply"),
     ],
 )
-def test_what_is_no_page_is_one_line(tmp_path: Path, data: str | bytes, said: str) -> None:
+def test_a_file_that_is_not_a_page_is_a_one_line_error(tmp_path: Path, data: str | bytes, message: str) -> None:
     with pytest.raises(DataError) as caught:
         read(tmp_path, data)
-    assert str(caught.value).startswith(f"{tmp_path / 'page.html'} {said}")
+    assert str(caught.value).startswith(f"{tmp_path / 'page.html'} {message}")
     assert "\n" not in str(caught.value)
 
 
-def test_without_the_package_the_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_error_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "markdownify", None)
-    with pytest.raises(DataError, match=r"page\.html: to read HTML install markdownify: pip install 'memfold\[doc"):
+    with pytest.raises(DataError, match=r"page\.html: reading HTML needs markdownify; pip install 'memfold\[doc"):
         read(tmp_path, PAGE)

@@ -38,8 +38,8 @@ def test_pages_follow_each_other(tmp_path: Path, make_pdf: MakePdf) -> None:
 
 
 def test_pages_are_read_one_at_a_time(tmp_path: Path, make_pdf: MakePdf) -> None:
-    def most(pages: int) -> int:
-        """Bytes in use after any of the pages."""
+    def peak(pages: int) -> int:
+        """The most bytes in use after any page."""
         path = tmp_path / "a.pdf"
         path.write_bytes(make_pdf(*["word " * 4000] * pages))
         tracemalloc.start()
@@ -50,18 +50,18 @@ def test_pages_are_read_one_at_a_time(tmp_path: Path, make_pdf: MakePdf) -> None
         tracemalloc.stop()
         return max(used)
 
-    most(1)  # what the library keeps once
+    peak(1)  # allocates what the library caches
     text = (10 - 3) * len("word " * 4000)
-    assert most(10) - most(3) < text / 4  # a page that was read leaves its outline only
+    assert peak(10) - peak(3) < text / 4
 
 
 def test_a_pdf_without_text_asks_for_ocr(tmp_path: Path, make_pdf: MakePdf) -> None:
     (tmp_path / "scan.pdf").write_bytes(make_pdf("", " "))
-    with pytest.raises(DataError, match=r"scan\.pdf has no text on any page \(of 2\), only pictures; run OCR first"):
+    with pytest.raises(DataError, match=r"scan\.pdf has no text on any of its 2 pages; run OCR first"):
         open_document(tmp_path / "scan.pdf")
 
 
-def test_a_password_is_asked_to_be_taken_off(tmp_path: Path, make_pdf: MakePdf) -> None:
+def test_a_password_is_refused_unless_it_is_empty(tmp_path: Path, make_pdf: MakePdf) -> None:
     path = tmp_path / "a.pdf"
     path.write_bytes(encrypted(make_pdf("Secret."), "word"))
     with pytest.raises(DataError, match=r"a\.pdf is encrypted; save a copy without a password"):
@@ -70,7 +70,7 @@ def test_a_password_is_asked_to_be_taken_off(tmp_path: Path, make_pdf: MakePdf) 
     assert open_document(path).read() == "Not so secret.\n"
 
 
-def test_a_cipher_that_needs_a_package_is_named(
+def test_a_package_that_a_cipher_needs_is_named(
     tmp_path: Path, make_pdf: MakePdf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -83,7 +83,7 @@ def test_a_cipher_that_needs_a_package_is_named(
 
 
 @pytest.mark.parametrize("keep", [0, 4, 40, 300])
-def test_what_is_cut_off_is_one_line(
+def test_a_truncated_file_is_a_one_line_error(
     tmp_path: Path, make_pdf: MakePdf, keep: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "a.pdf"
@@ -95,7 +95,7 @@ def test_what_is_cut_off_is_one_line(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_table_of_offsets_that_is_wrong_is_mended(
+def test_a_wrong_table_of_offsets_is_repaired(
     tmp_path: Path, make_pdf: MakePdf, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "a.pdf"
@@ -104,21 +104,21 @@ def test_a_table_of_offsets_that_is_wrong_is_mended(
     assert capfd.readouterr() == ("", "")
 
 
-def test_another_file_under_the_name_is_refused(tmp_path: Path) -> None:
+def test_another_format_under_the_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_text("Velm is a town.\n" * 100)
-    with pytest.raises(DataError, match=r"a\.pdf is damaged or no PDF: .*; open it in a viewer"):
+    with pytest.raises(DataError, match=r"a\.pdf is damaged or not a PDF: .*; open it in a viewer"):
         open_document(tmp_path / "a.pdf")
 
 
-def test_without_the_package_the_command_is_named(
+def test_without_the_package_the_error_names_the_command(
     tmp_path: Path, make_pdf: MakePdf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.pdf").write_bytes(make_pdf("Velm."))
     monkeypatch.setitem(sys.modules, "pypdf", None)
-    with pytest.raises(DataError, match=r"a\.pdf: to read PDF install pypdf: pip install 'memfold\[documents\]'"):
+    with pytest.raises(DataError, match=r"a\.pdf: reading PDF needs pypdf; pip install 'memfold\[documents\]'"):
         open_document(tmp_path / "a.pdf")
 
 
-def test_half_surrogate_pairs_and_nuls_do_not_come_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unpaired_surrogates_and_nuls_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memfold.readers.pdf.read_pdf", lambda path: iter(["a\ud83d\ude00b\ud83d", "\0c"]))
     assert Document("a", path=tmp_path / "a.pdf").read() == "a\U0001f600b\ufffdc"

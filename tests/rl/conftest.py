@@ -15,7 +15,7 @@ from memfold.training.recipe import Entry, Group
 REWARD = """
 import random
 
-from memfold.rl.rewards import Worth
+from memfold.rl.rewards import Reward
 
 def drawn(sample, trace):
     return early(sample, trace) + random.random()
@@ -31,7 +31,7 @@ def broken(sample, trace):
     raise ValueError("no such answer")
 
 def by_turn(sample, trace):
-    return Worth(1, tuple(float(step.reply.tokens[0] < 250) for step in trace.steps))
+    return Reward(1, tuple(float(step.reply.tokens[0] < 250) for step in trace.steps))
 
 def longer(sample, trace):
     return len(trace.answer.reply)
@@ -67,7 +67,7 @@ def recipe(parent: str, rewards: Path) -> RlRecipe:
         groups=(Group(("*",), lr=1e-3),),
         questions=3,
         rollouts=4,
-        places=8,
+        max_concurrency=8,
         reply_tokens=6,
         tokens=200,
         validate_every=2,

@@ -84,7 +84,7 @@ class LLM:
 
 
 def _weights(model: torch.nn.Module, folder: Path) -> None:
-    """Every weights file of the folder, whatever its name, as vLLM reads them."""
+    """Read every weights file of the folder, whatever its name, as vLLM does."""
     names = dict(model.named_parameters())
     for path in folder.glob("*.safetensors"):
         for name, value in load_file(path).items():

@@ -28,13 +28,13 @@ def test_equal_rewards_give_exactly_nothing(name: str, value: float) -> None:
     assert not varied(torch.tensor([value] * 7))
 
 
-def test_every_conversation_of_a_trajectory_has_its_advantage() -> None:
-    """Three trajectories of 1, 3 and 2 conversations: the mean is over three rewards, not over six."""
+def test_every_turn_of_a_trajectory_has_its_advantage() -> None:
+    """Three trajectories of 1, 3 and 2 turns: the mean is over three rewards, not over six."""
     found = per_trajectory(torch.tensor([3.0, 0.0, 0.0]), [[0.0], [0.0] * 3, [0.0] * 2], centred)
     assert [part.tolist() for part in found] == [[2.0], [-1.0, -1.0, -1.0], [-1.0, -1.0]]
 
 
-def test_a_turn_adds_what_it_is_worth_among_the_same_turns() -> None:
+def test_a_turn_adds_its_advantage_among_the_same_turns() -> None:
     turns = [[1.0, 0.0], [0.0, 4.0, 9.0], [0.5]]
     found = per_turn(torch.tensor([1.0, 0.0, 0.5]), turns, centred)
     # outcomes: 0.5, -0.5, 0; first turns: the same; second ones (0 and 4): -2 and 2; the third is alone

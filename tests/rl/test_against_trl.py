@@ -21,34 +21,52 @@ ADVANTAGES = (1.5, -0.5, 0.25, -2.0)
 def trl_trainer() -> Any:
     try:
         from trl import GRPOTrainer
-    except (ImportError, RuntimeError) as error:  # TRL raises the second for a package that it lacks
+    except (ImportError, RuntimeError) as error:  # TRL raises RuntimeError for a missing package
         pytest.skip(f"TRL cannot be imported: {error}")
     return GRPOTrainer
 
 
 def stand_in(logprobs: Tensor, loss_type: str, level: str, beta: float, high: float) -> SimpleNamespace:
-    """What TRL's loss reads of its trainer."""
+    """The attributes of a trainer that TRL's loss reads."""
     accelerator = SimpleNamespace(
-        num_processes=1, sync_gradients=True, gather=lambda value: value, reduce=lambda value, reduction: value,
+        num_processes=1,
+        sync_gradients=True,
+        gather=lambda value: value,
+        reduce=lambda value, reduction: value,
         gather_for_metrics=lambda value: value,
-    )  # fmt: skip
+    )
     return SimpleNamespace(
         _get_per_token_logps_and_entropies=lambda *given, **named: (logprobs, torch.zeros_like(logprobs), None),
-        aux_loss_enabled=False, top_entropy_quantile=1.0, off_policy_mask_threshold=None, _entropy_bonus_enabled=False,
-        importance_sampling_level=level, beta=beta, loss_type=loss_type, epsilon_low=0.2, epsilon_high=high,
-        args=SimpleNamespace(delta=None, use_bias_correction_kl=False, steps_per_generation=1), use_vllm=False,
-        vllm_importance_sampling_correction=False, model=SimpleNamespace(training=True), use_adaptive_entropy=False,
-        current_gradient_accumulation_steps=1, max_completion_length=MOST, accelerator=accelerator,
+        aux_loss_enabled=False,
+        top_entropy_quantile=1.0,
+        off_policy_mask_threshold=None,
+        _entropy_bonus_enabled=False,
+        importance_sampling_level=level,
+        beta=beta,
+        loss_type=loss_type,
+        epsilon_low=0.2,
+        epsilon_high=high,
+        args=SimpleNamespace(delta=None, use_bias_correction_kl=False, steps_per_generation=1),
+        use_vllm=False,
+        vllm_importance_sampling_correction=False,
+        model=SimpleNamespace(training=True),
+        use_adaptive_entropy=False,
+        current_gradient_accumulation_steps=1,
+        max_completion_length=MOST,
+        accelerator=accelerator,
         _metrics={"train": defaultdict(list)},
-    )  # fmt: skip
+    )
 
 
-@pytest.mark.parametrize(("loss_type", "mean", "level", "beta", "high"), [
-    ("grpo", "sequence", "token", 0.04, 0.2),
-    ("grpo", "sequence", "sequence", 0.0, 0.2),
-    ("dr_grpo", "fixed", "token", 0.0, 0.2),
-    ("dapo", "token", "token", 0.0, 0.28),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("loss_type", "mean", "level", "beta", "high"),
+    [
+        ("grpo", "sequence", "token", 0.04, 0.2),
+        ("grpo", "sequence", "sequence", 0.0, 0.2),
+        ("dr_grpo", "fixed", "token", 0.0, 0.2),
+        ("dapo", "token", "token", 0.0, 0.28),
+    ],
+)
 def test_loss_and_gradient_equal_trls(loss_type: str, mean: str, level: str, beta: float, high: float) -> None:
     trainer = trl_trainer()
     generator = torch.Generator().manual_seed(3)
@@ -59,10 +77,15 @@ def test_loss_and_gradient_equal_trls(loss_type: str, mean: str, level: str, bet
     theirs = (sampled + 0.4 * noise).requires_grad_()
     ids = torch.zeros(len(SIZES), LONGEST, dtype=torch.long)
     inputs = {
-        "prompt_ids": ids, "prompt_mask": torch.ones_like(ids), "completion_ids": ids, "completion_mask": mask.long(),
-        "advantages": torch.tensor(ADVANTAGES), "old_per_token_logps": sampled, "ref_per_token_logps": reference,
+        "prompt_ids": ids,
+        "prompt_mask": torch.ones_like(ids),
+        "completion_ids": ids,
+        "completion_mask": mask.long(),
+        "advantages": torch.tensor(ADVANTAGES),
+        "old_per_token_logps": sampled,
+        "ref_per_token_logps": reference,
         "num_items_in_batch": mask.sum(),
-    }  # fmt: skip
+    }
     expected = trainer._compute_loss(stand_in(theirs, loss_type, level, beta, high), None, inputs)
     expected.backward()
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import stand_in_vllm
 import torch
+from memfold.backbone.scoring import logprobs
 
 from memfold.backbone.folder import load_backbone
 from memfold.backbone.model import Backbone
-from memfold.backbone.scoring import logprobs
 from memfold.core.errors import CallError, ConfigError
 from memfold.core.system import MemorySystem
 from memfold.core.types import Limits, Reply
@@ -37,16 +37,16 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def chosen(recipe: RlRecipe) -> RlRecipe:
-    return replace(recipe, engine="vllm", settings=SETTINGS, drift=1e-3)
+    return replace(recipe, engine="vllm", settings=SETTINGS, max_logprob_gap=1e-3)
 
 
-def rolled(engine: Any, recipe: RlRecipe, backbone: Backbone, places: int = 12) -> list[Rollouts]:
+def rolled(engine: Any, recipe: RlRecipe, backbone: Backbone, max_concurrency: int = 12) -> list[Rollouts]:
     questions = Draws(recipe, backbone, 0).take(4)
-    return roll_out(questions, backbone, engine, Sampling(reply_tokens=12), 3, places, 0, 0)
+    return roll_out(questions, backbone, engine, Sampling(reply_tokens=12), 3, max_concurrency, 0, 0)
 
 
 def apart(found: list[Rollouts], backbone: Backbone) -> float:
-    """The most that a log-probability of the sampler differs from that of the backbone."""
+    """The largest difference between log-probabilities of sampler and backbone."""
     most = 0.0
     for one in found:
         scores = logprobs(backbone, one.question.system, [(one.memory, one.traces)])
@@ -56,7 +56,7 @@ def apart(found: list[Rollouts], backbone: Backbone) -> float:
 
 
 def test_replies_of_vllm_replay_before_and_after_an_update(chosen: RlRecipe) -> None:
-    """Slots and texts, through files; what the prefix cache holds of the weights before is not used again."""
+    """Slots and text, with weights loaded from files; the prefix cache of earlier weights is not reused."""
     backbone = load_backbone(str(chosen.parent))
     engine = VllmEngine(chosen, backbone, 1)
     first = rolled(engine.policy(), chosen, backbone)
@@ -79,7 +79,7 @@ def test_replies_of_vllm_replay_before_and_after_an_update(chosen: RlRecipe) -> 
 
 def test_every_call_has_its_own_seed(chosen: RlRecipe, backbone: Backbone) -> None:
     policy = VllmEngine(chosen, backbone, 1).policy()
-    together, alone = rolled(policy, chosen, backbone), rolled(policy, chosen, backbone, places=1)
+    together, alone = rolled(policy, chosen, backbone), rolled(policy, chosen, backbone, max_concurrency=1)
     tokens = [[trace.steps[0].reply.tokens for one in found for trace in one.traces] for found in (together, alone)]
     assert tokens[0] == tokens[1]
     assert len(set(tokens[0])) > 9
@@ -104,7 +104,7 @@ def test_a_run_with_vllm_stays_on_policy(chosen: RlRecipe, tmp_path: Path) -> No
     heard: list[dict[str, Any]] = []
     train(chosen, tmp_path, report=heard.append)
     assert len(heard) == 4
-    assert all(line["figures"]["apart"] < 1e-4 and line["norm"] > 0 for line in heard[1:])
+    assert all(line["figures"]["logprob_gap"] < 1e-4 and line["norm"] > 0 for line in heard[1:])
 
 
 def test_a_stale_engine_stops_the_run(chosen: RlRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,12 +138,19 @@ def test_one_line_says_what_is_missing(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("changed", "processes", "message"), [
-    ({"settings": {"positions": "strided"}}, 1, "positions = 'strided' of pooled/almanac is not .* 'consecutive' }"),
-    ({"settings": {"positions": "randomised"}}, 1, "positions = 'randomised' of pooled/almanac is not possible"),
-    ({"mixture": (Entry("almanac", 1, (48,), gap=9),)}, 1, "gap = 9 of pooled/almanac is not .*; write gap = 0"),
-    ({}, 2, "engine 'vllm' works with one process, not 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changed", "processes", "message"),
+    [
+        (
+            {"settings": {"positions": "strided"}},
+            1,
+            "positions = 'strided' of pooled/almanac is not .* 'consecutive' }",
+        ),
+        ({"settings": {"positions": "randomised"}}, 1, "positions = 'randomised' of pooled/almanac is not possible"),
+        ({"mixture": (Entry("almanac", 1, (48,), gap=9),)}, 1, "gap = 9 of pooled/almanac is not .*; write gap = 0"),
+        ({}, 2, "engine 'vllm' supports one process, not 2"),
+    ],
+)
 def test_what_vllm_cannot_do_is_refused_before_it_starts(
     chosen: RlRecipe, backbone: Backbone, changed: dict[str, Any], processes: int, message: str
 ) -> None:
@@ -151,11 +158,14 @@ def test_what_vllm_cannot_do_is_refused_before_it_starts(
         open_engine(replace(chosen, **changed), backbone, processes)
 
 
-@pytest.mark.parametrize(("changed", "message"), [
-    ({"key_values": []}, "system 'pooled' renders keys and values"),
-    ({"positions": [7]}, "system 'pooled' renders positions that do not run 0, 1, 2"),
-])  # fmt: skip
-def test_calls_that_are_no_plain_embeddings_are_refused(
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"key_values": []}, "system 'pooled' renders keys and values"),
+        ({"positions": [7]}, "system 'pooled' renders positions that do not run 0, 1, 2"),
+    ],
+)
+def test_calls_that_are_not_plain_embeddings_are_refused(
     chosen: RlRecipe, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], message: str
 ) -> None:
     engine = VllmEngine(replace(chosen, mixture=chosen.mixture[:1]), backbone, 1)
@@ -170,10 +180,13 @@ def test_calls_that_are_no_plain_embeddings_are_refused(
         roll_out([question], backbone, engine, Sampling(4), 1, 1)
 
 
-@pytest.mark.parametrize(("changed", "message"), [
-    ({"engine": "vlm"}, "unknown engine 'vlm'; nearest: 'vllm'"),
-    ({"engine_memory": 1.0}, "engine_memory = 1.0 is not possible"),
-])  # fmt: skip
-def test_a_recipe_names_an_engine_that_there_is(recipe: RlRecipe, changed: dict[str, Any], message: str) -> None:
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"engine": "vlm"}, "unknown engine 'vlm'; nearest: 'vllm'"),
+        ({"engine_memory": 1.0}, "engine_memory = 1.0 is not possible"),
+    ],
+)
+def test_a_recipe_names_a_known_engine(recipe: RlRecipe, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(recipe, **changed)

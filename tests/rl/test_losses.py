@@ -6,14 +6,14 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from memfold.rl.losses import CLIPS, MEANS, clipped, dual_clipped, entropy, held_back, k1, k3, symmetric
+from memfold.rl.losses import CLIPS, MEANS, clip_mask, clipped, dual_clipped, entropy, k1, k3, symmetric
 
 RATIO = torch.tensor([1.5, 1.25, 0.5, 0.9, 5.0])
 BETTER, WORSE = torch.full((5,), 2.0), torch.full((5,), -2.0)
 
 
 def test_symmetric_clip_by_hand() -> None:
-    # better: at most 1.2 x 2; worse: at least 0.8 x 2, and without bound above
+    # positive advantage: at most 1.2 x 2; negative: at least 0.8 x 2, unbounded above
     assert symmetric(RATIO, BETTER, 0.2, 0.28, 3.0).tolist() == pytest.approx([-2.4, -2.4, -1.0, -1.8, -2.4])
     assert symmetric(RATIO, WORSE, 0.2, 0.28, 3.0).tolist() == pytest.approx([3.0, 2.5, 1.6, 1.8, 10.0])
 
@@ -35,22 +35,25 @@ def test_a_clipped_token_has_no_gradient(name: str) -> None:
         loss = CLIPS[name](ratio, advantage, 0.2, 0.28, 3.0)
         loss.sum().backward()
         assert ratio.grad is not None
-        assert (ratio.grad == 0).tolist() == held_back(loss.detach(), RATIO, advantage).tolist()
+        assert (ratio.grad == 0).tolist() == clip_mask(loss.detach(), RATIO, advantage).tolist()
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("token", [1 / 10] * 3),
-    ("sequence", [1 / 6, 1 / 15, 1 / 9]),
-    ("trajectory", [1 / 4, 1 / 16, 1 / 16]),
-    ("fixed", [1 / 60] * 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("token", [1 / 10] * 3),
+        ("sequence", [1 / 6, 1 / 15, 1 / 9]),
+        ("trajectory", [1 / 4, 1 / 16, 1 / 16]),
+        ("fixed", [1 / 60] * 3),
+    ],
+)
 def test_weights_of_two_trajectories_by_hand(name: str, expected: Sequence[float]) -> None:
-    """A trajectory of one conversation of 2 tokens, one of two conversations of 5 and 3; replies have at most 20."""
+    """A trajectory of one turn of 2 tokens, one of two turns of 5 and 3; replies have at most 20."""
     assert MEANS[name]((2, 5, 3), (0, 1, 1), 20) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", MEANS)
-def test_what_does_not_count_changes_no_weight(name: str) -> None:
+def test_empty_turns_change_no_weight(name: str) -> None:
     weights = MEANS[name]((2, 0, 3), (0, 1, 2), 20)
     alone = MEANS[name]((2, 3), (0, 2), 20)
     assert [weights[0], weights[2]] == alone
@@ -63,7 +66,7 @@ def test_k3_by_hand() -> None:
     assert k1(logprobs, reference).tolist() == [0.0, -1.0, -29.0]
 
 
-def test_k3_estimates_the_distance_of_two_distributions() -> None:
+def test_k3_estimates_the_kl_of_two_distributions() -> None:
     policy, reference = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.5, 0.25, 0.25])
     exact = (policy * (policy / reference).log()).sum()
     assert float((policy * k3(policy.log(), reference.log())).sum()) == pytest.approx(float(exact), abs=1e-6)

@@ -11,7 +11,7 @@ import torch
 from memfold.core.document import Document
 from memfold.core.errors import CallError, ConfigError
 from memfold.core.types import Answer, Call, Limits, Reply, Sample, Step, Trace
-from memfold.rl.rewards import REWARDS, Judging, Rules, Worth, find_reward, said, scored_traces
+from memfold.rl.rewards import REWARDS, Judging, Reward, Rules, extract_answer, find_reward, scored_traces
 from memfold.scoring.judge import Judge
 
 DOCUMENT = Document("d", text="Ada lives in Velm.")
@@ -24,91 +24,97 @@ def trace(reply: str, style: str = "recall", error: str | None = None) -> Trace:
     return Trace("q", "pooled", {"style": style}, (step,), Answer("", reply) if error is None else None, error=error)
 
 
-@pytest.mark.parametrize(("reply", "style", "expected"), [
-    (r"Ada lives there. \boxed{Velm}", "recall", "Velm"),
-    (r"\boxed{no} then \boxed{Tor {x} Ban}", "recall", "Tor {x} Ban"),
-    ("It is <answer> Velm </answer>.", "recall", "Velm"),
-    (r"\boxed{no} <answer>Velm</answer>", "recall", "Velm"),
-    (r"<answer>no</answer> \boxed{Velm}", "recall", "Velm"),
-    (r"\boxed{<answer>Velm</answer>}", "recall", "Velm"),
-    (r"<answer>\boxed{Velm}</answer>", "recall", "Velm"),
-    (r"\boxed{Velm} or <answer>Tor", "recall", ""),
-    (r"It is \boxed{Velm", "recall", ""),
-    (r"It is \boxed{Velm", "bare", ""),
-    ("It is Velm", "recall", ""),
-    ("It is Velm", "free", ""),
-    (r"\boxed{Velm}", "free", "Velm"),
-    ("It is Velm", "bare", "It is Velm"),
-    ("", "recall", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reply", "style", "expected"),
+    [
+        (r"Ada lives there. \boxed{Velm}", "recall", "Velm"),
+        (r"\boxed{no} then \boxed{Tor {x} Ban}", "recall", "Tor {x} Ban"),
+        ("It is <answer> Velm </answer>.", "recall", "Velm"),
+        (r"\boxed{no} <answer>Velm</answer>", "recall", "Velm"),
+        (r"<answer>no</answer> \boxed{Velm}", "recall", "Velm"),
+        (r"\boxed{<answer>Velm</answer>}", "recall", "Velm"),
+        (r"<answer>\boxed{Velm}</answer>", "recall", "Velm"),
+        (r"\boxed{Velm} or <answer>Tor", "recall", ""),
+        (r"It is \boxed{Velm", "recall", ""),
+        (r"It is \boxed{Velm", "bare", ""),
+        ("It is Velm", "recall", ""),
+        ("It is Velm", "free", ""),
+        (r"\boxed{Velm}", "free", "Velm"),
+        ("It is Velm", "bare", "It is Velm"),
+        ("", "recall", ""),
+    ],
+)
 def test_the_answer_is_taken_strictly(reply: str, style: str, expected: str) -> None:
-    assert said(trace(reply, style)) == expected
+    assert extract_answer(trace(reply, style)) == expected
 
 
-@pytest.mark.parametrize(("name", "sample", "answer", "expected"), [
-    ("exact", ONE, "velm.", 1.0),
-    ("exact", ONE, "in Velm", 0.0),
-    ("exact", LIST, "Tor Ban, Velm and Sanu", 1.0),
-    ("exact", LIST, "Velm and Sanu", 0.0),
-    ("sub-em", ONE, "in Velm, I think", 1.0),
-    ("sub-em", ONE, "Velmar", 0.0),
-    ("sub-em", LIST, "Sanu Velm Tor Ban Ost", 1.0),
-    ("sub-em", LIST, "Sanu Velm", 0.0),
-    ("f1", ONE, "in town of Velm", 6 / 7),
-    ("f1", LIST, "Velm", 2 / 6),
-    ("share", LIST, "Velm or Sanu or Ost", 2 / 3),
-    ("share", ONE, "Velm", 1 / 2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "sample", "answer", "expected"),
+    [
+        ("exact", ONE, "velm.", 1.0),
+        ("exact", ONE, "in Velm", 0.0),
+        ("exact", LIST, "Tor Ban, Velm and Sanu", 1.0),
+        ("exact", LIST, "Velm and Sanu", 0.0),
+        ("sub-em", ONE, "in Velm, I think", 1.0),
+        ("sub-em", ONE, "Velmar", 0.0),
+        ("sub-em", LIST, "Sanu Velm Tor Ban Ost", 1.0),
+        ("sub-em", LIST, "Sanu Velm", 0.0),
+        ("f1", ONE, "in town of Velm", 6 / 7),
+        ("f1", LIST, "Velm", 2 / 6),
+        ("share", LIST, "Velm or Sanu or Ost", 2 / 3),
+        ("share", ONE, "Velm", 1 / 2),
+    ],
+)
 def test_rewards_by_hand(name: str, sample: Sample, answer: str, expected: float) -> None:
     assert REWARDS[name](sample, trace(f"\\boxed{{{answer}}}")) == pytest.approx(expected)
     assert REWARDS[name](sample, trace(f"{answer} without a box")) == 0
 
 
-def test_a_reward_that_raises_or_is_no_number_is_an_error_of_its_trace() -> None:
-    worths = Rules(lambda sample, trace: {"a": 1.0, "b": math.nan, "c": math.inf}[said(trace)])(
+def test_a_reward_that_raises_or_is_not_finite_is_an_error_of_its_trace() -> None:
+    rewards = Rules(lambda sample, trace: {"a": 1.0, "b": math.nan, "c": math.inf}[extract_answer(trace)])(
         [(ONE, trace(f"\\boxed{{{answer}}}")) for answer in "abcd"]
     )
-    assert worths[0] == Worth(1.0)
-    assert [str(worth) for worth in worths[1:]] == [
-        "reward: the value nan is no finite number",
-        "reward: the value inf is no finite number",
+    assert rewards[0] == Reward(1.0)
+    assert [str(reward) for reward in rewards[1:]] == [
+        "reward: the value nan is not finite",
+        "reward: the value inf is not finite",
         "reward: KeyError: 'd'",
     ]
 
 
-def test_turn_rewards_need_one_for_each_conversation() -> None:
+def test_turn_rewards_need_one_for_each_call() -> None:
     given = [(ONE, trace("x"))]
-    assert Rules(lambda sample, trace: Worth(1.0, (0.5,)))(given) == [Worth(1.0, (0.5,))]
-    (error,) = Rules(lambda sample, trace: Worth(1.0, (0.5, 0.5)))(given)
-    assert str(error) == "reward: 2 turn rewards for 1 conversations"
+    assert Rules(lambda sample, trace: Reward(1.0, (0.5,)))(given) == [Reward(1.0, (0.5,))]
+    (error,) = Rules(lambda sample, trace: Reward(1.0, (0.5, 0.5)))(given)
+    assert str(error) == "reward: expected 1 turn rewards, got 2"
     (error,) = Rules(lambda sample, trace: 1.0, turns=True)(given)
-    assert str(error) == "reward: 0 turn rewards for 1 conversations"
+    assert str(error) == "reward: expected 1 turn rewards, got 0"
 
 
-def test_a_worth_is_made_of_numbers() -> None:
+def test_a_reward_consists_of_numbers() -> None:
     given = [(ONE, trace("x"))]
-    (worth,) = Rules(lambda sample, trace: Worth(torch.tensor(0.5), (np.float32(0.25),)))(given)  # type: ignore[arg-type]
-    assert worth == Worth(0.5, (0.25,))
-    assert isinstance(worth, Worth)
-    assert [type(value) for value in (worth.value, *worth.turns)] == [float, float]
+    (reward,) = Rules(lambda sample, trace: Reward(torch.tensor(0.5), (np.float32(0.25),)))(given)  # type: ignore[arg-type]
+    assert reward == Reward(0.5, (0.25,))
+    assert isinstance(reward, Reward)
+    assert [type(value) for value in (reward.value, *reward.turns)] == [float, float]
     for bad in (None, "much"):
-        (error,) = Rules(lambda sample, trace, bad=bad: Worth(bad))(given)  # type: ignore[misc]
+        (error,) = Rules(lambda sample, trace, bad=bad: Reward(bad))(given)  # type: ignore[misc]
         assert str(error).startswith(("reward: TypeError", "reward: ValueError"))
-    (error,) = Rules(lambda sample, trace: Worth(1.0, (math.inf,)))(given)
-    assert str(error) == "reward: the value inf is no finite number"
+    (error,) = Rules(lambda sample, trace: Reward(1.0, (math.inf,)))(given)
+    assert str(error) == "reward: the value inf is not finite"
 
 
 def test_a_failed_trace_is_not_asked_about() -> None:
     asked: list[str] = []
 
     def reward(sample: Sample, trace: Trace) -> float:
-        asked.append(said(trace))
-        return 0.25 if said(trace) == "Velm" else math.nan
+        asked.append(extract_answer(trace))
+        return 0.25 if extract_answer(trace) == "Velm" else math.nan
 
     traces = [trace("", error="policy: broken"), trace(r"\boxed{Velm}"), trace(r"\boxed{x}")]
     done = scored_traces(Rules(reward), [ONE] * 3, traces)
     assert asked == ["Velm", "x"]
-    assert [found.error for found, _ in done] == ["policy: broken", None, "reward: the value nan is no finite number"]
+    assert [found.error for found, _ in done] == ["policy: broken", None, "reward: the value nan is not finite"]
     assert [found.reward for found, _ in done] == [None, 0.25, None]
 
 
@@ -120,8 +126,10 @@ def test_a_user_writes_a_reward_in_a_file(tmp_path: Path) -> None:
         find_reward(f"{path}:shrot")
     with pytest.raises(ConfigError, match=r"no file .*none.py; write path.py:function"):
         find_reward(f"{tmp_path}/none.py:short")
-    path.write_text("from __future__ import annotations\nfrom dataclasses import dataclass\n\n@dataclass\nclass Own:\n"
-                    "    value: float = 0.5\n\ndef own(sample, trace):\n    return Own().value\n")  # fmt: skip
+    path.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n@dataclass\nclass Own:\n"
+        "    value: float = 0.5\n\ndef own(sample, trace):\n    return Own().value\n"
+    )
     assert find_reward(f"{path}:own")(ONE, trace("abc")) == 0.5
     path.write_text("def short(:\n")
     with pytest.raises(ConfigError, match="cannot be loaded: SyntaxError"):
@@ -135,9 +143,9 @@ def test_the_judge_is_asked_within_its_budget_and_never_gives_a_silent_zero(tmp_
 
     def ask(asked: Sequence[str], limits: Limits) -> list[Reply | CallError]:
         messages.extend(asked)
-        said = {"right": "yes", "wrong": "No.", "odd": "perhaps"}
+        verdicts = {"right": "yes", "wrong": "No.", "odd": "perhaps"}
         return [
-            next((Reply(reply) for key, reply in said.items() if f"answer: {key}" in message), None)
+            next((Reply(reply) for key, reply in verdicts.items() if f"answer: {key}" in message), None)
             or CallError("policy", "the endpoint is gone")
             for message in asked
         ]
@@ -145,9 +153,9 @@ def test_the_judge_is_asked_within_its_budget_and_never_gives_a_silent_zero(tmp_
     judging = Judging(Judge("m", ask, tmp_path / "verdicts.jsonl"), budget=5)
     answers = ["right", "wrong", "odd", "gone", "right", "right"]
     found = judging([(ONE, trace(f"\\boxed{{{answer}}}")) for answer in answers])
-    assert [worth for worth in found if isinstance(worth, Worth)] == [Worth(1.0), Worth(0.0), Worth(1.0)]
+    assert [reward for reward in found if isinstance(reward, Reward)] == [Reward(1.0), Reward(0.0), Reward(1.0)]
     assert [str(one) for one in found if isinstance(one, CallError)] == [
-        "judge: m replied 'perhaps'; wanted: yes or no; name another judge",
+        "judge: m replied 'perhaps'; expected yes or no; use another judge",
         "policy: the endpoint is gone",
         "judge: the budget of 5 verdicts is spent; raise judge.budget in the recipe",
     ]

@@ -33,12 +33,18 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name not in TIMED} for line in found]
 
 
-def test_a_run_leaves_everything_that_tells_what_it_was(recipe: RlRecipe, tmp_path: Path) -> None:
+def test_a_run_records_its_recipe_metrics_and_model(recipe: RlRecipe, tmp_path: Path) -> None:
     heard: list[dict[str, Any]] = []
     train(recipe, tmp_path, report=heard.append)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "recipe.json", "metrics.jsonl", "model", "encoder", "traces", "step-000002", "step-000003",
-    }  # fmt: skip
+        "recipe.json",
+        "metrics.jsonl",
+        "model",
+        "encoder",
+        "traces",
+        "step-000002",
+        "step-000003",
+    }
     assert [line["step"] for line in heard] == [0, 1, 2, 3]
     assert ["validation" in line for line in heard] == [True, False, True, True]
     held_out = heard[-1]["validation"]["0:pooled/almanac"]
@@ -48,9 +54,18 @@ def test_a_run_leaves_everything_that_tells_what_it_was(recipe: RlRecipe, tmp_pa
     for line in heard[1:]:
         figures = line["figures"]
         assert figures.keys() == {
-            "reward", "length", "truncated", "equal", "dropped", "failed", "loss", "clipped", "apart", "apart_kl",
-        }  # fmt: skip
-        assert figures["apart"] < 1e-5
+            "reward",
+            "length",
+            "truncated",
+            "equal",
+            "dropped",
+            "failed",
+            "loss",
+            "clipped",
+            "logprob_gap",
+            "logprob_gap_kl",
+        }
+        assert figures["logprob_gap"] < 1e-5
         assert 0 < figures["length"] <= 6
         assert 0 <= figures["reward"] <= 1
         assert line["norm"] > 0
@@ -68,13 +83,19 @@ def test_resuming_equals_an_unbroken_run(recipe: RlRecipe, rewards: Path, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         train(recipe, broken, report=stop)
     assert [path.name for path in broken.glob("step-*")] == ["step-000001"]
-    torch.manual_seed(99)  # what happens between the two must not matter
+    torch.manual_seed(99)  # the random state in between must not matter
     random.seed(99)
     train(recipe, broken, resume=True)
     train(recipe, whole)
     assert metrics(broken) == metrics(whole)
-    for name in ("model/model.safetensors", "model/heads.safetensors", "model/memfold.json",
-                 "model/encoder/model.safetensors", "recipe.json", "traces/step-000003.jsonl"):  # fmt: skip
+    for name in (
+        "model/model.safetensors",
+        "model/heads.safetensors",
+        "model/memfold.json",
+        "model/encoder/model.safetensors",
+        "recipe.json",
+        "traces/step-000003.jsonl",
+    ):
         if name.startswith("traces"):
             assert without_seconds(broken / name) == without_seconds(whole / name)
         else:
@@ -114,7 +135,7 @@ def test_dropped_groups_are_refilled(recipe: RlRecipe, tmp_path: Path) -> None:
     line = step(run)
     assert line["figures"]["equal"] > 0
     assert len(run.groups) == 6
-    assert all(len({worth.value for worth in group.worths}) == 2 for group in run.groups)
+    assert all(len({reward.value for reward in group.rewards}) == 2 for group in run.groups)
     assert len({group.question.name for group in run.groups}) == 6
 
 
@@ -197,7 +218,10 @@ def test_a_judge_rewards_and_what_it_has_cost_is_kept_on_resume(
 
     train(judged, tmp_path / "whole")
     assert len(chat_server.messages) > 0
-    assert [line["figures"]["reward"] for line in metrics(tmp_path / "whole")[1:]] == [1, 1]  # it says yes to all
+    assert [line["figures"]["reward"] for line in metrics(tmp_path / "whole")[1:]] == [
+        1,
+        1,
+    ]  # the judge says yes to all
     with pytest.raises(KeyboardInterrupt):
         train(judged, tmp_path / "broken", report=stop)
     train(judged, tmp_path / "broken", resume=True)
@@ -215,16 +239,26 @@ def test_a_decoder_of_16_bits_has_an_encoder_of_16_bits(recipe: RlRecipe, tmp_pa
     weight, whole = (dict(one.compressor.parameters())["model.norm.weight"] for one in (half, trained))
     assert torch.equal(weight, whole.bfloat16().float())
     save_backbone(half, tmp_path / "again")
-    assert load_backbone(tmp_path / "again").readable == half.readable  # narrower files stay as they are
+    assert load_backbone(tmp_path / "again").readable == half.readable  # files in a narrower dtype are copied unchanged
 
 
 def test_a_model_learns_what_is_rewarded(recipe: RlRecipe, tmp_path: Path) -> None:
-    """A bandit of one token, the lower half of the vocabulary against the upper."""
+    """A one-token bandit: the lower half of the vocabulary against the upper half."""
     bandit = replace(
-        recipe, steps=20, mixture=recipe.mixture[:1], questions=4, rollouts=8, places=32, reply_tokens=1, tokens=2000,
-        groups=(Group(("*",), lr=2e-2),), algorithm={"warmup": 99, "overlong_buffer": 0}, validate_every=99,
-        validation_questions=1, checkpoint_every=99,
-    )  # fmt: skip
+        recipe,
+        steps=20,
+        mixture=recipe.mixture[:1],
+        questions=4,
+        rollouts=8,
+        max_concurrency=32,
+        reply_tokens=1,
+        tokens=2000,
+        groups=(Group(("*",), lr=2e-2),),
+        algorithm={"warmup": 99, "overlong_buffer": 0},
+        validate_every=99,
+        validation_questions=1,
+        checkpoint_every=99,
+    )
     heard: list[dict[str, Any]] = []
     train(bandit, tmp_path, report=heard.append)
     rewards = [line["figures"]["reward"] for line in heard[1:]]
@@ -234,8 +268,11 @@ def test_a_model_learns_what_is_rewarded(recipe: RlRecipe, tmp_path: Path) -> No
 
 def test_too_many_failures_stop_the_run_with_their_reasons(recipe: RlRecipe, rewards: Path, tmp_path: Path) -> None:
     run = prepare(replace(recipe, reward=f"{rewards}:broken"), tmp_path)
-    with pytest.raises(CallError, match=r"12 of 12 rollouts of step 1 failed, more than the share 0.1 .*: "
-                                        r"12 x reward: ValueError: no such answer"):  # fmt: skip
+    with pytest.raises(
+        CallError,
+        match=r"12 of 12 rollouts of step 1 failed, more than failures = 0.1 in .*: "
+        r"12 x reward: ValueError: no such answer",
+    ):
         step(run)
 
 
@@ -248,7 +285,7 @@ def test_a_document_that_does_not_fit_fails_on_its_trace(recipe: RlRecipe, tmp_p
         step(prepare(long, tmp_path))
 
 
-def test_a_trainer_that_is_not_its_sampler_stops(
+def test_a_gap_between_sampler_and_trainer_stops_the_run(
     recipe: RlRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = prepare(recipe, tmp_path)
@@ -256,27 +293,27 @@ def test_a_trainer_that_is_not_its_sampler_stops(
     score = update.score
     monkeypatch.setattr(update, "score", lambda backbone, given: shifted(score(backbone, given), 0.5))
     with pytest.raises(
-        CallError, match=r"sampler and trainer differ by 0.5 nats a token in step 1, the recipe's drift"
+        CallError, match=r"sampler and trainer differ by 0.5 nats per token in step 1, the recipe's max_logprob_gap"
     ):
         step(run)
     assert all(torch.equal(weight, before[name]) for name, weight in weights(run.backbone).items())
 
 
 @pytest.mark.parametrize("preset", ["gspo", "dapo"])
-def test_the_first_update_clips_no_rounding(
+def test_the_first_update_does_not_clip_rounding_errors(
     recipe: RlRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str
 ) -> None:
-    """GSPO's clip of 3e-4 is narrower than what sampler and trainer may differ by."""
+    """GSPO's clip range of 3e-4 is narrower than the allowed gap between sampler and trainer."""
     run = prepare(replace(recipe, preset=preset, algorithm={"overlong_buffer": 0, "dynamic": False}), tmp_path)
     score = update.score
     monkeypatch.setattr(update, "score", lambda backbone, given: shifted(score(backbone, given), 0.01))
     line = step(run)
     assert line["figures"]["clipped"] == 0
-    assert line["figures"]["apart"] == pytest.approx(0.01, abs=1e-4)
+    assert line["figures"]["logprob_gap"] == pytest.approx(0.01, abs=1e-4)
     assert line["norm"] > 0
 
 
-def test_a_loss_that_is_no_number_names_step_and_traces(
+def test_a_loss_that_is_not_finite_names_step_and_traces(
     recipe: RlRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = prepare(recipe, tmp_path)
@@ -291,14 +328,14 @@ def shifted(scores: Any, by: float) -> Any:
     return replace(scores, logprobs=scores.logprobs + by)
 
 
-def test_the_distance_to_the_parent_is_nothing_at_first_and_then_grows(recipe: RlRecipe, tmp_path: Path) -> None:
+def test_the_kl_to_the_parent_is_zero_at_first_and_then_grows(recipe: RlRecipe, tmp_path: Path) -> None:
     run = prepare(replace(recipe, preset="memagent", algorithm={}, groups=(Group(("*",), lr=1e-2),)), tmp_path)
     first, second = step(run)["figures"]["kl"], step(run)["figures"]["kl"]
     assert first == pytest.approx(0, abs=1e-6)
     assert second > 1e-4
 
 
-def test_a_distance_in_the_reward_is_taken_from_it(recipe: RlRecipe, tmp_path: Path) -> None:
+def test_a_kl_in_the_reward_is_subtracted(recipe: RlRecipe, tmp_path: Path) -> None:
     run = prepare(replace(recipe, preset=None, algorithm={"kl": "reward", "beta": 0.5}), tmp_path)
     step(run)
     group = run.groups[0]
@@ -309,20 +346,31 @@ def test_a_distance_in_the_reward_is_taken_from_it(recipe: RlRecipe, tmp_path: P
 
     scored = [(group.memory, [trace]) for trace in group.traces]
     against = [float(logprobs(reference, group.question.system, [one]).logprobs.sum()) for one in scored]
-    expected = group.rewards - 0.5 * (torch.tensor(sampled) - torch.tensor(against))
-    from memfold.rl.replay import conversations
+    expected = group.reward_values - 0.5 * (torch.tensor(sampled) - torch.tensor(against))
+    from memfold.rl.replay import turns_of
 
-    own, sums = conversations(group.question, group.memory, group.traces), Sums()
+    own, sums = turns_of(group.question, group.memory, group.traces), Sums()
     torch.testing.assert_close(run.trainer.shaped(group, own, sums), expected, atol=1e-4, rtol=1e-4)
     assert sums.kl == pytest.approx(sum(sampled) - sum(against), abs=1e-3)
     assert sums.compared == sum(len(trace.steps[0].reply.tokens) for trace in group.traces)
     assert "kl" in step(run)["figures"]
 
 
-@pytest.mark.parametrize("algorithm", [
-    {"preset": "dapo"}, {"preset": "memagent"}, {"preset": "gspo"}, {"preset": "grpo"},
-    {"mean": "trajectory"}, {"mean": "fixed"}, {"advantage": "mean"}, {"clip": "dual"}, {"ratio": "sequence"},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        {"preset": "dapo"},
+        {"preset": "memagent"},
+        {"preset": "gspo"},
+        {"preset": "grpo"},
+        {"mean": "trajectory"},
+        {"mean": "fixed"},
+        {"advantage": "mean"},
+        {"clip": "dual"},
+        {"ratio": "sequence"},
+    ],
+    ids=str,
+)
 def test_every_choice_makes_a_step_that_changes_the_weights(
     recipe: RlRecipe, tmp_path: Path, algorithm: dict[str, str]
 ) -> None:
@@ -331,11 +379,11 @@ def test_every_choice_makes_a_step_that_changes_the_weights(
     before = weights(run.backbone)
     line = step(run)
     assert line["norm"] > 0
-    assert line["figures"]["apart"] < 1e-5
+    assert line["figures"]["logprob_gap"] < 1e-5
     assert any(not torch.equal(weight, before[name]) for name, weight in weights(run.backbone).items())
 
 
-def test_cut_off_replies_leave_the_loss_where_they_are_masked(recipe: RlRecipe, tmp_path: Path) -> None:
+def test_truncated_replies_leave_the_loss_if_masked(recipe: RlRecipe, tmp_path: Path) -> None:
     sizes = {}
     for masked in (False, True):
         algorithm = {"mask_truncated": masked}
@@ -362,7 +410,7 @@ def test_rewards_of_turns_teach_where_answers_are_alike(recipe: RlRecipe, reward
         replace(recipe, reward="exact", algorithm={"credit": "turn"})
 
 
-def test_a_gradient_that_is_no_number_changes_nothing(
+def test_a_gradient_that_is_not_finite_changes_nothing(
     recipe: RlRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(replace(recipe, steps=1), tmp_path / "whole")
@@ -400,7 +448,7 @@ def test_an_entropy_bonus_is_measured_and_changes_the_gradient(recipe: RlRecipe,
 
 def test_what_a_run_cannot_start_from_is_refused(recipe: RlRecipe, tmp_path: Path) -> None:
     unanswered = replace(recipe, mixture=(Entry("reconstruction", 1, (64,), ratios=(8,)),), reward="exact")
-    with pytest.raises(ConfigError, match="task 'reconstruction' has no answers that reward 'exact' could be computed"):
+    with pytest.raises(ConfigError, match="task 'reconstruction' has no answers, which reward 'exact' needs"):
         prepare(unanswered, tmp_path)
     with pytest.raises(ConfigError, match="unknown reward 'exakt'; nearest: 'exact'"):
         prepare(replace(recipe, reward="exakt"), tmp_path)

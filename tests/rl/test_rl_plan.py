@@ -21,7 +21,7 @@ from memfold.training.recipe_file import read_values
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "pooled"
 SHAPE = SHAPES["qwen2.5-7b"]
-READ = 32 + 3 * 256  # half of a question with its answer; 4,096 tokens in slots that are wrapped
+READ = 32 + 3 * 256  # half of a question with its answer; 4,096 tokens as wrapped slots
 REPLY = 600
 
 
@@ -33,7 +33,7 @@ def test_the_memory_of_the_7b_by_hand() -> None:
     found = plan(recipe("7b"))
     full = 10 * found.weights.layer + 2 * SHAPE.vocabulary * SHAPE.hidden
     assert found.weights.full == full
-    assert found.memory["layers together while sampling"] == pytest.approx(4 * full / 1e9)
+    assert found.memory["unsharded layers while sampling"] == pytest.approx(4 * full / 1e9)
     assert found.memory["keys and values of replies"] == pytest.approx(
         128 * (READ + REPLY) * 2 * 28 * 4 * 128 * 4.5 / 1e9
     )
@@ -43,12 +43,12 @@ def test_the_memory_of_the_7b_by_hand() -> None:
     assert found.memory["trained weights, gradients, AdamW"] == pytest.approx(
         16 * (full / 8 + found.weights.lora) / 1e9
     )
-    assert "activations" not in found.memory  # sampling needs more, and they do not meet
-    assert found.places == pytest.approx(300 * 128 * (4096 + READ + 16 * REPLY))
+    assert "activations" not in found.memory  # sampling needs more, and the two alternate
+    assert found.positions == pytest.approx(300 * 128 * (4096 + READ + 16 * REPLY))
 
 
 def test_the_update_counts_where_it_needs_more() -> None:
-    found = plan(recipe("7b", places=1, checkpointing=False)).memory
+    found = plan(recipe("7b", max_concurrency=1, activation_checkpointing=False)).memory
     assert "keys and values of replies" not in found
     kept = 28 * (40 * SHAPE.hidden + 16 * SHAPE.feedforward + 4 * SHAPE.hidden)
     targets = 4096 * REPLY / (READ / 16 + REPLY)
@@ -56,20 +56,20 @@ def test_the_update_counts_where_it_needs_more() -> None:
 
 
 def test_end_to_end_has_no_encoder_beside_it_and_compresses_with_gradient() -> None:
-    whole = replace(recipe("7b", hardware=Hardware(), places=1), memory="end-to-end")
-    frozen = recipe("7b", hardware=Hardware(), places=1)
+    whole = replace(recipe("7b", hardware=Hardware(), max_concurrency=1), memory="end-to-end")
+    frozen = recipe("7b", hardware=Hardware(), max_concurrency=1)
     assert plan(whole).memory["encoder"] == 0
     assert plan(whole).memory["activations"] > plan(frozen).memory["activations"]
     assert plan(whole).device_hours > plan(frozen).device_hours
 
 
-def test_a_reference_is_a_copy_more() -> None:
+def test_a_reference_is_another_copy() -> None:
     found = plan(recipe("7b", preset="grpo")).memory
-    assert found["the parent, to stay near it"] == found["encoder"] > 0
+    assert found["the parent, for the KL"] == found["encoder"] > 0
 
 
 def test_reading_the_weights_bounds_small_batches() -> None:
-    assert plan(recipe("7b", places=2)).device_hours > 1.5 * plan(recipe("7b")).device_hours
+    assert plan(recipe("7b", max_concurrency=2)).device_hours > 1.5 * plan(recipe("7b")).device_hours
     assert plan(recipe("7b", steps=600)).device_hours == pytest.approx(2 * plan(recipe("7b")).device_hours)
 
 
@@ -79,11 +79,20 @@ def test_the_shipped_recipes_fit_the_devices_that_they_name(size: str) -> None:
     check_fits(made, plan(made), made.hardware.memory)
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({}, r"needs about \d+ GB on each device, and there are 24 GB: lower places; lower fqlora\.full_layers"),
-    ({"hardware": Hardware(devices=8), "places": 1}, r": set hardware\.sharded = true; "),
-    ({"places": 1, "checkpointing": False, "tokens": 65536}, r": set checkpointing = true; "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {},
+            r"needs about \d+ GB on each device, and there are 24 GB: lower max_concurrency; lower fqlora\.full_layers",
+        ),
+        ({"hardware": Hardware(devices=8), "max_concurrency": 1}, r": set hardware\.sharded = true; "),
+        (
+            {"max_concurrency": 1, "activation_checkpointing": False, "tokens": 65536},
+            r": set activation_checkpointing = true; ",
+        ),
+    ],
+)
 def test_a_device_that_is_too_small_is_refused_with_what_to_lower(changes: dict[str, Any], message: str) -> None:
     made = recipe("7b", **changes)
     with pytest.raises(ConfigError, match=message):

@@ -32,7 +32,7 @@ checkpoint_every = 2
 
 [[mixture]]
 task = "almanac"
-share = 0.5
+weight = 0.5
 sizes = [48, 64]
 ratios = [8]
 level = 0
@@ -40,7 +40,7 @@ level = 0
 [[mixture]]
 task = "almanac"
 system = "full"
-share = 0.5
+weight = 0.5
 sizes = [48]
 level = 0
 """

@@ -19,7 +19,7 @@ from memfold.training.recipe_file import read_values
 RECIPES = sorted(
     path for path in (Path(__file__).parents[2] / "recipes").rglob("*.toml") if read_values(path)["stage"] == "rl"
 )
-MADE = [path for path in RECIPES if "tiny" in path.parts]  # those of published sizes: test_rl_proof.py
+MADE = [path for path in RECIPES if "tiny" in path.parts]  # published sizes are tested in test_rl_proof.py
 LONGEST = 96
 
 
@@ -28,22 +28,38 @@ def name(path: Path) -> str:
 
 
 def shrunk(recipe: RlRecipe, parent: str) -> RlRecipe:
-    """The same stage for two steps of two questions each, on a model of two layers, judged by rule."""
+    """The same stage for two steps of two questions each, on a model of two layers, with a rule as reward."""
     entries = tuple(
         replace(entry, sizes=(min(LONGEST, *entry.sizes),), level=min(entry.level, 1), kinds=())
         for entry in recipe.mixture
     )
     return replace(
-        recipe, parent=parent, mixture=entries, steps=2, questions=2, rollouts=2, reply_tokens=12, reward="f1",
-        judge=JudgeSettings(), algorithm=recipe.algorithm | {"overlong_buffer": 4}, validate_every=2,
-        validation_questions=1, checkpoint_every=2, drift=0.5,
-    )  # fmt: skip
+        recipe,
+        parent=parent,
+        mixture=entries,
+        steps=2,
+        questions=2,
+        rollouts=2,
+        reply_tokens=12,
+        reward="f1",
+        judge=JudgeSettings(),
+        algorithm=recipe.algorithm | {"overlong_buffer": 4},
+        validate_every=2,
+        validation_questions=1,
+        checkpoint_every=2,
+        max_logprob_gap=0.5,
+    )
 
 
 def test_the_recipes_are_shipped() -> None:
     found = {"/".join(path.parts[-2:]) for path in RECIPES}
-    assert found >= {"tiny/rl.toml", "tiny/rl-64x.toml", "tiny/rl-end-to-end.toml", "qwen2.5-7b/rl.toml",
-                     "qwen2.5-32b/rl.toml"}  # fmt: skip
+    assert found >= {
+        "tiny/rl.toml",
+        "tiny/rl-64x.toml",
+        "tiny/rl-end-to-end.toml",
+        "qwen2.5-7b/rl.toml",
+        "qwen2.5-32b/rl.toml",
+    }
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name)
@@ -90,23 +106,29 @@ def test_the_papers_recipes_have_the_questions_and_the_layers_of_sft(size: str) 
         assert asdict(entry).items() <= asdict(taught).items()
 
 
-GOOD = 'stage = "rl"\nsteps = 3\nparent = "runs/x"\n[[mixture]]\ntask = "almanac"\nshare = 1\nsizes = [64]\n'
+GOOD = 'stage = "rl"\nsteps = 3\nparent = "runs/x"\n[[mixture]]\ntask = "almanac"\nweight = 1\nsizes = [64]\n'
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    (GOOD.replace("steps", "rollouts = 1\nsteps"), "rollouts = 1 is not possible; allowed: 2 or more"),
-    (GOOD.replace("steps", "rolouts = 4\nsteps"), "unknown key 'rolouts'; nearest: 'rollouts'"),
-    (GOOD.replace("steps", 'memory = "thawed"\nsteps'), "memory = 'thawed' is not possible; allowed: 'frozen', 'end-"),
-    (GOOD.replace("steps", 'preset = "ppo"\nsteps'), "unknown preset 'ppo'"),
-    (GOOD.replace("steps", "updates = 99\nsteps"), "updates = 99 is not possible; allowed: 1 to the questions"),
-    (GOOD.replace("steps", 'reward = "judge"\nsteps'), "reward 'judge' needs judge.model, an address"),
-    (GOOD + '[judge]\nmodel = "http://h/v1#m"\n', "reward 'judge' needs judge.model, an address"),
-    (GOOD.replace("steps", "reply_tokens = 50\nsteps"), "algorithm.overlong_buffer = 100 is not possible"),
-    (GOOD.replace('parent = "runs/x"\n', ""), "a recipe of reinforcement learning names a parent"),
-    (GOOD.split("[[")[0], "a recipe of reinforcement learning has a mixture"),
-    (GOOD + "recall = 0.5\n", "unknown key 'mixture[0].recall'"),
-])  # fmt: skip
-def test_what_a_recipe_cannot_say_is_refused(text: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD.replace("steps", "rollouts = 1\nsteps"), "rollouts = 1 is not possible; allowed: 2 or more"),
+        (GOOD.replace("steps", "rolouts = 4\nsteps"), "unknown key 'rolouts'; nearest: 'rollouts'"),
+        (
+            GOOD.replace("steps", 'memory = "thawed"\nsteps'),
+            "memory = 'thawed' is not possible; allowed: 'frozen', 'end-",
+        ),
+        (GOOD.replace("steps", 'preset = "ppo"\nsteps'), "unknown preset 'ppo'"),
+        (GOOD.replace("steps", "updates = 99\nsteps"), "updates = 99 is not possible; allowed: 1 to the questions"),
+        (GOOD.replace("steps", 'reward = "judge"\nsteps'), "reward 'judge' needs judge.model, an address"),
+        (GOOD + '[judge]\nmodel = "http://h/v1#m"\n', "reward 'judge' needs judge.model, an address"),
+        (GOOD.replace("steps", "reply_tokens = 50\nsteps"), "algorithm.overlong_buffer = 100 is not possible"),
+        (GOOD.replace('parent = "runs/x"\n', ""), "a recipe of reinforcement learning names a parent"),
+        (GOOD.split("[[")[0], "a recipe of reinforcement learning has a mixture"),
+        (GOOD + "recall = 0.5\n", "unknown key 'mixture[0].recall'"),
+    ],
+)
+def test_invalid_recipes_are_refused(text: str, message: str) -> None:
     assert build(RlRecipe, tomllib.loads(GOOD)).rollouts == 8
     with pytest.raises(ConfigError) as raised:
         build(RlRecipe, tomllib.loads(text))

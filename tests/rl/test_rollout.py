@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from memfold.backbone.scoring import logprobs
 
 from memfold.backbone.folder import load_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
-from memfold.backbone.scoring import logprobs
 from memfold.core.document import Document
 from memfold.core.types import Sample, Trace
 from memfold.rl.collect import Group, collect
 from memfold.rl.losses import MEANS
 from memfold.rl.questions import Draws, Question, draw
 from memfold.rl.recipe import RlRecipe
-from memfold.rl.replay import conversations, passes, score
-from memfold.rl.rewards import Rules, Worth
+from memfold.rl.replay import passes, score, turns_of
+from memfold.rl.rewards import Reward, Rules
 from memfold.rl.rollout import Rollouts, Sampling, roll_out
 from memfold.rl.trace_file import read_trace, trace_record, write_groups
 from memfold.rl.update import Sums, Trainer
@@ -32,9 +32,9 @@ from memfold.training.recipe import Entry
 SAMPLING = Sampling(reply_tokens=8)
 
 
-def rolled(recipe: RlRecipe, backbone: Backbone, places: int = 8, count: int = 3) -> list[Rollouts]:
+def rolled(recipe: RlRecipe, backbone: Backbone, max_concurrency: int = 8, count: int = 3) -> list[Rollouts]:
     questions = Draws(recipe, backbone, 0).take(4)
-    return roll_out(questions, backbone, LocalPolicy(backbone), SAMPLING, count, places, 0, 0)
+    return roll_out(questions, backbone, LocalPolicy(backbone), SAMPLING, count, max_concurrency, 0, 0)
 
 
 def replies(found: list[Rollouts]) -> list[tuple[int, ...]]:
@@ -42,8 +42,8 @@ def replies(found: list[Rollouts]) -> list[tuple[int, ...]]:
 
 
 def test_a_reply_does_not_depend_on_what_else_is_sampled(recipe: RlRecipe, backbone: Backbone) -> None:
-    """Rows of different length padded together give what each gives alone, log-probabilities included."""
-    together, alone = rolled(recipe, backbone, places=12), rolled(recipe, backbone, places=1)
+    """Padded rows of different lengths give the same replies and log-probabilities as single rows."""
+    together, alone = rolled(recipe, backbone, max_concurrency=12), rolled(recipe, backbone, max_concurrency=1)
     assert replies(together) == replies(alone)
     assert len(set(replies(together))) > 6
     for one, other in zip(together, alone, strict=True):
@@ -75,10 +75,17 @@ def test_questions_about_one_document_share_its_memory(recipe: RlRecipe, backbon
 def test_every_system_reads_the_documents_of_datasets(
     recipe: RlRecipe, backbone: Backbone, tmp_path: Path, system: str
 ) -> None:
-    """The task cuts them between tokens; their text is what is read all the same."""
-    said = [["Velm", ["Velm is a town. ", "Ada was born in Velm. "] + ["The river is long. "] * 40]]
-    row = {"_id": "a", "question": "Where was Ada born?", "answer": "Velm", "context": said,
-           "supporting_facts": [["Velm", 1]], "type": "bridge", "level": "easy"}  # fmt: skip
+    """The task cuts documents at token boundaries; questions are still asked about their text."""
+    context = [["Velm", ["Velm is a town. ", "Ada was born in Velm. "] + ["The river is long. "] * 40]]
+    row = {
+        "_id": "a",
+        "question": "Where was Ada born?",
+        "answer": "Velm",
+        "context": context,
+        "supporting_facts": [["Velm", 1]],
+        "type": "bridge",
+        "level": "easy",
+    }
     (tmp_path / "rows.json").write_text(json.dumps([row]))
     entry = Entry("questions", 1, (48,), system=system, files=(str(tmp_path / "rows.json"),), dataset="hotpotqa")
     (question,) = draw(replace(recipe, mixture=(entry,)), backbone, 0)
@@ -93,12 +100,12 @@ def test_a_stored_trace_replays_to_the_sampling_log_probabilities(
     recipe: RlRecipe, backbone: Backbone, tmp_path: Path
 ) -> None:
     for one in rolled(recipe, backbone):
-        group = Group(one.question, one.memory, one.traces, (Worth(1.0),) * len(one.traces))
+        group = Group(one.question, one.memory, one.traces, (Reward(1.0),) * len(one.traces))
         write_groups(tmp_path / "traces.jsonl", [group])
         lines = [json.loads(line) for line in (tmp_path / "traces.jsonl").read_text().splitlines()]
         stored = [read_trace(line["trace"]) for line in lines]
         assert stored == list(one.traces)
-        for about in (one.memory, one.question.document):  # as it was folded, and compressed again
+        for about in (one.memory, one.question.document):  # folded, and compressed with gradient
             scores = logprobs(backbone, one.question.system, [(about, stored)])
             sampled = torch.tensor([value for trace in stored for value in trace.steps[0].reply.logprobs])
             assert float((scores.logprobs.detach() - sampled).abs().mean()) < 1e-3
@@ -114,26 +121,28 @@ def test_tampering_with_a_reply_shows(recipe: RlRecipe, backbone: Backbone) -> N
 
 
 @pytest.mark.parametrize("tokens", [1, 60, 100_000])
-def test_every_way_of_cutting_passes_gives_the_same(recipe: RlRecipe, backbone: Backbone, tokens: int) -> None:
-    """Padded rows with shared beginnings equal a row for each conversation."""
+def test_every_division_into_passes_gives_the_same(recipe: RlRecipe, backbone: Backbone, tokens: int) -> None:
+    """Padded rows with shared prefixes give the same result as one row for each turn."""
     given = []
     for one in rolled(recipe, backbone):
-        for trajectory in conversations(one.question, one.memory, one.traces, len(given)):
+        for trajectory in turns_of(one.question, one.memory, one.traces, len(given)):
             given += trajectory
     cut = list(passes(given, tokens))
-    assert sorted(each.trajectory for one in cut for each in one.conversations) == list(range(12))
+    assert sorted(each.trajectory for one in cut for each in one.turns) == list(range(12))
     assert (len(cut) == 12) == (tokens == 1)
     for one in cut:
-        values = score(backbone, one).logprobs.detach().split([each.size for each in one.conversations])
-        for each, value in zip(one.conversations, values, strict=True):
+        values = score(backbone, one).logprobs.detach().split([each.size for each in one.turns])
+        for each, value in zip(one.turns, values, strict=True):
             (alone,) = passes([each], 1)
             torch.testing.assert_close(value, score(backbone, alone).logprobs.detach(), atol=1e-4, rtol=1e-4)
-        assert torch.equal(one.spread(lambda each: each.trajectory, torch.device("cpu")).long().unique(),
-                           torch.tensor(sorted(each.trajectory for each in one.conversations)))  # fmt: skip
+        assert torch.equal(
+            one.spread(lambda each: each.trajectory, torch.device("cpu")).long().unique(),
+            torch.tensor(sorted(each.trajectory for each in one.turns)),
+        )
 
 
-def two_conversations(backbone: Backbone) -> tuple[Question, Rollouts]:
-    """A question about a text that is read in two parts."""
+def two_turns(backbone: Backbone) -> tuple[Question, Rollouts]:
+    """A question about a text that is read in two chunks."""
     document = Document("d", text="Ada was born in Velm. The river Sanu flows through Velm and then on to Ost.")
     sample = Sample("almanac", document, "Where was Ada born?", ("Velm",))
     question = Question("recurrent/almanac", Recurrent(chunk=16, note=5), sample, 1, 32, 0)
@@ -141,14 +150,14 @@ def two_conversations(backbone: Backbone) -> tuple[Question, Rollouts]:
     return question, found
 
 
-def test_a_trajectory_of_many_conversations_weighs_as_the_formula_says(
+def test_a_trajectory_of_many_turns_has_the_weight_of_the_formula(
     recipe: RlRecipe, backbone: Backbone, new_backbone: Callable[..., Backbone]
 ) -> None:
-    """The advantage is that of the trajectory, for every token of every conversation (MemAgent, equations 4 and 5)."""
-    question, found = two_conversations(backbone)
+    """The advantage is that of the trajectory, for every token of every turn (MemAgent, equations 4 and 5)."""
+    question, found = two_turns(backbone)
     assert all(len(trace.steps) > 2 for trace in found.traces)
     assert [step.call.limits.max_tokens for step in found.traces[0].steps][-2:] == [5, 7]
-    group = Group(question, found.memory, found.traces, (Worth(1.0), Worth(0.0)))
+    group = Group(question, found.memory, found.traces, (Reward(1.0), Reward(0.0)))
     model = new_backbone()
     memagent = replace(recipe, preset="memagent", algorithm={"kl": "none", "beta": 0.0}, tokens=100_000)
     trainer = Trainer(
@@ -170,12 +179,13 @@ def test_a_trajectory_of_many_conversations_weighs_as_the_formula_says(
     model.model.zero_grad()
     updated = trainer.step([group], 0)
     assert updated.norm == pytest.approx(float(expected.norm()), rel=1e-4)
-    assert updated.figures["loss"] == pytest.approx(0.0 - sum(
-        each.advantage * each.size / sum(sizes) for each in learned), abs=1e-4)  # fmt: skip
+    assert updated.figures["loss"] == pytest.approx(
+        0.0 - sum(each.advantage * each.size / sum(sizes) for each in learned), abs=1e-4
+    )
 
 
-def test_a_note_that_is_full_is_no_answer_that_was_cut_off(recipe: RlRecipe, backbone: Backbone) -> None:
-    question, found = two_conversations(backbone)
+def test_a_full_note_is_not_a_truncated_answer(recipe: RlRecipe, backbone: Backbone) -> None:
+    question, found = two_turns(backbone)
     masked = replace(recipe, algorithm={**recipe.algorithm, "mask_truncated": True})
     trainer = Trainer(masked, backbone, Optimisers([], masked.groups, (), masked.schedule, 3), Processes())
     assert {step.reply.finish for trace in found.traces for step in trace.steps} == {"length"}
@@ -185,8 +195,10 @@ def test_a_note_that_is_full_is_no_answer_that_was_cut_off(recipe: RlRecipe, bac
         return replace(trace, steps=(*trace.steps[:-1], replace(last, reply=replace(last.reply, finish="stop"))))
 
     traces = (ended(found.traces[0]), found.traces[1])
-    learned = trainer.learned([Group(question, found.memory, traces, (Worth(1.0), Worth(0.0)))], Sums())
-    assert [each.trace for each in learned] == [traces[0]] * len(traces[0].steps)  # all of one, none of the other
+    learned = trainer.learned([Group(question, found.memory, traces, (Reward(1.0), Reward(0.0)))], Sums())
+    assert [each.trace for each in learned] == [traces[0]] * len(
+        traces[0].steps
+    )  # all turns of the first, none of the second
 
 
 def test_a_document_that_is_compressed_again_counts_in_its_pass(recipe: RlRecipe, backbone: Backbone) -> None:
@@ -194,13 +206,18 @@ def test_a_document_that_is_compressed_again_counts_in_its_pass(recipe: RlRecipe
     found = rolled(pooled, backbone)
 
     def fullest(end_to_end: bool) -> int:
-        """The most tokens of documents and replies in a pass of several rows."""
+        """The maximum number of document and reply tokens in a pass of several rows."""
         about = [one.question.document if end_to_end else one.memory for one in found]
-        given = [each for one, own in zip(found, about, strict=True)
-                 for trajectory in conversations(one.question, own, one.traces) for each in trajectory]  # fmt: skip
+        given = [
+            each
+            for one, own in zip(found, about, strict=True)
+            for trajectory in turns_of(one.question, own, one.traces)
+            for each in trajectory
+        ]
         cut = [one for one in passes(given, 150) if len(one.rows) > 1]
-        return max((sum(row[0].question.size + sum(each.size for each in row) for row in one.rows) for one in cut),
-                   default=0)  # fmt: skip
+        return max(
+            (sum(row[0].question.size + sum(each.size for each in row) for row in one.rows) for one in cut), default=0
+        )
 
     assert fullest(end_to_end=True) <= 150 < fullest(end_to_end=False)
 
@@ -216,16 +233,16 @@ def test_failed_rollouts_leave_their_group(recipe: RlRecipe, parent: str, tmp_pa
     some = replace(recipe, failures=0.2, algorithm={"warmup": 9, "overlong_buffer": 0})
     found = collect(some, backbone, LocalPolicy(backbone), Rules(sometimes), Processes(), 0)
     assert [len(group.traces) for group in found.groups] == [3, 4, 4]
-    assert found.counts.reasons == {"reward: the value nan is no finite number": 1}
+    assert found.counts.reasons == {"reward: the value nan is not finite": 1}
     assert found.counts.figures()["failed"] == pytest.approx(1 / 12, abs=1e-5)
     (failed,) = found.failed
     assert failed.question == found.groups[0].question
     write_groups(tmp_path / "traces.jsonl", found.failed)
     (line,) = map(json.loads, (tmp_path / "traces.jsonl").read_text().splitlines())
-    assert (line["reward"], line["error"]) == (None, "reward: the value nan is no finite number")
+    assert (line["reward"], line["error"]) == (None, "reward: the value nan is not finite")
 
 
 def test_a_trace_survives_json(recipe: RlRecipe, backbone: Backbone) -> None:
-    _, found = two_conversations(backbone)
+    _, found = two_turns(backbone)
     for trace in found.traces:
         assert read_trace(json.loads(json.dumps(trace_record(trace)))) == trace

@@ -9,15 +9,23 @@ from memfold.rl.algorithm import PRESETS, make_algorithm
 from memfold.rl.shaping import counted, dynamic, informative, overlong
 
 
-@pytest.mark.parametrize(("length", "expected"), [
-    (1, 0.0), (500, 0.0), (510, -0.05), (575, -0.375), (600, -0.5), (650, -0.5),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [
+        (1, 0.0),
+        (500, 0.0),
+        (510, -0.05),
+        (575, -0.375),
+        (600, -0.5),
+        (650, -0.5),
+    ],
+)
 def test_soft_overlong_punishment_by_hand(length: int, expected: float) -> None:
     assert overlong(length, 600, 100, 0.5) == pytest.approx(expected)
     assert overlong(length, 600, 0, 0.5) == 0
 
 
-def test_cut_off_replies_are_left_out_where_they_are_masked() -> None:
+def test_truncated_replies_are_left_out_if_masked() -> None:
     cut, ended = (
         Trace("q", "full", steps=(Step(Call("answer", ()), Reply("a", (1,), (-1.0,), finish)),))
         for finish in ("length", "stop")
@@ -31,9 +39,15 @@ def test_only_groups_that_differ_are_informative() -> None:
     assert not informative(torch.tensor([0.0, 0.0, 0.0]))
 
 
-@pytest.mark.parametrize(("turns", "kept"), [
-    ([(0.0, 1.0), (0.0, 0.0)], True), ([(0.0, 0.0), (0.0,)], False), ([(0.5, 1.0), (0.5,)], False), ([(), ()], False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("turns", "kept"),
+    [
+        ([(0.0, 1.0), (0.0, 0.0)], True),
+        ([(0.0, 0.0), (0.0,)], False),
+        ([(0.5, 1.0), (0.5,)], False),
+        ([(), ()], False),
+    ],
+)
 def test_turns_that_differ_from_the_same_turn_of_another_are_informative(
     turns: list[tuple[float, ...]], kept: bool
 ) -> None:
@@ -65,23 +79,34 @@ def test_the_presets_are_those_of_their_papers() -> None:
     assert (grpo.mean, grpo.kl, grpo.dynamic) == ("sequence", "loss", False)
 
 
-def test_a_preset_is_overridden_by_what_is_said() -> None:
+def test_overrides_change_a_preset() -> None:
     made = make_algorithm("dapo", {"clip_high": 0.4, "warmup": 2})
     assert (made.clip_high, made.warmup, made.overlong_factor) == (0.4, 2, 0.5)
 
 
-@pytest.mark.parametrize(("preset", "said", "message"), [
-    ("dapa", {}, "unknown preset 'dapa'; nearest: 'dapo'"),
-    ("dapo", {"clip_hihg": 1.0}, "unknown key 'algorithm.clip_hihg'; nearest: 'algorithm.clip_high'"),
-    (None, {"advantage": "gae"}, "algorithm.advantage = 'gae' is not possible; allowed: grpo, mean"),
-    (None, {"clip_high": 0.1}, "algorithm.clip_high = 0.1 is not possible; allowed: clip_low or more"),
-    ("dapo", {"clip": "symmetric"}, "algorithm.clip_high = 0.28 is not possible; allowed: clip_low, 0.2, with clip"),
-    (None, {"overlong_buffer": 9}, "algorithm.overlong_factor = 0.0 is not possible; allowed: above 0 with an over"),
-    (None, {"kl": "loss"}, "algorithm.beta = 0.0 is not possible; allowed: above 0 with kl, 0 without"),
-    ("grpo", {"kl": "none"}, "algorithm.beta = 0.04 is not possible"),
-    (None, {"entropy": -1.0}, "algorithm.entropy = -1.0 is not possible; allowed: 0 or more"),
-])  # fmt: skip
-def test_impossible_algorithms_are_refused(preset: str | None, said: dict[str, object], message: str) -> None:
+@pytest.mark.parametrize(
+    ("preset", "overrides", "message"),
+    [
+        ("dapa", {}, "unknown preset 'dapa'; nearest: 'dapo'"),
+        ("dapo", {"clip_hihg": 1.0}, "unknown key 'algorithm.clip_hihg'; nearest: 'algorithm.clip_high'"),
+        (None, {"advantage": "gae"}, "algorithm.advantage = 'gae' is not possible; allowed: grpo, mean"),
+        (None, {"clip_high": 0.1}, "algorithm.clip_high = 0.1 is not possible; allowed: clip_low or more"),
+        (
+            "dapo",
+            {"clip": "symmetric"},
+            "algorithm.clip_high = 0.28 is not possible; allowed: clip_low, 0.2, with clip",
+        ),
+        (
+            None,
+            {"overlong_buffer": 9},
+            "algorithm.overlong_factor = 0.0 is not possible; allowed: above 0 with an over",
+        ),
+        (None, {"kl": "loss"}, "algorithm.beta = 0.0 is not possible; allowed: above 0 with kl, 0 without"),
+        ("grpo", {"kl": "none"}, "algorithm.beta = 0.04 is not possible"),
+        (None, {"entropy": -1.0}, "algorithm.entropy = -1.0 is not possible; allowed: 0 or more"),
+    ],
+)
+def test_impossible_algorithms_are_refused(preset: str | None, overrides: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        make_algorithm(preset, said)
+        make_algorithm(preset, overrides)
     assert str(raised.value).startswith(message)

@@ -7,7 +7,7 @@ from memfold.core.types import Sample
 from memfold.scoring.metrics import answered, exact_match, normalise, sub_span_match, token_f1, verbatim_match
 
 
-def asked(*answers: str, kind: str = "one-hop") -> Sample:
+def sample_of(*answers: str, kind: str = "one-hop") -> Sample:
     return Sample("almanac", Document("d", text="t"), "Who?", answers, kind=kind)
 
 
@@ -56,16 +56,17 @@ def test_exact_match() -> None:
 def test_three_rules_from_strict_to_lenient(
     answer: str, accepted: list[str], verbatim: bool, normalised: bool, sub_span: bool
 ) -> None:
-    found = (verbatim_match(answer, accepted), exact_match(answer, accepted), sub_span_match(answer, accepted))
-    assert found == (verbatim, normalised, sub_span)
+    assert verbatim_match(answer, accepted) is verbatim
+    assert exact_match(answer, accepted) is normalised
+    assert sub_span_match(answer, accepted) is sub_span
 
 
-def test_silence_does_not_match_an_answer_of_which_normalisation_leaves_nothing() -> None:
+def test_an_empty_answer_does_not_match_one_that_is_empty_after_normalisation() -> None:
     assert not exact_match("", ["The"])
     assert exact_match("the", ["The"])
 
 
-def test_sub_span_match_wants_whole_words_in_a_row() -> None:
+def test_sub_span_match_needs_consecutive_whole_words() -> None:
     assert sub_span_match("He was born in Velm Tor, in 1733.", ["Velm Tor"])
     assert not sub_span_match("He was born in Velm, near Tor.", ["Velm Tor"])
     assert not sub_span_match("It weighs 1733 pounds.", ["73"])
@@ -81,20 +82,20 @@ def test_token_f1_by_hand() -> None:
 
 
 @given(st.text(), st.text())
-def test_token_f1_is_symmetric_and_within_bounds(one: str, other: str) -> None:
-    assert token_f1(one, other) == token_f1(other, one)
-    assert 0 <= token_f1(one, other) <= 1
+def test_token_f1_is_symmetric_and_within_bounds(first: str, second: str) -> None:
+    assert token_f1(first, second) == token_f1(second, first)
+    assert 0 <= token_f1(first, second) <= 1
 
 
-def test_any_accepted_answer_is_right() -> None:
-    sample = asked("the guild of Velm", "Velm")
+def test_any_accepted_answer_is_correct() -> None:
+    sample = sample_of("the guild of Velm", "Velm")
     assert answered(sample, "velm")
     assert answered(sample, "The guild of Velm.")
     assert not answered(sample, "guild Velm")
 
 
 @pytest.mark.parametrize(
-    ("answer", "right"),
+    ("answer", "correct"),
     [
         ("Ada Bo, The Song of Velm and Velm", True),
         ("Velm; Ada Bo & the song of velm", True),
@@ -106,12 +107,12 @@ def test_any_accepted_answer_is_right() -> None:
         ("", False),
     ],
 )
-def test_a_listing_wants_every_item_once_and_nothing_more(answer: str, right: bool) -> None:
-    assert answered(asked("Velm", "The Song of Velm", "Ada Bo", kind="listing"), answer) is right
+def test_a_listing_needs_every_item_once_and_nothing_else(answer: str, correct: bool) -> None:
+    assert answered(sample_of("Velm", "The Song of Velm", "Ada Bo", kind="listing"), answer) is correct
 
 
 @given(st.permutations(["Velm", "Tor Sanu", "Ada Bo", "The Road of Kel"]))
 def test_the_order_of_a_listing_does_not_matter(items: list[str]) -> None:
-    sample = asked("Ada Bo", "The Road of Kel", "Tor Sanu", "Velm", kind="listing")
+    sample = sample_of("Ada Bo", "The Road of Kel", "Tor Sanu", "Velm", kind="listing")
     assert answered(sample, f"{', '.join(items[:-1])} and {items[-1]}")
     assert not answered(sample, ", ".join(items[1:]))

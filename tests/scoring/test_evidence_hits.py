@@ -2,8 +2,8 @@ from memfold.core.types import Citation, Span
 from memfold.scoring.citations import hits
 
 
-def cite(*places: tuple[int, int]) -> list[Citation]:
-    return [Citation("d", start, end) for start, end in places]
+def cite(*spans: tuple[int, int]) -> list[Citation]:
+    return [Citation("d", start, end) for start, end in spans]
 
 
 def test_hits_by_hand() -> None:
@@ -17,6 +17,6 @@ def test_hits_by_hand() -> None:
 
 
 def test_only_the_first_three_count() -> None:
-    away = [(100, 101), (101, 102), (102, 103)]
-    assert hits(cite(*away, (10, 20)), [Span(10, 20)]) == (False, False)
-    assert hits(cite(*away[:2], (10, 20)), [Span(10, 20)]) == (True, True)
+    misses = [(100, 101), (101, 102), (102, 103)]
+    assert hits(cite(*misses, (10, 20)), [Span(10, 20)]) == (False, False)
+    assert hits(cite(*misses[:2], (10, 20)), [Span(10, 20)]) == (True, True)

@@ -8,7 +8,7 @@ from memfold.scoring.intervals import difference_interval, mean_interval, ratio_
 
 
 @pytest.mark.parametrize(
-    ("right", "count", "interval"),
+    ("successes", "count", "interval"),
     [
         (5, 10, (0.2366, 0.7634)),
         (0, 10, (0.0, 0.2775)),
@@ -17,20 +17,20 @@ from memfold.scoring.intervals import difference_interval, mean_interval, ratio_
         (0, 0, (0.0, 1.0)),
     ],
 )
-def test_wilson_by_hand(right: int, count: int, interval: tuple[float, float]) -> None:
-    assert wilson(right, count) == pytest.approx(interval, abs=5e-5)
+def test_wilson_by_hand(successes: int, count: int, interval: tuple[float, float]) -> None:
+    assert wilson(successes, count) == pytest.approx(interval, abs=5e-5)
 
 
 @given(st.integers(1, 500).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
-def test_wilson_holds_the_proportion_and_mirrors(pair: tuple[int, int]) -> None:
-    right, count = pair
-    low, high = wilson(right, count)
-    assert 0 <= low <= right / count + 1e-9
-    assert right / count - 1e-9 <= high <= 1
-    assert wilson(count - right, count) == pytest.approx((1 - high, 1 - low))
+def test_wilson_contains_the_proportion_and_is_symmetric(pair: tuple[int, int]) -> None:
+    successes, count = pair
+    low, high = wilson(successes, count)
+    assert 0 <= low <= successes / count + 1e-9
+    assert successes / count - 1e-9 <= high <= 1
+    assert wilson(count - successes, count) == pytest.approx((1 - high, 1 - low))
 
 
-def test_wilson_covers_as_often_as_it_says() -> None:
+def test_wilson_has_its_nominal_coverage() -> None:
     rng, covered = random.Random(0), 0
     for _ in range(1000):
         low, high = wilson(sum(rng.random() < 0.9 for _ in range(100)), 100)
@@ -42,11 +42,11 @@ def test_mean_interval_by_hand() -> None:
     assert mean_interval([3.0, 3.0, 3.0]) == (3.0, 3.0)
     assert mean_interval([0.0, 1.0]) == (0.0, 1.0)  # of two values a quarter of the draws is (0, 0), another (1, 1)
     assert mean_interval([5.0]) == (5.0, 5.0)
-    with pytest.raises(ValueError, match="one value"):
+    with pytest.raises(ValueError, match="at least one value"):
         mean_interval([])
 
 
-def test_mean_interval_is_near_the_normal_one_and_repeats_itself() -> None:
+def test_mean_interval_is_close_to_the_normal_one_and_deterministic() -> None:
     values = [float(number % 2) for number in range(400)]
     low, high = mean_interval(values)
     assert (low, high) == pytest.approx((0.5 - 0.049, 0.5 + 0.049), abs=0.006)
@@ -55,7 +55,7 @@ def test_mean_interval_is_near_the_normal_one_and_repeats_itself() -> None:
     assert mean_interval(uneven, seed=1) != mean_interval(uneven)
 
 
-def test_ratio_interval_pairs_its_samples() -> None:
+def test_ratio_interval_uses_paired_samples() -> None:
     baseline = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0] * 20
     assert ratio_interval(baseline, baseline) == (1.0, 1.0)
     assert ratio_interval([value / 2 for value in baseline], baseline) == (0.5, 0.5)
@@ -84,6 +84,6 @@ def test_difference_interval_as_published(counts: tuple[int, int, int, int], int
     assert (-high, -low) == pytest.approx(interval, abs=5e-4)
 
 
-def test_a_difference_of_nothing_is_unknown() -> None:
+def test_a_difference_without_samples_is_unknown() -> None:
     low, high = difference_interval(0, 0, 5, 10)
     assert low < 0 < high

@@ -14,7 +14,7 @@ def judge(server: ChatServer, folder: Path) -> Judge:
     return open_judge(f"{server.url}#judge", folder)
 
 
-def test_a_claim_is_one_message_with_everything_in_it(chat_server: ChatServer, tmp_path: Path) -> None:
+def test_the_prompt_contains_the_whole_claim(chat_server: ChatServer, tmp_path: Path) -> None:
     assert judge(chat_server, tmp_path).verdicts([CLAIM]) == [True]
     (message,) = chat_server.messages
     for part in (CLAIM.question, "- Velm\n- Old Velm", CLAIM.answer, "one of these", "yes or no"):
@@ -41,17 +41,17 @@ def test_verdicts(chat_server: ChatServer, tmp_path: Path, reply: str, verdict: 
 
 
 @pytest.mark.parametrize("reply", ["maybe", "", "Correct", "Yes and no", "There is no evidence for that, yet"])
-def test_neither_yes_nor_no_is_an_error_and_is_not_kept(chat_server: ChatServer, tmp_path: Path, reply: str) -> None:
+def test_other_replies_are_errors_and_not_cached(chat_server: ChatServer, tmp_path: Path, reply: str) -> None:
     chat_server.plan = [says(reply)]
-    own = judge(chat_server, tmp_path)
-    (error,) = own.verdicts([CLAIM])
+    model = judge(chat_server, tmp_path)
+    (error,) = model.verdicts([CLAIM])
     assert isinstance(error, CallError)
     assert str(error).startswith(f"judge: {chat_server.url}#judge replied {reply[:4]!r}"[:-1])
-    assert "wanted: yes or no" in str(error)
-    assert own.verdicts([CLAIM]) == [True]
+    assert "expected yes or no" in str(error)
+    assert model.verdicts([CLAIM]) == [True]
 
 
-def test_the_same_is_asked_once_in_all_runs(chat_server: ChatServer, tmp_path: Path) -> None:
+def test_a_verdict_is_cached_across_runs(chat_server: ChatServer, tmp_path: Path) -> None:
     chat_server.usual = says(lambda message: "no" if "Tor" in message else "yes")
     other = Claim(CLAIM.question, CLAIM.accepted, "Tor")
     assert judge(chat_server, tmp_path).verdicts([CLAIM, other, CLAIM]) == [True, False, True]
@@ -66,7 +66,7 @@ def test_the_same_is_asked_once_in_all_runs(chat_server: ChatServer, tmp_path: P
     assert len(chat_server.asked) == 3
 
 
-def test_a_failing_endpoint_is_the_error_of_its_claims_alone(chat_server: ChatServer, tmp_path: Path) -> None:
+def test_a_failed_request_is_an_error_of_its_claim_only(chat_server: ChatServer, tmp_path: Path) -> None:
     chat_server.plan = [fails(401, "who are you?")]
     verdicts = judge(chat_server, tmp_path).verdicts([CLAIM, Claim("Who?", ("x",), "x")])
     (error,) = [verdict for verdict in verdicts if isinstance(verdict, CallError)]
@@ -78,10 +78,10 @@ def test_a_judge_is_an_address(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'tiny' is no address of an endpoint"):
         open_judge("tiny", tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot keep verdicts"):
+    with pytest.raises(ConfigError, match="cannot cache verdicts"):
         open_judge(f"http://127.0.0.1:{unused_port()}/v1#judge", tmp_path / "file")
 
 
-def test_verdicts_are_kept_for_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verdicts_are_cached_for_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert open_judge("http://127.0.0.1:1/v1#judge").file == tmp_path / "memfold" / VERDICTS_FILE

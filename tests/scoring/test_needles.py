@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memfold.scoring.needles import HIGHEST, LOWEST, found, needle_score
+from memfold.scoring.needles import HIGHEST, LOWEST, contains_all, needle_score
 
 UUID = "6fa459ea-ee8a-4ca4-94db-77db160e355e"
 
@@ -14,7 +14,7 @@ UUID = "6fa459ea-ee8a-4ca4-94db-77db160e355e"
         ("The secret number of Velm is 1234567.", ["1234567"], 10),
         ("1234999", ["1234567"], 6),  # four of seven in a row
         ("1239999", ["1234567"], 1),  # three of seven may be chance
-        ("12345678", ["1234567"], 8),  # another number, in which this one stands
+        ("12345678", ["1234567"], 8),  # another number that contains this one
         ("", ["1234567"], 1),
         ("I do not know.", ["1234567"], 1),
         (UUID.upper(), [UUID], 10),
@@ -25,7 +25,7 @@ UUID = "6fa459ea-ee8a-4ca4-94db-77db160e355e"
 )
 def test_the_score_by_hand(answer: str, values: list[str], score: int) -> None:
     assert needle_score(answer, values) == score
-    assert found(answer, values) is (score == HIGHEST)
+    assert contains_all(answer, values) is (score == HIGHEST)
 
 
 @given(st.text(), st.lists(st.text("abc123", min_size=1), min_size=1, max_size=3))

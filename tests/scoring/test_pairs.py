@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memfold.scoring.pairs import alone, mcnemar
+from memfold.scoring.pairs import discordant, mcnemar
 
 
 @pytest.mark.parametrize(
@@ -24,10 +24,10 @@ def test_mcnemar_by_hand(first: int, second: int, p: float) -> None:
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
-def test_mcnemar_counts_every_split_as_far_from_even(first: int, second: int) -> None:
+def test_mcnemar_sums_all_splits_that_are_at_least_as_uneven(first: int, second: int) -> None:
     count, gap = first + second, abs(first - second)
-    far = sum(comb(count, number) for number in range(count + 1) if abs(2 * number - count) >= gap)
-    assert mcnemar(first, second) == pytest.approx(far / 2**count)
+    extreme = sum(comb(count, number) for number in range(count + 1) if abs(2 * number - count) >= gap)
+    assert mcnemar(first, second) == pytest.approx(extreme / 2**count)
 
 
 def test_thousands_of_questions_are_no_problem() -> None:
@@ -36,8 +36,8 @@ def test_thousands_of_questions_are_no_problem() -> None:
     assert mcnemar(0, 5000) < 1e-300
 
 
-def test_alone_by_hand() -> None:
-    assert alone([True, True, False, False, True], [True, False, True, False, False]) == (2, 1)
-    assert alone([], []) == (0, 0)
+def test_discordant_by_hand() -> None:
+    assert discordant([True, True, False, False, True], [True, False, True, False, False]) == (2, 1)
+    assert discordant([], []) == (0, 0)
     with pytest.raises(ValueError, match="same length"):
-        alone([True], [])
+        discordant([True], [])

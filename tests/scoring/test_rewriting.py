@@ -32,17 +32,15 @@ def test_exact_strings_keep_order_and_number() -> None:
 
 @given(st.lists(st.integers(10, 15)), st.lists(st.integers(10, 15)))
 def test_exact_strings_equal_a_plain_longest_common_subsequence(source: list[int], other: list[int]) -> None:
-    def longest(one: list[int], two: list[int]) -> int:
-        if not one or not two:
-            return 0
-        table = [[0] * (len(two) + 1) for _ in range(len(one) + 1)]
-        for i, a in enumerate(one):
-            for j, b in enumerate(two):
+    def longest(first: list[int], second: list[int]) -> int:
+        table = [[0] * (len(second) + 1) for _ in range(len(first) + 1)]
+        for i, a in enumerate(first):
+            for j, b in enumerate(second):
                 table[i + 1][j + 1] = table[i][j] + 1 if a == b else max(table[i][j + 1], table[i + 1][j])
         return table[-1][-1]
 
-    found = exact_strings(" ".join(map(str, source)), " ".join(map(str, other)))
-    assert found == (pytest.approx(longest(source, other) / len(source)) if source else None)
+    fraction = exact_strings(" ".join(map(str, source)), " ".join(map(str, other)))
+    assert fraction == (pytest.approx(longest(source, other) / len(source)) if source else None)
 
 
 def test_token_accuracy_by_hand() -> None:
@@ -54,9 +52,9 @@ def test_token_accuracy_by_hand() -> None:
 
 
 @given(st.lists(st.integers(0, 3)), st.lists(st.integers(0, 3)))
-def test_token_accuracy_is_symmetric_and_one_for_equal_sequences_only(one: list[int], other: list[int]) -> None:
-    assert token_accuracy(one, other) == token_accuracy(other, one)
-    assert (token_accuracy(one, other) == 1) == (one == other)
+def test_token_accuracy_is_symmetric_and_1_for_equal_sequences_only(first: list[int], second: list[int]) -> None:
+    assert token_accuracy(first, second) == token_accuracy(second, first)
+    assert (token_accuracy(first, second) == 1) == (first == second)
 
 
 def test_rouge_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""A stand-in for a tokenizer: about four characters to a token, no files, the same ids in every process."""
+"""A substitute for a tokenizer: about four characters per token, without files, with the same ids in every process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads almanac documents back, sentence by sentence, and answers their questions independently of the generator."""
+"""Parses almanac documents sentence by sentence and answers their questions independently of the generator."""
 
 from __future__ import annotations
 
@@ -43,76 +43,83 @@ def _pattern(relation: str, template: str, subject: str, value: str = "") -> Pat
 
 
 STATEMENTS = [
-    _pattern(one.key, template, NAME[one.subject], NAME[one.value])
-    for one in RELATIONS
-    for template in (*one.says, one.unseen, *one.pronoun)
+    _pattern(relation.key, template, NAME[relation.subject], NAME[relation.value])
+    for relation in RELATIONS
+    for template in (*relation.statements, relation.held_out_statement, *relation.pronoun_statements)
 ]
-QUESTIONS = [_pattern(one.key, ask, ".+") for one in RELATIONS for ask in one.asks]
-PHRASES = [_pattern(one.key, one.phrase, NAME[one.subject]) for one in RELATIONS if one.phrase]
-SUBJECT = {one.key: one.subject for one in RELATIONS}
-VALUE = {one.key: one.value for one in RELATIONS}
-PAIR = {f"the {word} of ": one for one in RELATIONS if one.compare for word in one.compare}
+QUESTIONS = [_pattern(relation.key, template, ".+") for relation in RELATIONS for template in relation.questions]
+PHRASES = [
+    _pattern(relation.key, relation.noun_phrase, NAME[relation.subject])
+    for relation in RELATIONS
+    if relation.noun_phrase
+]
+SUBJECT = {relation.key: relation.subject for relation in RELATIONS}
+VALUE = {relation.key: relation.value for relation in RELATIONS}
 
 
-def plain(name: str) -> str:
+def capitalised(name: str) -> str:
     return name[0].upper() + name[1:]
 
 
-def read(text: str) -> dict[tuple[str, str], str]:
+def parse(text: str) -> dict[tuple[str, str], str]:
     """(relation, subject) -> value, from the text alone."""
-    found: dict[tuple[str, str], str] = {}
-    last = ""
+    facts: dict[tuple[str, str], str] = {}
+    subject = ""
     for sentence in re.split(r"(?<=\.)\s", text):
         for pattern in STATEMENTS:
             match = pattern.regex.fullmatch(sentence)
             if match:
                 parts = match.groupdict()
-                last = plain(parts["s"]) if "s" in parts else last
-                found[pattern.relation, last] = parts["v"]
-    return found
+                subject = capitalised(parts["s"]) if "s" in parts else subject
+                facts[pattern.relation, subject] = parts["v"]
+    return facts
 
 
 def solve(question: str, facts: dict[tuple[str, str], str]) -> Iterator[str]:
-    """All answers that the facts give to a question of one or two hops."""
+    """All answers to a question of one or two hops that follow from the facts."""
     for pattern in QUESTIONS:
         match = pattern.regex.fullmatch(question) or pattern.regex.fullmatch(question[0].lower() + question[1:])
         if not match:
             continue
         subject = match["s"]
-        if (pattern.relation, plain(subject)) in facts:
-            yield facts[pattern.relation, plain(subject)]
+        if (pattern.relation, capitalised(subject)) in facts:
+            yield facts[pattern.relation, capitalised(subject)]
         for phrase in PHRASES:
             inner = phrase.regex.fullmatch(subject)
             if inner and VALUE[phrase.relation] == SUBJECT[pattern.relation]:
-                middle = facts.get((phrase.relation, plain(inner["s"])))
-                value = middle and facts.get((pattern.relation, plain(middle)))
+                middle = facts.get((phrase.relation, capitalised(inner["s"])))
+                value = middle and facts.get((pattern.relation, capitalised(middle)))
                 if value:
                     yield value
 
 
-def asked(encode: Encode, kinds: tuple[str, ...], split: str) -> list[Sample]:
+def samples_of(encode: Encode, kinds: tuple[str, ...], split: str) -> list[Sample]:
     options = TaskOptions(level=3, samples=8, kinds=kinds, split=split)
     return [sample for seed in range(12) for sample in almanac(seed, 400, options, encode)]
 
 
 def test_each_question_has_one_answer_in_the_text(encode: Encode) -> None:
-    samples = asked(encode, ("one-hop", "two-hop"), "in") + asked(encode, ("one-hop", "two-hop"), "out")
+    kinds = ("one-hop", "two-hop")
+    samples = samples_of(encode, kinds, "in") + samples_of(encode, kinds, "out")
     assert len(samples) > 150
     for sample in samples:
         assert sample.document.text is not None
-        facts = read(sample.document.text)
-        assert {plain(answer) for answer in solve(sample.question, facts)} == {plain(sample.answers[0])}
+        answers = solve(sample.question, parse(sample.document.text))
+        assert {capitalised(answer) for answer in answers} == {capitalised(sample.answers[0])}
 
 
-def test_listings_name_all_of_them_in_reading_order(encode: Encode) -> None:
-    many = {one.key: re.compile("Which " + one.many.format(v="(.+)") + r"\?") for one in RELATIONS if one.many}
-    samples = asked(encode, ("listing",), "in")
+def test_listings_name_all_items_in_reading_order(encode: Encode) -> None:
+    patterns = {
+        relation.key: re.compile("Which " + relation.plural_clause.format(v="(.+)") + r"\?")
+        for relation in RELATIONS
+        if relation.plural_clause
+    }
+    samples = samples_of(encode, ("listing",), "in")
     assert len(samples) > 10
     for sample in samples:
         assert sample.document.text is not None
-        facts = read(sample.document.text)
-        key, match = next((key, match) for key, regex in many.items() if (match := regex.fullmatch(sample.question)))
-        found = [
-            name for (relation, name), value in facts.items() if relation == key and plain(value) == plain(match[1])
-        ]
-        assert [plain(answer) for answer in sample.answers] == found
+        facts = parse(sample.document.text)
+        matches = ((key, pattern.fullmatch(sample.question)) for key, pattern in patterns.items())
+        key, target = next((key, capitalised(match[1])) for key, match in matches if match)
+        items = [name for (relation, name), value in facts.items() if (relation, capitalised(value)) == (key, target)]
+        assert [capitalised(answer) for answer in sample.answers] == items

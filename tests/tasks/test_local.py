@@ -1,4 +1,4 @@
-"""Tasks on local files: exact windows, what is held out, what fits, and what is refused."""
+"""Tasks on local files: exact windows, held-out rows, documents that fit, and data that is refused."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ from memfold.tasks.datasets.corpus import check_files, draw_rows, is_held_out, t
 from memfold.tasks.local import packed_window, questions, summaries, text, text_continuation, text_reconstruction
 from memfold.tasks.task import TaskOptions
 
-ROWS = [{"text": f"row{number} " + " ".join(f"w{number}x{word}" for word in range(number % 7 + 1))}
-        for number in range(300)]  # fmt: skip
+
+def text_of_row(number: int) -> str:
+    return f"row{number} " + " ".join(f"w{number}x{word}" for word in range(number % 7 + 1))
+
+
+ROWS = [{"text": text_of_row(number)} for number in range(300)]
 WORDS: dict[str, int] = {}
 
 
 def encode(string: str) -> list[int]:
-    """A token for each word."""
+    """Encode each word as one token."""
     return [WORDS.setdefault(word, len(WORDS)) for word in string.split()]
 
 
-def written(tokens: tuple[int, ...]) -> str:
+def decode(tokens: tuple[int, ...]) -> str:
     names = {index: word for word, index in WORDS.items()}
     return " ".join(names[token] for token in tokens)
 
@@ -42,39 +46,41 @@ def options(request: pytest.FixtureRequest, tmp_path: Path) -> TaskOptions:
     return TaskOptions(ratio=4, files=(str(path),))
 
 
-def test_windows_are_exact_and_packed_from_rows_that_follow_each_other(options: TaskOptions) -> None:
+def test_windows_are_exact_and_packed_from_consecutive_rows(options: TaskOptions) -> None:
     running = " ".join(row["text"] for row in ROWS if not is_held_out(row["text"]))
     starts = set()
     for seed in range(20):
         tokens = packed_window(Random(seed), 24, options, encode)
         assert tokens == packed_window(Random(seed), 24, options, encode)
         assert len(tokens) == 24
-        first = written(tokens).split(" row")[0]
-        assert all(part in running for part in (first, written(tokens).split(" row")[1]))
+        first, second = decode(tokens).split(" row")[:2]
+        assert first in running
+        assert second in running
         starts.add(tokens[0])
     assert len(starts) > 10
 
 
 def test_held_out_rows_are_never_trained_on(options: TaskOptions) -> None:
-    kept = {row["text"] for row in ROWS if is_held_out(row["text"])}
-    assert 0 < len(kept) < 20
+    held_out_texts = {row["text"] for row in ROWS if is_held_out(row["text"])}
+    assert 0 < len(held_out_texts) < 20
     for held_out in (False, True):
         rows = draw_rows(Random(3), options.files, held_out)
         drawn = {text_of(next(rows)) for _ in range(400)}
-        assert (drawn <= kept) is held_out
-        assert drawn.isdisjoint(kept) is not held_out
+        assert (drawn <= held_out_texts) is held_out
+        assert drawn.isdisjoint(held_out_texts) is not held_out
 
 
 def test_a_text_and_its_reconstruction(options: TaskOptions) -> None:
-    (plain,), (again,) = text(1, 16, options, encode), text_reconstruction(1, 16, options, encode)
+    (plain,) = text(1, 16, options, encode)
     assert (plain.question, len(plain.target), plain.document.tokens) == ("", 16, plain.target)
-    assert again.question
-    assert again.target == again.document.tokens
-    assert len(again.target) == 16
+    (reconstruction,) = text_reconstruction(1, 16, options, encode)
+    assert reconstruction.question
+    assert reconstruction.target == reconstruction.document.tokens
+    assert len(reconstruction.target) == 16
 
 
 @pytest.mark.parametrize(("bridges", "bridge"), [((0, 0), 0), ((1, 1), 4), ((2, 2), 7)])
-def test_a_continuation_is_cut_in_three(options: TaskOptions, bridges: tuple[int, int], bridge: int) -> None:
+def test_a_continuation_has_three_parts(options: TaskOptions, bridges: tuple[int, int], bridge: int) -> None:
     (sample,) = text_continuation(1, 16, replace(options, bridges=bridges), encode)
     assert len(sample.document.tokens or ()) == 8
     assert len(sample.bridge) == min(bridge, 4)
@@ -86,14 +92,15 @@ def test_a_continuation_is_cut_in_three(options: TaskOptions, bridges: tuple[int
 def test_long_texts_and_folders_of_them(tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text(" ".join(f"b{word}" for word in range(5000)))
     options = TaskOptions(files=(str(tmp_path),), held_out=is_held_out((tmp_path / "book.txt").read_text()))
-    found = [written(packed_window(Random(seed), 12, options, encode)) for seed in range(5)]
-    assert len(set(found)) == 5
+    windows = {packed_window(Random(seed), 12, options, encode) for seed in range(5)}
+    assert len(windows) == 5
 
 
 def squad(path: Path, contexts: list[str], answer: str) -> TaskOptions:
-    rows = [{"context": context, "question": f"Who {number}?", "id": str(number),
-             "answers": {"text": [answer], "answer_start": [context.find(answer)]}}
-            for number, context in enumerate(contexts)]  # fmt: skip
+    rows = []
+    for number, context in enumerate(contexts):
+        answers = {"text": [answer], "answer_start": [context.find(answer)]}
+        rows.append({"context": context, "question": f"Who {number}?", "id": str(number), "answers": answers})
     path.write_text("\n".join(map(json.dumps, rows)))
     return TaskOptions(files=(str(path),), dataset="squad")
 
@@ -102,35 +109,36 @@ def test_questions_come_with_their_document(tmp_path: Path) -> None:
     options = squad(tmp_path / "squad.jsonl", ["Ada of Velm " + "w " * (number % 4) for number in range(200)], "Velm")
     for seed in range(10):
         (sample,) = questions(seed, 10, options, encode)
-        assert written(sample.document.tokens or ()).startswith("Ada of Velm")
+        assert decode(sample.document.tokens or ()).startswith("Ada of Velm")
         assert (sample.task, sample.answers, len(sample.document.tokens or ()) <= 6) == ("questions", ("Velm",), True)
         assert not is_held_out(sample.question)
-        (kept,) = questions(seed, 10, replace(options, held_out=True), encode)
-        assert is_held_out(kept.question)
+        (held_out,) = questions(seed, 10, replace(options, held_out=True), encode)
+        assert is_held_out(held_out.question)
 
 
-def test_of_a_long_document_a_question_gets_the_stretch_that_answers_it(tmp_path: Path) -> None:
-    contexts = [" ".join(f"w{word}" if word != at else "Velm" for word in range(1000)) for at in (0, 3, 500, 999) * 30]
+def test_a_question_about_a_long_document_gets_an_excerpt_with_the_answer(tmp_path: Path) -> None:
+    words = [f"w{number}" for number in range(1000)]
+    contexts = [" ".join([*words[:at], "Velm", *words[at + 1 :]]) for at in (0, 3, 500, 999) * 30]
     options = squad(tmp_path / "squad.jsonl", contexts, "Velm")
-    places = set()
+    positions = set()
     for seed in range(40):
         (sample,) = questions(seed, 100, options, encode)
-        words = written(sample.document.tokens or ()).split()
-        assert len(words) == 100
-        numbers = [int(word[1:]) for word in words if word != "Velm"]
+        excerpt = decode(sample.document.tokens or ()).split()
+        assert len(excerpt) == 100
+        numbers = [int(word[1:]) for word in excerpt if word != "Velm"]
         assert numbers == list(range(numbers[0], numbers[0] + 100)) or len(numbers) == 99
-        places.add(words.index("Velm"))
-    assert {0, 3, 99} <= places
-    assert len(places) > 6
+        positions.add(excerpt.index("Velm"))
+    assert {0, 3, 99} <= positions
+    assert len(positions) > 6
 
 
-def test_a_document_without_its_answer_is_left_out(tmp_path: Path) -> None:
-    row = {"question": "Which?", "question_id": "1", "answer": {"value": "Velm", "aliases": []},
-           "entity_pages": {"title": ["A"], "wiki_context": ["w " * 300]}}  # fmt: skip
+def test_a_long_document_without_its_answer_is_skipped(tmp_path: Path) -> None:
+    pages = {"title": ["A"], "wiki_context": ["w " * 300]}
+    row = {"question_id": "1", "answer": {"value": "Velm", "aliases": []}, "entity_pages": pages}
     path = tmp_path / "trivia.jsonl"
     path.write_text("\n".join(json.dumps(row | {"question": f"Which {number}?"}) for number in range(99)))
     options = TaskOptions(files=(str(path),), dataset="triviaqa")
-    with pytest.raises(DataError, match="200 rows drawn, and none with a document of at most 50 tokens; use larger"):
+    with pytest.raises(DataError, match="none of 200 rows drawn has a document of at most 50 tokens; use larger"):
         questions(0, 50, options, encode)
 
 
@@ -138,7 +146,7 @@ def test_summaries(tmp_path: Path) -> None:
     path = tmp_path / "summaries.jsonl"
     path.write_text("\n".join(json.dumps(row | {"summary": f"of {row['text'][:6]}"}) for row in ROWS))
     (sample,) = summaries(2, 50, TaskOptions(files=(str(path),)), encode)
-    assert sample.target == f" of {written(sample.document.tokens or ())[:6].strip()}"
+    assert sample.target == f" of {decode(sample.document.tokens or ())[:6].strip()}"
     path.write_text("\n".join(json.dumps(row) for row in ROWS))
     with pytest.raises(DataError, match="'summary' is missing"):
         summaries(2, 50, TaskOptions(files=(str(path),)), encode)

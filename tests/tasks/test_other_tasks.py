@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memfold.core.errors import ConfigError
-from memfold.tasks.filler import FRAMES
+from memfold.tasks.filler import TEMPLATES
 from memfold.tasks.instructions import INSTRUCTIONS
 from memfold.tasks.needle import needle
 from memfold.tasks.table import LOCAL, TASKS, load_task
@@ -16,7 +16,7 @@ from memfold.tasks.task import Encode, TaskOptions
 SEEDS = st.integers(0, 10**9)
 
 
-@pytest.mark.parametrize("name", sorted(set(TASKS) - set(LOCAL)))  # those on files: test_local.py
+@pytest.mark.parametrize("name", sorted(set(TASKS) - set(LOCAL)))  # tasks on files are in test_local.py
 def test_every_task_is_a_function_of_its_seed(encode: Encode, name: str) -> None:
     task = load_task(name)
     size = 16 if name == "group" else 160
@@ -27,7 +27,7 @@ def test_every_task_is_a_function_of_its_seed(encode: Encode, name: str) -> None
     assert {sample.task for sample in first} == {name}
 
 
-def test_an_unknown_task_gets_the_nearest_name() -> None:
+def test_the_error_for_an_unknown_task_suggests_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="unknown task 'almanack'; nearest: 'almanac'"):
         load_task("almanack")
 
@@ -40,7 +40,7 @@ def test_pools_have_five_to_eight_instructions_most_of_them_short() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=SEEDS, size=st.integers(48, 600), level=st.integers(0, 3))
-def test_reconstruction_wants_the_document_again(encode: Encode, seed: int, size: int, level: int) -> None:
+def test_the_target_of_reconstruction_is_the_document(encode: Encode, seed: int, size: int, level: int) -> None:
     (sample,) = load_task("reconstruction")(seed, size, TaskOptions(level=level), encode)
     assert sample.document.tokens == sample.target
     assert len(sample.target) == size
@@ -56,9 +56,7 @@ def test_a_group_has_exactly_its_size(encode: Encode, seed: int, size: int) -> N
 
 @settings(max_examples=40, deadline=None)
 @given(seed=SEEDS, size=st.integers(32, 400), bridge=st.integers(0, 4), ratio=st.sampled_from([4, 8, 16]))
-def test_continuation_goes_on_where_the_memory_ends(
-    encode: Encode, seed: int, size: int, bridge: int, ratio: int
-) -> None:
+def test_the_continuation_follows_the_memory(encode: Encode, seed: int, size: int, bridge: int, ratio: int) -> None:
     options = TaskOptions(level=2, bridges=(0, bridge), ratio=ratio)
     (sample,) = load_task("continuation")(seed, size, options, encode)
     (whole,) = load_task("reconstruction")(seed, size, options, encode)
@@ -84,28 +82,31 @@ def test_a_text_too_short_to_continue_is_refused(encode: Encode) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=SEEDS, size=st.integers(24, 500), level=st.integers(0, 3))
-def test_a_cue_stands_at_one_place_only(encode: Encode, seed: int, size: int, level: int) -> None:
+def test_a_cue_occurs_once(encode: Encode, seed: int, size: int, level: int) -> None:
     samples = load_task("cued")(seed, size, TaskOptions(level=level, samples=6), encode)
-    places = set()
+    positions = set()
     for sample in samples:
         tokens, cue = sample.document.tokens, sample.bridge
         assert tokens is not None
-        found = [at for at in range(size - len(cue) + 1) if tokens[at : at + len(cue)] == cue]
-        assert len(found) == 1
-        end = found[0] + len(cue)
+        (position,) = [start for start in range(size - len(cue) + 1) if tokens[start : start + len(cue)] == cue]
+        end = position + len(cue)
         assert sample.target == tokens[end : end + len(sample.target)]
         assert min(20, size // 2) <= len(sample.target) <= 30
         assert 4 <= len(cue) <= 6
-        places.add(found[0])
-    assert len(places) == len(samples)
+        positions.add(position)
+    assert len(positions) == len(samples)
     assert size < 100 or len(samples) == 6
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    seed=SEEDS, size=st.integers(100, 700), depth=st.sampled_from([None, 0.0, 0.5, 1.0]), keys=st.integers(1, 3),
-    haystack=st.sampled_from(["filler", "almanac"]), split=st.sampled_from(["in", "out"]),
-)  # fmt: skip
+    seed=SEEDS,
+    size=st.integers(100, 700),
+    depth=st.sampled_from([None, 0.0, 0.5, 1.0]),
+    keys=st.integers(1, 3),
+    haystack=st.sampled_from(["filler", "almanac"]),
+    split=st.sampled_from(["in", "out"]),
+)
 def test_needles_can_be_found(
     encode: Encode, seed: int, size: int, depth: float | None, keys: int, haystack: str, split: str
 ) -> None:
@@ -125,7 +126,7 @@ def test_needles_can_be_found(
         assert span.end > len(text) * 0.8
 
 
-def test_needle_kinds_restrict(encode: Encode) -> None:
+def test_needles_can_be_restricted_to_some_kinds(encode: Encode) -> None:
     samples = needle(1, 400, TaskOptions(level=1, samples=4, kinds=("number",)), encode)
     assert len(samples) == 4
     assert all(sample.kind == "number" and sample.answers[0].isdigit() for sample in samples)
@@ -133,7 +134,7 @@ def test_needle_kinds_restrict(encode: Encode) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(seed=SEEDS, size=st.integers(64, 800), level=st.integers(0, 3))
-def test_a_summary_tells_what_the_document_tells(encode: Encode, seed: int, size: int, level: int) -> None:
+def test_a_summary_contains_only_what_the_document_says(encode: Encode, seed: int, size: int, level: int) -> None:
     (sample,) = load_task("summarisation")(seed, size, TaskOptions(level=level), encode)
     text, summary = sample.document.text, sample.answers[0]
     assert text is not None
@@ -146,7 +147,7 @@ def test_a_summary_tells_what_the_document_tells(encode: Encode, seed: int, size
 
 @settings(max_examples=30, deadline=None)
 @given(seed=SEEDS, size=st.integers(32, 300), kind=st.sampled_from(["spans", "cycle"]))
-def test_induction_repeats_itself(encode: Encode, seed: int, size: int, kind: str) -> None:
+def test_induction_sequences_repeat_themselves(encode: Encode, seed: int, size: int, kind: str) -> None:
     samples = load_task("induction")(seed, size, TaskOptions(samples=2, kinds=(kind,)), encode)
     assert len(samples) == 2
     for sample in samples:
@@ -159,7 +160,7 @@ def test_induction_repeats_itself(encode: Encode, seed: int, size: int, kind: st
 
 
 def test_filler_is_varied_and_fits(encode: Encode) -> None:
-    assert len(set(FRAMES)) >= 40
+    assert len(set(TEMPLATES)) >= 40
     (sample,) = load_task("filler")(1, 2000, TaskOptions(), encode)
     assert isinstance(sample.target, str)
     assert sample.target == sample.document.text

@@ -20,9 +20,9 @@ def test_a_chain_leads_from_the_number_to_every_name(encode: Encode, seed: int, 
     assert number in sample.question
     assert text.count(number) == 1
     assert first.startswith(f"The number of {sample.answers[0]} is")
-    for before, name, said in zip(sample.answers, sample.answers[1:], follow, strict=False):
-        assert said == f"The number of {name} is that of {before}."
-    assert text.count("The number of") == 2 * (hops + 1)  # and a chain that leads elsewhere
+    for before, name, sentence in zip(sample.answers, sample.answers[1:], follow, strict=False):
+        assert sentence == f"The number of {name} is that of {before}."
+    assert text.count("The number of") == 2 * (hops + 1)  # with the chain of another number
 
 
 def test_a_seed_gives_one_document(encode: Encode) -> None:

@@ -10,12 +10,12 @@ from transformers import PreTrainedTokenizerFast
 from memfold.backbone.folder import save_backbone
 from memfold.backbone.model import Backbone
 from memfold.training import scratch
-from memfold.training.recipe import Group, Recipe, Share
+from memfold.training.recipe import Group, Recipe, SupervisedEntry
 
 
 @pytest.fixture
 def known_tokenizer(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model made from nothing gets the session's tokenizer."""
+    """A model from scratch gets the session's tokenizer."""
     monkeypatch.setattr(scratch, "train_tokenizer", lambda vocabulary, seed: tokenizer)
 
 
@@ -28,15 +28,15 @@ def parent(new_backbone: Callable[..., Backbone], tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="session")
 def recipe(parent: str) -> Recipe:
-    """Three kinds of batch, both optimisers, in float32."""
+    """Three kinds of batches and both optimisers, in float32."""
     return Recipe(
         stage="cpt1",
         steps=4,
         parent=parent,
         mixture=(
-            Share("group", 0.4, (8,), ratios=(8,), samples=4, level=1),
-            Share("almanac", 0.3, (48, 64), ratios=(4, 8), samples=3, level=0),
-            Share("almanac", 0.3, (48,), system="full", samples=3, level=0),
+            SupervisedEntry("group", 0.4, (8,), ratios=(8,), samples=4, level=1),
+            SupervisedEntry("almanac", 0.3, (48, 64), ratios=(4, 8), samples=3, level=0),
+            SupervisedEntry("almanac", 0.3, (48,), system="full", samples=3, level=0),
         ),
         groups=(Group(("*proj.weight",), "muon", 0.01), Group(("*",), lr=3e-3)),
         tokens=100,

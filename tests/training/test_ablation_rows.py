@@ -26,12 +26,12 @@ checkpoint_every = 1
 settings = {{ wrapper = "span" }}
 [[mixture]]
 task = "almanac"
-share = 0.5
+weight = 0.5
 sizes = [48]
 level = 0
 [[mixture]]
 task = "reconstruction"
-share = 0.5
+weight = 0.5
 sizes = [32]
 level = 0
 """
@@ -39,7 +39,7 @@ level = 0
 
 @pytest.fixture
 def script(parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The script with two small rows of its own; `run_script` gives its exit code."""
+    """The script with two small rows; `run_script` returns its exit code."""
     spec = importlib.util.spec_from_file_location("ablation_script", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
@@ -51,8 +51,24 @@ def script(parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (recipes / "baseline.toml").write_text(BASELINE.format(parent=parent))
     (recipes / "window-32.toml").write_text('like = "baseline.toml"\nsettings = { window = 32 }\n')
     monkeypatch.setattr(module, "RECIPES", recipes)
-    options = ["--runs", "runs", "--results", "results", "--page", "docs/page.md", "--lengths", "32,48",
-               "--questions", "4", "--texts", "2", "--batches", "1", "--fold-runs", "2"]  # fmt: skip
+    options = [
+        "--runs",
+        "runs",
+        "--results",
+        "results",
+        "--page",
+        "docs/page.md",
+        "--lengths",
+        "32,48",
+        "--questions",
+        "4",
+        "--texts",
+        "2",
+        "--batches",
+        "1",
+        "--fold-runs",
+        "2",
+    ]
 
     def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["ablations.py", *arguments, *options])
@@ -92,7 +108,7 @@ def test_an_interrupted_row_goes_on_where_it_was(script: Any, monkeypatch: pytes
             script.run_script("baseline")
     metrics = Path("runs/baseline/metrics.jsonl")
     lines = metrics.read_text().splitlines(keepends=True)
-    shutil.rmtree("runs/baseline/step-000004")  # as if it had been stopped after the third step
+    shutil.rmtree("runs/baseline/step-000004")  # as if it had been interrupted after the third step
     shutil.rmtree("runs/baseline/model")
     assert script.run_script("baseline") == 0
     assert [json.loads(line)["loss"] for line in metrics.read_text().splitlines()] == [

@@ -46,7 +46,7 @@ def slots(backbone: Backbone) -> torch.Tensor:
 
 
 def weights(backbone: Backbone) -> Weights:
-    """Copies of those that decode, and of those that encode under `encoder.`."""
+    """Copies of the decoder weights, and of the encoder weights as `encoder.*`."""
     named = [*backbone.parameters(), *((f"encoder.{name}", w) for name, w in backbone.compressor.parameters())]
     return {name: weight.detach().clone() for name, weight in named}
 
@@ -62,7 +62,7 @@ def test_a_new_encoder_and_its_projection_between_the_sizes(own: Recipe, small: 
     assert (encoder.hidden_size, backbone.hidden_size, HEAD in backbone.heads) == (16, 32, False)
     weight = encoder.heads[HEAD].weight
     assert isinstance(weight, torch.Tensor)
-    torch.testing.assert_close(weight.T @ weight, torch.eye(16))  # keeps lengths and angles
+    torch.testing.assert_close(weight.T @ weight, torch.eye(16))  # preserves lengths and angles
     states = load_backbone(small).model.base_model(torch.tensor([backbone.encode(TEXT)[:4]])).last_hidden_state
     torch.testing.assert_close(slots(backbone)[0], encoder.heads[HEAD](states[0].mean(0)), atol=1e-5, rtol=1e-5)
 
@@ -71,7 +71,7 @@ def test_both_models_and_the_projection_learn_and_are_kept(own: Recipe, tmp_path
     before = weights(prepare(own, tmp_path / "new").backbone)
     trained = train(own, tmp_path / "run")
     after = weights(trained)
-    # what turns an encoder's states into tokens has nothing to learn
+    # the output embeddings of an encoder have nothing to learn
     assert differing(before, after) == before.keys() - {"encoder.lm_head.weight"}
     again = load_backbone(tmp_path / "run" / "model")
     assert differing(weights(again), after) == set()
@@ -95,7 +95,7 @@ def test_a_frozen_encoder_stays_and_a_later_stage_keeps_it(own: Recipe, small: s
     assert not {name for name in differing(weights(first), weights(second)) if name.startswith("encoder.")}
     source = dict(load_backbone(small).model.named_parameters())
     assert all(torch.equal(weight, weights(second)[f"encoder.{name}"]) for name, weight in source.items())
-    with pytest.raises(ConfigError, match="has an encoder already; leave it out"):
+    with pytest.raises(ConfigError, match="already has an encoder; leave it out"):
         prepare(replace(later, encoder=small), tmp_path / "three")
 
 
@@ -128,7 +128,7 @@ def test_an_encoder_of_other_tokens_or_without_a_model_is_refused(
     monkeypatch.setattr(tokenizer_training, "PAGES", 4)
     other = replace(new_backbone(hidden=16), tokenizer=tokenizer_training.train_tokenizer(400, 5))
     save_backbone(other, tmp_path / "other")
-    with pytest.raises(CheckpointError, match=r"encoder .*other reads other tokens: .*both need one tokenizer"):
+    with pytest.raises(CheckpointError, match=r"encoder .*other has another tokenizer: .*both must have the same"):
         prepare(replace(own, encoder=str(tmp_path / "other")), tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"no model in .*missing"):
         prepare(replace(own, encoder=str(tmp_path / "missing")), tmp_path / "run")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from memfold.backbone.adapter import is_lora
+from memfold.backbone.adapters import is_lora
 from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.core.errors import ConfigError
 from memfold.training.fqlora import FQLoRA, adapt, even_layers, targets
@@ -21,15 +21,18 @@ RECIPES = Path(__file__).parents[2] / "recipes" / "pooled"
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-@pytest.mark.parametrize(("layers", "full", "chosen"), [
-    (28, 10, [0, 3, 6, 9, 12, 15, 18, 21, 24, 27]),  # as appendix I.1 lists them
-    (64, 23, [0, 3, 6, 9, 11, 14, 17, 20, 23, 26, 29, 32, 34, 37, 40, 43, 46, 49, 52, 54, 57, 60, 63]),
-    (24, 9, [0, 3, 6, 9, 12, 14, 17, 20, 23]),
-    (5, 5, [0, 1, 2, 3, 4]),
-    (4, 2, [0, 3]),
-    (4, 1, [0]),
-    (4, 0, []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("layers", "full", "chosen"),
+    [
+        (28, 10, [0, 3, 6, 9, 12, 15, 18, 21, 24, 27]),  # as appendix I.1 lists them
+        (64, 23, [0, 3, 6, 9, 11, 14, 17, 20, 23, 26, 29, 32, 34, 37, 40, 43, 46, 49, 52, 54, 57, 60, 63]),
+        (24, 9, [0, 3, 6, 9, 12, 14, 17, 20, 23]),
+        (5, 5, [0, 1, 2, 3, 4]),
+        (4, 2, [0, 3]),
+        (4, 1, [0]),
+        (4, 0, []),
+    ],
+)
 def test_layers_at_even_intervals_by_hand(layers: int, full: int, chosen: list[int]) -> None:
     assert list(even_layers(layers, full)) == chosen
 
@@ -39,11 +42,14 @@ def test_more_layers_than_there_are_are_refused() -> None:
         even_layers(4, 5)
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"full_layers": -1}, r"fqlora\.full_layers = -1 is not possible; allowed: 0 or more"),
-    ({"full_layers": 1, "rank": 0}, r"fqlora\.rank = 0 is not possible"),
-    ({"full_layers": 1, "dropout": 1.0}, r"fqlora\.dropout = 1\.0 is not possible"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"full_layers": -1}, r"fqlora\.full_layers = -1 is not possible; allowed: 0 or more"),
+        ({"full_layers": 1, "rank": 0}, r"fqlora\.rank = 0 is not possible"),
+        ({"full_layers": 1, "dropout": 1.0}, r"fqlora\.dropout = 1\.0 is not possible"),
+    ],
+)
 def test_impossible_settings_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         FQLoRA(**values)
@@ -71,9 +77,10 @@ def test_groups_have_the_rates_of_the_paper_and_nothing_else_trains(stage: str, 
     lora, projection, full = RATES[stage]
     second = {f"{part}.{name}" for name in MATRICES for part in ("mlp", "self_attn")}
     expected = {
-        name for name in names.values() if is_lora(name) and name.split(".")[2] == "1"
-        and ".".join(name.split(".")[3:5]) in second
-    }  # fmt: skip
+        name
+        for name in names.values()
+        if is_lora(name) and name.split(".")[2] == "1" and ".".join(name.split(".")[3:5]) in second
+    }
     assert len(expected) == 2 * len(MATRICES)
     assert groups.pop((lora, 0.0)) == expected
     if projection is not None:
@@ -111,10 +118,10 @@ def test_four_bits_train_close_to_sixteen(tmp_path: Path) -> None:
     assert losses["nf4"] == pytest.approx(losses["none"], rel=0.05)
 
 
-def test_recomputed_activations_have_the_same_gradients(tmp_path: Path) -> None:
+def test_activation_checkpointing_gives_the_same_gradients(tmp_path: Path) -> None:
     found = []
     for checkpointing in (True, False):
-        recipe = prepared("qwen2.5-7b/cpt1", tmp_path, checkpointing=checkpointing, precision="float32")
+        recipe = prepared("qwen2.5-7b/cpt1", tmp_path, activation_checkpointing=checkpointing, precision="float32")
         run = prepare(recipe, tmp_path / str(checkpointing))
         found.append((step(run), step(run)))
         assert run.backbone.model.is_gradient_checkpointing is checkpointing

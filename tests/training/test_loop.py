@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from memfold.backbone.scoring import Stretch, logprobs
 from torch import Tensor
 
 from memfold.backbone.folder import load_backbone
 from memfold.backbone.model import Backbone
-from memfold.backbone.scoring import Stretch, logprobs
 from memfold.core.errors import CallError, CheckpointError, ConfigError
 from memfold.training import loop
 from memfold.training.batches import batch
 from memfold.training.loop import prepare, step, train, validate
 from memfold.training.optimisers import Optimisers
-from memfold.training.recipe import Group, Recipe, Schedule, Share
+from memfold.training.recipe import Group, Recipe, Schedule, SupervisedEntry
 
 
 def weights(backbone: Backbone) -> dict[str, Tensor]:
@@ -30,25 +30,38 @@ def lines(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_leaves_everything_that_tells_what_it_was(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_records_its_recipe_metrics_and_model(recipe: Recipe, tmp_path: Path) -> None:
     heard: list[dict[str, Any]] = []
     trained = train(recipe, tmp_path, report=heard.append)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "recipe.json", "metrics.jsonl", "model", "step-000002", "step-000004",
-    }  # fmt: skip
+        "recipe.json",
+        "metrics.jsonl",
+        "model",
+        "step-000002",
+        "step-000004",
+    }
     assert lines(tmp_path) == heard
     assert [line["step"] for line in heard] == [1, 2, 3, 4]
     assert ["validation" in line for line in heard] == [False, True, False, True]
     assert [line["rate"] for line in heard] == [recipe.schedule.factor(number, 4) for number in range(4)]
     assert heard[-1]["validation"].keys() == {
-        "0:pooled/group/answer", "1:pooled/almanac/answer", "2:full/almanac/language", "2:full/almanac/answer",
-    }  # fmt: skip
+        "0:pooled/group/answer",
+        "1:pooled/almanac/answer",
+        "2:full/almanac/language",
+        "2:full/almanac/answer",
+    }
     again = load_backbone(tmp_path / "model")
     assert all(torch.equal(weight, weights(again)[name]) for name, weight in weights(trained).items())
     assert again.trained["pooled"] == {
-        "ratios": [4, 8], "window": 64, "mask": "bidirectional", "pooling": "mean", "projection": "linear",
-        "wrapper": "span", "positions": "strided", "chunk": 4096,
-    }  # fmt: skip
+        "ratios": [4, 8],
+        "window": 64,
+        "mask": "bidirectional",
+        "pooling": "mean",
+        "projection": "linear",
+        "wrapper": "span",
+        "positions": "strided",
+        "chunk": 4096,
+    }
 
 
 def test_the_reported_losses_are_those_of_the_batches(recipe: Recipe, tmp_path: Path) -> None:
@@ -60,7 +73,7 @@ def test_the_reported_losses_are_those_of_the_batches(recipe: Recipe, tmp_path: 
             work = batch(recipe, run.backbone, number)
             tokens += work.tokens
             for stretch, values, _ in logprobs(run.backbone, work.system, work.scored).parts():
-                sums.setdefault(f"{work.share.label}/{stretch.purpose}", []).extend((-values).tolist())
+                sums.setdefault(f"{work.entry.label}/{stretch.purpose}", []).extend((-values).tolist())
     metrics = step(run)
     assert metrics["loss"] == pytest.approx(
         {name: sum(values) / len(values) for name, values in sums.items()}, abs=1e-4
@@ -78,17 +91,22 @@ def test_validation_measures_by_hand(recipe: Recipe, tmp_path: Path) -> None:
             found += [(stretch, values.tolist(), correct.tolist()) for stretch, values, correct in parts]
     losses = [-value for _, values, _ in found for value in values]
     right = [one for _, _, correct in found for one in correct]
-    assert validate(run)["0:pooled/group/answer"] == pytest.approx({
-        "loss": sum(losses) / len(losses),
-        "accuracy": sum(right) / len(right),
-        "whole": sum(all(correct) for _, _, correct in found) / len(found),
-    }, abs=1e-4)  # fmt: skip
+    assert validate(run)["0:pooled/group/answer"] == pytest.approx(
+        {
+            "loss": sum(losses) / len(losses),
+            "accuracy": sum(right) / len(right),
+            "whole": sum(all(correct) for _, _, correct in found) / len(found),
+        },
+        abs=1e-4,
+    )
 
 
 @pytest.mark.parametrize("language", [0.25, 1.0])
-def test_purposes_are_averaged_apart_and_reading_is_weighed(recipe: Recipe, tmp_path: Path, language: float) -> None:
-    share = replace(recipe.mixture[2], language=language)
-    run = prepare(replace(recipe, mixture=(share,)), tmp_path)
+def test_purposes_are_averaged_separately_and_reading_is_weighted(
+    recipe: Recipe, tmp_path: Path, language: float
+) -> None:
+    entry = replace(recipe.mixture[2], language=language)
+    run = prepare(replace(recipe, mixture=(entry,)), tmp_path)
     work = batch(run.recipe, run.backbone, 0)
     scores = logprobs(run.backbone, work.system, work.scored)
     means = {
@@ -96,15 +114,15 @@ def test_purposes_are_averaged_apart_and_reading_is_weighed(recipe: Recipe, tmp_
         for purpose in ("language", "answer")
     }
     expected = means["answer"] + language * means["language"]
-    torch.testing.assert_close(loop._loss(run, share, scores), expected)
+    torch.testing.assert_close(loop._loss(run, entry, scores), expected)
 
 
 def test_reading_alone_has_its_full_weight(recipe: Recipe, tmp_path: Path) -> None:
-    share = Share("prose", 1, (48,), system="full", level=1, language=0.25)
-    run = prepare(replace(recipe, mixture=(share,)), tmp_path)
+    entry = SupervisedEntry("prose", 1, (48,), system="full", level=1, language=0.25)
+    run = prepare(replace(recipe, mixture=(entry,)), tmp_path)
     work = batch(run.recipe, run.backbone, 0)
     scores = logprobs(run.backbone, work.system, work.scored)
-    torch.testing.assert_close(loop._loss(run, share, scores), -scores.logprobs.mean())
+    torch.testing.assert_close(loop._loss(run, entry, scores), -scores.logprobs.mean())
 
 
 def test_micro_batches_add_up_to_their_mean(recipe: Recipe, tmp_path: Path) -> None:
@@ -114,7 +132,7 @@ def test_micro_batches_add_up_to_their_mean(recipe: Recipe, tmp_path: Path) -> N
     for number in range(3):
         work = batch(run.recipe, run.backbone, number)
         scores = logprobs(run.backbone, work.system, work.scored)
-        scores.backward(loop._loss(run, work.share, scores) / 3)
+        scores.backward(loop._loss(run, work.entry, scores) / 3)
     expected = {name: weight.grad.clone() for name, weight in run.backbone.parameters() if weight.grad is not None}
     norm = torch.cat([gradient.flatten() for gradient in expected.values()]).norm()
     run.backbone.model.zero_grad()
@@ -135,7 +153,7 @@ def test_training_stops_when_validation_no_longer_falls(recipe: Recipe, tmp_path
     still = replace(recipe, groups=(Group(("*",), lr=0.0),), steps=40, patience=2, checkpoint_every=40)
     heard: list[int] = []
     train(still, tmp_path, report=lambda metrics: heard.append(metrics["step"]))
-    assert heard == [1, 2, 3, 4, 5, 6]  # validated at 2, 4 and 6: the first is the best, two more are waited for
+    assert heard == [1, 2, 3, 4, 5, 6]  # validated at 2, 4 and 6: the first is the best, the patience is two
     assert (tmp_path / "step-000006").is_dir()
     train(still, tmp_path, resume=True, report=lambda metrics: heard.append(metrics["step"]))
     assert heard == [1, 2, 3, 4, 5, 6]
@@ -149,7 +167,7 @@ def test_training_goes_on_while_validation_falls(recipe: Recipe, tmp_path: Path)
     assert len(losses) == 4
 
 
-def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_checkpoint(
+def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_checkpoint(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[dict[str, Any]] = []
@@ -161,7 +179,7 @@ def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_checkpoint(
     short = replace(recipe, checkpoint_every=3, validate_every=50, steps=9)
     monkeypatch.setattr(loop, "logprobs", poisoned)
     with pytest.raises(
-        CallError, match=r"the loss of step 4 \((pooled|full)/\w+\) is nan; the last checkpoint is whole"
+        CallError, match=r"the loss of step 4 \((pooled|full)/\w+\) is nan; the last checkpoint is intact"
     ):
         train(short, tmp_path, report=heard.append)
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-000003"]
@@ -173,12 +191,12 @@ def test_a_loss_that_is_no_number_names_its_step_and_keeps_the_checkpoint(
     assert all(bool(torch.isfinite(weight).all()) for weight in weights(continued).values())
 
 
-def test_a_gradient_that_is_no_number_changes_no_weight(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite_changes_no_weight(recipe: Recipe, tmp_path: Path) -> None:
     run = prepare(recipe, tmp_path)
     step(run)
     before = weights(run.backbone)
     dict(run.backbone.parameters())["model.norm.weight"].register_hook(lambda gradient: gradient * math.inf)
-    with pytest.raises(CallError, match=r"the gradient of step 2 is (inf|nan); the last checkpoint is whole"):
+    with pytest.raises(CallError, match=r"the gradient of step 2 is (inf|nan); the last checkpoint is intact"):
         step(run)
     assert all(torch.equal(weight, before[name]) for name, weight in weights(run.backbone).items())
 
@@ -186,7 +204,7 @@ def test_a_gradient_that_is_no_number_changes_no_weight(recipe: Recipe, tmp_path
 def test_a_folder_with_a_run_is_not_overwritten(recipe: Recipe, tmp_path: Path) -> None:
     train(replace(recipe, steps=2), tmp_path)
     metrics = (tmp_path / "metrics.jsonl").read_text()
-    with pytest.raises(ConfigError, match="holds a run already; add --resume to go on, or name another --out"):
+    with pytest.raises(ConfigError, match="already holds a run; add --resume to continue, or name another --out"):
         train(recipe, tmp_path)
     assert (tmp_path / "metrics.jsonl").read_text() == metrics
 
@@ -219,7 +237,7 @@ def test_a_tiny_model_overfits_one_batch(new_backbone: Callable[..., Backbone], 
     backbone = new_backbone(seed=1)
     groups = (Group(("*proj.weight",), "muon", 0.02), Group(("*",), lr=1e-2))
     optimisers = Optimisers(backbone.parameters(), groups, (), Schedule(), 80)
-    work = batch(recipe, backbone, 0, share=recipe.mixture[0])
+    work = batch(recipe, backbone, 0, entry=recipe.mixture[0])
     losses = []
     for number in range(80):
         scores = logprobs(backbone, work.system, work.scored)

@@ -12,25 +12,48 @@ from memfold.training.optimisers import Optimisers
 from memfold.training.recipe import Group, Schedule
 
 
-@pytest.mark.parametrize(("schedule", "factors"), [
-    # 10 steps, seen at their middle: 0.05, 0.15, ... 0.95
-    (Schedule("trapezoid", warmup=0.2, decay=0.4, floor=0.1), [
-        0.25, 0.75, 1, 1, 1, 1, 0.1 + 0.9 * 0.35 / 0.4, 0.1 + 0.9 * 0.25 / 0.4, 0.1 + 0.9 * 0.15 / 0.4, 0.1 + 0.9 / 8,
-    ]),
-    (Schedule("trapezoid", warmup=0.0, decay=1.0, floor=0.0), [1 - (step + 0.5) / 10 for step in range(10)]),
-    (Schedule("cosine", warmup=0.2, floor=0.1), [
-        0.25, 0.75, *(0.1 + 0.45 * (1 + math.cos(math.pi * part / 16)) for part in (1, 3, 5, 7, 9, 11, 13, 15)),
-    ]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        # 10 steps, at their midpoints: 0.05, 0.15, ... 0.95
+        (
+            Schedule("trapezoid", warmup=0.2, decay=0.4, floor=0.1),
+            [
+                0.25,
+                0.75,
+                1,
+                1,
+                1,
+                1,
+                0.1 + 0.9 * 0.35 / 0.4,
+                0.1 + 0.9 * 0.25 / 0.4,
+                0.1 + 0.9 * 0.15 / 0.4,
+                0.1 + 0.9 / 8,
+            ],
+        ),
+        (Schedule("trapezoid", warmup=0.0, decay=1.0, floor=0.0), [1 - (step + 0.5) / 10 for step in range(10)]),
+        (
+            Schedule("cosine", warmup=0.2, floor=0.1),
+            [
+                0.25,
+                0.75,
+                *(0.1 + 0.45 * (1 + math.cos(math.pi * part / 16)) for part in (1, 3, 5, 7, 9, 11, 13, 15)),
+            ],
+        ),
+    ],
+)
 def test_the_factor_of_every_step_by_hand(schedule: Schedule, factors: list[float]) -> None:
     assert [schedule.factor(step, 10) for step in range(10)] == pytest.approx(factors)
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"warmup": 1.0}, "schedule.warmup = 1.0 is not possible"),
-    ({"warmup": 0.7, "decay": 0.4}, "schedule.decay = 0.4 is not possible"),
-    ({"decay": 0.0}, "schedule.decay = 0.0 is not possible"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"warmup": 1.0}, "schedule.warmup = 1.0 is not possible"),
+        ({"warmup": 0.7, "decay": 0.4}, "schedule.decay = 0.4 is not possible"),
+        ({"decay": 0.0}, "schedule.decay = 0.0 is not possible"),
+    ],
+)
 def test_impossible_schedules_are_refused(values: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Schedule(**values)  # type: ignore[arg-type]
@@ -80,14 +103,14 @@ def test_a_step_follows_the_schedule(named: list[tuple[str, nn.Parameter]]) -> N
     for _, weight in named:
         weight.grad = torch.ones_like(weight)
     assert optimisers.step(0) == pytest.approx(0.25)
-    for name, weight in named:  # the first step of Adam is its learning rate
+    for name, weight in named:  # the first step of Adam has the size of the learning rate
         rate = 0.25 * (1.0 if name == "embed.weight" else 0.1)
         torch.testing.assert_close(weight.detach(), before[name] - rate)
     assert all(weight.grad is None for _, weight in named)
 
 
 def test_muon_takes_matrices_only(named: list[tuple[str, nn.Parameter]]) -> None:
-    with pytest.raises(ConfigError, match=r"layers\.0\.norm\.weight has 1 dimensions; Muon takes matrices"):
+    with pytest.raises(ConfigError, match=r"layers\.0\.norm\.weight has 1 dimensions, and Muon needs matrices"):
         Optimisers(named, (Group(("*",), "muon"),), (), FLAT, 10)
 
 

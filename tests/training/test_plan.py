@@ -14,7 +14,7 @@ from memfold.training.hardware import Hardware
 from memfold.training.loop import prepare
 from memfold.training.plan import check_fits, plan
 from memfold.training.proof import small
-from memfold.training.recipe import Recipe, Share, read_recipe
+from memfold.training.recipe import Recipe, SupervisedEntry, read_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SIZED = sorted(path for stage in ("cpt1", "cpt2", "sft") for path in RECIPES.glob(f"pooled/qwen*/{stage}.toml"))
@@ -35,16 +35,16 @@ def test_every_size_has_every_stage() -> None:
     assert found == {f"pooled/qwen2.5-{size}/{stage}" for size in sizes for stage in ("cpt1", "cpt2", "sft")}
 
 
-def test_parameters_and_places_of_the_7b_by_hand() -> None:
+def test_parameters_and_positions_of_the_7b_by_hand() -> None:
     found = plan(recipe("qwen2.5-7b/cpt1"))
     assert found.weights.full == 10 * LAYER + 2 * VOCABULARY * HIDDEN
     assert found.weights.lora == 18 * 64 * LORA
     assert found.weights.projection == HIDDEN**2
     assert found.weights.frozen == 18 * LAYER + HIDDEN
-    # 110 reconstructions: 2,048 encoded, read in 3 x 128 places and written again; 110 continuations of half of that;
-    # 100 texts.  32 places of instruction before what is compressed.
+    # 110 reconstructions: 2,048 encoded, read in 3 x 128 positions, then written; 110 continuations of half of that;
+    # 100 texts.  32 positions of instruction before the memory.
     sequence = (110 * (2048 + 384 + 32 + 2048) + 110 * (1024 + 192 + 32 + 1024) + 100 * 2048) / 320
-    assert found.places == pytest.approx(1250 * 256 * sequence)
+    assert found.positions == pytest.approx(1250 * 256 * sequence)
 
 
 def test_memory_by_hand() -> None:
@@ -57,7 +57,7 @@ def test_memory_by_hand() -> None:
 
 
 def test_what_a_plan_counts_is_what_trains(tmp_path: Path) -> None:
-    for path in SIZED[:3]:  # of one size, on its small model
+    for path in SIZED[:3]:  # one size, on its small model
         made = small(read_recipe(path), tmp_path, 1)
         run = prepare(made, tmp_path / path.stem)
         counted = sum(weight.numel() for weight in run.optimisers.parameters)
@@ -67,14 +67,20 @@ def test_what_a_plan_counts_is_what_trains(tmp_path: Path) -> None:
             assert plan(replace(made, architecture="qwen2.5-0.5b")).weights.trained == counted
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({}, r"qwen2\.5-32b with these settings needs about 61 GB on each device, and there are 24 GB: lower fqlora\."
-         r"full_layers \(each takes 1\.0 GB\), or use more hardware\.devices; "),
-    ({"hardware": Hardware(devices=8)}, r"needs about \d+ GB on each device, .*: set hardware\.sharded = true; "),
-    ({"fqlora": None, "checkpointing": True}, r": train fewer parameters \(\[fqlora\]\); "),
-    ({"fqlora": FQLoRA(0, embeddings=False)}, r": set fqlora\.quantisation = \"nf4\" \(saves up to 4[0-9] GB\); "),
-    ({"checkpointing": False}, r": set checkpointing = true; "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {},
+            r"qwen2\.5-32b with these settings needs about 61 GB on each device, and there are 24 GB: lower fqlora\."
+            r"full_layers \(each takes 1\.0 GB\), or use more hardware\.devices; ",
+        ),
+        ({"hardware": Hardware(devices=8)}, r"needs about \d+ GB on each device, .*: set hardware\.sharded = true; "),
+        ({"fqlora": None, "activation_checkpointing": True}, r": train fewer parameters \(\[fqlora\]\); "),
+        ({"fqlora": FQLoRA(0, embeddings=False)}, r": set fqlora\.quantisation = \"nf4\" \(saves up to 4[0-9] GB\); "),
+        ({"activation_checkpointing": False}, r": set activation_checkpointing = true; "),
+    ],
+)
 def test_a_device_that_is_too_small_is_refused_with_what_to_lower(changes: dict[str, object], message: str) -> None:
     made = replace(recipe("qwen2.5-32b/sft"), **changes)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=message):
@@ -85,24 +91,35 @@ def test_more_work_takes_longer() -> None:
     first = recipe("qwen2.5-0.5b/sft")
     hours = plan(first).device_hours
     assert plan(replace(first, steps=2 * first.steps)).device_hours == pytest.approx(2 * hours)
-    assert plan(replace(first, checkpointing=False)).device_hours < hours
-    longer = tuple(replace(share, sizes=(2 * max(share.sizes),)) for share in first.mixture)
+    assert plan(replace(first, activation_checkpointing=False)).device_hours < hours
+    longer = tuple(replace(entry, sizes=(2 * max(entry.sizes),)) for entry in first.mixture)
     assert plan(replace(first, mixture=longer)).device_hours > 1.9 * hours
 
 
 COMMON = {"stage": "sft", "steps": 1, "parent": "runs/x"}
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"architecture": "qwen2.5-8b"}, "architecture = 'qwen2.5-8b' is not possible; allowed: qwen2.5-0.5b, "),
-    ({"checkpointing": True, "compile": True}, "checkpointing = true is not sound with compile; leave one of them out"),
-    ({"checkpointing": True, "predecessor_loss": 0.1}, "checkpointing = true is not sound with predecessor_loss"),
-    ({"checkpointing": True, "mixture": (Share("cued", 1, (64,), system="retrieval"),)},
-     "checkpointing = true is not known to be sound for system 'retrieval'"),
-    ({"mixture": (Share("text", 1, (64,), files=("a",)), )}, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"architecture": "qwen2.5-8b"}, "architecture = 'qwen2.5-8b' is not possible; allowed: qwen2.5-0.5b, "),
+        (
+            {"activation_checkpointing": True, "compile": True},
+            "activation_checkpointing = true is not possible with compile; leave one of them out",
+        ),
+        (
+            {"activation_checkpointing": True, "predecessor_loss": 0.1},
+            "activation_checkpointing = true is not possible with predecessor_loss",
+        ),
+        (
+            {"activation_checkpointing": True, "mixture": (SupervisedEntry("cued", 1, (64,), system="retrieval"),)},
+            "activation_checkpointing = true is not supported for system 'retrieval'",
+        ),
+        ({"mixture": (SupervisedEntry("text", 1, (64,), files=("a",)),)}, None),
+    ],
+)
 def test_what_does_not_go_together_is_refused(values: dict[str, object], message: str | None) -> None:
-    made = {"mixture": (Share("cued", 1, (64,)),)} | COMMON | values
+    made = {"mixture": (SupervisedEntry("cued", 1, (64,)),)} | COMMON | values
     if message is None:
         assert Recipe(**made)  # type: ignore[arg-type]
         return
@@ -111,12 +128,15 @@ def test_what_does_not_go_together_is_refused(values: dict[str, object], message
     assert str(raised.value).startswith(message)
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"task": "text"}, r"task 'text' and files = \[\]: tasks on files are text, text-reconstruction"),
-    ({"task": "cued", "files": ("a",)}, r"task 'cued' and files = \['a'\]"),
-    ({"task": "questions", "files": ("a",)}, "task 'questions' and dataset = None: only 'questions' has one, "),
-    ({"task": "questions", "files": ("a",), "dataset": "squid"}, "dataset = 'squid' is not possible"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"task": "text"}, r"task 'text' and files = \[\]: the tasks on files are text, text-reconstruction"),
+        ({"task": "cued", "files": ("a",)}, r"task 'cued' and files = \['a'\]"),
+        ({"task": "questions", "files": ("a",)}, "task 'questions' and dataset = None: only 'questions' takes one, "),
+        ({"task": "questions", "files": ("a",), "dataset": "squid"}, "dataset = 'squid' is not possible"),
+    ],
+)
 def test_an_entry_says_which_files_it_reads(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Share(**({"share": 1.0, "sizes": (64,)} | values))  # type: ignore[arg-type]
+        SupervisedEntry(**({"weight": 1.0, "sizes": (64,)} | values))  # type: ignore[arg-type]

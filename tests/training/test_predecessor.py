@@ -5,17 +5,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from memfold.backbone.packing import Packed
 from torch import Tensor
 
 from memfold.backbone.model import Backbone
-from memfold.backbone.packing import Packed
 from memfold.core.system import SLOT
 from memfold.training.predecessor import PredecessorLoss
 
-#  places          0  1  2  3     4     5  6  7  8
+#  positions        0  1  2  3     4     5  6  7  8
 TOKENS = [[5, 6, 7, SLOT, SLOT, 8, 9, 3, 4], [2, 3, 4, 0, 0, 0, 0, 0, 0]]
 SEGMENTS = [[0, 0, 0, 0, 0, 0, 1, 1, 2], [0, 0, 1, -1, -1, -1, -1, -1, -1]]
-# (row, place): its predecessor is a token of the same stretch, and so is the place itself
+# (row, position): it and its predecessor are tokens of the same stretch
 COUNTED = {(0, 1): 5, (0, 2): 6, (0, 7): 9, (1, 1): 2}
 
 
@@ -30,12 +30,12 @@ def loss(new_backbone: Callable[..., Backbone]) -> PredecessorLoss:
     made = PredecessorLoss(new_backbone())
     with torch.no_grad():
         made.head.weight.zero_()
-        made.head.weight[:10, :10] = torch.eye(10)  # what stands in the hidden state are the logits of tokens 0 to 9
+        made.head.weight[:10, :10] = torch.eye(10)  # the hidden state holds the logits of tokens 0 to 9
     return made
 
 
 def made(loss: PredecessorLoss, hidden: Tensor) -> PredecessorLoss:
-    """As if the first block had put out these states."""
+    """Pretend that the first block returned these states."""
     loss._hidden = hidden
     return loss
 
@@ -43,18 +43,18 @@ def made(loss: PredecessorLoss, hidden: Tensor) -> PredecessorLoss:
 def test_the_loss_by_hand(loss: PredecessorLoss, packed: Packed) -> None:
     hidden = torch.full((2, 9, 32), 100.0)
     expected = 0.0
-    for number, ((row, place), before) in enumerate(COUNTED.items()):
-        hidden[row, place] = 0.0
-        hidden[row, place, before] = float(number)
+    for number, ((row, position), before) in enumerate(COUNTED.items()):
+        hidden[row, position] = 0.0
+        hidden[row, position, before] = float(number)
         expected += -math.log(math.exp(number) / (math.exp(number) + 511))
     assert float(made(loss, hidden)(packed).detach()) == pytest.approx(expected / 4, rel=1e-5)
 
 
-def test_only_places_after_a_token_of_their_own_stretch_are_touched(loss: PredecessorLoss, packed: Packed) -> None:
+def test_only_positions_after_a_token_of_the_same_stretch_have_gradient(loss: PredecessorLoss, packed: Packed) -> None:
     hidden = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
     made(loss, hidden)(packed).backward()
     assert hidden.grad is not None
-    touched = {(row, place) for row, place in hidden.grad.abs().sum(-1).nonzero().tolist()}
+    touched = {(row, position) for row, position in hidden.grad.abs().sum(-1).nonzero().tolist()}
     assert touched == set(COUNTED)
 
 

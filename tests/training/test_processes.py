@@ -16,7 +16,7 @@ from memfold.training.loop import train
 from memfold.training.processes import Processes
 from memfold.training.recipe import read_recipe
 
-# The second entry leaves the projection without gradient: in two processes one of them then has one and the other none.
+# The second entry gives the projection no gradient, so only one of two processes has one.
 RECIPE = """
 stage = "cpt1"
 parent = "{parent}"
@@ -30,7 +30,7 @@ checkpoint_every = 2
 
 [[mixture]]
 task = "group"
-share = 0.5
+weight = 0.5
 sizes = [8]
 ratios = [8]
 samples = 4
@@ -39,7 +39,7 @@ level = 1
 [[mixture]]
 task = "almanac"
 system = "full"
-share = 0.5
+weight = 0.5
 sizes = [48]
 samples = 3
 level = 0

@@ -31,7 +31,7 @@ def test_a_stage_runs_two_steps(name: str, tmp_path: Path) -> None:
     run = prepare(made, tmp_path / "run")
     seen = [step(run) for _ in range(2)]
     assert all(value > 0 for metrics in seen for value in metrics["loss"].values())
-    labels = {f"{number}:{share.label}" for number, share in enumerate(made.mixture)}
+    labels = {f"{number}:{entry.label}" for number, entry in enumerate(made.mixture)}
     assert {entry.rpartition("/")[0] for entry in validate(run)} == labels
     kinds = [type(module).__name__ for module in run.backbone.model.modules()]
     assert ("Linear4bit" in kinds) == ("0.5b" not in name)
@@ -64,7 +64,7 @@ sharding.save_model(run.backbone, folder / "both" / "model", run.processes)
 if run.processes.first:
     found = {"steps": steps, "resumed": resumed, "held out": held_out}
     (folder / "both" / "found.json").write_text(json.dumps(found))
-run.processes.part()
+run.processes.close()
 """
 
 
@@ -107,15 +107,18 @@ def test_a_parent_of_another_size_is_refused(tmp_path: Path) -> None:
 
 def test_sharded_batches_must_fit_one_pass(tmp_path: Path) -> None:
     made = recipe("qwen2.5-7b/cpt1", tmp_path, tokens=8000)
-    with pytest.raises(ConfigError, match=r"tokens = 8000 and documents of 256 are more than one pass"):
+    with pytest.raises(ConfigError, match=r"tokens = 8000 and documents of 256 exceed one pass"):
         prepare(replace(made, mixture=tuple(replace(s, sizes=(256,)) for s in made.mixture)), tmp_path / "run")
 
 
-@pytest.mark.parametrize(("parent", "architecture", "wanted"), [
-    ("Qwen/Qwen2.5-7B", "qwen2.5-7b", "Qwen/Qwen2.5-7B"),
-    ("runs/pooled-qwen2.5-7b-cpt1", "qwen2.5-7b", None),
-    ("Qwen/Qwen2.5-7B", None, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("parent", "architecture", "wanted"),
+    [
+        ("Qwen/Qwen2.5-7B", "qwen2.5-7b", "Qwen/Qwen2.5-7B"),
+        ("runs/pooled-qwen2.5-7b-cpt1", "qwen2.5-7b", None),
+        ("Qwen/Qwen2.5-7B", None, None),
+    ],
+)
 def test_a_hugging_face_id_is_a_parent_where_its_architecture_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parent: str, architecture: str | None, wanted: str | None
 ) -> None:

@@ -15,12 +15,12 @@ steps = 100
 settings = { wrapper = "span", window = 32 }
 [[mixture]]
 task = "group"
-share = 0.5
+weight = 0.5
 sizes = [16]
 [[mixture]]
 task = "prose"
 system = "full"
-share = 0.5
+weight = 0.5
 sizes = [64]
 level = 1
 """
@@ -32,7 +32,7 @@ def write(folder: Path, name: str, text: str) -> Path:
     return path
 
 
-def test_what_is_not_said_is_as_in_the_likeness(tmp_path: Path) -> None:
+def test_missing_keys_are_inherited(tmp_path: Path) -> None:
     baseline = write(tmp_path, "baseline.toml", BASELINE)
     row = write(tmp_path, "row.toml", 'like = "baseline.toml"\nsteps = 7\nsettings = { window = 64 }\n')
     one, other = read_recipe(baseline), read_recipe(row)
@@ -43,30 +43,33 @@ def test_what_is_not_said_is_as_in_the_likeness(tmp_path: Path) -> None:
     assert read_recipe(again).steps == 7
 
 
-def test_every_is_said_of_each_entry_of_the_mixture(tmp_path: Path) -> None:
+def test_every_applies_to_each_entry_of_the_mixture(tmp_path: Path) -> None:
     write(tmp_path, "baseline.toml", BASELINE)
     row = write(tmp_path, "row.toml", 'like = "baseline.toml"\nevery = { bridges = [0, 4], level = 2 }\n')
     found = read_recipe(row).mixture
-    assert [(share.bridges, share.level, share.task) for share in found] == [((0, 4), 2, "group"), ((0, 4), 2, "prose")]
+    assert [(entry.bridges, entry.level, entry.task) for entry in found] == [((0, 4), 2, "group"), ((0, 4), 2, "prose")]
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ('like = "row.toml"', "is like itself, by way of .*; take one 'like' out"),
-    ('like = "missing.toml"', "no recipe at .*missing.toml"),
-    ("like = 3", "like = 3 must be the path of a recipe"),
-    ('stage = "sft"\nevery = { level = 1 }', "must be a table of keys for the entries of a mixture"),
-    ('like = "baseline.toml"\nevery = 3', "every = 3 must be a table"),
-    ('like = "baseline.toml"\nevery = { levle = 3 }', r"unknown key 'mixture\[0\].levle'; nearest: "),
-])  # fmt: skip
-def test_impossible_likenesses_are_refused(tmp_path: Path, text: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('like = "row.toml"', "inherits from itself through .*; remove one 'like'"),
+        ('like = "missing.toml"', "no recipe at .*missing.toml"),
+        ("like = 3", "like = 3 must be the path of a recipe"),
+        ('stage = "sft"\nevery = { level = 1 }', "must be a table of keys for the entries of a mixture"),
+        ('like = "baseline.toml"\nevery = 3', "every = 3 must be a table"),
+        ('like = "baseline.toml"\nevery = { levle = 3 }', r"unknown key 'mixture\[0\].levle'; nearest: "),
+    ],
+)
+def test_impossible_inheritance_is_refused(tmp_path: Path, text: str, message: str) -> None:
     write(tmp_path, "baseline.toml", BASELINE)
     row = write(tmp_path, "row.toml", text)
     with pytest.raises(ConfigError, match=message):
         read_recipe(row)
 
 
-def test_a_circle_of_two_is_refused(tmp_path: Path) -> None:
+def test_a_cycle_of_two_is_refused(tmp_path: Path) -> None:
     one, other = write(tmp_path, "one.toml", 'like = "other.toml"'), write(tmp_path, "other.toml", 'like = "one.toml"')
     for path in (one, other):
-        with pytest.raises(ConfigError, match="is like itself"):
+        with pytest.raises(ConfigError, match="inherits from itself"):
             read_values(path)

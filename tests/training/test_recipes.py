@@ -13,13 +13,13 @@ from memfold.core.config import build
 from memfold.core.errors import ConfigError
 from memfold.training.batches import mixture
 from memfold.training.loop import train
-from memfold.training.recipe import Group, ModelSize, Recipe, Share, read_recipe
+from memfold.training.recipe import Group, ModelSize, Recipe, SupervisedEntry, read_recipe
 from memfold.training.recipe_file import read_values
 
 RECIPES = sorted(
     path for path in (Path(__file__).parents[2] / "recipes").rglob("*.toml") if read_values(path)["stage"] != "rl"
 )
-MADE = [path for path in RECIPES if "tiny" in path.parts]  # those of published sizes: test_proof.py
+MADE = [path for path in RECIPES if "tiny" in path.parts]  # published sizes are tested in test_proof.py
 SMALL = ModelSize(vocabulary=512, hidden=32, layers=2, heads=4, feedforward=64)
 LONGEST = 96
 
@@ -29,16 +29,29 @@ def shrunk(recipe: Recipe, parent: str) -> Recipe:
     with them the kinds of question.
     """
     entries = tuple(
-        replace(share, sizes=(min(LONGEST, *share.sizes),), samples=min(share.samples, 3), level=min(share.level, 1),
-                kinds=())
-        for share in mixture(recipe)
-    )  # fmt: skip
+        replace(
+            entry,
+            sizes=(min(LONGEST, *entry.sizes),),
+            samples=min(entry.samples, 3),
+            level=min(entry.level, 1),
+            kinds=(),
+        )
+        for entry in mixture(recipe)
+    )
     start: dict[str, Any] = {"model": SMALL} if recipe.model is not None else {"parent": parent}
     start["encoder"] = parent if recipe.encoder is not None else None
     return replace(
-        recipe, **start, mixture=entries, preset=None, steps=2, tokens=1, compile=False, validate_every=2,
-        validation_batches=1, checkpoint_every=2,
-    )  # fmt: skip
+        recipe,
+        **start,
+        mixture=entries,
+        preset=None,
+        steps=2,
+        tokens=1,
+        compile=False,
+        validate_every=2,
+        validation_batches=1,
+        checkpoint_every=2,
+    )
 
 
 def test_recipes_are_shipped() -> None:
@@ -81,7 +94,7 @@ def test_every_recipe_trains_two_steps(path: Path, parent: str, tmp_path: Path) 
     seen: list[dict[str, Any]] = []
     backbone = train(recipe, tmp_path, report=seen.append)
     assert [metrics["step"] for metrics in seen] == [1, 2]
-    labels = {f"{number}:{share.label}" for number, share in enumerate(recipe.mixture)}
+    labels = {f"{number}:{entry.label}" for number, entry in enumerate(recipe.mixture)}
     assert {name.rpartition("/")[0] for name in seen[-1]["validation"]} == labels
     assert all(entry["loss"] > 0 for entry in seen[-1]["validation"].values())
     changed = dict(backbone.parameters())
@@ -92,8 +105,8 @@ def test_every_recipe_trains_two_steps(path: Path, parent: str, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("known_tokenizer")
-def test_a_model_from_nothing_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
-    recipe = Recipe("base", 1, (Share("group", 1, (8,), ratios=(8,), level=1),), model=SMALL, tokens=1)
+def test_a_model_from_scratch_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    recipe = Recipe("base", 1, (SupervisedEntry("group", 1, (8,), ratios=(8,), level=1),), model=SMALL, tokens=1)
     one, same, other = (
         train(replace(recipe, seed=seed), tmp_path / name) for name, seed in (("one", 3), ("same", 3), ("other", 4))
     )
@@ -111,7 +124,7 @@ def test_a_model_from_nothing_is_the_same_for_the_same_seed(tmp_path: Path) -> N
     assert sizes == ("qwen3", 512, 32, 2, True)
 
 
-GOOD = 'stage = "sft"\nsteps = 3\nparent = "runs/x"\n[[mixture]]\ntask = "cued"\nshare = 1\nsizes = [64]\n'
+GOOD = 'stage = "sft"\nsteps = 3\nparent = "runs/x"\n[[mixture]]\ntask = "cued"\nweight = 1\nsizes = [64]\n'
 
 
 def write(folder: Path, text: str) -> Path:
@@ -126,32 +139,35 @@ def test_a_recipe_is_read_with_its_types(tmp_path: Path) -> None:
         + 'ratios = [4, 8]\nbridges = [1, 2]\n[[groups]]\nmatch = ["a", "b"]\nlr = 1\n[schedule]\nkind = "cosine"\n'
     )
     recipe = read_recipe(write(tmp_path, text))
-    assert recipe.mixture == (Share("cued", 1.0, (64,), ratios=(4, 8), bridges=(1, 2)),)
+    assert recipe.mixture == (SupervisedEntry("cued", 1.0, (64,), ratios=(4, 8), bridges=(1, 2)),)
     assert recipe.groups == (Group(("a", "b"), lr=1.0),)
     assert (recipe.parent, recipe.schedule.kind, recipe.steps) == ("runs/x", "cosine", 3)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    (GOOD.replace("steps", "stepz"), "unknown key 'stepz'; nearest: 'steps'"),
-    (GOOD + "raitos = [4]\n", "unknown key 'mixture[0].raitos'; nearest: 'mixture[0].ratios'"),
-    (GOOD.replace("steps = 3\n", ""), "steps is missing; it has no default"),
-    (GOOD.replace("steps = 3", 'steps = "3"'), "steps = '3' must be int, not str"),
-    (GOOD.replace("steps = 3", "steps = 0"), "steps = 0 is not possible; allowed: 1 or more"),
-    (GOOD.replace("sft", "sfd"), "stage = 'sfd' is not possible; allowed: 'base', 'cpt1', 'cpt2', 'sft'"),
-    (GOOD.replace("cued", "queued"), "task = 'queued' is not possible; allowed: almanac, "),
-    (GOOD + 'system = "poold"\n', "system = 'poold' is not possible; allowed: pooled, full, retrieval"),
-    (GOOD.replace("share = 1", "share = 0"), "share = 0.0 is not possible; allowed: above 0"),
-    (GOOD.replace("[64]", "[]"), "sizes = () is not possible; allowed: one or more positive numbers"),
-    (GOOD + "ratios = []\n", "ratios = () is not possible; allowed: one or more positive numbers"),
-    (GOOD + "bridges = [2, 1]\n", "bridges = (2, 1) is not possible; allowed: the fewest, then the most"),
-    (GOOD + "recall = 1.5\n", "recall = 1.5 is not possible; allowed: 0 to 1"),
-    (GOOD.split("[[")[0], "a recipe has either a mixture of one entry or more, or a preset"),
-    ('preset = "paper"\n' + GOOD, "a recipe has either a mixture of one entry or more, or a preset"),
-    (GOOD.replace('parent = "runs/x"', ""), "a recipe names either a parent to start from or a [model] to make"),
-    (GOOD + "[model]\nhidden = 8\n", "a recipe names either a parent to start from or a [model] to make"),
-    (GOOD + "[schedule]\nwarmup = 2.0\n", "schedule.warmup = 2.0 is not possible"),
-])  # fmt: skip
-def test_what_a_recipe_cannot_say_is_refused(tmp_path: Path, text: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD.replace("steps", "stepz"), "unknown key 'stepz'; nearest: 'steps'"),
+        (GOOD + "raitos = [4]\n", "unknown key 'mixture[0].raitos'; nearest: 'mixture[0].ratios'"),
+        (GOOD.replace("steps = 3\n", ""), "steps is missing; it has no default"),
+        (GOOD.replace("steps = 3", 'steps = "3"'), "steps = '3' must be int, not str"),
+        (GOOD.replace("steps = 3", "steps = 0"), "steps = 0 is not possible; allowed: 1 or more"),
+        (GOOD.replace("sft", "sfd"), "stage = 'sfd' is not possible; allowed: 'base', 'cpt1', 'cpt2', 'sft'"),
+        (GOOD.replace("cued", "queued"), "task = 'queued' is not possible; allowed: almanac, "),
+        (GOOD + 'system = "poold"\n', "system = 'poold' is not possible; allowed: pooled, full, retrieval"),
+        (GOOD.replace("weight = 1", "weight = 0"), "weight = 0.0 is not possible; allowed: above 0"),
+        (GOOD.replace("[64]", "[]"), "sizes = () is not possible; allowed: one or more positive numbers"),
+        (GOOD + "ratios = []\n", "ratios = () is not possible; allowed: one or more positive numbers"),
+        (GOOD + "bridges = [2, 1]\n", "bridges = (2, 1) is not possible; allowed: the minimum, then the maximum"),
+        (GOOD + "recall = 1.5\n", "recall = 1.5 is not possible; allowed: 0 to 1"),
+        (GOOD.split("[[")[0], "a recipe has either a mixture of at least one entry or a preset"),
+        ('preset = "paper"\n' + GOOD, "a recipe has either a mixture of at least one entry or a preset"),
+        (GOOD.replace('parent = "runs/x"', ""), "a recipe names either a parent to start from or a [model] to create"),
+        (GOOD + "[model]\nhidden = 8\n", "a recipe names either a parent to start from or a [model] to create"),
+        (GOOD + "[schedule]\nwarmup = 2.0\n", "schedule.warmup = 2.0 is not possible"),
+    ],
+)
+def test_invalid_recipes_are_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         read_recipe(write(tmp_path, text))
     assert str(raised.value).startswith(message)

@@ -15,7 +15,7 @@ import torch
 from memfold.core.errors import CheckpointError
 from memfold.training import checkpoint
 from memfold.training.loop import train
-from memfold.training.recipe import Recipe, Share, read_recipe
+from memfold.training.recipe import Recipe, SupervisedEntry, read_recipe
 
 RECIPE = """
 stage = "cpt1"
@@ -31,7 +31,7 @@ freeze = ["model.norm.weight"]
 
 [[mixture]]
 task = "group"
-share = 0.5
+weight = 0.5
 sizes = [8]
 ratios = [4, 8]
 samples = 4
@@ -41,7 +41,7 @@ gap = 50
 [[mixture]]
 task = "almanac"
 system = "full"
-share = 0.5
+weight = 0.5
 sizes = [48]
 samples = 3
 level = 0
@@ -55,7 +55,7 @@ lr = 0.01
 match = ["*"]
 """
 
-# Trains until step 5 is reported, the checkpoint of step 4 written, and then waits to be killed.
+# Trains until step 5 is reported and the checkpoint of step 4 is written, then waits to be killed.
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -96,15 +96,15 @@ def assert_same_bits(left: Any, right: Any) -> None:
 
 
 def killed(recipe: Path, run: Path) -> None:
-    """Run the script in a process of its own and kill it while it trains."""
+    """Run the script in a separate process and kill it during training."""
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(recipe), str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     with process:
-        said = [line.strip() for line in iter(process.stdout.readline, "5\n") if line]
+        steps = [line.strip() for line in iter(process.stdout.readline, "5\n") if line]
         process.kill()
-    assert (said, process.returncode) == (["1", "2", "3", "4"], -9)
+    assert (steps, process.returncode) == (["1", "2", "3", "4"], -9)
 
 
 def test_resuming_after_a_kill_equals_an_unbroken_run(parent: str, tmp_path: Path) -> None:
@@ -118,8 +118,14 @@ def test_resuming_after_a_kill_equals_an_unbroken_run(parent: str, tmp_path: Pat
     train(recipe, whole)
     assert metrics(broken) == metrics(whole)
     assert [line["step"] for line in metrics(whole)] == [1, 2, 3, 4, 5, 6, 7]
-    for name in ("model/model.safetensors", "model/heads.safetensors", "model/memfold.json", "recipe.json",
-                 "step-000006/model/model.safetensors", "step-000007/model/tokenizer.json"):  # fmt: skip
+    for name in (
+        "model/model.safetensors",
+        "model/heads.safetensors",
+        "model/memfold.json",
+        "recipe.json",
+        "step-000006/model/model.safetensors",
+        "step-000007/model/tokenizer.json",
+    ):
         assert (broken / name).read_bytes() == (whole / name).read_bytes(), name
     states = [torch.load(run / "step-000007" / "training.pt", weights_only=True) for run in (broken, whole)]
     assert states[0]["optimisers"][0]["state"]
@@ -130,7 +136,10 @@ def test_resuming_after_a_kill_equals_an_unbroken_run(parent: str, tmp_path: Pat
 @pytest.fixture
 def short(recipe: Recipe) -> Recipe:
     return replace(
-        recipe, mixture=(Share("group", 1, (8,), ratios=(8,), samples=2, level=1),), tokens=20, micro_batches=1
+        recipe,
+        mixture=(SupervisedEntry("group", 1, (8,), ratios=(8,), samples=2, level=1),),
+        tokens=20,
+        micro_batches=1,
     )
 
 
@@ -159,7 +168,7 @@ def test_a_damaged_checkpoint_is_named(short: Recipe, tmp_path: Path) -> None:
     state = tmp_path / "step-000004" / "training.pt"
     state.write_bytes(state.read_bytes()[:200])
     with pytest.raises(
-        CheckpointError, match=r"step-000004 is damaged: .*delete it to resume from the one before"
+        CheckpointError, match=r"step-000004 is damaged: .*delete it to resume from the previous one"
     ) as raised:
         train(short, tmp_path, resume=True)
     assert "\n" not in str(raised.value)
@@ -180,10 +189,10 @@ def test_a_finished_run_resumed_changes_nothing(short: Recipe, tmp_path: Path) -
 def test_a_run_from_before_a_setting_was_there_goes_on(short: Recipe, tmp_path: Path) -> None:
     train(short, tmp_path)
     stored = json.loads((tmp_path / "recipe.json").read_text())
-    del stored["checkpointing"], stored["mixture"][0]["files"]
+    del stored["activation_checkpointing"], stored["mixture"][0]["files"]
     (tmp_path / "recipe.json").write_text(json.dumps(stored))
     train(short, tmp_path, resume=True)
-    stored["mixture"][0]["share"] = 0.123
+    stored["mixture"][0]["weight"] = 0.123
     (tmp_path / "recipe.json").write_text(json.dumps(stored))
     with pytest.raises(CheckpointError, match="was started with mixture = "):
         train(short, tmp_path, resume=True)

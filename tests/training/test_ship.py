@@ -20,7 +20,7 @@ def run(recipe: Recipe, tmp_path: Path) -> Path:
     return tmp_path / "first-run"
 
 
-def test_what_is_shipped_tells_where_it_comes_from(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shipped_model_records_its_provenance(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipping, "_familiar_losses", lambda backbone: [2.0, 5.0, 3.0])
     target = tmp_path / "assets"
     ship([run], target)
@@ -45,7 +45,7 @@ def test_shipped_weights_are_those_of_the_run_in_16_bits(
 
 
 def test_pages_of_the_almanac_are_measured(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipping, "PAGES", 8)  # each level in each split
+    monkeypatch.setattr(shipping, "PAGES", 8)  # every level in every split
     monkeypatch.setattr(shipping, "PAGE_TOKENS", 96)
     losses = shipping._familiar_losses(load_backbone(run / "model"))
     assert len(losses) == 8

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-LEAST_ROOM = 64  # places
+LEAST_ROOM = 64  # positions
 SHARE = 8  # ... or one in so many of what is there
 
 
@@ -24,7 +24,7 @@ class GrowingLayer(DynamicLayer):
         self._filled: Tensor | None = None  # `keys` as of the last update: other ones were put there since
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
-        """Append the new places; all keys and values."""
+        """Append the new positions; all keys and values."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from memfold.backbone.adapter import CONFIG_FILE
+from memfold.backbone.adapters import CONFIG_FILE
 from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.backbone.model import Backbone
 from memfold.core.errors import ConfigError
@@ -24,7 +24,7 @@ def export(where: str, folder: Path, dtype: str = "float32", merge: bool = False
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} holds something already; name a new or empty folder")
     backbone = load_backbone(where, dtype=dtype, merged=merge or not _is_adapter(where))
-    if backbone.adapter is not None and backbone.adapter.full:
+    if backbone.base_adapter is not None and backbone.base_adapter.full:
         backbone = load_backbone(where, dtype=dtype)
     save_backbone(backbone, folder, dtype)
     return backbone

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from memfold.backbone.model import Backbone
+from memfold.core.model import Model
 
 WINDOW, WINDOWS = 256, 4
 CHARACTERS = 8 * WINDOW
@@ -23,10 +24,13 @@ def loss_of(backbone: Backbone, text: str) -> float:
     return sum(losses) / len(losses)
 
 
-def warning(backbone: Backbone, text: str) -> str | None:
+def warning(model: Model, text: str) -> str | None:
     """What to tell about a text that is unlike anything the model has read; None for one that is not."""
+    if not model.has_weights or not text.strip():
+        return None
+    backbone = model.weights()
     limit = backbone.familiar_loss
-    if limit is None or not text.strip():
+    if limit is None:
         return None
     loss = loss_of(backbone, text)
     if loss <= limit:

@@ -1,9 +1,10 @@
 """A model folder: how a backbone is loaded and kept.
 
-It is an ordinary Hugging Face folder plus `memfold.json` (prompt chat_template, trained settings of each system, provenance)
-and `heads.safetensors` (for `pooled`: the projection).  A folder without those is a plain causal LM, good for the
-systems that read text; one with an adapter (`memfold.backbone.adapter`) names the model that it stands on.  A decoder
-that was trained alone, or whose documents a model of its own encodes, has its encoder in the folder `encoder` in it.
+It is an ordinary Hugging Face folder plus `memfold.json` (chat template, what was trained for each system, provenance),
+`heads.safetensors` (what systems have added) and `adapters/` (their roles).  A folder without those is a plain causal
+LM, good for the systems that read text; one with an adapter (`memfold.backbone.adapters`) names the model that it
+stands on.  A decoder that was trained alone, or whose documents another model encodes, has its encoder in the folder
+`encoder` in it.
 Left out: training state, which belongs to checkpoints.
 """
 
@@ -21,11 +22,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from memfold.backbone import adapter
-from memfold.backbone.model import DTYPES, START, Backbone, add_wrapper_tokens
+from memfold.backbone import adapters
+from memfold.backbone.model import DTYPES, Backbone, add_special_tokens
 from memfold.backbone.weights import load_weights
 from memfold.core import registry
 from memfold.core.errors import CheckpointError, ConfigError
@@ -33,7 +34,7 @@ from memfold.core.prompt import CHAT_TEMPLATES
 
 SETTINGS_FILE, HEADS_FILE = "memfold.json", "heads.safetensors"
 ENCODER_FOLDER = "encoder"
-SETTINGS_FORMAT = 1
+SETTINGS_FORMAT = 2
 transformers_logging.disable_progress_bar()  # loading and saving a model is one step of ours, not theirs to report
 
 
@@ -53,7 +54,7 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
     folder = Path(where)
     if not folder.is_dir() and ("/" not in str(where) or str(where).startswith((".", "/", "~"))):
         raise CheckpointError(f"no model at {str(where)!r}; give 'tiny', a model folder or a Hugging Face id")
-    if (folder / adapter.CONFIG_FILE).exists():
+    if (folder / adapters.CONFIG_FILE).exists():
         return _load_adapted(folder, device, dtype, merged)
     try:
         model = load_weights(where, DTYPES[dtype])
@@ -71,6 +72,7 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
         backbone.chat_template = "chatml"
     if (folder / SETTINGS_FILE).exists():
         _read_settings(backbone, folder)
+        adapters.restore_roles(backbone, folder)
         backbone.stored_fingerprint = _file_fingerprint(folder)
         backbone.folder = folder
     if (folder / ENCODER_FOLDER).is_dir():
@@ -81,17 +83,16 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
 def _load_adapted(folder: Path, device: str, dtype: str, merged: bool) -> Backbone:
     """The base of an adapter, the adapter upon it, and what else the folder holds."""
     described = (folder / SETTINGS_FILE).exists()
-    stored = adapter.read_adapter(folder, _settings(folder).get("adapter") if described else None)
+    stored = adapters.read_adapter(folder, _settings(folder).get("adapter") if described else None)
     try:
         backbone = load_backbone(stored.base, device, dtype)
     except CheckpointError as error:
         raise CheckpointError(f"{folder} is an adapter of a model that cannot be loaded: {error}") from None
     if described:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
-        if tokenizer.convert_tokens_to_ids(START) is not None:
-            add_wrapper_tokens(backbone)
+        add_special_tokens(backbone, _added_tokens(tokenizer, backbone.tokenizer))
         backbone.tokenizer = tokenizer
-    adapter.restore(backbone, folder, stored)
+    adapters.restore(backbone, folder, stored)
     backbone.name, backbone.folder = folder.name, folder
     if described:
         _read_settings(backbone, folder)
@@ -99,11 +100,17 @@ def _load_adapted(folder: Path, device: str, dtype: str, merged: bool) -> Backbo
     if (folder / ENCODER_FOLDER).is_dir():
         backbone.set_encoder(load_backbone(folder / ENCODER_FOLDER, device, dtype, merged))
     if merged:
-        adapter.merge(backbone, DTYPES[dtype])
+        adapters.merge(backbone, DTYPES[dtype])
     elif described:  # in the numbers that they were stored in
         backbone.heads.float().load_state_dict(load_file(folder / HEADS_FILE, device=str(backbone.device)))
     backbone.model.eval()
     return backbone
+
+
+def _added_tokens(tokenizer: PreTrainedTokenizerFast, base: PreTrainedTokenizerBase) -> list[str]:
+    """The tokens that a tokenizer has beyond those of its base, in the order of their ids."""
+    known, vocabulary = base.get_vocab(), tokenizer.get_vocab()
+    return sorted(vocabulary.keys() - known.keys(), key=vocabulary.__getitem__)
 
 
 def save_backbone(
@@ -111,16 +118,17 @@ def save_backbone(
 ) -> None:
     """Write a model folder that `load_backbone` reads back; `weights` stand for the model's own where given."""
     folder.mkdir(parents=True, exist_ok=True)
-    if backbone.adapter is None:
-        values = backbone.model.state_dict() if weights is None else weights
+    if backbone.base_adapter is None:
+        values = adapters.base_state(backbone) if weights is None else weights
         state = {name: value.to(DTYPES[dtype]) for name, value in values.items()}
         backbone.model.save_pretrained(folder, state_dict=state)
     else:
-        adapter.save_adapter(backbone, folder, dict(backbone.model.named_parameters()) if weights is None else weights)
+        adapters.save_adapter(backbone, folder, dict(backbone.model.named_parameters()) if weights is None else weights)
     config = json.loads((folder / "config.json").read_text())
     config["dtype"] = dtype
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     backbone.tokenizer.save_pretrained(folder)
+    adapters.save_roles(backbone, folder)
     heads = {name: value.to(DTYPES[dtype]).contiguous() for name, value in backbone.heads.state_dict().items()}
     save_file(heads, folder / HEADS_FILE)
     settings = {
@@ -130,8 +138,9 @@ def save_backbone(
         "familiar_loss": backbone.familiar_loss,
         "provenance": backbone.provenance,
     } | ({"reads": backbone.reads} if backbone.reads else {})
-    if backbone.adapter is not None:
-        settings["adapter"] = {"full": backbone.adapter.full, "quantisation": backbone.adapter.quantisation}
+    if backbone.base_adapter is not None:
+        base = backbone.base_adapter
+        settings["adapter"] = {adapters.TRAINED_IN_FULL: base.full, "quantisation": base.quantisation}
     if backbone.encoder is not None:
         save_encoder(backbone.encoder, folder / ENCODER_FOLDER, dtype)
         settings["reads"] = backbone.reads = backbone.encoder.readable
@@ -151,12 +160,14 @@ def save_encoder(encoder: Backbone, folder: Path, dtype: str = "float32") -> Non
         save_backbone(encoder, folder, dtype)
         encoder.stored_fingerprint = _file_fingerprint(folder)
         return
-    folder.mkdir(parents=True)
-    for path in (path for path in stored.iterdir() if path.is_file()):
+    roles = stored.glob(f"{adapters.ROLES_FOLDER}/*/*")
+    for path in (path for path in [*stored.iterdir(), *roles] if path.is_file()):
+        copy = folder / path.relative_to(stored)
+        copy.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.link(path, folder / path.name)
+            os.link(path, copy)
         except OSError:  # another file system
-            shutil.copyfile(path, folder / path.name)
+            shutil.copyfile(path, copy)
 
 
 def _bytes_of(folder: Path) -> int:
@@ -195,16 +206,17 @@ def _read_settings(backbone: Backbone, folder: Path) -> None:
     for system in sorted({name.partition(".")[0] for name in heads}):
         own = {name.partition(".")[2]: weight for name, weight in heads.items() if name.startswith(f"{system}.")}
         try:
-            head = registry.load("head", system, registry.HEADS)(own)
-        except CheckpointError as error:
+            head = registry.system_class(system).read_head(own)
+        except (CheckpointError, ConfigError) as error:
             raise CheckpointError(f"{folder / HEADS_FILE}: {error}") from None
         backbone.heads[system] = head.to(device=backbone.device, dtype=backbone.dtype)
 
 
 def _file_fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), folder / "config.json", folder / "tokenizer.json"]):
-        digest.update(path.name.encode())
+    files = [*folder.glob("*.safetensors"), folder / "config.json", folder / "tokenizer.json"]
+    for path in sorted([*files, *folder.glob(f"{adapters.ROLES_FOLDER}/*/*.safetensors")]):
+        digest.update(path.relative_to(folder).as_posix().encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -8,21 +8,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import Cache, DynamicCache
 
-from memfold.backbone.adapter import Adapter
+from memfold.backbone import adapters
+from memfold.backbone.adapters import Adapter
+from memfold.backbone.rows import prefix_layers
 from memfold.backbone.tokens import add_tokens
 from memfold.core.errors import CheckpointError
 from memfold.core.prompt import ChatTemplate
-from memfold.core.system import SLOT
+from memfold.core.system import SLOT, Prefix
 
-START, END = "<MEM_START>", "<MEM_END>"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -30,7 +33,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class Backbone:
     """The model with everything that a system needs of it.
 
-    `trained` maps a system's name to the settings it was trained with (ratios, wrapper, positions, ...).
+    `trained` maps a system's name to what the model folder says of it.  `base_adapter` are LoRA matrices that are part
+    of the model, while they are not merged; `roles` are named adapters beside it, of which a call activates one.
     """
 
     name: str
@@ -42,15 +46,25 @@ class Backbone:
     provenance: dict[str, Any] = field(default_factory=dict)
     familiar_loss: float | None = None  # nats per token above which a text is unlike the training text
     stored_fingerprint: str | None = None
-    adapter: Adapter | None = None  # LoRA matrices beside the weights of a base, while they are not merged
+    base_adapter: Adapter | None = None
+    roles: dict[str, Adapter] = field(default_factory=dict)
     encoder: Backbone | None = None  # other weights that make the slots which this decoder reads
     reads: tuple[str, ...] = ()  # fingerprints of the encoders whose memories it was trained to read; empty: its own
     folder: Path | None = None  # where its weights lie as they are
     body: Any = None  # what runs hidden states; replaced by a compiled form in training
-    reads_slots: ClassVar[bool] = True  # not where the weights are behind an address
+    active_role: str | None = None
 
     def __post_init__(self) -> None:
         self.body = self.body or self.model.base_model
+
+    @property
+    def has_weights(self) -> bool:
+        """They are in this process."""
+        return True
+
+    def weights(self) -> Backbone:
+        """Itself."""
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -150,13 +164,66 @@ class Backbone:
             return embeddings
         return embeddings.masked_scatter((tokens == SLOT)[..., None], torch.cat(list(slots)).to(embeddings))
 
-    def hidden(self, embeddings: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Final hidden states [b, t, d]; `mask` is [b, 1, t, t] with True where a position may be read."""
+    def adapter(self, role: str | None) -> AbstractContextManager[None]:
+        """Within it the adapter of that role is active (None: none of them); afterwards what was before.
+
+        Raises:
+            CheckpointError: for a role that the model has no adapter for.
+        """
+        return adapters.active(self, role)
+
+    def hidden(
+        self,
+        embeddings: Tensor,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        prefixes: Sequence[Prefix | None] = (),
+    ) -> Tensor:
+        """Final hidden states [b, t, d].
+
+        `mask` is [b, 1, t, p + t] with True where a position may be read; `prefixes` are the keys and values, padded to
+        p positions, that each row is read behind.
+        """
+        layers = prefix_layers(prefixes)
+        output = self.forward(embeddings, positions, mask, DynamicCache(layers) if layers else None)
+        return output.last_hidden_state  # type: ignore[no-any-return]
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
+        all_layers: bool = False,
+    ) -> Any:
+        """What the model's body gives: `last_hidden_state`, with a cache `past_key_values` (the keys and values of
+        every layer), with `all_layers` also `hidden_states`.  Arguments as for `hidden`."""
         if mask is not None and self.model.config._attn_implementation == "eager":  # it adds the mask to the scores
             dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else embeddings.dtype
             mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(torch.bfloat16).min)
-        output = self.body(inputs_embeds=embeddings, position_ids=positions, attention_mask=mask, use_cache=False)
-        return output.last_hidden_state  # type: ignore[no-any-return]
+        options: dict[str, Any] = {"output_hidden_states": True} if all_layers else {}
+        if cache is not None:
+            options["past_key_values"] = cache
+        return self.body(
+            inputs_embeds=embeddings,
+            position_ids=positions,
+            attention_mask=mask,
+            use_cache=cache is not None,
+            **options,
+        )
+
+    def head_score(self, head: str, hidden: Tensor) -> Tensor:
+        """[...]: what the head of that name, `system` or `system.part`, makes of hidden states [..., d].
+
+        Raises:
+            CheckpointError: for a head that the model does not have.
+        """
+        try:
+            module = self.heads.get_submodule(head)
+        except AttributeError:
+            raise CheckpointError(f"model {self.name!r} has no head {head!r}; train it for this system first") from None
+        score: Tensor = module(hidden.to(next(module.parameters()).dtype))
+        return score[..., 0].float()
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., vocabulary]"""
@@ -180,9 +247,9 @@ class Backbone:
         return [*self.model.named_parameters(), *((f"heads.{n}", p) for n, p in self.heads.named_parameters())]
 
 
-def add_wrapper_tokens(backbone: Backbone) -> None:
-    """Give a model the two tokens that wrap slots, unless it has them."""
-    if add_tokens(backbone.tokenizer, backbone.model, (START, END)):
+def add_special_tokens(backbone: Backbone, tokens: Sequence[str]) -> None:
+    """Give a model special tokens, unless it has them."""
+    if add_tokens(backbone.tokenizer, backbone.model, tokens):
         backbone.stored_fingerprint = None
 
 

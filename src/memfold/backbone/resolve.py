@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from memfold.backbone.adapter import CONFIG_FILE
+from memfold.backbone.adapters import CONFIG_FILE
 from memfold.core.errors import CheckpointError, ConfigError, unknown
 
 TINY = "tiny"

@@ -1,4 +1,4 @@
-"""Builds the sequence of one call, place by place, with the positions that the rotary embedding sees."""
+"""Builds the sequence of one call, position by position, with the positions that the rotary embedding sees."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from memfold.core.system import SLOT, Inputs
+from memfold.core.system import SLOT, Prefix, Rendered
 
 
 class SequenceBuilder:
-    """`next` is the position of the place that would follow."""
+    """`next` is the position that the next token would have."""
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
@@ -35,11 +35,18 @@ class SequenceBuilder:
         self.next = position + 1
 
     def end_part(self) -> None:
-        """Note how many places the part that ends here has taken."""
+        """Note how many token positions the part that ends here has taken."""
         self.lengths.append(len(self.tokens) - sum(self.lengths))
 
-    def inputs(self) -> Inputs:
+    def rendered(self, prefix: Prefix | None = None, adapter: str | None = None) -> Rendered:
         """The finished sequence."""
-        assert self.tokens.count(SLOT) == sum(map(len, self.slots)), "as many slots as places for them"
-        return Inputs(self.tokens, self.positions, tuple(self.lengths), torch.cat(self.slots) if self.slots else None,
-                      self.memory_positions)  # fmt: skip
+        assert self.tokens.count(SLOT) == sum(map(len, self.slots)), "as many slots as positions for them"
+        return Rendered(
+            tokens=self.tokens,
+            positions=self.positions,
+            lengths=tuple(self.lengths),
+            slots=torch.cat(self.slots) if self.slots else None,
+            memory_positions=self.memory_positions + (0 if prefix is None else prefix.length),
+            prefix=prefix,
+            adapter=adapter,
+        )

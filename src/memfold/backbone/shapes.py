@@ -52,9 +52,16 @@ class Shape:
         hidden = heads * head_size
         feedforward = -(-hidden * self.feedforward // self.hidden // 32) * 32
         return replace(
-            self, layers=layers, hidden=hidden, heads=heads, key_heads=1, feedforward=feedforward,
-            vocabulary=vocabulary, window=4096, head_size=head_size,
-        )  # fmt: skip
+            self,
+            layers=layers,
+            hidden=hidden,
+            heads=heads,
+            key_heads=1,
+            feedforward=feedforward,
+            vocabulary=vocabulary,
+            window=4096,
+            head_size=head_size,
+        )
 
 
 SHAPES = {

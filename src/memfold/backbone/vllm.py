@@ -17,8 +17,8 @@ from typing import Any
 
 from torch import Tensor
 
-from memfold.core.errors import CallError, ConfigError
-from memfold.core.types import Limits, Reply
+from memfold.core.errors import CallError, ConfigError, Failure
+from memfold.core.types import Reply, SamplingParams
 
 FINISHES = ("stop", "length")
 
@@ -51,10 +51,12 @@ class VllmModel:
         if not self._llm.reset_prefix_cache():
             raise CallError("policy", "vLLM did not forget the keys and values of the weights before an update")
 
-    def generate(self, prompts: Sequence[Tensor], limits: Sequence[Limits], end: int) -> list[Reply | Exception]:
+    def generate(
+        self, prompts: Sequence[Tensor], sampling: Sequence[SamplingParams], end: int
+    ) -> list[Reply | Failure]:
         """A reply without text for each prompt [t, d] on the CPU, up to the token `end`; its own seed each."""
         given = [{"prompt_embeds": prompt} for prompt in prompts]
-        outputs = self._llm.generate(given, [self._sampling(limit, end) for limit in limits], use_tqdm=False)
+        outputs = self._llm.generate(given, [self._params(params, end) for params in sampling], use_tqdm=False)
         return [_reply(output.outputs[0]) for output in outputs]
 
     def _start(self, folder: Path) -> Any:
@@ -70,19 +72,26 @@ class VllmModel:
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ConfigError(f"vLLM does not start with engine_memory = {self._memory}: {line}") from error
 
-    def _sampling(self, limits: Limits, end: int) -> Any:
+    def _params(self, sampling: SamplingParams, end: int) -> Any:
         """One way to end, so that the end tokens of a generation_config.json play no part; it is part of the reply."""
         return self._package.SamplingParams(
-            max_tokens=limits.max_tokens, temperature=limits.temperature, top_p=limits.top_p, top_k=limits.top_k,
-            seed=limits.seed, logprobs=0, ignore_eos=True, stop_token_ids=[end], detokenize=False,
-        )  # fmt: skip
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            seed=sampling.seed,
+            logprobs=0,
+            ignore_eos=True,
+            stop_token_ids=[end],
+            detokenize=False,
+        )
 
 
-def _reply(output: Any) -> Reply | Exception:
+def _reply(output: Any) -> Reply | Failure:
     if output.finish_reason not in FINISHES:
-        return CallError("policy", f"vLLM ended a reply with {output.finish_reason!r}")
+        return Failure.of("policy", CallError("policy", f"vLLM ended a reply with {output.finish_reason!r}"))
     tokens = tuple(output.token_ids)
-    logprobs = tuple(float(found[token].logprob) for token, found in zip(tokens, output.logprobs, strict=True))
+    logprobs = tuple(float(at[token].logprob) for token, at in zip(tokens, output.logprobs, strict=True))
     return Reply(tokens=tokens, logprobs=logprobs, finish=output.finish_reason)
 
 

@@ -13,8 +13,7 @@ from memfold.backbone.model import DTYPES, Backbone
 from memfold.backbone.resolve import TINY, resolve_model
 from memfold.backbone.shapes import SHAPES
 from memfold.core.errors import ConfigError, unknown
-from memfold.systems.pooled.head import add_head
-from memfold.systems.pooled.settings import PAPER
+from memfold.core.registry import DEFAULT, system_class
 
 
 def check_architecture(name: str, device: str, force: bool) -> str:
@@ -46,6 +45,7 @@ def random_backbone(name: str, device: str, dtype: str) -> Backbone:
         raise ConfigError(f"device {device!r} cannot hold {name}: {str(error).splitlines()[0]}") from error
     tokenizer = PreTrainedTokenizerFast.from_pretrained(resolve_model(TINY))
     backbone = Backbone(f"{name} with random weights", model.eval(), tokenizer, stored_fingerprint="random")
-    add_head(backbone, PAPER)
-    backbone.trained = {"pooled": {name: getattr(PAPER, name) for name in ("window", "mask", "positions")}}
+    system = system_class(DEFAULT).published()
+    system.prepare(backbone)
+    backbone.trained = {DEFAULT: system.record({})}
     return backbone

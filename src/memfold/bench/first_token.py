@@ -14,24 +14,24 @@ from typing import Any
 
 import torch
 
-from memfold.backbone.generation import generate
+from memfold.backbone.decode import generate
 from memfold.backbone.model import Backbone
 from memfold.bench.operations import encoding, prefill
 from memfold.bench.text import QUESTION
 from memfold.bench.timing import Action, PeakMemory, Told, count_of, ratio, rounds
 from memfold.core.document import Document
 from memfold.core.prompt import after_memory
-from memfold.core.registry import make_system
-from memfold.core.system import Inputs, MemorySystem
-from memfold.core.types import BlockRef, Call, Limits, Memory, Text
+from memfold.core.registry import REFERENCE, AnySystem
+from memfold.core.system import Rendered
+from memfold.core.types import BlockRef, Call, Memory, SamplingParams, Text
 from memfold.session import Session
 
-WRAPPERS = ("slot", "span")
+FULL_TEXT = REFERENCE  # the model reading the tokens themselves
 
 
 def bench_first_token(session: Session, lengths: Sequence[int], warmups: int, runs: int, tell: Told) -> dict[str, Any]:
     """One entry for each length; `ratio` is the least share of the predicted ratio that any of them reaches."""
-    peak = PeakMemory(session.backbone)
+    peak = PeakMemory(session.model.weights())
     entries = []
     for length in lengths:
         entries.append(_length(session, length, count_of(length, warmups, runs), peak))
@@ -41,50 +41,49 @@ def bench_first_token(session: Session, lengths: Sequence[int], warmups: int, ru
 
 
 def _length(session: Session, length: int, times: tuple[int, int], peak: PeakMemory) -> dict[str, Any]:
-    backbone, group = session.backbone, session.system.settings["ratio"]
+    backbone = session.model.weights()
     generator = torch.Generator().manual_seed(length)
     tokens = torch.randint(backbone.model.config.get_text_config().vocab_size, (length,), generator=generator).tolist()
     document = Document("random", tokens=tuple(tokens))
-    systems = {wrapper: make_system("pooled", backbone, {"ratio": group, "wrapper": wrapper}) for wrapper in WRAPPERS}
+    systems = session.system.layouts()
+    default = next(iter(systems))
     memories = {wrapper: _fold(system, document, backbone) for wrapper, system in systems.items()}
 
     def stored(wrapper: str) -> None:
         _first(backbone, _rendered(systems[wrapper], memories[wrapper], backbone))
 
     def folded() -> None:
-        _first(backbone, _rendered(systems["span"], _fold(systems["span"], document, backbone), backbone))
+        _first(backbone, _rendered(systems[default], _fold(systems[default], document, backbone), backbone))
 
-    def full() -> None:
+    def reference() -> None:
         _first(backbone, _plain([*tokens, *backbone.encode(after_memory(backbone.chat_template, QUESTION, "bare"))]))
 
-    actions: dict[str, Action] = {
-        "span": partial(stored, "span"), "slot": partial(stored, "slot"), "folded": folded, "full": full,
-    }  # fmt: skip
+    actions: dict[str, Action] = {name: partial(stored, name) for name in systems}
+    actions |= {"folded": folded, FULL_TEXT: reference}
     memory = {name: peak.of(action) for name, action in actions.items()}
     seconds = rounds(actions, backbone, *times)
     question = len(backbone.encode(after_memory(backbone.chat_template, QUESTION, "bare")))
     whole = prefill(backbone, length + question)
-    places = {wrapper: len(_rendered(systems[wrapper], memories[wrapper], backbone).tokens) for wrapper in WRAPPERS}
+    positions = {wrapper: len(_rendered(systems[wrapper], memories[wrapper], backbone).tokens) for wrapper in systems}
     found = {}
-    for wrapper in WRAPPERS:
-        measured, predicted = ratio(seconds["full"], seconds[wrapper]), whole / prefill(backbone, places[wrapper])
+    for wrapper in systems:
+        measured, predicted = ratio(seconds[FULL_TEXT], seconds[wrapper]), whole / prefill(backbone, positions[wrapper])
         found[wrapper] = {
-            "positions": places[wrapper],
+            "positions": positions[wrapper],
             "measured": round(measured, 3),
             "predicted": round(predicted, 3),
             "share_of_predicted": round(measured / predicted, 3),
-            "memory_share": _share(memory[wrapper], memory["full"]),
-            "questions_until_it_pays": _pays(seconds, wrapper),
+            "memory_share": _share(memory[wrapper], memory[FULL_TEXT]),
+            "questions_until_it_pays": _pays(seconds, wrapper, default),
         }
-    window, causal = systems["span"].settings["window"], systems["span"].settings["mask"] == "causal"
-    included = whole / (prefill(backbone, places["span"]) + encoding(backbone, length, group, window, causal))
+    included = whole / (prefill(backbone, positions[default]) + encoding(backbone, systems[default].footprint(length)))
     return {
         "tokens": length,
         "wrappers": found,
         "with_folding": {
-            "measured": round(ratio(seconds["full"], seconds["folded"]), 3),
+            "measured": round(ratio(seconds[FULL_TEXT], seconds["folded"]), 3),
             "predicted": round(included, 3),
-            "memory_share": _share(memory["folded"], memory["full"]),
+            "memory_share": _share(memory["folded"], memory[FULL_TEXT]),
         },
         "seconds": {name: [round(value, 6) for value in values] for name, values in seconds.items()},
         "peak_bytes_above_weights": memory,
@@ -92,29 +91,29 @@ def _length(session: Session, length: int, times: tuple[int, int], peak: PeakMem
 
 
 @torch.no_grad()
-def _fold(system: MemorySystem, document: Document, backbone: Backbone) -> Memory:
+def _fold(system: AnySystem, document: Document, backbone: Backbone) -> Memory:
     blocks = list(system.compress([document], backbone))
     return Memory("bench", system.name, system.settings, "", (document.source,), blocks)
 
 
-def _rendered(system: MemorySystem, memory: Memory, backbone: Backbone) -> Inputs:
+def _rendered(system: AnySystem, memory: Memory, backbone: Backbone) -> Rendered:
     blocks = (BlockRef(memory.name, block.index) for block in memory.blocks)
     call = Call("answer", (*blocks, Text(after_memory(backbone.chat_template, QUESTION, "bare"))))
     return system.render(memory, call, backbone)
 
 
-def _plain(tokens: list[int]) -> Inputs:
-    return Inputs(tokens, list(range(len(tokens))), (len(tokens),))
+def _plain(tokens: list[int]) -> Rendered:
+    return Rendered(tokens, list(range(len(tokens))), (len(tokens),))
 
 
-def _first(backbone: Backbone, inputs: Inputs) -> None:
-    generate(backbone, [inputs], [Limits(max_tokens=1)])
+def _first(backbone: Backbone, rendered: Rendered) -> None:
+    generate(backbone, [rendered], [SamplingParams(max_tokens=1)])
 
 
-def _pays(seconds: dict[str, list[float]], wrapper: str) -> int | None:
+def _pays(seconds: dict[str, list[float]], wrapper: str, default: str) -> int | None:
     """Questions from which on folding once is faster than reading the text each time; None if it never is."""
-    saved = median(seconds["full"]) - median(seconds[wrapper])
-    cost = max(0.0, median(seconds["folded"]) - median(seconds["span"]))
+    saved = median(seconds[FULL_TEXT]) - median(seconds[wrapper])
+    cost = max(0.0, median(seconds["folded"]) - median(seconds[default]))
     return max(1, math.ceil(cost / saved)) if saved > 0 else None
 
 

@@ -12,21 +12,18 @@ from pathlib import Path
 from statistics import linear_regression, median
 from typing import Any
 
-import torch
-
 from memfold.api import fold_documents, fold_file
 from memfold.bench.text import filler
 from memfold.bench.timing import PeakMemory, Told, count_of, ratio, rounds
 from memfold.core.document import Document
 from memfold.session import Session
-from memfold.systems.pooled.encoder import BATCH_TOKENS, group_starts, passes
 
 TOGETHER, SHORT = 8, (16, 64, 256)
 
 
 def bench_fold(session: Session, lengths: Sequence[int], warmups: int, runs: int, tell: Told) -> dict[str, Any]:
     """One entry for each length; `ratio` is the least share of the forward pass's speed."""
-    peak = PeakMemory(session.backbone)
+    peak = PeakMemory(session.model.weights())
     entries = []
     with tempfile.TemporaryDirectory() as folder:
         for length in lengths:
@@ -41,18 +38,18 @@ def bench_fold(session: Session, lengths: Sequence[int], warmups: int, runs: int
 
 
 def _length(session: Session, length: int, times: tuple[int, int], peak: PeakMemory, folder: Path) -> dict[str, Any]:
-    document = Document("filler", text=filler(session.backbone, length))
-    assert document.text is not None
-    tokens = session.backbone.encode(document.text)
+    backbone = session.model.weights()
+    text = filler(backbone, length)
+    document, tokens = Document("filler", text=text), backbone.encode(text)
 
     def fold() -> None:
         fold_file([document], folder / "bench.fold", session)
 
     def forward() -> None:
-        _forward(session, tokens)
+        session.system.encode_only(tokens, backbone)
 
     memory = peak.of(fold)
-    seconds = rounds({"fold": fold, "forward": forward}, session.backbone, *times)
+    seconds = rounds({"fold": fold, "forward": forward}, backbone, *times)
     return {
         "tokens": len(tokens),
         "share_of_forward": round(ratio(seconds["forward"], seconds["fold"]), 3),
@@ -62,33 +59,21 @@ def _length(session: Session, length: int, times: tuple[int, int], peak: PeakMem
     }
 
 
-@torch.no_grad()
-def _forward(session: Session, tokens: Sequence[int]) -> None:
-    """The model that encodes, without its head, over the same windows in the same passes (causal)."""
-    backbone, settings = session.backbone.compressor, session.system.settings
-    embeddings, window = backbone.model.get_input_embeddings(), max(settings["window"], settings["ratio"])
-    for start in range(0, len(tokens), BATCH_TOKENS):
-        batch = tokens[start : start + BATCH_TOKENS]
-        whole = [batch[first : first + window] for first in group_starts(len(batch), window)]
-        whole = [each for each in whole if len(each) == window] or whole
-        for some in passes(backbone, whole, settings["ratio"], window):
-            backbone.hidden(embeddings(torch.tensor(some, device=backbone.device)))
-
-
 def _together(session: Session, warmups: int, runs: int) -> list[dict[str, Any]]:
     """Several short documents folded at once against one by one, for each size: what fills a processor gains little."""
     return [_at_once(session, size, warmups, runs) for size in SHORT]
 
 
 def _at_once(session: Session, size: int, warmups: int, runs: int) -> dict[str, Any]:
-    documents = [Document(f"filler-{seed}", text=filler(session.backbone, size, seed)) for seed in range(TOGETHER)]
+    backbone = session.model.weights()
+    documents = [Document(f"filler-{seed}", text=filler(backbone, size, seed)) for seed in range(TOGETHER)]
 
     def apart() -> None:
         for document in documents:
             fold_documents([document], session)
 
     actions = {"apart": apart, "together": lambda: fold_documents(documents, session)}
-    seconds = rounds(actions, session.backbone, warmups, runs)
+    seconds = rounds(actions, session.model.weights(), warmups, runs)
     gain = round(ratio(seconds["apart"], seconds["together"]), 3)
     return {"documents": TOGETHER, "tokens_each": size, "ratio": gain, "seconds": seconds}
 

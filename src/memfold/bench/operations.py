@@ -7,6 +7,7 @@ of the pairs where it is causal), and the logits of one position.  Left out: nor
 from __future__ import annotations
 
 from memfold.backbone.model import Backbone
+from memfold.core.system import Footprint
 
 
 def prefill(backbone: Backbone, positions: int) -> float:
@@ -14,11 +15,11 @@ def prefill(backbone: Backbone, positions: int) -> float:
     return positions * _linear(backbone) + _attention(backbone, positions) + _logits(backbone)
 
 
-def encoding(backbone: Backbone, tokens: int, ratio: int, window: int = 0, causal: bool = True) -> float:
-    """Operations that make the slots of a document by the model itself, window by window (of one group at least)."""
-    groups, window = -(-tokens // ratio), max(window, ratio)
-    attention = -(-tokens // window) * _attention(backbone, window, causal)
-    return tokens * _linear(backbone) + attention + groups * 2 * backbone.hidden_size**2
+def encoding(backbone: Backbone, footprint: Footprint) -> float:
+    """Operations that make the slots of a document by the model itself: its passes, and a projection for each slot."""
+    passes = footprint.passes
+    attention = 0.0 if passes is None else passes.count * _attention(backbone, passes.tokens, passes.causal)
+    return footprint.encoded * _linear(backbone) + attention + footprint.slots * 2 * backbone.hidden_size**2
 
 
 def _linear(backbone: Backbone) -> float:

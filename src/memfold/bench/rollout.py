@@ -2,27 +2,25 @@
 
 Questions about several documents get eight sampled replies each, all in one batch.  The backbone alone reads the same
 prompts and is fed the very tokens that were sampled, rows leaving as their replies end; what sampling takes longer is
-choosing tokens, their log-probabilities, rendering, and the driver.  Left out: folding, rewards, the update.
+choosing tokens, their log-probabilities, rendering, and the scheduler.  Left out: folding, rewards, the update.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any
 
 from memfold.api import fold_documents
-from memfold.backbone.generation import decode_again
+from memfold.backbone.decode import decode_again
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.bench.text import QUESTION, filler
 from memfold.bench.timing import Told, count_of, ratio, rounds
-from memfold.core import driver
 from memfold.core.document import Document
-from memfold.core.driver import Job
-from memfold.core.types import Call, Limits, Memory, Trace
-from memfold.core.wrapped import Limited
+from memfold.core.scheduler import Job, Sampling, Scheduler
+from memfold.core.types import Call, Memory, SamplingParams, Trace
 from memfold.session import Session
 
 DOCUMENTS, REPLIES, REPLY_TOKENS = 16, 8, 48
@@ -38,7 +36,7 @@ def bench_rollout(session: Session, lengths: Sequence[int], warmups: int, runs: 
 
 
 def _length(session: Session, length: int, times: tuple[int, int]) -> dict[str, Any]:
-    backbone = session.backbone
+    backbone = session.model.weights()
     text = filler(backbone, length)
     documents = [Document(f"filler-{number}", text=f"{number} {text}") for number in range(DOCUMENTS)]
     memories = [fold_documents([document], session).memory for document in documents]
@@ -65,24 +63,27 @@ def _length(session: Session, length: int, times: tuple[int, int]) -> dict[str, 
 def _sample(session: Session, memories: Sequence[Memory]) -> list[Trace]:
     """Eight replies to each memory, the same ones whenever it is called."""
 
-    def limits(number: int) -> Callable[[Call, int], Limits]:
-        return lambda call, step: replace(call.limits, max_tokens=REPLY_TOKENS, temperature=1.0, seed=number)
+    def sampling(seed: int) -> Sampling:
+        def params(call: Call, number: int) -> SamplingParams:
+            return replace(call.sampling, max_tokens=REPLY_TOKENS, temperature=1.0, seed=seed)
+
+        return params
 
     jobs = [
-        Job(Limited(session.system, limits(place * REPLIES + number)), memory, QUESTION)
+        Job(session.system, memory, QUESTION, sampling(place * REPLIES + number))
         for place, memory in enumerate(memories)
         for number in range(REPLIES)
     ]
-    found = sorted(driver.run(jobs, LocalPolicy(session.backbone), len(jobs)), key=lambda one: one[0])
-    return [trace for _, trace in found]
+    scheduler = Scheduler(LocalPolicy(session.model.weights()), len(jobs))
+    return [trace for _, trace in sorted(scheduler.run(jobs), key=lambda numbered: numbered[0])]
 
 
 def _decode(session: Session, memories: Sequence[Memory], traces: Sequence[Trace]) -> None:
     """The backbone alone, over the same prompts and tokens."""
-    backbone: Backbone = session.backbone
+    backbone: Backbone = session.model.weights()
     steps = [(memories[place // REPLIES], step) for place, trace in enumerate(traces) for step in trace.steps]
-    inputs = [session.system.render(memory, step.call, backbone) for memory, step in steps]
-    decode_again(backbone, inputs, [step.reply.tokens for _, step in steps])
+    rendered = [session.system.render(memory, step.call, backbone) for memory, step in steps]
+    decode_again(backbone, rendered, [step.reply.tokens for _, step in steps])
 
 
 def _line(entry: dict[str, Any]) -> str:

@@ -20,18 +20,18 @@ from memfold.bench.text import QUESTION, filler
 from memfold.bench.timing import PeakMemory, Told, count_of, ratio, rounds
 from memfold.core.document import Document
 from memfold.core.errors import MemfoldError
-from memfold.core.system import MemorySystem, Policy, Replies
-from memfold.core.types import Call, Memory, Reply
-from memfold.evaluation.candidate import BASELINE, make_candidate
+from memfold.core.registry import REFERENCE, AnySystem
+from memfold.core.scheduler import ANSWER, Policy, Request, complete
+from memfold.core.types import Call, Memory
+from memfold.evaluation.candidate import make_candidate
 from memfold.session import Session
-
-LABELS = ("full", "retrieval", "pooled", "recurrent")
 
 
 def bench_systems(
     backbone: Backbone, labels: Sequence[str], lengths: Sequence[int], warmups: int, runs: int, tell: Told
 ) -> dict[str, Any]:
-    """One entry for each length; `ratio` is how many times sooner than `full` the best other one answers, at worst.
+    """One entry for each length; `ratio` is how many times sooner than the reference the best other system answers, at
+    worst.
 
     A system that cannot read a length has its `error` there.
     """
@@ -45,32 +45,25 @@ def bench_systems(
     return {"ratio": _gain(entries), "lengths": entries}
 
 
-def first_token(system: MemorySystem, memory: Memory, question: str, policy: Policy) -> None:
+def first_token(system: AnySystem, memory: Memory, question: str, policy: Policy) -> None:
     """Ask up to the first token of the call that answers.
 
     Raises:
-        Exception: what rendering a call raised.
+        MemfoldError: what a call failed with.
     """
     steps = system.answer(memory, question)
-    replies: Replies | None = None
+    calls = next(steps)
     while True:
-        calls = next(steps) if replies is None else steps.send(replies)
-        several = [_short(call) for call in (calls if isinstance(calls, list) else [calls])]
-        received = [_unless_failed(reply) for reply in policy.generate([(system, memory, call) for call in several])]
-        if any(call.purpose == "answer" for call in several):
+        answering = any(call.purpose == ANSWER for call in calls)
+        replies = complete(policy, [Request(system, memory, _short(call)) for call in calls])
+        if answering:
             steps.close()
             return
-        replies = received if isinstance(calls, list) else received[0]
-
-
-def _unless_failed(reply: Reply | Exception) -> Reply:
-    if isinstance(reply, Exception):
-        raise reply
-    return reply
+        calls = steps.send(tuple(replies))
 
 
 def _short(call: Call) -> Call:
-    return replace(call, limits=replace(call.limits, max_tokens=1)) if call.purpose == "answer" else call
+    return call.sampled(replace(call.sampling, max_tokens=1)) if call.purpose == ANSWER else call
 
 
 def _length(
@@ -84,8 +77,8 @@ def _length(
     def fold(label: str) -> None:
         fold_file([document], folder / "bench.fold", sessions[label])
 
-    def ask(label: str) -> None:  # a system of its own: one that was asked before has its index ready
-        first_token(make_candidate(label, backbone).system, memories[label], QUESTION, policy)
+    def ask(label: str) -> None:  # a memory of its own: one that was asked before has its index ready
+        first_token(sessions[label].system, replace(memories[label]), QUESTION, policy)
 
     systems: dict[str, dict[str, Any]] = {}
     for label in labels:
@@ -110,7 +103,7 @@ def _gain(entries: Sequence[dict[str, Any]]) -> float | None:
         first = {
             label: found["first_token_seconds"] for label, found in entry["systems"].items() if "error" not in found
         }
-        full = first.pop(BASELINE, None)
+        full = first.pop(REFERENCE, None)
         if full is not None and first:
             gains.append(max(ratio(full, other) for other in first.values()))
     return round(min(gains), 3) if gains else None

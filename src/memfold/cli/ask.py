@@ -10,6 +10,7 @@ import typer
 from memfold.cli.options import Device, Json, Model, Ratio, model_dtype
 from memfold.core.errors import ConfigError, DataError, MemfoldError
 from memfold.core.prompt import STYLES
+from memfold.core.registry import DEFAULT, SYSTEMS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +22,7 @@ NAME = "ask"
 Question = Annotated[str | None, typer.Argument(metavar="QUESTION", help="Left out: question after question.")]
 Questions = Annotated[Path | None, typer.Option("--questions", help="A .jsonl file, one question a line.")]
 System = Annotated[
-    str | None, typer.Option("--system", help="For a text: pooled (the default), full, retrieval or recurrent.")
+    str | None, typer.Option("--system", help=f"For a text: {', '.join(SYSTEMS)}; by default {DEFAULT}.")
 ]
 Unfold = Annotated[bool, typer.Option("--unfold", help="Read the cited text again before the final answer.")]
 Budget = Annotated[int, typer.Option("--budget", help="Tokens of text that --unfold reads again.")]
@@ -52,8 +53,10 @@ def command(
         raise ConfigError(f"--budget {budget} is not possible; allowed: from 1 token")
     asked = None if questions is None else _read_questions(questions)
     memory = _memory(source, system, model, ratio, device)
-    wanted = {"style": style, "unfold": budget if unfold else None}
-    memory = memory.answering(**{name: value for name, value in wanted.items() if value is not None})
+    if style is not None:
+        memory = memory.answering(style=style)
+    if unfold:
+        memory = memory.unfolding(budget)
     if asked is not None:
         _ask_all(memory, asked)
     elif question is not None:
@@ -108,7 +111,7 @@ def _memory(source: str, system: str | None, model: str, ratio: int | None, devi
     if source != "-" and is_memory(Path(source)):
         return api.open(source, model=model, system=system, ratio=ratio, device=device, dtype=dtype)
     documents = read_sources([source])
-    session = open_session(system or "pooled", model, ratio, device, dtype)
+    session = open_session(system or DEFAULT, model, ratio, device, dtype)
     with folding(documents) as progress:
         return api.fold_documents(documents, session, progress)
 

@@ -13,6 +13,7 @@ import typer
 
 from memfold.cli.options import Device, Json, Model, Ratio, model_dtype, numbers
 from memfold.core.errors import ConfigError, unknown
+from memfold.core.registry import DEFAULT, TIMED
 
 if TYPE_CHECKING:
     from memfold.session import Session
@@ -68,13 +69,13 @@ def command(
     from memfold.cli.output import print_json
 
     session = _session(model, ratio, device, architecture, force)
-    about = {
+    about: dict[str, Any] = {
         "bench": what,
-        "model": session.backbone.name,
-        "dtype": session.backbone.precision,
-        "ratio_of_slots": session.system.settings["ratio"],
+        "model": session.model.name,
+        "dtype": session.model.precision,
+        "ratio_of_slots": session.system.ratio,
         "commit": commit(),
-        "hardware": hardware(session.backbone.device),
+        "hardware": hardware(session.model.weights().device),
         "warmups": warmups,
         "runs": runs or RUNS.get(what, USUAL_RUNS),
     }
@@ -90,25 +91,24 @@ def _session(model: str, ratio: int | None, device: str, architecture: str | Non
     from memfold.session import Session, make_system, open_session
 
     if architecture is None:
-        return open_session("pooled", model, ratio, device, model_dtype(device))
+        return open_session(DEFAULT, model, ratio, device, model_dtype(device))
     if model != "tiny":
         raise ConfigError(f"--architecture {architecture} takes the place of --model {model}; leave one out")
     backbone = random_backbone(check_architecture(architecture, device, force), device, model_dtype(device))
-    return Session(make_system("pooled", backbone, ratio), backbone)
+    return Session(make_system(DEFAULT, backbone, ratio), backbone)
 
 
 def _measure(
     what: str, session: Session, lengths: tuple[int, ...], labels: list[str] | None, warmups: int, runs: int
 ) -> dict[str, Any]:
-    from memfold.bench.systems import LABELS
     from memfold.cli.output import notes
     from memfold.core.registry import load
 
     measure, tell = load("benchmark", what, BENCHES), notes().print
     if what != SYSTEMS:
         return dict(measure(session, lengths, warmups, runs, tell))
-    named = labels or [f"pooled:{session.system.settings['ratio']}" if label == "pooled" else label for label in LABELS]
-    return dict(measure(session.backbone, named, lengths, warmups, runs, tell))
+    usual = [f"{DEFAULT}:{session.system.ratio}" if label == DEFAULT else label for label in TIMED]
+    return dict(measure(session.model, labels or usual, lengths, warmups, runs, tell))
 
 
 def _report(result: dict[str, Any], out: Path | None) -> None:

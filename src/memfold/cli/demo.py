@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memfold.cli.options import Json, Model
+from memfold.core.registry import DEFAULT
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,9 +66,9 @@ def command(
     from memfold.tasks.task import TaskOptions
 
     started = time.perf_counter()
-    session = open_session("pooled", model)
+    session = open_session(DEFAULT, model)
     options = TaskOptions(level=LEVEL, samples=QUESTIONS, kinds=KINDS)
-    samples = load_task("almanac")(seed, TOKENS, options, session.backbone.encode)
+    samples = load_task("almanac")(seed, TOKENS, options, session.model.encode)
     document = samples[0].document
     with folding([document]) as progress:
         memory = api.fold_documents([document], session, progress)
@@ -75,7 +76,7 @@ def command(
     if not as_json:
         _show_sizes(console, memory)
     questions = [sample.question for sample in samples]
-    replies = zip(memory.ask_many(questions), memory.answering(unfold=UNFOLD).ask_many(questions), strict=True)
+    replies = zip(memory.ask_many(questions), memory.unfolding(UNFOLD).ask_many(questions), strict=True)
     asked = [
         Asked(sample, response, again, answered(sample, response.text), answered(sample, again.text))
         for sample, (response, again) in zip(samples, replies, strict=True)
@@ -96,9 +97,9 @@ def command(
 
 
 def _show_sizes(console: Console, memory: FoldedMemory) -> None:
-    backbone, folded = memory.session.backbone, memory.memory
+    model, folded = memory.session.model, memory.memory
     tokens, slots = folded.token_count, folded.slot_count
-    size, cache = 2 * slots * backbone.hidden_size, tokens * backbone.kv_bytes_per_token
+    size, cache = 2 * slots * model.hidden_size, tokens * model.kv_bytes_per_token
     console.print(
         f"folded {tokens:,} tokens into {slots:,} slots in {memory.fold_seconds:.1f} s "
         f"({tokens / memory.fold_seconds:,.0f} tokens/s): {size / 1e6:.1f} MB, where a full KV cache takes "

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from memfold.backbone.model import Backbone
+    from memfold.core.model import Model as AnyModel
     from memfold.evaluation.runner import Evaluation, OnRecord
     from memfold.evaluation.suite import Suite
 
@@ -37,7 +37,7 @@ Questions = Annotated[int | None, typer.Option("--questions", help="In all, spre
 Splits = Annotated[list[str] | None, typer.Option("--split", help="in or out (of distribution); repeatable.")]
 Level = Annotated[int | None, typer.Option("--level", help="Difficulty of the almanac, 0 to 3.")]
 Cells = Annotated[
-    str | None, typer.Option("--cells", help="full: 1,000 questions to 4K tokens, 128 to 32K, 32 beyond.")
+    str | None, typer.Option("--cells", help="graded: 1,000 questions to 4K tokens, 128 to 32K, 32 beyond.")
 ]
 Sampling = Annotated[str | None, typer.Option("--sampling", help="greedy (default), or paper: temperature by suite.")]
 Depths = Annotated[int | None, typer.Option("--depths", help="needle: places from beginning to end.")]
@@ -125,22 +125,22 @@ def command(
     chosen.check(options)
     judge = open_judge(options.judge) if options.judge else None
     load_pyplot()
-    backbone = load(model, device, model_dtype(device))
-    labels = list(system or _readable(chosen, backbone))
-    candidates = tuple(make_candidate(label, backbone) for label in with_ratios(labels, ratio or (), backbone))
-    check_reached(backbone)
-    _measure(Evaluation(chosen, options, candidates, backbone, judge), out, as_json)
+    loaded = load(model, device, model_dtype(device))
+    labels = list(system or _readable(chosen, loaded))
+    candidates = tuple(make_candidate(label, loaded) for label in with_ratios(labels, ratio or (), loaded))
+    check_reached(loaded)
+    _measure(Evaluation(chosen, options, candidates, loaded, judge), out, as_json)
 
 
-def _readable(suite: Suite, backbone: Backbone) -> list[str]:
+def _readable(suite: Suite, model: AnyModel) -> list[str]:
     """The systems that a suite compares, without those that this model cannot read."""
     from memfold.cli.output import notes
     from memfold.core.errors import ConfigError
     from memfold.evaluation.candidate import readable
 
-    labels = readable(suite.candidates, backbone)
+    labels = readable(suite.candidates, model)
     left_out = ", ".join(label for label in suite.candidates if label not in labels)
-    why = f"{left_out}: model {backbone.name!r} is an endpoint and reads text, not slots"
+    why = f"{left_out}: model {model.name!r} is an endpoint and reads text, not slots"
     if not labels:
         raise ConfigError(f"suite {suite.name!r} compares {why}; give a --model with weights here")
     if left_out:

@@ -28,8 +28,10 @@ def command(
     from memfold.cli.output import notes
 
     written = export(resolve_model(model), out, dtype, merge)
-    if written.adapter is None:
+    if written.base_adapter is None:
         what = "a model that AutoModelForCausalLM and --model load"
     else:
-        what = f"a LoRA adapter of {written.adapter.base} that peft and --model load (--merge writes the whole model)"
+        what = (
+            f"a LoRA adapter of {written.base_adapter.base} that peft and --model load (--merge writes the whole model)"
+        )
     notes().print(f"done: {out} is {what}", markup=False)

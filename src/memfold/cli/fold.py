@@ -10,6 +10,7 @@ import typer
 
 from memfold.cli.options import Device, Json, Model, Ratio, System, model_dtype
 from memfold.core.errors import DataError
+from memfold.core.registry import DEFAULT
 
 if TYPE_CHECKING:
     from memfold.core.document import Document
@@ -54,7 +55,7 @@ def command(
     stored = open_stored(memory) if append else None
     documents = read_sources(sources)
     if stored is None:
-        session = open_session(system or "pooled", model, ratio, device, model_dtype(device))
+        session = open_session(system or DEFAULT, model, ratio, device, model_dtype(device))
     else:
         _check_form(stored, dtype, no_text)
         session = session_for(stored.manifest, model, system, ratio, device, model_dtype(device))
@@ -78,8 +79,9 @@ def command(
                 progress(block)
 
             if stored is None:
-                api.fold_file(documents, memory, session, keep_text=keep_text, dtype=form, progress=count,
-                              on_resume=resumed)  # fmt: skip
+                api.fold_file(
+                    documents, memory, session, keep_text=keep_text, dtype=form, progress=count, on_resume=resumed
+                )
             elif documents:
                 api.append_file(documents, stored, session, progress=count, on_resume=resumed)
     except KeyboardInterrupt:

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from memfold.core.errors import ConfigError
+from memfold.core.registry import DEFAULT, SYSTEMS
 
 System = Annotated[
-    str | None, typer.Option("--system", help="How a text is kept: pooled (default), full, retrieval or recurrent.")
+    str | None, typer.Option("--system", help=f"How a text is kept: {', '.join(SYSTEMS)}; by default {DEFAULT}.")
 ]
 Model = Annotated[
     str,

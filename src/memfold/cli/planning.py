@@ -1,4 +1,4 @@
-"""How the plan of a recipe for a published size shows itself, and how much memory there is for it."""
+"""Formats the plan of a recipe for a published size, and finds out how much memory a device has."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 GB = 1e9
 
 
-def plan_lines(recipe: StageRecipe, found: Plan) -> Iterator[str]:
-    """Parameters, places, memory, hours."""
-    hardware, weights = recipe.hardware, found.weights
+def plan_lines(recipe: StageRecipe, estimate: Plan) -> Iterator[str]:
+    """The lines of a plan: parameters, positions, memory, hours."""
+    hardware, weights = recipe.hardware, estimate.weights
     total = weights.trained + weights.frozen
     yield f"stage     {recipe.stage} of {recipe.architecture}, starting from {recipe.parent}"
     yield (
@@ -23,25 +23,26 @@ def plan_lines(recipe: StageRecipe, found: Plan) -> Iterator[str]:
         f"{weights.projection:,} of the projection), {weights.frozen:,} frozen; {weights.trained / total:.0%} trained"
     )
     yield (
-        f"steps     {recipe.steps:,} of {found.work}: about {found.places / recipe.steps:,.0f} places a "
-        f"step (encoded and decoded), {found.places / 1e9:.2f} billion in all"
+        f"steps     {recipe.steps:,} of {estimate.work}: about {estimate.positions / recipe.steps:,.0f} token "
+        f"positions per step (encoded and decoded), {estimate.positions / 1e9:.2f} billion in total"
     )
-    shares = sum(share.share for share in recipe.mixture)
-    for share in recipe.mixture:
-        name = f"{share.label} ({share.dataset})" if share.dataset else share.label
-        yield f"{share.share / shares:8.0%}  {name}, documents of {', '.join(map(str, share.sizes))} tokens"
-    sharded = ", layers in full spread over them" if hardware.sharded else ""
+    total_weight = sum(entry.weight for entry in recipe.mixture)
+    for entry in recipe.mixture:
+        name = f"{entry.label} ({entry.dataset})" if entry.dataset else entry.label
+        yield f"{entry.weight / total_weight:8.0%}  {name}, documents of {', '.join(map(str, entry.sizes))} tokens"
+    sharded = ", layers trained in full are sharded" if hardware.sharded else ""
     yield f"devices   {hardware.devices} of {hardware.memory:.0f} GB{sharded}"
-    yield f"memory    about {found.total_memory:.1f} GB on each:"
-    yield from (f"{size:8.1f}  {name}" for name, size in found.memory.items() if size)
+    yield f"memory    about {estimate.total_memory:.1f} GB on each:"
+    yield from (f"{size:8.1f}  {name}" for name, size in estimate.memory.items() if size)
+    hours = estimate.device_hours
     yield (
-        f"time      about {found.device_hours:,.0f} device hours, {found.device_hours / hardware.devices:,.0f} hours "
-        f"on {hardware.devices}, if they reach {hardware.utilisation:.0%} of {hardware.teraflops:.0f} TFLOP/s (assumed)"
+        f"time      about {hours:,.0f} device hours, {hours / hardware.devices:,.0f} hours on {hardware.devices}, "
+        f"assuming {hardware.utilisation:.0%} of {hardware.teraflops:.0f} TFLOP/s"
     )
 
 
 def device_memory() -> float:
-    """GB of the device that this process trains on; of the machine where that is a processor."""
+    """GB of memory of the device that this process trains on; on a CPU its part of the machine's memory."""
     import torch
 
     if torch.cuda.is_available():

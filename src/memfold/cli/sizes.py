@@ -23,7 +23,7 @@ class Sizes:
         """Read and check a memory file."""
         description = describe(path)
         system = rebuild(description["system"], description["settings"])
-        return cls(description, system.effective_ratio(description["tokens"]))
+        return cls(description | {"ratio": system.ratio}, system.effective_ratio(description["tokens"]))
 
     @property
     def tokens(self) -> int:
@@ -42,8 +42,10 @@ class Sizes:
 
     def _origin(self) -> list[tuple[str, str]]:
         found = self.description
-        hidden = ("ratio", "model", "kv_bytes_per_token")
-        settings = (f"{name} {value}" for name, value in sorted(found["settings"].items()) if name not in hidden)
+        shown_elsewhere = ("model", "kv_bytes_per_token")
+        settings = (
+            f"{name} {value}" for name, value in sorted(found["settings"].items()) if name not in shown_elsewhere
+        )
         documents = [f"{one['source']} (sha256 {one['sha256'][:16]})" for one in found["documents"]]
         return [
             *(("document", document) for document in documents),

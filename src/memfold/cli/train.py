@@ -1,4 +1,4 @@
-"""`memfold train`: run one stage from its recipe.  Left out: what a step does (the packages of `STAGES`)."""
+"""`memfold train`: run one stage from its recipe.  The training loops are in the packages of `STAGES`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from memfold.training.recipe import StageRecipe
 
 NAME = "train"
-# the packages of stages: `loop` runs one, `plan` says what it takes; a stage that is not here is a supervised one
+# packages of stages, each with a `loop` and a `plan`; stages that are not listed are supervised
 STAGES = {"rl": "memfold.rl"}
 SUPERVISED = "memfold.training"
 RECIPES, RUNS = Path("recipes"), Path("runs")
@@ -26,9 +26,9 @@ RECIPES, RUNS = Path("recipes"), Path("runs")
 
 def command(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A .toml file, or a name such as pooled/tiny/sft.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
-    steps: Annotated[int | None, typer.Option("--steps", help="Instead of the recipe's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
+    steps: Annotated[int | None, typer.Option("--steps", help="Number of steps, instead of the recipe's.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; by default under runs/.")] = None,
 ) -> None:
     """Train a model by one stage's recipe.
@@ -42,19 +42,19 @@ def command(
     values = read_values(path)
     package = _package(values.get("stage"))
     loop = import_module(f"{package}.loop")
-    found = build(loop.RECIPE, values)
-    found = found if steps is None else replace(found, steps=steps)
+    chosen = build(loop.RECIPE, values)
+    chosen = chosen if steps is None else replace(chosen, steps=steps)
     folder = out or default_out(path)
-    if found.architecture is not None:
-        _size(import_module(f"{package}.plan"), found, folder, dry_run)
+    if chosen.architecture is not None:
+        _check_size(import_module(f"{package}.plan"), chosen, folder, dry_run)
     elif dry_run:
-        _plan(loop, found, folder)
+        _show_plan(loop, chosen, folder)
     if not dry_run:
-        _train(loop, found, folder, resume)
+        _train(loop, chosen, folder, resume)
 
 
 def find_recipe(name: str) -> Path:
-    """A recipe by its path, or by its name below recipes/.
+    """The path of a recipe, given as a path or as a name under recipes/.
 
     Raises:
         ConfigError: with the nearest name.
@@ -86,7 +86,7 @@ def _need_extra() -> None:
 
 
 def _package(stage: str | None) -> str:
-    """Where a stage's modules are: `loop` with `RECIPE`, `prepare`, `train`, and `plan`."""
+    """The package of a stage: it has `loop` (with `RECIPE`, `prepare`, `train`) and `plan`."""
     from typing import get_args
 
     from memfold.training.recipe import Stage
@@ -102,7 +102,7 @@ def _train(loop: ModuleType, recipe: StageRecipe, folder: Path, resume: bool) ->
     from memfold.cli.training import training
     from memfold.training import curves
 
-    if int(os.environ.get("RANK", "0")):  # one of several processes; the first one reports
+    if int(os.environ.get("RANK", "0")):  # only the first of several processes reports
         loop.train(recipe, folder, resume)
         return
     try:
@@ -110,37 +110,37 @@ def _train(loop: ModuleType, recipe: StageRecipe, folder: Path, resume: bool) ->
             loop.train(recipe, folder, resume, report)
     except KeyboardInterrupt:
         saved = any(folder.glob("step-??????"))
-        kept = "its last checkpoint is kept, add --resume to go on" if saved else "it had no checkpoint yet"
-        raise Interrupted(f"interrupted; the run is in {folder}: {kept}") from None
-    picture = curves.draw(folder)
-    notes().print(f"done: the model is in {folder / 'model'}, the curves in {picture}", markup=False)
+        state = "its last checkpoint is kept, add --resume to continue" if saved else "it had no checkpoint yet"
+        raise Interrupted(f"interrupted; the run is in {folder}: {state}") from None
+    plot = curves.draw(folder)
+    notes().print(f"done: the model is in {folder / 'model'}, the curves are in {plot}", markup=False)
 
 
-def _size(planner: ModuleType, recipe: StageRecipe, folder: Path, dry_run: bool) -> None:
-    """Show the plan of a recipe for a published size; refuse devices that are too small for it, before any weights."""
+def _check_size(planner: ModuleType, recipe: StageRecipe, folder: Path, dry_run: bool) -> None:
+    """Show the plan of a recipe for a published size; refuse devices that are too small before weights are loaded."""
     from memfold.cli.output import screen
     from memfold.cli.planning import device_memory, plan_lines
     from memfold.training.plan import check_fits
 
-    if not dry_run:  # as many as there are
+    if not dry_run:  # the launched processes, not those that the recipe assumes
         devices = int(os.environ.get("WORLD_SIZE", "1"))
         recipe = replace(recipe, hardware=replace(recipe.hardware, devices=devices))
-    found = planner.plan(recipe)
+    estimate = planner.plan(recipe)
     if dry_run:
-        screen().print("\n".join([*plan_lines(recipe, found), f"run       {folder}"]), markup=False)
-    check_fits(recipe, found, recipe.hardware.memory if dry_run else device_memory())
+        screen().print("\n".join([*plan_lines(recipe, estimate), f"run       {folder}"]), markup=False)
+    check_fits(recipe, estimate, recipe.hardware.memory if dry_run else device_memory())
 
 
-def _plan(loop: ModuleType, recipe: StageRecipe, folder: Path) -> None:
-    """What a run would train, on what, and where to."""
+def _show_plan(loop: ModuleType, recipe: StageRecipe, folder: Path) -> None:
+    """Print what a run would train, on which data, and where it would write."""
     from memfold.cli.output import screen
 
-    total = sum(entry.share for entry in recipe.mixture)
+    total = sum(entry.weight for entry in recipe.mixture)
     lines = [
         f"stage     {recipe.stage}: {recipe.plan}",
         f"weights   {_weights(loop, recipe)}",
         *(
-            f"{entry.share / total:8.0%}  {entry.label}, documents of {', '.join(map(str, entry.sizes))} tokens"
+            f"{entry.weight / total:8.0%}  {entry.label}, documents of {', '.join(map(str, entry.sizes))} tokens"
             for entry in recipe.mixture
         ),
         f"run       {folder}",
@@ -149,7 +149,7 @@ def _plan(loop: ModuleType, recipe: StageRecipe, folder: Path) -> None:
 
 
 def _weights(loop: ModuleType, recipe: StageRecipe) -> str:
-    """Parameters trained and frozen, by making the model; where the parent or the data are not there yet, that."""
+    """Counts of trained and frozen parameters, from a model that is really created; or why they cannot be counted."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as scratch:

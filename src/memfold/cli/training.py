@@ -1,4 +1,4 @@
-"""How a training run shows itself: a bar with losses or rewards on a terminal, now and then a line in a log."""
+"""Shows the progress of a training run: a bar with losses or rewards on a terminal, occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Report = Callable[[dict[str, Any]], None]
 
 @contextmanager
 def training(steps: int) -> Iterator[Report]:
-    """What the loop of a stage reports to."""
+    """Yield the function to which a training loop reports its metrics."""
     console = notes()
     if not console.is_terminal:
         yield _Log(console, steps)
@@ -43,7 +43,7 @@ def training(steps: int) -> Iterator[Report]:
 
 
 class _Log:
-    """A line every half minute and at every validation."""
+    """Prints a line every half minute and at every validation."""
 
     def __init__(self, console: Console, steps: int) -> None:
         self._console, self._steps = console, steps
@@ -70,25 +70,25 @@ class _Log:
             self._console.print(f"  held out: {name} {_joined(values)}", markup=False)
 
     def _left(self, now: float, step: int) -> str:
-        """Time left, once two steps tell how long one takes."""
+        """The time left, known once the second step is done."""
         started, first = self._begun or (now, step)
         if step == first:
             return ""
-        each = (now - started) / (step - first)
-        return f"{timedelta(seconds=round(each * (self._steps - step)))} left"
+        step_seconds = (now - started) / (step - first)
+        return f"{timedelta(seconds=round(step_seconds * (self._steps - step)))} left"
 
 
 def _speed(metrics: dict[str, Any]) -> str:
-    """Nothing before the first step, where the model is only validated."""
+    """Empty before the first step, where the model is only validated."""
     speed = metrics.get("tokens_per_second")
     return "" if speed is None else f"{speed:,.0f} tokens/s"
 
 
 def _watched(known: dict[str, float], metrics: dict[str, Any]) -> tuple[str, int]:
-    """Take over what a step is watched by, losses or what sampling gave; its title, and the digits to show."""
+    """Update `known` with the losses or figures of a step; returns the title and the number of digits to show."""
     sampled = "figures" in metrics
     known.update(metrics["figures"] if sampled else metrics["loss"])
-    return ("means of a step's replies and tokens", 5) if sampled else ("loss, nats a token", 3)
+    return ("means over a step's replies and tokens", 5) if sampled else ("loss, nats per token", 3)
 
 
 def _table(title: str, rows: dict[str, dict[str, float]], digits: int = 3) -> Table:

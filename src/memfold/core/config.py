@@ -1,6 +1,6 @@
-"""Typed configuration: a mapping (from TOML or JSON) into frozen dataclasses, unknown keys refused with the nearest.
+"""Typed configuration: builds frozen dataclasses from mappings, such as parsed TOML or JSON, and checks keys and types.
 
-Checks of ranges belong to each dataclass's `__post_init__`, by `ConfigError`.
+Each dataclass checks the ranges of its own values in `__post_init__`, with `require`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ T = TypeVar("T")
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """A dataclass from a mapping; nested dataclasses, lists and tuples of them, and optional fields included.
+    """Build a dataclass from a mapping, including nested dataclasses, lists and tuples of them, and optional fields.
 
     Raises:
-        ConfigError: for an unknown key, a missing one, or a value of the wrong type; `where` is the path to it.
+        ConfigError: for an unknown key (with the nearest known one), a missing key, or a value of the wrong type; the
+            message gives the path to it, which starts with `where`.
     """
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -35,7 +36,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
 
 def require(condition: bool, name: str, value: object, allowed: str) -> None:
-    """Raise a `ConfigError` that names a setting, its value and what is allowed, unless `condition` holds."""
+    """Raise `ConfigError` with the name of a setting, its value and the allowed values unless `condition` holds."""
     if not condition:
         raise ConfigError(f"{name} = {value!r} is not possible; allowed: {allowed}")
 
@@ -51,7 +52,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+        return _convert(next(argument for argument in arguments if argument is not type(None)), value, where)
     if origin is typing.Literal:
         require(value in arguments, where, value, ", ".join(map(repr, arguments)))
         return value
@@ -62,13 +63,12 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (tuple, list):
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{where} = {value!r} must be a list")
-        fixed = origin is tuple and len(arguments) == 2 and arguments[1] is not Ellipsis
-        if fixed and len(value) != 2:
+        is_pair = origin is tuple and len(arguments) == 2 and arguments[1] is not Ellipsis
+        if is_pair and len(value) != 2:
             raise ConfigError(f"{where} = {value!r} must have two values")
-        inner = list(arguments) if fixed else [arguments[0]] * len(value)
-        return origin(
-            _convert(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(inner, value, strict=True))
-        )
+        hints = arguments if is_pair else (arguments[0],) * len(value)
+        items = zip(hints, value, strict=True)
+        return origin(_convert(kind, item, f"{where}[{index}]") for index, (kind, item) in enumerate(items))
     if origin is dict:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} = {value!r} must be a table")

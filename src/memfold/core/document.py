@@ -1,9 +1,9 @@
-"""A document and the chunks it is streamed in.
+"""A document and the chunks in which it is processed.
 
-A document is read in pieces, so that folding 10 MB needs no more memory than folding 1 MB.  Tokens are those of the
-pieces one after another: the cut is a function of the text alone, so any way of streaming gives the same tokens.
-Of formats other than plain text the document is what their reader extracts: hash and offsets are of that text.
-Left out: the readers themselves (`memfold.readers`), which need packages of their own.
+A document is read and tokenised in pieces, so that folding 10 MB needs no more memory than folding 1 MB.  Where the
+pieces are cut depends on the text alone, so the tokens are the same however the document is streamed.
+For formats other than plain text, the document is the text that a reader extracts; hash and offsets refer to that text.
+The readers are in `memfold.readers`, because they need optional packages.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import BinaryIO
 
-from memfold.core import registry
 from memfold.core.errors import DataError
 
 PIECE_CHARACTERS = 1 << 14
 READ_BYTES = 1 << 16
 PLAIN = (".txt", ".md", ".markdown", ".text", "")
-# suffix -> function from a path to the text of the file, a stretch at a time
+# suffix -> function that takes a path and yields the text of the file in parts
 READERS = {
     ".html": "memfold.readers.html:read_html",
     ".htm": "memfold.readers.html:read_html",
     ".pdf": "memfold.readers.pdf:read_pdf",
 }
 SUFFIXES = (*PLAIN, *READERS)
-READABLE = ".txt, .md, .html, .pdf"  # as messages name them
+READABLE = ".txt, .md, .html, .pdf"  # for error messages
 
-# text -> token ids and, for each, its (start, end) in characters
+# text -> token ids, and the character offsets (start, end) of each
 Tokenize = Callable[[str], tuple[list[int], list[tuple[int, int]]]]
 
 
 @dataclass(frozen=True)
 class Document:
-    """Text with a source name: in memory (`text`), in a file read as it is needed (`path`), or already tokenised.
+    """Text with a source name: held in memory (`text`), read from a file on demand (`path`), or already tokenised.
 
-    `tokens` is for training tasks that cut a document between tokens; it takes the place of tokenising `text`.
+    `tokens` are for training tasks that cut a document between tokens; they are used instead of tokenising `text`.
     """
 
     source: str
@@ -50,8 +50,8 @@ class Document:
     def pieces(self) -> Iterator[str]:
         """The text in pieces of at most `PIECE_CHARACTERS`, cut after the last line end, else before the last space."""
         rest = ""
-        for string in self._strings():
-            rest += string
+        for part in self._parts():
+            rest += part
             start = 0
             while len(rest) - start > PIECE_CHARACTERS:
                 end = _cut(rest, start)
@@ -66,22 +66,22 @@ class Document:
         return self.text if self.text is not None else "".join(self.pieces())
 
     def sha256(self) -> str:
-        """Of the UTF-8 bytes."""
+        """The hash of the UTF-8 bytes, in hex."""
         return self._measured[0]
 
     @property
     def characters(self) -> int:
-        """How long the text is."""
+        """The length of the text."""
         return self._measured[1]
 
     @property
     def is_blank(self) -> bool:
-        """Whether there is nothing but space."""
+        """Whether the text is empty or all whitespace."""
         return self._measured[2]
 
     @cached_property
     def _measured(self) -> tuple[str, int, bool]:
-        """Hash, length and blankness in one pass, which is remembered: to extract the text of a PDF takes long."""
+        """Hash, length and blankness, computed once and in one pass, because extracting the text of a PDF is slow."""
         digest, characters, blank = hashlib.sha256(), 0, True
         for piece in self.pieces():
             digest.update(piece.encode())
@@ -89,9 +89,9 @@ class Document:
             blank = blank and not piece.strip()
         return digest.hexdigest(), characters, blank
 
-    def _strings(self) -> Iterator[str]:
+    def _parts(self) -> Iterator[str]:
         if self.text is not None:
-            return _given(self.text, self.source)
+            return _checked(self.text, self.source)
         if self.path is not None and self.path.suffix.lower() in READERS:
             return _extract(self.path)
         return _decode(self.path, self.source)
@@ -99,7 +99,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Chunk:
-    """The streaming unit: some tokens with their offsets.  `offsets` are characters of the whole document."""
+    """The unit of streaming: consecutive tokens with their `offsets` in characters of the whole document."""
 
     index: int
     tokens: tuple[int, ...]
@@ -111,15 +111,17 @@ class Chunk:
 
     @property
     def token_end(self) -> int:
-        """One past the last token, counted as `token_start`."""
+        """The token position after the last token, counted from the start of the document."""
         return self.token_start + len(self.tokens)
 
 
 def open_document(path: str | Path, source: str | None = None) -> Document:
-    """A document over a file, checked to exist, to be a format we read, and to hold text; `source` is its name.
+    """Open a file as a document after checking that it exists, has a readable format and contains text.
+
+    `source` is the name of the document, by default that of the file.
 
     Raises:
-        DataError: naming the path and, for a wrong byte, its offset.
+        DataError: with the path and, for an invalid byte, its offset.
     """
     path = Path(path)
     if path.is_dir():
@@ -135,10 +137,10 @@ def open_document(path: str | Path, source: str | None = None) -> Document:
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """A file to read from.
+    """Open a file for reading.
 
     Raises:
-        DataError: saying why it cannot be opened.
+        DataError: if it cannot be opened; the message says why.
     """
     try:
         return path.open("rb")
@@ -147,12 +149,12 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 def chunks(document: Document, tokenize: Tokenize, size: int) -> Iterator[Chunk]:
-    """Cut a document into chunks of at most `size` tokens, never inside a UTF-8 character.
+    """Cut a document into chunks of at most `size` tokens, never inside a character.
 
-    A byte-level tokenizer may spend several tokens on one character; such a character goes whole into the next chunk.
+    A byte-level tokenizer may spend several tokens on one character; they all go into the same chunk.
 
     Raises:
-        DataError: when one character alone has more tokens than `size`, or `size` is under 1.
+        DataError: if one character has more tokens than `size`, or `size` is less than 1.
     """
     if size < 1:
         raise DataError(f"chunk size {size} is not possible; allowed: from 1 token")
@@ -163,19 +165,18 @@ def chunks(document: Document, tokenize: Tokenize, size: int) -> Iterator[Chunk]
     offsets: list[tuple[int, int]] = []
     text, text_start, char_end, index, token_start = "", 0, 0, 0, 0
     for piece in document.pieces():
-        ids, spans = tokenize(piece)
-        tokens += ids
-        offsets += [(start + char_end, end + char_end) for start, end in spans]
+        piece_tokens, piece_offsets = tokenize(piece)
+        tokens += piece_tokens
+        offsets += [(start + char_end, end + char_end) for start, end in piece_offsets]
         text += piece
         char_end += len(piece)
         while len(tokens) > size:
             cut = _token_cut(offsets, size)
             end = offsets[cut][0]
-            yield Chunk(index, tuple(tokens[:cut]), tuple(offsets[:cut]), token_start, text_start, end,
-                        text[: end - text_start])  # fmt: skip
-            index, token_start = index + 1, token_start + cut
+            head, text = text[: end - text_start], text[end - text_start :]
+            yield Chunk(index, tuple(tokens[:cut]), tuple(offsets[:cut]), token_start, text_start, end, head)
+            index, token_start, text_start = index + 1, token_start + cut, end
             tokens, offsets = tokens[cut:], offsets[cut:]
-            text, text_start = text[end - text_start :], end
     if tokens:
         yield Chunk(index, tuple(tokens), tuple(offsets), token_start, text_start, char_end, text)
 
@@ -186,7 +187,7 @@ def _token_chunks(tokens: tuple[int, ...], size: int) -> Iterator[Chunk]:
 
 
 def _token_cut(offsets: list[tuple[int, int]], size: int) -> int:
-    """The largest cut of at most `size` tokens at which no character continues."""
+    """The largest number of tokens up to `size` after which no character continues."""
     cut = size
     while cut > 0 and offsets[cut][0] < offsets[cut - 1][1]:
         cut -= 1
@@ -196,7 +197,7 @@ def _token_cut(offsets: list[tuple[int, int]], size: int) -> int:
 
 
 def _cut(text: str, start: int) -> int:
-    """Where a piece that begins at `start` ends: after a line end, else before a space, else at the limit."""
+    """The end of the piece that begins at `start`: after a line end, else before a space, else at the limit."""
     limit = start + PIECE_CHARACTERS
     line = text.rfind("\n", start + 1, limit)
     if line > start:
@@ -205,26 +206,27 @@ def _cut(text: str, start: int) -> int:
     return space if space > start else limit
 
 
-def _given(text: str, source: str) -> Iterator[str]:
-    """A string as it is, once it is known to have UTF-8 (a hash, a tokenizer and a memory file all need it)."""
+def _checked(text: str, source: str) -> Iterator[str]:
+    """Yield a string if it can be encoded as UTF-8, which hashes, tokenizers and memory files need."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{source}: character {error.start} is half a surrogate pair; replace it first") from None
+        raise DataError(f"{source}: character {error.start} is an unpaired surrogate; replace it first") from None
     yield text
 
 
 def _extract(path: Path) -> Iterator[str]:
-    """What a reader finds, as text that has UTF-8: a font with a wrong table gives NULs and half surrogate pairs."""
-    for text in registry.load("reader", path.suffix.lower(), READERS)(path):
+    """The text from a reader, made valid UTF-8: a wrong font table in a PDF yields NULs and unpaired surrogates."""
+    read = resolve_name(READERS[path.suffix.lower()])
+    for text in read(path):
         yield text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _decode(path: Path | None, source: str) -> Iterator[str]:
-    """UTF-8 text of a file, a stretch at a time, with line ends as they are."""
+    """The text of a UTF-8 file in parts, with its line ends unchanged."""
     if path is None:
         raise DataError(f"document {source!r} has neither text nor path")
-    decoder, offset, begun = codecs.getincrementaldecoder("utf-8")(), 0, False
+    decoder, offset, started = codecs.getincrementaldecoder("utf-8")(), 0, False
     with open_bytes(path) as file:
         while True:
             data = file.read(READ_BYTES)
@@ -235,12 +237,11 @@ def _decode(path: Path | None, source: str) -> Iterator[str]:
             try:
                 text = decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
-                at = offset - pending + error.start
-                byte = error.object[error.start]
-                raise DataError(f"{path} is not UTF-8: byte 0x{byte:02x} at offset {at}; convert it first") from None
+                wrong, byte = offset - pending + error.start, error.object[error.start]
+                raise DataError(f"{path} is not UTF-8: byte 0x{byte:02x} at offset {wrong}; convert it first") from None
             if text:
-                yield text if begun else text.removeprefix("\ufeff")
-                begun = True
+                yield text if started else text.removeprefix("\ufeff")
+                started = True
             if not data:
                 return
             offset += len(data)

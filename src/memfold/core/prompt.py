@@ -1,7 +1,7 @@
-"""The chat_template around a memory and a question, and how the answer is taken from a reply.
+"""The chat template around a memory and a question, and how the answer is taken from a reply.
 
-`flat` is one stretch of text, for base models; `chatml` is the chat_template of the Qwen chat models; `message` is what a user
-would write, for an endpoint that puts the chat_template of its model around it.  A reply is `bare` (the answer alone) or
+`flat` is one stretch of text, for base models; `chatml` is that of the Qwen chat models; `message` is what a user
+would write, for an endpoint that applies its own chat template.  A reply is `bare` (the answer alone) or
 `recall` (the supporting sentences written out, then the answer in `\\boxed{}`); a `free` one recalls where its writer
 thinks that it helps.  The published prompts of the pooled paper are pictures only; the words here are ours.
 """
@@ -40,7 +40,7 @@ def after_memory(chat_template: ChatTemplate, question: str, style: Style | None
 
 
 def target(answer: str, support: tuple[str, ...], style: Style) -> str:
-    """The reply that a question should have had, with the space that separates it from the chat_template.
+    """The reply that a question should have had, with the space that separates it from the prompt.
 
     Without `support` a reply that is not bare is the answer in its box.
     """

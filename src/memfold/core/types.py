@@ -1,4 +1,4 @@
-"""The records that every system, driver, trainer and suite share.
+"""The records that every system, scheduler, trainer and suite share.
 
 A call names blocks, never tensors, so that a trace can be stored, replayed after a weight update and turned into a
 training row.  Nothing here imports torch.
@@ -6,9 +6,11 @@ training row.  Nothing here imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+from memfold.core.errors import Failure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from memfold.core.document import Document
 
 Finish = Literal["stop", "length", "cancelled"]
+Cached = TypeVar("Cached")
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ Part = Text | BlockRef
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How a reply is sampled and when it ends.  `temperature` 0 is greedy; `reads` asks for `Reply.reads`."""
+class SamplingParams:
+    """How a reply is sampled and when it ends.  `temperature` 0 is greedy."""
 
     max_tokens: int = 256
     temperature: float = 0.0
@@ -55,28 +58,65 @@ class Limits:
     top_k: int = 0
     repetition_penalty: float = 1.0
     seed: int = 0
-    reads: bool = False
+
+
+@dataclass(frozen=True)
+class Generate:
+    """A call wants a sampled reply; with `attention` also what it attended to most."""
+
+    sampling: SamplingParams = SamplingParams()
+    attention: bool = False
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """A call wants the log-probability of each token of a given reply."""
+
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class HeadScore:
+    """A call wants one number: what the head of that name makes of the last position's hidden state."""
+
+    head: str
+
+
+Wants = Generate | Likelihood | HeadScore
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request to the backbone.  `trained` says whether its reply is a training target."""
+    """One request to the backbone: what it reads (`parts`), what it wants, and the adapter that is active meanwhile.
+
+    `trained` says whether its reply is a training target.
+    """
 
     purpose: str
     parts: tuple[Part, ...]
-    limits: Limits = Limits()
+    wants: Wants = Generate()
     adapter: str | None = None
     trained: bool = True
 
+    @property
+    def sampling(self) -> SamplingParams:
+        """How the reply is sampled; the defaults for a call that wants none."""
+        return self.wants.sampling if isinstance(self.wants, Generate) else SamplingParams()
+
+    def sampled(self, sampling: SamplingParams) -> Call:
+        """The same call with other sampling parameters; one that wants no sampled reply stays as it is."""
+        if not isinstance(self.wants, Generate):
+            return self
+        return replace(self, wants=replace(self.wants, sampling=sampling))
+
 
 @dataclass(frozen=True)
-class Read:
-    """A stretch of document `source`, in characters, that a reply attended to with this weight."""
+class Passage:
+    """A stretch of document number `source` of a memory; `weight` says how much a reply attended to it."""
 
     source: int
-    start: int
-    end: int
-    weight: float
+    span: Span
+    weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,9 +129,11 @@ class Usage:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back.  `logprobs` are untempered, one for each of `tokens`; `positions` those that the memory took.
+    """What came back for a call.
 
-    An endpoint gives text without tokens, and their number in `usage`.
+    `logprobs` are untempered, one for each of `tokens`; `score` is what a head gave; `positions` are those that the
+    memory took; `attention` is what stands behind the most attended slots, highest weight first.  An endpoint gives
+    text without tokens, and their number in `usage`.
     """
 
     text: str = ""
@@ -100,7 +142,7 @@ class Reply:
     finish: Finish = "stop"
     score: float | None = None
     positions: int = 0
-    reads: tuple[Read, ...] = ()
+    attention: tuple[Passage, ...] = ()
     usage: Usage | None = None
 
     @property
@@ -157,7 +199,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Trace:
-    """Everything that happened for one question.  `settings` are those that scoring needs to render it again."""
+    """Everything that happened for one question.  `settings` are those that scoring needs to render it again.
+
+    A trace has an `answer`, or a `failure` that says why there is none.
+    """
 
     question: str
     system: str
@@ -165,7 +210,7 @@ class Trace:
     steps: tuple[Step, ...] = ()
     answer: Answer | None = None
     reward: float | None = None
-    error: str | None = None
+    failure: Failure | None = None
     cost: Cost = Cost()
 
     def with_reward(self, reward: float) -> Trace:
@@ -223,9 +268,9 @@ class StoredText(Protocol):
 class Block:
     """One chunk's share of a memory.
 
-    `slots` is [n, d] for a memory of embeddings, None for systems whose memory is the text itself.  `starts` holds
-    the first token of each slot, counted from the start of its document (the strided position rule needs it).
-    A block made by folding carries its `text`, one from a memory file where it is `stored`: `read` serves both.
+    `slots` is [n, d] for a memory of slots, None for systems whose memory is the text itself; what the d numbers of a
+    slot mean is for the system to say (an embedding, the keys and values of a position).  A block made by folding
+    carries its `text`, one from a memory file where it is `stored`: `read` serves both.
     """
 
     index: int
@@ -235,7 +280,6 @@ class Block:
     char_start: int
     char_end: int
     slots: Tensor | None = None
-    starts: tuple[int, ...] = ()
     text: str | None = None
     stored: StoredText | None = field(default=None, repr=False, compare=False)
 
@@ -244,6 +288,11 @@ class Block:
         """Tokens of the document that this block stands for."""
         return self.token_end - self.token_start
 
+    @property
+    def slot_count(self) -> int:
+        """Slots of the block; none for a block of text."""
+        return 0 if self.slots is None else len(self.slots)
+
     def read(self) -> str | None:
         """The text of the chunk; None when the memory holds none."""
         return self.stored.read() if self.text is None and self.stored is not None else self.text
@@ -251,7 +300,11 @@ class Block:
 
 @dataclass
 class Memory:
-    """An ordered list of blocks, the settings they were made with, and the fingerprint of their encoder."""
+    """An ordered list of blocks, the settings they were made with, and the fingerprint of their encoder.
+
+    What a system derives from the blocks and needs again (a search index, a rotated prefix) is kept on the memory, by
+    `cached`, so that it lives as long as the memory does.
+    """
 
     name: str
     system: str
@@ -260,6 +313,7 @@ class Memory:
     sources: tuple[str, ...]
     blocks: list[Block]
     sha256: tuple[str, ...] = ()
+    _cache: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def token_count(self) -> int:
@@ -269,4 +323,16 @@ class Memory:
     @property
     def slot_count(self) -> int:
         """Slots of all blocks; none for a memory of text."""
-        return sum(len(block.starts) for block in self.blocks)
+        return sum(block.slot_count for block in self.blocks)
+
+    @property
+    def holds_text(self) -> bool:
+        """Whether the documents' text can be read from it."""
+        return bool(self.blocks) and self.blocks[0].read() is not None
+
+    def cached(self, key: Hashable, make: Callable[[], Cached]) -> Cached:
+        """What `make` gives, made once for this memory."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        value: Cached = self._cache[key]
+        return value

@@ -18,7 +18,7 @@ from typing import Any
 import openai
 
 from memfold.core.errors import ConfigError
-from memfold.core.types import Finish, Limits, Usage
+from memfold.core.types import Finish, SamplingParams, Usage
 
 KEY = "OPENAI_API_KEY"
 NO_KEY = "unset"  # the client insists on one, a server on this machine rarely does
@@ -78,7 +78,9 @@ class Chat:
         timeout = openai.Timeout(self.timeout, connect=self.connect)
         return openai.AsyncOpenAI(base_url=self.url, api_key=self._key or NO_KEY, timeout=timeout, max_retries=0)
 
-    async def ask(self, client: openai.AsyncOpenAI, message: str, limits: Limits, on_piece: OnPiece | None) -> Said:
+    async def ask(
+        self, client: openai.AsyncOpenAI, message: str, sampling: SamplingParams, on_piece: OnPiece | None
+    ) -> Said:
         """The reply to a message, handed to `on_piece` as it is written where that is given.
 
         Raises:
@@ -89,7 +91,7 @@ class Chat:
             request |= {"stream": True, "stream_options": {"include_usage": True}}
         create: Any = client.chat.completions.create
         try:
-            answer = await create(**request, **_sampling(limits))
+            answer = await create(**request, **_sampling(sampling))
         except (openai.APIError, ValueError) as error:
             raise self._fault(error) from error
         if on_piece is None:
@@ -136,14 +138,14 @@ class Chat:
         return line if len(line) <= DETAIL_CHARACTERS else f"{line[:DETAIL_CHARACTERS]} ..."
 
 
-def _sampling(limits: Limits) -> dict[str, Any]:
-    """The limits of a call as parameters of a request; those that not every endpoint knows only where they matter."""
-    parameters: dict[str, Any] = {"max_tokens": limits.max_tokens, "temperature": limits.temperature}
-    if limits.temperature > 0:
-        parameters |= {"seed": limits.seed, "top_p": limits.top_p}
-    extra: dict[str, Any] = {"top_k": limits.top_k} if limits.top_k else {}
-    if limits.repetition_penalty != 1:
-        extra["repetition_penalty"] = limits.repetition_penalty
+def _sampling(sampling: SamplingParams) -> dict[str, Any]:
+    """The sampling of a call as parameters of a request; those that not every endpoint knows only where they matter."""
+    parameters: dict[str, Any] = {"max_tokens": sampling.max_tokens, "temperature": sampling.temperature}
+    if sampling.temperature > 0:
+        parameters |= {"seed": sampling.seed, "top_p": sampling.top_p}
+    extra: dict[str, Any] = {"top_k": sampling.top_k} if sampling.top_k else {}
+    if sampling.repetition_penalty != 1:
+        extra["repetition_penalty"] = sampling.repetition_penalty
     return parameters | {"extra_body": extra} if extra else parameters
 
 

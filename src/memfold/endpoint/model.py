@@ -1,7 +1,7 @@
-"""The backbone of a model behind an address: no weights and no tokenizer here, so its tokens are cut by a rule.
+"""A model behind an address: no weights and no tokenizer here, so its tokens are cut by a rule.
 
-Systems fold, count and render with it as with any backbone.  A token is a word or a piece of one, about as long as
-those of common tokenizers; its number is its own text, so that a rendered call can be read back as the message to send.
+Systems fold, count and render with it as with any model.  A token is a word or a piece of one, about as long as those
+of common tokenizers; its number is its own text, so that a rendered call can be read back as the message to send.
 Every count of tokens made with it is an estimate.  Left out: what needs weights (slots, scores), refused by name.
 """
 
@@ -11,11 +11,14 @@ import hashlib
 import re
 import sys
 from collections.abc import Sequence
-from typing import ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from memfold.backbone.model import Backbone
 from memfold.core.errors import ConfigError
+from memfold.core.prompt import ChatTemplate
+
+if TYPE_CHECKING:
+    from memfold.backbone.model import Backbone
 
 FORM = "http://HOST:PORT/v1#NAME"
 # up to six ASCII characters or two others, with one space before them; or a stretch of space
@@ -23,24 +26,30 @@ _TOKEN = re.compile(r"\s?[!-~]{1,6}|\s?[^\x00-\x7f\s]{1,2}|\s{1,8}|.", re.DOTALL
 _MARK = b"\1"  # before the bytes of every token: a number does not tell how many zeros it begins with
 
 
-class RemoteBackbone(Backbone):
+class EndpointModel:
     """See the module docstring.  `url` is where the endpoint is, `name` what it calls its model."""
 
-    reads_slots: ClassVar[bool] = False
-
     def __init__(self, url: str, name: str) -> None:
-        self.url, self.name, self.chat_template = url, name, "message"
-        self.trained, self.provenance = {}, {}
+        self.url, self.name = url, name
+        self.chat_template: ChatTemplate = "message"
+        self.trained: dict[str, Any] = {}
+        self.provenance: dict[str, Any] = {}
 
     def __repr__(self) -> str:
-        return f"RemoteBackbone({self.url!r}, {self.name!r})"
+        return f"EndpointModel({self.url!r}, {self.name!r})"
 
-    def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):
-            raise AttributeError(name)
+    @property
+    def has_weights(self) -> bool:
+        """They are behind the address."""
+        return False
+
+    def weights(self) -> Backbone:
+        """Raises:
+        ConfigError: always.
+        """
         raise ConfigError(
-            f"model {self.name!r} is an endpoint, and its weights ({name}) are needed here; give a --model that is a "
-            "folder or a Hugging Face id"
+            f"model {self.name!r} is an endpoint, and its weights are needed here; give a --model that is a folder or "
+            "a Hugging Face id"
         )
 
     @property
@@ -89,11 +98,7 @@ class RemoteBackbone(Backbone):
     @property
     def readable(self) -> tuple[str, ...]:
         """Memories of text, whichever model behind an address they were made for."""
-        return (self.fingerprint(),)
-
-    def fingerprint(self) -> str:
-        """Of the rule by which text is cut: a memory of text is the same for every model behind an address."""
-        return hashlib.sha256(_TOKEN.pattern.encode()).hexdigest()
+        return (hashlib.sha256(_TOKEN.pattern.encode()).hexdigest(),)  # of the rule by which text is cut
 
 
 def is_address(model: str) -> bool:
@@ -101,8 +106,8 @@ def is_address(model: str) -> bool:
     return model.lower().startswith(("http://", "https://"))
 
 
-def open_remote(model: str) -> RemoteBackbone:
-    """The backbone of `http://host:port/v1#name`; nothing is sent.
+def open_endpoint(model: str) -> EndpointModel:
+    """The model of `http://host:port/v1#name`; nothing is sent.
 
     Raises:
         ConfigError: for an address of another form.
@@ -118,7 +123,7 @@ def open_remote(model: str) -> RemoteBackbone:
         raise ConfigError(f"model {model!r} is no address of an endpoint; write {FORM}")
     if not parts.fragment:
         raise ConfigError(f"model {model!r} does not say which model of the endpoint is meant; write {model}#NAME")
-    return RemoteBackbone(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", parts.fragment)
+    return EndpointModel(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", parts.fragment)
 
 
 def _number(token: str) -> int:

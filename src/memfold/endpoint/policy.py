@@ -1,41 +1,39 @@
 """The policy of a model behind an address: each call is one message to an OpenAI-compatible chat endpoint.
 
-A system renders a call as for a model in this process; its tokens are read back as text (`RemoteBackbone`), and the
-endpoint puts the chat_template of its model around it.  Calls go out together, a bounded number at a time.  What may pass
-(rate limits, failing servers, lost connections) is asked again after a growing wait, unless part of the reply was shown
-already.  Left out: log-probabilities and slots, which need weights.
+A system renders a call as for a model in this process; its tokens are read back as text (`EndpointModel`), and the
+endpoint applies its own chat template.  Calls go out together, a bounded number at a time, from a thread of their own.
+Transient failures (rate limits, server errors, lost connections) are retried with exponential backoff, unless part of
+the reply has been shown already.  Left out: log-probabilities, scores and slots, which need weights.
 """
 
 from __future__ import annotations
 
 import asyncio
+import queue
 import random
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from memfold.backbone.policy import render_all
 from memfold.core.config import require
-from memfold.core.errors import CallError, ConfigError
-from memfold.core.system import Inputs, MemorySystem
-from memfold.core.types import Call, Finish, Limits, Memory, Reply, Usage
-from memfold.endpoint.model import RemoteBackbone
+from memfold.core.errors import CallError, ConfigError, Failure
+from memfold.core.scheduler import ANSWER, Done, Execution, Request
+from memfold.core.system import Rendered
+from memfold.core.types import Finish, Generate, Reply, SamplingParams, Usage
+from memfold.endpoint.model import EndpointModel
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-    from memfold.endpoint.chat import Fault
-
-CANCEL_SECONDS = 0.05  # how often a call in flight asks whether it is still wanted
-
-OnToken = Callable[[int, str], None]
-Cancel = Callable[[int], bool]
+    from memfold.endpoint.chat import Chat, Fault
 
 
 @dataclass(frozen=True)
 class Retries:
-    """How often a failed call is asked again, and the seconds before: `first`, doubled each time, at most `longest`."""
+    """How often a failed call is retried, and the backoff in seconds: `first`, doubled each time, at most `longest`."""
 
     count: int = 4
     first: float = 0.5
@@ -45,31 +43,32 @@ class Retries:
         require(self.count >= 0, "count", self.count, "0 or more retries")
         require(0 <= self.first <= self.longest, "first", self.first, f"0 to {self.longest:g} seconds")
 
-    def pause(self, attempt: int, asked: float) -> float | None:
-        """Seconds before asking again after attempt 0, 1, ...; None for giving up.
+    def pause(self, attempt: int, requested: float) -> float | None:
+        """Seconds to wait after attempt 0, 1, ...; None to give up.
 
-        Half of it is drawn at random, so that calls that failed together do not come back together.  `asked` is what
-        the endpoint asks for: never less is waited, and nothing where it asks for more than `longest`.
+        Half of it is drawn at random, so that calls that failed together do not come back together.  `requested` is
+        what the endpoint asks for: the wait is never shorter, and where it asks for more than `longest` the call fails.
         """
-        if attempt >= self.count or asked > self.longest:
+        if attempt >= self.count or requested > self.longest:
             return None
         wait = min(self.longest, self.first * 2.0**attempt)
-        return max(asked, wait * random.uniform(0.5, 1.0))
+        return max(requested, wait * random.uniform(0.5, 1.0))
 
 
-@dataclass
-class _Request:
-    """A rendered call on its way; `said` is what of its reply was shown so far."""
+@dataclass(frozen=True)
+class _Message:
+    """What is sent for one call; `shown` is what of its reply has been handed on so far."""
 
-    row: int
-    call: Call
-    inputs: Inputs
-    message: str
-    said: list[str] = field(default_factory=list)
+    text: str
+    sampling: SamplingParams
+    on_text: Callable[[str], None] | None = None
+    prompt_tokens: int = 0
+    memory_positions: int = 0
+    shown: list[str] = field(default_factory=list)
 
 
 class EndpointPolicy:
-    """Replies from the endpoint of a `RemoteBackbone`, at most `concurrency` calls of one `generate` at a time.
+    """Replies from the endpoint of an `EndpointModel`, at most `max_concurrency` calls at a time.
 
     `timeout` is how many seconds an endpoint may be silent: until a reply that comes whole, between the pieces of one
     that is streamed.
@@ -79,9 +78,9 @@ class EndpointPolicy:
     """
 
     def __init__(
-        self, backbone: RemoteBackbone, concurrency: int = 8, timeout: float = 600.0, retries: Retries | None = None
+        self, model: EndpointModel, max_concurrency: int = 8, timeout: float = 600.0, retries: Retries | None = None
     ) -> None:
-        require(concurrency >= 1, "concurrency", concurrency, "1 call or more")
+        require(max_concurrency >= 1, "max_concurrency", max_concurrency, "1 call or more")
         require(timeout > 0, "timeout", timeout, "more than 0 seconds")
         try:
             from memfold.endpoint.chat import Chat
@@ -89,103 +88,162 @@ class EndpointPolicy:
             if error.name != "openai":
                 raise
             raise ConfigError("an endpoint needs the package openai; pip install 'memfold[endpoint]'") from None
-        self.backbone, self.concurrency, self.retries = backbone, concurrency, retries or Retries()
-        self._chat = Chat(backbone.url, backbone.name, timeout)
+        self.model, self.max_concurrency, self.retries = model, max_concurrency, retries or Retries()
+        self.chat: Chat = Chat(model.url, model.name, timeout)
 
-    def generate(
-        self,
-        requests: Sequence[tuple[MemorySystem, Memory, Call]],
-        on_token: OnToken | None = None,
-        cancel: Cancel | None = None,
-    ) -> list[Reply | Exception]:
-        """One reply for each request, or why there is none.  Calls whose purpose is `answer` are streamed."""
-        rendered, replies = render_all(requests, self.backbone)
-        waiting: list[_Request] = []
-        for row, inputs, call in rendered:
-            if inputs.slots is not None or inputs.key_values is not None:
-                replies[row] = ConfigError(f"model {self.backbone.name!r} is an endpoint and reads text, not slots")
-            else:
-                waiting.append(_Request(row, call, inputs, self.backbone.decode(inputs.tokens)))
-        if waiting:
-            received = _run(self._ask_all(waiting, on_token, cancel))
-            for request, reply in zip(waiting, received, strict=True):
-                replies[request.row] = reply
-        return replies
+    def start(self) -> Execution:
+        """New work, with connections of its own."""
+        return EndpointExecution(self)
 
-    def ask(self, messages: Sequence[str], limits: Limits) -> list[Reply | CallError]:
+    def ask(self, messages: Sequence[str], sampling: SamplingParams) -> list[Reply | CallError]:
         """One reply for each message as it stands, or why there is none: for questions without a memory."""
-        waiting = [
-            _Request(row, Call("message", (), limits), Inputs(self.backbone.encode(message), [], ()), message)
-            for row, message in enumerate(messages)
-        ]
-        return _run(self._ask_all(waiting, None, None)) if waiting else []
+        calls = _Calls(self)
+        try:
+            futures = [
+                calls.send(_Message(text, sampling, prompt_tokens=len(self.model.encode(text)))) for text in messages
+            ]
+            return [future.result() for future in futures]
+        finally:
+            calls.close()
 
-    async def _ask_all(
-        self, waiting: Sequence[_Request], on_token: OnToken | None, cancel: Cancel | None
-    ) -> list[Reply | CallError]:
-        places = asyncio.Semaphore(self.concurrency)
-        async with self._chat.client() as client:
 
-            async def ask(request: _Request) -> Reply | CallError:
-                async with places:
-                    return await self._ask(client, request, on_token)
+class EndpointExecution:
+    """Calls of one scheduler.  Text and replies come from the thread of the calls through a queue, so that listeners
+    run in the thread that steps."""
 
-            return await asyncio.gather(*(self._unless_cancelled(ask(each), each, cancel) for each in waiting))
+    def __init__(self, policy: EndpointPolicy) -> None:
+        self._policy = policy
+        self._calls: _Calls | None = None
+        self._events: queue.SimpleQueue[Callable[[], Done | None]] = queue.SimpleQueue()
+        self._sent: dict[Request, tuple[_Message, Future[Reply | CallError]]] = {}
 
-    async def _unless_cancelled(
-        self, work: Coroutine[Any, Any, Reply | CallError], request: _Request, cancel: Cancel | None
-    ) -> Reply | CallError:
-        """Wait for a reply as long as it is wanted; dropping it closes its connection and frees its place."""
-        if cancel is None:
-            return await work
-        task = asyncio.create_task(work)
-        while not task.done():
-            if cancel(request.row):
-                task.cancel()
-                await asyncio.wait({task})
-                return self._reply(request, "".join(request.said), "cancelled", None)
-            await asyncio.wait({task}, timeout=CANCEL_SECONDS)
-        return task.result()
+    def submit(self, request: Request) -> None:
+        """Send it, unless it cannot be rendered as text."""
+        try:
+            message = self._message(request)
+        except Exception as error:  # one call that cannot be rendered leaves the others alone
+            failure = Failure.of("policy", error)
+            self._events.put(lambda: (request, failure))
+            return
+        self._calls = self._calls or _Calls(self._policy)
+        future = self._calls.send(message)
+        self._sent[request] = message, future
+        future.add_done_callback(lambda _: self._events.put(lambda: self._done(request)))
 
-    async def _ask(self, client: AsyncOpenAI, request: _Request, on_token: OnToken | None) -> Reply | CallError:
-        """Ask until there is a reply, or no use in asking again."""
+    def cancel(self, request: Request) -> None:
+        """Close its connection."""
+        if request in self._sent:
+            self._sent[request][1].cancel()
+
+    def step(self) -> list[Done]:
+        """Wait for something to happen, then take in all that has."""
+        done = [self._events.get()()]
+        while not self._events.empty():
+            done.append(self._events.get()())
+        return [one for one in done if one is not None]
+
+    def close(self) -> None:
+        """Drop all connections."""
+        if self._calls is not None:
+            self._calls.close()
+
+    def _message(self, request: Request) -> _Message:
+        model, wants = self._policy.model, request.call.wants
+        rendered: Rendered = request.system.render(request.memory, request.call, model)
+        if not isinstance(wants, Generate) or rendered.slots is not None or rendered.prefix is not None:
+            raise ConfigError(f"model {model.name!r} is an endpoint: it reads and writes text, and nothing else")
+        return _Message(
+            text=model.decode(rendered.tokens),
+            sampling=wants.sampling,
+            on_text=self._listener(request) if request.call.purpose == ANSWER else None,
+            prompt_tokens=len(rendered.tokens),
+            memory_positions=rendered.memory_positions,
+        )
+
+    def _listener(self, request: Request) -> Callable[[str], None] | None:
+        listen = request.on_text
+        if listen is None:
+            return None
+
+        def show(text: str) -> None:
+            self._events.put(lambda: listen(text))
+
+        return show
+
+    def _done(self, request: Request) -> Done:
+        message, future = self._sent.pop(request)
+        if future.cancelled():
+            text = "".join(message.shown)
+            return request, _reply(self._policy.model, message, text, "cancelled", None)
+        outcome = future.result()
+        return request, Failure.of("policy", outcome) if isinstance(outcome, CallError) else outcome
+
+
+class _Calls:
+    """A thread with an event loop, in which calls go out."""
+
+    def __init__(self, policy: EndpointPolicy) -> None:
+        self._policy = policy
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="memfold-endpoint", daemon=True)
+        self._thread.start()
+        self._slots = asyncio.Semaphore(policy.max_concurrency)
+        self._client: AsyncOpenAI | None = None
+
+    def send(self, message: _Message) -> Future[Reply | CallError]:
+        """The reply, or why there is none, once it is there."""
+        return asyncio.run_coroutine_threadsafe(self._ask(message), self._loop)
+
+    def close(self) -> None:
+        """Cancel what is under way, close the connections, end the thread."""
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+            self._thread.join()
+            self._loop.close()
+
+    async def _end(self) -> None:
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._client is not None:
+            with suppress(Exception):  # a connection that cannot be closed well is closed anyway
+                await self._client.close()
+        self._loop.stop()
+
+    async def _ask(self, message: _Message) -> Reply | CallError:
+        """Ask until there is a reply, or no use in retrying."""
         from memfold.endpoint.chat import Fault
 
         def show(piece: str) -> None:
-            request.said.append(piece)
-            if on_token is not None:
-                on_token(request.row, piece)
+            message.shown.append(piece)
+            if message.on_text is not None:
+                message.on_text(piece)
 
-        listen = show if on_token is not None and request.call.purpose == "answer" else None
-        attempt = 0
-        while True:
-            try:
-                said = await self._chat.ask(client, request.message, request.call.limits, listen)
-            except Fault as fault:
-                pause = self.retries.pause(attempt, fault.wait) if fault.again and not request.said else None
-                if pause is None:
-                    return self._failed(fault, attempt + 1)
-            else:
-                return self._reply(request, said.text, said.finish, said.usage)
-            await asyncio.sleep(pause)
-            attempt += 1
-
-    def _reply(self, request: _Request, text: str, finish: Finish, usage: Usage | None) -> Reply:
-        usage = usage or Usage(len(request.inputs.tokens), len(self.backbone.encode(text)))
-        return Reply(text, finish=finish, positions=request.inputs.memory_positions, usage=usage)
-
-    def _failed(self, fault: Fault, attempts: int) -> CallError:
-        where = f"endpoint {self.backbone.url}, model {self.backbone.name!r}"
-        times = f", asked {attempts} times" if attempts > 1 else ""
-        wait = f", it asks to wait {fault.wait:.0f} s" if fault.wait > self.retries.longest else ""
-        return CallError("policy", f"{where}: {fault.what}{times}{wait}; {fault.advice}")
+        policy, listen, attempt = self._policy, None if message.on_text is None else show, 0
+        async with self._slots:
+            while True:
+                try:
+                    self._client = self._client or policy.chat.client()
+                    said = await policy.chat.ask(self._client, message.text, message.sampling, listen)
+                except Fault as fault:
+                    retried = fault.again and not message.shown
+                    pause = policy.retries.pause(attempt, fault.wait) if retried else None
+                    if pause is None:
+                        return _failed(policy, fault, attempt + 1)
+                else:
+                    return _reply(policy.model, message, said.text, said.finish, said.usage)
+                await asyncio.sleep(pause)
+                attempt += 1
 
 
-def _run(work: Coroutine[Any, Any, list[Reply | CallError]]) -> list[Reply | CallError]:
-    """Run to the end, from plain code as from within an event loop (a notebook, a server)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as beside:
-        return beside.submit(asyncio.run, work).result()
+def _reply(model: EndpointModel, message: _Message, text: str, finish: Finish, usage: Usage | None) -> Reply:
+    usage = usage or Usage(message.prompt_tokens, len(model.encode(text)))
+    return Reply(text, finish=finish, positions=message.memory_positions, usage=usage)
+
+
+def _failed(policy: EndpointPolicy, fault: Fault, attempts: int) -> CallError:
+    where = f"endpoint {policy.model.url}, model {policy.model.name!r}"
+    times = f", asked {attempts} times" if attempts > 1 else ""
+    wait = f", it asks to wait {fault.wait:.0f} s" if fault.wait > policy.retries.longest else ""
+    return CallError("policy", f"{where}: {fault.what}{times}{wait}; {fault.advice}")

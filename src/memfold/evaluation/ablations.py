@@ -1,8 +1,8 @@
-"""The page of the ablations: a table and a picture of curves made of result files, one for each row.
+"""The page of the ablations: a table and a picture of training curves, made from one result file for each row.
 
-A row is a recipe that differs from the baseline in one setting.  Its result file holds what every sample was scored, so
-that intervals, and differences from the baseline on the same samples, are worked out here and nothing on the page is
-typed.  Left out: training and measuring (`benchmarks/ablations.py`).
+A row is a recipe that differs from the baseline in one setting.  Its result file has the score of every sample, from
+which this module works out the intervals and the differences from the baseline on the same samples.
+`benchmarks/ablations.py` trains and measures the rows.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from memfold.evaluation.plots import DOTS_PER_INCH, load_pyplot
 from memfold.evaluation.table import Cell, Row, Table, mean, proportion
 
 BASELINE = "baseline"
-# The settings in the order of the table; a row's name begins with that of its setting.
+# The settings in the order of the table; the name of a row begins with the name of its setting.
 ORDER = ("window", "mask", "pooling", "projection", "wrapper", "positions", "ratios", "encoder", "bridges")
-LOSSES = {"almanac": "answers", "reconstruction": "texts"}  # task -> what its nats a token are of
-_NATS = tuple(name for scored in LOSSES.values() for name in (f"nats, {scored}", "difference"))
+LOSSES = {"almanac": "answers", "reconstruction": "texts"}  # task -> the replies whose loss is measured
+_NATS = tuple(name for replies in LOSSES.values() for name in (f"nats, {replies}", "difference"))
 COLUMNS = ("one hop", "difference", *_NATS, "ROUGE-L", "fold time")
 PANEL_INCHES = (4.4, 2.8)
 NOTE = (
-    "One hop: right answers to questions of one hop.  Nats: what a token of the right answer, or of a text that is to "
-    "be written again from its memory, costs the model; less is better.  ROUGE-L: of texts that it wrote.  Difference: "
-    "from the baseline on the same samples, interval by the paired bootstrap.  Fold time: as "
-    "many times as long as the baseline took for the same document, in rounds in which both folded it."
+    "One hop: right answers to one-hop questions.  Nats: loss per token of the right answers, and of texts that are "
+    "reconstructed from their memory; lower is better.  ROUGE-L: of the reconstructed texts.  Difference: from the "
+    "baseline on the same samples, with its paired bootstrap interval.  Fold time: relative to the baseline on the "
+    "same document, timed in alternation with it."
 )
 CURVES_NOTE = (
-    "Share of right tokens on held-out samples while training, by task (columns) and setting (rows), the baseline in "
-    "black.  A row that changes the mixture (ratios, bridges) is held to its own, which may be easier or harder."
+    "Token accuracy on held-out samples during training, by task (columns) and setting (rows); the baseline is black.  "
+    "A row that changes the mixture (ratios, bridges) is validated on its own mixture, which may be easier or harder."
 )
 COMMAND = "python benchmarks/ablations.py"
 
-Outcomes = dict[str, float]  # case -> 1 or 0, or a share
-Curve = list[list[float]]  # (step, value) in their order
+Outcomes = dict[str, float]  # case -> 1 for right and 0 for wrong, or a score
+Curve = list[list[float]]  # [step, value], ordered by step
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one row came to.
+    """The result of one row.
 
-    `one_hop` and `rouge` are scores by the key of their sample, `losses` nats a token by task and sample, the same
-    samples for every row; `fold_times` how many times as long as the baseline's folding took, round by round; `curves`
-    held-out token accuracy while training, by task.  `trained` is what was spent (`steps`, `tokens`,
-    `tokens_per_second`), `asked` what was measured on.
+    `one_hop` and `rouge` are scores by sample, `losses` the nats per token by task and sample; the samples are the same
+    for every row.  `fold_times` are relative to the baseline, round by round.  `curves` are the held-out token accuracy
+    during training, by task.  `trained` has the training budget (`steps`, `tokens`, `tokens_per_second`), `asked` the
+    samples that the row was measured on.
     """
 
     row: str
@@ -67,12 +67,12 @@ class Result:
 
     @property
     def setting(self) -> str:
-        """Which setting the row changes."""
+        """The setting that the row changes."""
         return self.row.partition("-")[0]
 
 
 def write_result(result: Result, folder: Path) -> Path:
-    """Write `<row>.json` into a folder, whole or not at all."""
+    """Write `<row>.json` to a folder atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result.row}.json"
     partial = path.with_suffix(".partial")
@@ -81,10 +81,10 @@ def write_result(result: Result, folder: Path) -> Path:
 
 
 def read_results(folder: Path) -> list[Result]:
-    """All results of a folder, the baseline first, then setting by setting.
+    """Read all results of a folder, the baseline first, then setting by setting.
 
     Raises:
-        DataError: for a file that is no result.
+        DataError: for a file that is not a result.
     """
     results = []
     for path in sorted(folder.glob("*.json")):
@@ -92,23 +92,23 @@ def read_results(folder: Path) -> list[Result]:
             results.append(build(Result, json.loads(path.read_text(encoding="utf-8"))))
         except (ValueError, ConfigError) as error:
             raise DataError(f"{path} is no result of an ablation: {error}; run its row again") from None
-    return sorted(results, key=_place)
+    return sorted(results, key=_order)
 
 
 def page(results: Sequence[Result], picture: str | None) -> str:
-    """The page as Markdown; `picture` is where the curves are, from the page."""
+    """The page as Markdown; `picture` is the path of the curves relative to the page."""
     lines = [
         "# Ablations",
         "",
-        f"Made by `{COMMAND}` from the files in `benchmarks/results/ablations/`; nothing here is typed. What the "
-        "settings mean is in [concepts.md](concepts.md), the rows are `recipes/pooled/ablations/*.toml`.",
+        f"Generated by `{COMMAND}` from the files in `benchmarks/results/ablations/`; no figure is typed by hand. "
+        "[concepts.md](concepts.md) describes the settings; the rows are `recipes/pooled/ablations/*.toml`.",
         "",
-        "Every row begins with the same trained model, which has the baseline's settings, so a row that changes them "
-        "also pays for learning anew.",
+        "Every row starts from the same trained model, which has the baseline's settings. A row with another setting "
+        "spends part of its budget on adapting to it.",
     ]
     if not results:
-        return "\n".join([*lines, "", f"No row has been run here yet: `{COMMAND}` runs all of them."]) + "\n"
-    lines += ["", *(f"- {line}" for line in _circumstances(results)), "", table(results).markdown()]
+        return "\n".join([*lines, "", f"No row has been run yet. `{COMMAND}` runs all of them."]) + "\n"
+    lines += ["", *(f"- {line}" for line in _conditions(results)), "", table(results).markdown()]
     lines += _verdicts(results)
     if picture is not None:
         lines += ["", "## Curves", "", CURVES_NOTE, "", f"![Curves of the ablations]({picture})"]
@@ -124,18 +124,18 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def draw_curves(results: Sequence[Result], path: Path) -> Path | None:
-    """Draw a panel for each task and setting; None where no result has curves."""
+    """Draw a panel for each task and setting; None if no result has curves."""
     tasks = list(dict.fromkeys(task for result in results for task in result.curves))
     settings = [name for name in ORDER if any(result.setting == name for result in results)] or [BASELINE]
     if not tasks:
         return None
     pyplot = load_pyplot()
     size = (PANEL_INCHES[0] * len(tasks), PANEL_INCHES[1] * len(settings))
-    figure, axes = pyplot.subplots(len(settings), len(tasks), figsize=size, squeeze=False, sharex=True)
-    for row, setting in zip(axes, settings, strict=True):
+    figure, grid = pyplot.subplots(len(settings), len(tasks), figsize=size, squeeze=False, sharex=True)
+    for row, setting in zip(grid, settings, strict=True):
         shown = [result for result in results if result.setting in (BASELINE, setting)]
-        for place, task in zip(row, tasks, strict=True):
-            _panel(place, setting, task, shown)
+        for axes, task in zip(row, tasks, strict=True):
+            _draw_panel(axes, setting, task, shown)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
@@ -143,15 +143,15 @@ def draw_curves(results: Sequence[Result], path: Path) -> Path | None:
     return path
 
 
-def _panel(place: Any, setting: str, task: str, results: Sequence[Result]) -> None:
+def _draw_panel(axes: Any, setting: str, task: str, results: Sequence[Result]) -> None:
     for result in results:
         points = result.curves.get(task, [])
         style = {"color": "black"} if result.row == BASELINE else {}
-        place.plot([x for x, _ in points], [y for _, y in points], label=result.row, linewidth=1.2, **style)
-    place.set_title(f"{setting}: {task}", fontsize="medium")
-    place.set_xlabel("step")
-    place.grid(alpha=0.3)
-    place.legend(fontsize="x-small")
+        axes.plot([x for x, _ in points], [y for _, y in points], label=result.row, linewidth=1.2, **style)
+    axes.set_title(f"{setting}: {task}", fontsize="medium")
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="x-small")
 
 
 def _names(result: Result) -> tuple[str, str, str]:
@@ -170,28 +170,29 @@ def _cells(result: Result, baseline: Result | None) -> tuple[Cell, ...]:
 
 
 def _difference(values: Outcomes, others: Outcomes, share: bool = False) -> Cell:
-    """Of the means over the samples that both have."""
+    """The difference of the means over the samples that both have."""
     return mean([value - others[case] for case, value in values.items() if case in others], share=share)
 
 
 def _verdicts(results: Sequence[Result]) -> list[str]:
-    """For each task the rows whose nats a token differ from the baseline's, by intervals without zero."""
+    """For each task, which rows are better or worse than the baseline: those whose interval excludes zero."""
     baseline = _baseline(results)
     if baseline is None:
         return []
     lines = []
-    for task, scored in LOSSES.items():
+    for task, replies in LOSSES.items():
         cells = {
             result.row: _difference(result.losses[task], baseline.losses[task])
-            for result in results if result is not baseline
-        }  # fmt: skip
+            for result in results
+            if result is not baseline
+        }
         ordered = sorted(cells, key=lambda row: cells[row].value or 0.0)
         better = [row for row in ordered if (cells[row].high or 0.0) < 0]
         worse = [row for row in reversed(ordered) if (cells[row].low or 0.0) > 0]
-        alike = [row for row in cells if row not in (*better, *worse)]
-        said = {"better": better, "no difference seen": alike, "worse": worse}
-        parts = [f"{word}: {', '.join(rows)}" for word, rows in said.items() if rows]
-        lines += ["", f"Nats, {scored}: {'; '.join(parts) or 'no other row'}."]
+        undecided = [row for row in cells if row not in (*better, *worse)]
+        verdicts = {"better": better, "no difference seen": undecided, "worse": worse}
+        parts = [f"{verdict}: {', '.join(rows)}" for verdict, rows in verdicts.items() if rows]
+        lines += ["", f"Nats, {replies}: {'; '.join(parts) or 'no other row'}."]
     return lines
 
 
@@ -199,16 +200,16 @@ def _baseline(results: Sequence[Result]) -> Result | None:
     return next((result for result in results if result.row == BASELINE), None)
 
 
-def _circumstances(results: Sequence[Result]) -> list[str]:
-    """What all rows share; where they differ, each way it was."""
+def _conditions(results: Sequence[Result]) -> list[str]:
+    """The budget, samples, machine and commit of the rows; where rows differ, all values."""
     machines = {_machine(result) for result in results}
-    spent = {f"{result.trained['steps']:,.0f} steps" for result in results}
-    asked = {", ".join(f"{name} {_shown(value)}" for name, value in result.asked.items()) for result in results}
+    steps = {f"{result.trained['steps']:,.0f} steps" for result in results}
+    samples = {", ".join(f"{name} {_shown(value)}" for name, value in result.asked.items()) for result in results}
     commits = {result.commit or "unknown" for result in results}
     return [
-        f"Budget: {' / '.join(sorted(spent))} a row, {_range([result.trained['tokens'] / 1e6 for result in results])}M "
+        f"Budget: {' / '.join(sorted(steps))} a row, {_range([result.trained['tokens'] / 1e6 for result in results])}M "
         f"tokens, {_range([_minutes(result) for result in results])} minutes of training.",
-        f"Measured on: {' / '.join(sorted(asked))}.",
+        f"Measured on: {' / '.join(sorted(samples))}.",
         f"Machine: {' / '.join(sorted(machines))}.",
         f"Commit: {' / '.join(sorted(commits))}.",
     ]
@@ -219,7 +220,7 @@ def _minutes(result: Result) -> float:
 
 
 def _range(values: Sequence[float]) -> str:
-    """The least and the most.
+    """The lowest and the highest value.
 
     >>> _range([1.0, 3.25]), _range([2.0, 2.0])
     ('1.0-3.2', '2.0')
@@ -229,17 +230,17 @@ def _range(values: Sequence[float]) -> str:
 
 
 def _machine(result: Result) -> str:
-    found = result.hardware
-    device = found.get("gpu", found.get("cpu", "unknown"))
-    return f"{device}, {found.get('threads', '?')} threads, torch {found.get('torch', '?')}"
+    hardware = result.hardware
+    device = hardware.get("gpu", hardware.get("cpu", "unknown"))
+    return f"{device}, {hardware.get('threads', '?')} threads, torch {hardware.get('torch', '?')}"
 
 
 def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _place(result: Result) -> tuple[int, int, str]:
-    """The baseline, then the settings in their order, rows of one by the numbers in their names."""
+def _order(result: Result) -> tuple[int, int, str]:
+    """The baseline first, then the settings in order, the rows of a setting by the number in their names."""
     if result.row == BASELINE:
         return -1, 0, ""
     setting = ORDER.index(result.setting) if result.setting in ORDER else len(ORDER)

@@ -10,15 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from memfold.backbone.model import Backbone
-from memfold.core.errors import ConfigError
+from memfold.core.errors import ConfigError, unknown
+from memfold.core.model import Model
 from memfold.core.prompt import STYLES
-from memfold.core.registry import SYSTEMS, load, make_system, trained_ratios
-from memfold.core.system import MemorySystem
-
-CLOSED_BOOK = "closed-book"
-CANDIDATES = SYSTEMS | {CLOSED_BOOK: "memfold.evaluation.closed_book:ClosedBook"}
-BASELINE = "full"
+from memfold.core.registry import CLOSED_BOOK, REFERENCE, SYSTEMS, AnySystem, SystemClass, system_class, system_for
+from memfold.evaluation.closed_book import ClosedBook
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,7 @@ class Candidate:
 
     label: str
     name: str
-    system: MemorySystem
+    system: AnySystem
     trained: bool = True
 
 
@@ -40,32 +36,45 @@ class _Label:
     tail: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def kind(self) -> SystemClass:
+        """The class of the system that it names.
 
-def make_candidate(label: str, backbone: Backbone) -> Candidate:
-    """The system that a label names, for this backbone.
+        Raises:
+            ConfigError: for an unknown name.
+        """
+        if self.name == CLOSED_BOOK:
+            return ClosedBook
+        if self.name not in SYSTEMS:
+            raise unknown("system", self.name, (*SYSTEMS, CLOSED_BOOK))
+        return system_class(self.name)
+
+
+def make_candidate(label: str, model: Model) -> Candidate:
+    """The system that a label names, for this model.
 
     Raises:
         ConfigError: for a label of another form, an unknown system, or settings that the system does not have.
     """
     wanted = _parse(label)
-    settings = wanted.settings if wanted.ratio is None else wanted.settings | {"ratio": wanted.ratio}
-    ratios = trained_ratios(wanted.name, backbone)
-    system = make_system(wanted.name, backbone, settings, CANDIDATES)
-    return Candidate(label, wanted.name, system, not ratios or system.settings["ratio"] in ratios)
+    system = system_for(wanted.kind, model, wanted.settings)
+    if wanted.ratio is not None:
+        system = system.at_ratio(wanted.ratio)
+    return Candidate(label, wanted.name, system, system.trained_at(model.trained.get(wanted.name, {})))
 
 
 def check_labels(labels: Sequence[str]) -> None:
     """Raise a `ConfigError` for a label that cannot be read or names no system: before a model is loaded."""
     for label in labels:
-        load("system", _parse(label).name, CANDIDATES)
+        _ = _parse(label).kind
 
 
-def readable(labels: Sequence[str], backbone: Backbone) -> list[str]:
+def readable(labels: Sequence[str], model: Model) -> list[str]:
     """Those of the labels whose system this model can read: all where its weights are here, else those of text."""
-    return [label for label in labels if backbone.reads_slots or "ratio" not in _settings(_parse(label).name)]
+    return [label for label in labels if model.has_weights or not _parse(label).kind().capabilities.slots]
 
 
-def with_ratios(labels: Sequence[str], ratios: Sequence[int], backbone: Backbone) -> list[str]:
+def with_ratios(labels: Sequence[str], ratios: Sequence[int], model: Model) -> list[str]:
     """The labels, each system that was trained with ratios once for each of these; a ratio in a label stays.
 
     Raises:
@@ -74,21 +83,16 @@ def with_ratios(labels: Sequence[str], ratios: Sequence[int], backbone: Backbone
     spread: list[str] = []
     for label in labels:
         wanted = _parse(label)
-        takes = wanted.ratio is None and "ratios" in backbone.trained.get(wanted.name, {})
+        takes = wanted.ratio is None and wanted.kind.trained_ratios(model.trained.get(wanted.name, {}))
         spread += [f"{wanted.name}:{ratio}{wanted.tail}" for ratio in ratios] if takes and ratios else [label]
     if ratios and spread == list(labels):
         raise ConfigError(f"ratios {', '.join(map(str, ratios))} fit none of the systems {', '.join(labels)}")
     return list(dict.fromkeys(spread))
 
 
-def baseline(labels: Sequence[str]) -> str | None:
-    """The label that the others are compared with: the first `full`, whatever its settings."""
-    return next((label for label in labels if _parse(label).name == BASELINE), None)
-
-
-def _settings(name: str) -> dict[str, Any]:
-    settings: dict[str, Any] = load("system", name, CANDIDATES)().settings
-    return settings
+def reference_label(labels: Sequence[str]) -> str | None:
+    """The label that the others are compared with: the first of the reference system, whatever its settings."""
+    return next((label for label in labels if _parse(label).name == REFERENCE), None)
 
 
 def _parse(label: str) -> _Label:

@@ -6,55 +6,52 @@ It exists for evaluation only and is no system of the registry.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from memfold.backbone.model import Backbone
-from memfold.core.config import require
 from memfold.core.document import Document
-from memfold.core.errors import CallError
-from memfold.core.prompt import STYLES, ChatTemplate, Style, after_memory, before_memory, final_answer
-from memfold.core.system import AnswerSteps, Inputs
-from memfold.core.types import Answer, Block, Call, Limits, Memory, Reply, Sample, Text, Trace
-from memfold.systems.shared.blocks import text_inputs
+from memfold.core.errors import ConfigError
+from memfold.core.model import Model
+from memfold.core.prompt import Style, after_memory, before_memory, final_answer
+from memfold.core.registry import CLOSED_BOOK
+from memfold.core.system import AnswerSteps, MemorySystem, ReadSettings, Rendered, TrainSettings, ask
+from memfold.core.types import Answer, Block, Call, Generate, Memory, Sample, Text, Trace
+from memfold.systems.shared.blocks import render_text
+from memfold.systems.shared.replies import ANSWER_SAMPLING
 
 
-class ClosedBook:
+@dataclass(frozen=True)
+class NoFold:
+    """Nothing is folded, so nothing is fixed."""
+
+
+class ClosedBook(MemorySystem[NoFold, ReadSettings, TrainSettings]):
     """One call without blocks."""
 
-    name = "closed-book"
-
-    def __init__(self, chat_template: ChatTemplate = "flat", style: Style = "recall") -> None:
-        require(style in STYLES, "style", style, ", ".join(STYLES))
-        self.chat_template: ChatTemplate = chat_template
-        self.style: Style = style
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What a trace must record."""
-        return {"style": self.style, "chat_template": self.chat_template}
+    name = CLOSED_BOOK
+    groups = (NoFold, ReadSettings, TrainSettings)
 
     def effective_ratio(self, tokens: int) -> None:
         """None: nothing is read."""
 
-    def compress(self, documents: Sequence[Document], backbone: Backbone) -> Iterator[Block]:
+    def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:
         """Nothing is kept of a document."""
         yield from ()
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """One call that holds the question alone."""
-        parts = (Text(before_memory(self.chat_template)), Text(after_memory(self.chat_template, question, self.style)))
-        reply = yield Call("answer", parts, Limits(max_tokens=160))
-        assert isinstance(reply, Reply)
-        return Answer(final_answer(reply.text, self.style), reply.text)
+        template, style = self.read.chat_template, self.read.style
+        parts = (Text(before_memory(template)), Text(after_memory(template, question, style)))
+        reply = yield from ask(Call("answer", parts, Generate(ANSWER_SAMPLING)))
+        return Answer(final_answer(reply.text, style), reply.text)
 
-    def script(self, sample: Sample, backbone: Backbone, style: Style) -> Trace:
+    def script(self, sample: Sample, model: Model, style: Style) -> Trace:
         """Nobody trains a model to answer without its text.
 
         Raises:
-            CallError: always.
+            ConfigError: always.
         """
-        raise CallError("system", "closed-book is asked questions only; name another system for this suite")
+        raise ConfigError(f"{self.name} is asked questions only; name another system for this suite")
 
-    def render(self, memory: Memory, call: Call, backbone: Backbone) -> Inputs:
+    def render(self, memory: Memory, call: Call, model: Model) -> Rendered:
         """Tokens only."""
-        return text_inputs(memory, call, backbone)
+        return render_text(memory, call, model)

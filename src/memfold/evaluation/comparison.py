@@ -8,7 +8,7 @@ from itertools import combinations
 from memfold.evaluation.grouping import Group, of, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.table import Cell, Row, Table, mean, proportion
-from memfold.scoring.pairs import alone, mcnemar
+from memfold.scoring.pairs import discordant, mcnemar
 
 COLUMNS = ("first alone right", "second alone right", "difference", "McNemar p")
 NOTE = (
@@ -21,10 +21,15 @@ def comparisons(records: Sequence[Record], labels: Sequence[str]) -> list[Table]
     """A table for each split with a row for every pair of systems; none for a single system."""
     pairs = list(combinations(labels, 2))
     tables = [
-        Table(f"Between systems, split {split}", ("first", "second"), COLUMNS,
-              tuple(Row(pair, _cells(of(own, pair[0]), of(own, pair[1]))) for pair in pairs), NOTE)
+        Table(
+            f"Between systems, split {split}",
+            ("first", "second"),
+            COLUMNS,
+            tuple(Row(pair, _cells(of(own, pair[0]), of(own, pair[1]))) for pair in pairs),
+            NOTE,
+        )
         for split, own in splits(records)
-    ]  # fmt: skip
+    ]
     return tables if pairs else []
 
 
@@ -34,7 +39,7 @@ def _cells(first: Group, second: Group) -> tuple[Cell, ...]:
     if not both:
         return (Cell(None),) * len(COLUMNS)
     gap = mean([float(one) - float(other) for one, other in both], share=True)
-    p = mcnemar(*alone([one for one, _ in both], [other for _, other in both]))
+    p = mcnemar(*discordant([one for one, _ in both], [other for _, other in both]))
     return (
         proportion([one and not other for one, other in both]),
         proportion([other and not one for one, other in both]),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from memfold.evaluation.grouping import Group, of
 from memfold.evaluation.records import Record
 from memfold.evaluation.table import Cell, Row, Table, mean, proportion
-from memfold.scoring.expansion import LEAST, contains_fact, expanded_share
+from memfold.scoring.expansion import MIN_TOKENS, contains_fact, expanded_share
 
 COLUMNS = (
     "replies that expand",
@@ -20,7 +20,7 @@ COLUMNS = (
     "answer expanded, of all replies",
 )
 NOTE = (
-    f"Stretches of at least {LEAST} words and marks that reconstruct the document.  Fidelity: equal tokens of a "
+    f"Stretches of at least {MIN_TOKENS} words and marks that reconstruct the document.  Fidelity: equal tokens of a "
     "stretch as a share of the longer side's; verbatim: of all stretches.  Of the replies that expand, how many expand "
     "a sentence with the answer; names that neither document nor question has."
 )

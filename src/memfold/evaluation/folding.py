@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memfold.backbone.model import Backbone
 from memfold.core.document import Document
-from memfold.core.system import MemorySystem
+from memfold.core.model import Model
+from memfold.core.registry import AnySystem
 from memfold.core.types import Memory
 from memfold.evaluation.suite import Case
 from memfold.memory.combine import splice
@@ -21,19 +21,17 @@ from memfold.systems.shared.folding import fold
 class Folding:
     """Folds for one system; the pieces that the last cases needed are kept for the next."""
 
-    def __init__(self, system: MemorySystem, backbone: Backbone) -> None:
-        self.system, self.backbone = system, backbone
+    def __init__(self, system: AnySystem, model: Model) -> None:
+        self.system, self.model = system, model
         self._kept: dict[str, Memory] = {}
-        self._slots: bool | None = None  # whether it makes slots, once that was tried
 
     def memories(self, cases: Sequence[Case]) -> dict[int, Memory]:
         """The memory of each document of these cases, by its seed."""
         by_seed = {case.seed: case for case in cases}
-        in_pieces = {seed: case for seed, case in by_seed.items() if case.pieces}
-        if in_pieces and not self._makes_slots(next(iter(in_pieces.values())).pieces):
-            in_pieces = {}
+        slots = self.system.capabilities.slots
+        in_pieces = {seed: case for seed, case in by_seed.items() if case.pieces and slots}
         whole = {seed: case.sample.document for seed, case in by_seed.items() if seed not in in_pieces}
-        folded = dict(zip(whole, fold(self.system, list(whole.values()), self.backbone), strict=True))
+        folded = dict(zip(whole, fold(self.system, list(whole.values()), self.model), strict=True))
         self._fold_pieces([piece for case in in_pieces.values() for piece in case.pieces])
         for seed, case in in_pieces.items():
             memories = [self._kept[piece.source] for piece in case.pieces]
@@ -45,12 +43,5 @@ class Folding:
         wanted = {piece.source: piece for piece in pieces}
         self._kept = {source: memory for source, memory in self._kept.items() if source in wanted}
         fresh = [piece for source, piece in wanted.items() if source not in self._kept]
-        for memory in fold(self.system, fresh, self.backbone):
+        for memory in fold(self.system, fresh, self.model):
             self._kept[memory.name] = memory
-
-    def _makes_slots(self, pieces: Sequence[Document]) -> bool:
-        """Tried on the shortest of the pieces."""
-        if self._slots is None:
-            (memory,) = fold(self.system, [min(pieces, key=lambda piece: piece.characters)], self.backbone)
-            self._slots = bool(memory.blocks) and all(block.slots is not None for block in memory.blocks)
-        return self._slots

@@ -4,24 +4,25 @@
 
 A prompt of the harness is one string.  All but its end is folded, and the end stays text: the last `tail` tokens, from
 the beginning of a line where there is one, which hold the question of most tasks.  Prompts of up to twice that length
-are read as text.  What follows is continued or scored as the harness asks, without memfold's own chat_template.  Left out:
-systems that read only a part of a text, since they open_session it by a question that a prompt does not set apart.
+are read as text.  What follows is continued or scored as the harness asks, without memfold's own chat template.  Left
+out: systems that read only a part of a text, since they choose it by a question that a prompt does not set apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from typing import Any
 
 import torch
 
-from memfold.backbone.scoring import logprobs
+from memfold.backbone.score import logprobs
 from memfold.core.config import require
 from memfold.core.document import Document
-from memfold.core.errors import ConfigError, MemfoldError
-from memfold.core.types import BlockRef, Call, Limits, Memory, Reply, Step, Text, Trace
+from memfold.core.errors import ConfigError, Failure
+from memfold.core.registry import DEFAULT
+from memfold.core.scheduler import Request
+from memfold.core.types import BlockRef, Call, Memory, Reply, SamplingParams, Step, Text, Trace
 from memfold.session import load, make_system, policy_of
 from memfold.systems.shared.folding import fold
 
@@ -49,7 +50,7 @@ class MemfoldLM(LM):  # type: ignore[misc]
     def __init__(
         self,
         pretrained: str = "tiny",
-        system: str = "pooled",
+        system: str = DEFAULT,
         ratio: int | None = None,
         tail: int = 256,
         max_gen_toks: int = 256,
@@ -61,22 +62,22 @@ class MemfoldLM(LM):  # type: ignore[misc]
         super().__init__()
         require(tail > 0, "tail", tail, "1 token or more")
         device = _device(device)
-        self.backbone = load(pretrained, device, dtype or ("float32" if device == "cpu" else "bfloat16"))
-        self.system = make_system(system, self.backbone, ratio)
+        self.model = load(pretrained, device, dtype or ("float32" if device == "cpu" else "bfloat16"))
+        self.system = make_system(system, self.model, ratio)
         if self.system.effective_ratio(tail) is None:
-            raise ConfigError(f"system {system!r} reads only a part of a text; the harness runs pooled and full")
+            raise ConfigError(f"system {system!r} reads only a part of a text; the harness needs one that reads all")
         self.tail, self.max_tokens = tail, max_gen_toks
         self.batch = int(batch_size) if str(batch_size).isdecimal() else max_batch_size or 8
 
     @property
     def tokenizer_name(self) -> str:
         """What the harness names its caches of chat prompts after."""
-        return self.backbone.name.replace("/", "__")
+        return self.model.name.replace("/", "__")
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """As the model's own tokenizer has it."""
         return str(
-            self.backbone.tokenizer.apply_chat_template(
+            self.model.weights().tokenizer.apply_chat_template(
                 chat_history, tokenize=False, add_generation_prompt=add_generation_prompt
             )
         )
@@ -99,44 +100,51 @@ class MemfoldLM(LM):  # type: ignore[misc]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """The log-probability of each text, a stretch at a time with all before it as context."""
-        pieces = [_stretches(one.args[0], self.backbone.tokenize(one.args[0])[1]) for one in requests]
+        pieces = [_stretches(one.args[0], self.model.tokenize(one.args[0])[1]) for one in requests]
         flat = iter(self.loglikelihood([_Pair(pair) for own in pieces for pair in own]))
         return [sum(next(flat)[0] for _ in own) for own in pieces]
 
     def _generate(self, asked: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
         stops = [_stops(options.get("until")) for _, options in asked]
-        said = [""] * len(asked)
-
-        def hear(row: int, text: str) -> None:
-            said[row] += text
-
-        def stop(row: int) -> bool:
-            return any(one in said[row] for one in stops[row])
-
+        execution = policy_of(self.model).start()
+        replies: dict[Request, Reply] = {}
         requests = []
-        for (memory, end), (_, options) in zip(self._memories([context for context, _ in asked]), asked, strict=True):
-            requests.append((self.system, memory, replace(_call(memory, Text(end)), limits=self._limits(options))))
-        replies = policy_of(self.backbone).generate(requests, hear, stop)
-        return [_cut(_text(reply), own) for reply, own in zip(replies, stops, strict=True)]
+        for (memory, end), (_, options), own in zip(
+            self._memories([context for context, _ in asked]), asked, stops, strict=True
+        ):
+            request = Request(self.system, memory, _call(memory, Text(end)).sampled(self._sampling(options)))
+            request.on_text = _Listener(own, lambda request=request: execution.cancel(request))  # type: ignore[misc]
+            requests.append(request)
+        try:
+            for request in requests:
+                execution.submit(request)
+            while len(replies) < len(requests):
+                for request, outcome in execution.step():
+                    if isinstance(outcome, Failure):
+                        raise outcome.exception()
+                    replies[request] = outcome
+        finally:
+            execution.close()
+        return [_cut(replies[request].text, own) for request, own in zip(requests, stops, strict=True)]
 
-    def _limits(self, options: dict[str, Any]) -> Limits:
+    def _sampling(self, options: dict[str, Any]) -> SamplingParams:
         """What a task says of its replies; greedy unless it wants them drawn."""
         most = int(options.get("max_gen_toks", self.max_tokens))
         if not options.get("do_sample", options.get("temperature", 0) > 0):
-            return Limits(max_tokens=most)
+            return SamplingParams(max_tokens=most)
         temperature = float(options.get("temperature", TEMPERATURE))
-        return Limits(most, temperature, float(options.get("top_p", 1.0)), int(options.get("top_k", 0)))
+        return SamplingParams(most, temperature, float(options.get("top_p", 1.0)), int(options.get("top_k", 0)))
 
     @torch.no_grad()
     def _score(self, pairs: dict[str, list[tuple[str, str]]]) -> dict[tuple[str, str], tuple[float, bool]]:
         """The continuations of each context, all contexts in one batch."""
-        if not self.backbone.reads_slots:
-            raise ConfigError(f"model {self.backbone.name!r} is an endpoint; it writes, but scores no given text")
+        if not self.model.has_weights:
+            raise ConfigError(f"model {self.model.name!r} is an endpoint; it writes, but scores no given text")
         scored, order = [], []
         for (memory, end), own in zip(self._memories(list(pairs)), pairs.values(), strict=True):
             scored.append((memory, [self._trace(memory, end, continuation) for _, continuation in own]))
             order += own
-        parts = logprobs(self.backbone, self.system, scored).parts()
+        parts = logprobs(self.model.weights(), self.system, scored).parts()
         return {
             pair: (float(values.sum()), bool(correct.all()))
             for pair, (_, values, correct) in zip(order, parts, strict=True)
@@ -145,8 +153,8 @@ class MemfoldLM(LM):  # type: ignore[misc]
     def _trace(self, memory: Memory, end: str, continuation: str) -> Trace:
         """A call with its reply; a space between them is of the reply, and they are tokenised as one text."""
         kept = end.rstrip(" ")
-        before = self.backbone.encode(kept)
-        whole = self.backbone.encode(kept + end[len(kept) :] + continuation)
+        before = self.model.encode(kept)
+        whole = self.model.encode(kept + end[len(kept) :] + continuation)
         call = _call(memory, Text(tokens=tuple(before)))
         step = Step(call, Reply(tokens=tuple(whole[len(before) :])))
         return Trace("", self.system.name, self.system.settings, (step,))
@@ -156,13 +164,13 @@ class MemfoldLM(LM):  # type: ignore[misc]
         cuts = [self._cut(context) for context in contexts]
         long = [number for number, cut in enumerate(cuts) if cut]
         documents = [Document(f"context-{number}", text=contexts[number][: cuts[number]]) for number in long]
-        folded = dict(zip(long, fold(self.system, documents, self.backbone), strict=True))
+        folded = dict(zip(long, fold(self.system, documents, self.model), strict=True))
         empty = Memory("empty", self.system.name, self.system.settings, "", (), [])
         return [(folded.get(number, empty), context[cuts[number] :]) for number, context in enumerate(contexts)]
 
     def _cut(self, context: str) -> int:
         """Where the end of a context begins, in characters."""
-        offsets = self.backbone.tokenize(context)[1]
+        offsets = self.model.tokenize(context)[1]
         if len(offsets) <= 2 * self.tail:
             return 0
         latest, earliest = offsets[-self.tail][0], offsets[-2 * self.tail][0]
@@ -174,6 +182,19 @@ def _device(given: str | None) -> str:
     """Where the model runs: the harness asks for a GPU whether there is one or not."""
     available = given is not None and (not given.startswith("cuda") or torch.cuda.is_available())
     return str(given) if available else "cpu"
+
+
+class _Listener:
+    """Follows a reply as it is written, and has it ended at the first of its stops."""
+
+    def __init__(self, stops: Sequence[str], end: Callable[[], None]) -> None:
+        self._stops, self._end = stops, end
+        self._text = ""
+
+    def __call__(self, text: str) -> None:
+        self._text += text
+        if any(stop in self._text for stop in self._stops):
+            self._end()
 
 
 class _Pair:
@@ -202,18 +223,6 @@ def _stretches(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[str,
 def _stops(until: str | Sequence[str] | None) -> list[str]:
     given = [until] if isinstance(until, str) else list(until or ())
     return [one for one in given if one]
-
-
-def _text(reply: Reply | Exception) -> str:
-    """What a reply says.
-
-    Raises:
-        MemfoldError: why there is none.
-    """
-    if isinstance(reply, MemfoldError):
-        raise reply
-    assert isinstance(reply, Reply), "whatever else goes wrong is a bug"
-    return reply.text
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:

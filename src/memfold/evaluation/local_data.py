@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.errors import ConfigError, DataError
+from memfold.core.model import Model
 from memfold.core.types import Sample
 from memfold.evaluation.suite import Case, Options, document_seed
 from memfold.tasks.datasets.table import load_dataset
@@ -50,7 +50,7 @@ def shares(questions: int, count: int) -> list[int]:
 
 
 def cases(
-    suite: str, name: str, paths: Sequence[Path], questions: int, options: Options, backbone: Backbone, reply: int
+    suite: str, name: str, paths: Sequence[Path], questions: int, options: Options, model: Model, reply: int
 ) -> Iterator[Case]:
     """The first questions of one dataset whose document is not longer than the longest of the lengths.
 
@@ -64,7 +64,7 @@ def cases(
         if asked == questions:
             return
         if sample.document is not before:
-            before, number, tokens = sample.document, number + 1, len(backbone.encode(sample.document.read()))
+            before, number, tokens = sample.document, number + 1, len(model.encode(sample.document.read()))
         if tokens <= longest:
             seed = document_seed(suite, name, number)
             own = _named(sample, name, split, seed)

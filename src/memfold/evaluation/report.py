@@ -73,17 +73,17 @@ def markdown(result: dict[str, Any], tables: Sequence[Table]) -> str:
 
 
 def _result(evaluation: Evaluation, records: Sequence[Record], seconds: float) -> dict[str, Any]:
-    backbone = evaluation.backbone
+    model = evaluation.model
     errors: dict[str, str] = {}
     for record in records:
         if record.error is not None:
             errors.setdefault(record.system, record.error)
     return {
         "suite": evaluation.suite.name,
-        "model": {"name": backbone.name, "fingerprint": backbone.identity, "provenance": backbone.provenance},
+        "model": {"name": model.name, "fingerprint": model.identity, "provenance": model.provenance},
         "arguments": evaluation.arguments(),
         "sampling": described(evaluation.options.sampling, evaluation.suite.temperature),
-        "endpoint": not backbone.reads_slots,
+        "endpoint": not model.has_weights,
         "options": list(evaluation.suite.reads),
         "systems": {candidate.label: candidate.system.settings for candidate in evaluation.candidates},
         "untrained": [candidate.label for candidate in evaluation.candidates if not candidate.trained],
@@ -91,7 +91,7 @@ def _result(evaluation: Evaluation, records: Sequence[Record], seconds: float) -
         "errors": errors,
         "seconds": round(seconds, 1),
         "commit": commit(),
-        "hardware": hardware(backbone.device if backbone.reads_slots else torch.device("cpu")),
+        "hardware": hardware(model.weights().device if model.has_weights else torch.device("cpu")),
     }
 
 

@@ -13,15 +13,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from memfold.backbone.model import Backbone
-from memfold.core import driver
-from memfold.core.system import Policy
+from memfold.core.model import Model
+from memfold.core.scheduler import Job, Policy, Scheduler
 from memfold.core.types import Memory, Trace
 from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.folding import Folding
 from memfold.evaluation.judging import judged
 from memfold.evaluation.records import Record, RecordFile, Spent
-from memfold.evaluation.sampling import sampled
+from memfold.evaluation.sampling import sampling_of
 from memfold.evaluation.suite import Case, Options, Score, Suite, options_of
 from memfold.scoring.expansion import expansions, invented_names
 from memfold.scoring.judge import Judge
@@ -42,7 +41,7 @@ class Evaluation:
     suite: Suite
     options: Options
     candidates: tuple[Candidate, ...]
-    backbone: Backbone
+    model: Model
     judge: Judge | None = None
 
     @property
@@ -52,7 +51,7 @@ class Evaluation:
 
     def arguments(self) -> dict[str, Any]:
         """What two runs must share to be one; systems may be added to a run later."""
-        model = {"model": self.backbone.identity, "dtype": self.backbone.precision}
+        model = {"model": self.model.identity, "dtype": self.model.precision}
         return {"suite": self.suite.name} | options_of(self.suite, self.options) | model
 
 
@@ -67,17 +66,17 @@ def run(
         MemfoldError: for a folder of another run, or a model that cannot do what a system needs.  What fails for one
             sample alone is in its record.
     """
-    backbone, labels = evaluation.backbone, set(evaluation.labels)
+    model, labels = evaluation.model, set(evaluation.labels)
     file = RecordFile(folder, evaluation.arguments())
     notify = on_record or (lambda record: None)
     for record in file.records:
         if record.system in labels:
             notify(record)
-    positions = cache_positions(backbone)
-    policy = policy or policy_of(backbone, positions)
-    most = sys.maxsize if backbone.reads_slots else ENDPOINT_CASES
-    foldings = {candidate.label: Folding(candidate.system, backbone) for candidate in evaluation.candidates}
-    for batch in batches(evaluation.suite.cases(evaluation.options, backbone), positions, most):
+    positions = cache_positions(model)
+    policy = policy or policy_of(model, positions)
+    most = sys.maxsize if model.has_weights else ENDPOINT_CASES
+    foldings = {candidate.label: Folding(candidate.system, model) for candidate in evaluation.candidates}
+    for batch in batches(evaluation.suite.cases(evaluation.options, model), positions, most):
         for candidate in evaluation.candidates:
             waiting = [case for case in batch if (candidate.label, case.key) not in file.done]
             asked = _ask(evaluation, candidate, foldings[candidate.label], waiting, policy, positions)
@@ -87,10 +86,12 @@ def run(
     return [record for record in file.records if record.system in labels]
 
 
-def cache_positions(backbone: Backbone) -> int:
-    """How many places all rows of a batch may have together on this backbone's device; an endpoint sees to its own."""
-    if not backbone.reads_slots:
+def cache_positions(model: Model) -> int:
+    """How many token positions all rows of a batch may have together on this model's device; an endpoint sees to its
+    own."""
+    if not model.has_weights:
         return sys.maxsize
+    backbone = model.weights()
     budget = CACHE_BYTES.get(backbone.device.type, CACHE_BYTES_ELSEWHERE)
     return max(1, budget // (backbone.kv_bytes_per_token * backbone.dtype.itemsize // 2))
 
@@ -101,7 +102,7 @@ def batches(cases: Iterable[Case], positions: int, most: int = sys.maxsize) -> I
     used = 0
     for _, group in groupby(cases, key=lambda case: case.seed):
         together = list(group)
-        cost = sum(map(_places, together))
+        cost = sum(map(_positions, together))
         full = used + cost > positions or len(batch) + len(together) > most
         if batch and (full or batch[0].size != together[0].size):
             yield batch
@@ -123,36 +124,41 @@ def _ask(
     """Fold the documents of these cases and answer them."""
     if not cases:
         return
-    suite, backbone = evaluation.suite, evaluation.backbone
+    suite, model = evaluation.suite, evaluation.model
     started = time.perf_counter()
     memories = folding.memories(cases)
     fold_seconds = (time.perf_counter() - started) / len(memories)
     jobs = [_job(evaluation, candidate, case, memories[case.seed]) for case in cases]
-    places = max(1, positions // max(map(_places, cases)))
-    for number, trace in driver.run(jobs, policy, places):
+    max_concurrency = max(1, positions // max(map(_positions, cases)))
+    for number, trace in Scheduler(policy, max_concurrency).run(jobs):
         case = cases[number]
-        score = Score("", False) if trace.answer is None else suite.score(case, trace, backbone)
+        score = Score("", False) if trace.answer is None else suite.score(case, trace, model)
         yield _record(suite.name, candidate, case, trace, score, fold_seconds)
 
 
-def _job(evaluation: Evaluation, candidate: Candidate, case: Case, memory: Memory) -> driver.Job:
+def _job(evaluation: Evaluation, candidate: Candidate, case: Case, memory: Memory) -> Job:
     """The suite's way of asking, with the replies drawn as the options say."""
     suite, options = evaluation.suite, evaluation.options
-    job = suite.job(candidate, case, memory, evaluation.backbone)
-    system = sampled(job.system, options.sampling, suite.temperature, f"{options.seed}/{case.key}")
-    return replace(job, system=system)
+    job = suite.job(candidate, case, memory, evaluation.model)
+    return replace(job, sampling=sampling_of(options.sampling, suite.temperature, f"{options.seed}/{case.key}"))
 
 
-def _places(case: Case) -> int:
+def _positions(case: Case) -> int:
     return case.size + case.reply_tokens
 
 
 def _record(suite: str, candidate: Candidate, case: Case, trace: Trace, score: Score, fold_seconds: float) -> Record:
     sample, cost = case.sample, trace.cost
     spent = Spent(
-        cost.calls, cost.document_tokens, cost.slots, cost.positions, round(cost.effective_ratio, 4),
-        cost.generated_tokens, round(cost.seconds, 4), round(fold_seconds, 4),
-    )  # fmt: skip
+        cost.calls,
+        cost.document_tokens,
+        cost.slots,
+        cost.positions,
+        round(cost.effective_ratio, 4),
+        cost.generated_tokens,
+        round(cost.seconds, 4),
+        round(fold_seconds, 4),
+    )
     reply, text = trace.answer.reply if trace.answer else "", sample.document.text or ""
     return Record(
         case=case.key,
@@ -168,12 +174,12 @@ def _record(suite: str, candidate: Candidate, case: Case, trace: Trace, score: S
         answer=score.answer,
         reply=reply,
         correct=score.correct,
-        ratio=candidate.system.settings.get("ratio"),
+        ratio=candidate.system.ratio,
         citations=trace.answer.citations if trace.answer else (),
         evidence=sample.evidence,
         expansions=tuple(expansions(reply, text)),
         invented=tuple(invented_names(reply, text, sample.question)) if text else (),
         figures=score.figures,
-        error=trace.error,
+        error=None if trace.failure is None else str(trace.failure),
         cost=spent,
     )

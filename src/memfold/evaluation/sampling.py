@@ -10,16 +10,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from memfold.core.errors import unknown
-from memfold.core.system import MemorySystem
-from memfold.core.types import Call, Limits
-from memfold.core.wrapped import Limited
+from memfold.core.scheduler import Sampling
+from memfold.core.types import Call, SamplingParams
 
 GREEDY = "greedy"
 SEEDS = 1 << 31  # the most that every endpoint takes
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Preset:
     """What narrows the choice of a token; the temperature is that of the suite."""
 
     top_k: int
@@ -28,8 +27,8 @@ class Sampling:
 
 
 # Appendix H.1: the defaults of Qwen2.5 for all suites, at 0.7 for questions, 0 for needles, 0.1 for reconstruction.
-SAMPLINGS = {"paper": Sampling(top_k=20, top_p=0.8, repetition_penalty=1.05)}
-NAMES = (GREEDY, *SAMPLINGS)
+PRESETS = {"paper": Preset(top_k=20, top_p=0.8, repetition_penalty=1.05)}
+NAMES = (GREEDY, *PRESETS)
 
 
 def check_sampling(name: str) -> None:
@@ -38,20 +37,20 @@ def check_sampling(name: str) -> None:
         raise unknown("sampling", name, NAMES)
 
 
-def sampled(system: MemorySystem, name: str, temperature: float, seed: str) -> MemorySystem:
-    """The system with its replies drawn by the settings of that name."""
+def sampling_of(name: str, temperature: float, seed: str) -> Sampling | None:
+    """The sampling parameters of each call of a job, by the preset of that name; None for the calls' own."""
     if name == GREEDY:
-        return system
-    chosen = asdict(SAMPLINGS[name])
+        return None
+    preset = asdict(PRESETS[name])
 
-    def limits(call: Call, number: int) -> Limits:
+    def sampling(call: Call, number: int) -> SamplingParams:
         digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
         own = int.from_bytes(digest[:8], "big") % SEEDS
-        return replace(call.limits, temperature=temperature, seed=own, **chosen)
+        return replace(call.sampling, temperature=temperature, seed=own, **preset)
 
-    return Limited(system, limits)
+    return sampling
 
 
 def described(name: str, temperature: float) -> dict[str, Any]:
     """What a report says of the settings."""
-    return {"name": name} if name == GREEDY else {"name": name, "temperature": temperature} | asdict(SAMPLINGS[name])
+    return {"name": name} if name == GREEDY else {"name": name, "temperature": temperature} | asdict(PRESETS[name])

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, cast
 
-from memfold.backbone.model import Backbone
 from memfold.core.config import require
 from memfold.core.document import Document, open_document
-from memfold.core.driver import Job
 from memfold.core.errors import ConfigError
+from memfold.core.model import Model
 from memfold.core.registry import load
+from memfold.core.scheduler import Job
 from memfold.core.types import Memory, Sample, Trace
 from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.records import Record
@@ -37,10 +37,10 @@ SUITES = {
 FIRST_SEED = 1 << 41
 SEED_BYTES = 5
 HAYSTACKS = ("filler", "almanac")
-EVEN, FULL = "even", "full"
-PER_CELL = (EVEN, FULL)
+EVEN, GRADED = "even", "graded"
+PER_CELL = (EVEN, GRADED)
 # questions of a split and length by how long its documents may be: the longer, the more each one costs
-FULL_CELLS = ((4096, 1000), (32768, 128))
+GRADED_CELLS = ((4096, 1000), (32768, 128))
 FEWEST = 32  # of a cell of longer documents
 FLAGS = {"kinds": "kind", "per_cell": "cells"}  # options that the command line calls otherwise
 
@@ -53,7 +53,7 @@ class Options:
     splits and lengths; `per_document` of them share a document; `level` 0-3 is the almanac's difficulty; `sampling`
     says how replies are drawn.
 
-    Those below `seed` are read by the suites that say so (`Suite.reads`): `per_cell` full asks 1,000, 128 or 32
+    Those below `seed` are read by the suites that say so (`Suite.reads`): `per_cell` graded asks 1,000, 128 or 32
     questions for each split and length, fewer the longer it is, whatever `questions` says; `depths` is how many places
     from the beginning to the end of a text, `needles` how many of one answer, of these `kinds`, in a `haystack` of
     filler or of almanac pages, or in the file `text`; `data` are local files as NAME=PATH, `trained_on` the datasets of
@@ -94,7 +94,7 @@ class Options:
         """(split, length, questions) in the order in which they run; the first cells take what does not divide."""
         places = [(split, length) for split in dict.fromkeys(self.splits) for length in dict.fromkeys(self.lengths)]
         if self.per_cell != EVEN:
-            return [(split, length, _full(length)) for split, length in places]
+            return [(split, length, _graded(length)) for split, length in places]
         share, rest = divmod(self.questions, len(places))
         return [(*place, share + (number < rest)) for number, place in enumerate(places)]
 
@@ -149,15 +149,15 @@ class Suite(Protocol):
         """Raise a `MemfoldError` for options, files or a missing library that the run would end with: before it."""
         ...
 
-    def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
+    def cases(self, options: Options, model: Model) -> Iterator[Case]:
         """All cases, those of one document next to each other, the same for every system."""
         ...
 
-    def job(self, candidate: Candidate, case: Case, memory: Memory, backbone: Backbone) -> Job:
+    def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
         """How a case is put to a system that holds this memory."""
         ...
 
-    def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
+    def score(self, case: Case, trace: Trace, model: Model) -> Score:
         """A trace without error, scored."""
         ...
 
@@ -201,9 +201,9 @@ def with_options(suite: Suite, options: Options, given: Mapping[str, Any]) -> Op
     return replace(options, **chosen)
 
 
-def _full(length: int) -> int:
-    """The questions of one cell of a full run."""
-    return next((questions for longest, questions in FULL_CELLS if length <= longest), FEWEST)
+def _graded(length: int) -> int:
+    """The questions of one cell of a graded run."""
+    return next((questions for longest, questions in GRADED_CELLS if length <= longest), FEWEST)
 
 
 def document_seed(*place: object) -> int:

@@ -125,5 +125,4 @@ def _moved(block: Block, tokens: int, characters: int) -> Block:
         token_end=block.token_end + tokens,
         char_start=block.char_start + characters,
         char_end=block.char_end + characters,
-        starts=tuple(start + tokens for start in block.starts),
     )

@@ -2,7 +2,7 @@
 
 A memory file is a safetensors file.  Its header is a function of `Manifest` and `Contents` alone, so a reader rebuilds
 the header from what it has parsed and compares bytes: nothing in it can change unseen.  The block table is an integer
-tensor of seven columns; where a slot begins is not stored, it follows from the settings' `ratio`.
+tensor of seven columns.  What the numbers of a slot mean, and which tokens it stands for, is for the system to say.
 Left out: the data itself (`writer` and `reader`), and big-endian machines.
 """
 
@@ -20,6 +20,7 @@ from memfold.core.errors import DataError
 FORMAT = "memfold-memory"
 VERSION = 1
 COLUMNS = ("source", "token_start", "token_end", "char_start", "char_end", "slot_count", "text_bytes")
+STORED_NAMES = {"chat_template": "frame"}  # settings that the file format calls otherwise
 # dtype of the slots -> (its name in safetensors, bytes for each value)
 SLOT_TYPES = {"float32": ("F32", 4), "bfloat16": ("BF16", 2), "int8": ("I8", 1)}
 
@@ -28,11 +29,10 @@ SLOT_TYPES = {"float32": ("F32", 4), "bfloat16": ("BF16", 2), "int8": ("I8", 1)}
 class Manifest:
     """What is known of a memory before its first block.
 
-    `sources` and `sha256` (of the UTF-8 text, in hex) go together, one for each document.  `settings` are the system's;
-    `settings["ratio"]` tokens make a slot, and a system without slots has no such setting.
+    `sources` and `sha256` (of the UTF-8 text, in hex) go together, one for each document.  `settings` are the system's.
 
     Raises:
-        DataError: for a dtype, ratio, hash or setting that a memory file cannot hold.
+        DataError: for a dtype, hash or setting that a memory file cannot hold.
     """
 
     system: str
@@ -55,20 +55,11 @@ class Manifest:
                 raise DataError(
                     f"document hash {value!r} is not possible; allowed: a sha256 of 64 lower-case hex digits"
                 )
-        ratio = self.settings.get("ratio", 1)
-        if type(ratio) is not int or ratio < 1:
-            raise DataError(f"ratio {ratio!r} of a memory is not possible; allowed: one whole number from 1")
         try:
             settings = json.loads(canonical(dict(self.settings)))
         except (TypeError, ValueError) as error:
             raise DataError(f"settings cannot be stored in a memory file: {error}; use JSON values") from None
         object.__setattr__(self, "settings", settings)  # as a reader will find them: tuples are lists
-
-    @property
-    def ratio(self) -> int | None:
-        """Tokens per slot; None for a system without slots."""
-        ratio: int | None = self.settings.get("ratio")
-        return ratio
 
 
 @dataclass(frozen=True)
@@ -99,9 +90,9 @@ def tensors(manifest: Manifest, contents: Contents) -> list[Tensor]:
     """The tensors of a file in the order of their bytes, widest values first so that each is aligned."""
     slot_type, width = SLOT_TYPES[manifest.dtype]
     shapes: list[tuple[str, str, int, tuple[int, ...]]] = [("table", "I64", 8, (contents.blocks, len(COLUMNS)))]
-    if manifest.ratio and manifest.dtype == "int8":
+    if contents.hidden and manifest.dtype == "int8":
         shapes.append(("scales", "F32", 4, (contents.slots,)))
-    if manifest.ratio:
+    if contents.hidden:
         shapes.append(("slots", slot_type, width, (contents.slots, contents.hidden)))
     if manifest.keep_text:
         shapes.append(("text", "U8", 1, (contents.text_bytes,)))
@@ -114,6 +105,12 @@ def tensors(manifest: Manifest, contents: Contents) -> list[Tensor]:
     return placed
 
 
+def stored(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as a file holds it."""
+    settings = {STORED_NAMES.get(name, name): value for name, value in manifest.settings.items()}
+    return asdict(manifest) | {"settings": settings}
+
+
 def encode(manifest: Manifest, contents: Contents) -> bytes:
     """The head of a file: eight bytes of length, then the JSON header, padded so that the data is aligned to 8 bytes.
 
@@ -121,7 +118,7 @@ def encode(manifest: Manifest, contents: Contents) -> bytes:
     >>> decode(encode(one, Contents(1, 9, 30, 0, 0, 25))[8:])[0] == one
     True
     """
-    text = canonical(asdict(manifest) | asdict(contents))
+    text = canonical(stored(manifest) | asdict(contents))
     header: dict[str, Any] = {
         "__metadata__": {
             "format": FORMAT,
@@ -165,6 +162,8 @@ def decode(body: bytes) -> tuple[Manifest, Contents]:
         values = json.loads(text)
         contents = Contents(**{name: values.pop(name) for name in Contents.__dataclass_fields__})
         values["sources"], values["sha256"] = tuple(values["sources"]), tuple(values["sha256"])
+        names = {name: key for key, name in STORED_NAMES.items()}
+        values["settings"] = {names.get(name, name): value for name, value in values["settings"].items()}
         manifest = Manifest(**values)
         same = _sound(manifest, contents) and encode(manifest, contents)[8:] == body
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError):

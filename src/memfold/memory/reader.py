@@ -1,8 +1,8 @@
 """Opening a memory file, and saying what is in it.
 
 Everything is checked before anything is used: the header against its digest, the size, each tensor against its hash,
-the block table against the ratio.  Slots then stay in the file, mapped; text is decompressed block by block when it is
-read; nothing is ever unpickled.
+the block table against the sums of the manifest.  Slots then stay in the file, mapped; text is decompressed block by
+block when it is read; nothing is ever unpickled.
 Left out: protection against a file that is changed in place while it is open (a new fold replaces it instead).
 """
 
@@ -170,8 +170,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         "fingerprint": manifest.fingerprint,
         "settings": dict(manifest.settings),
         "documents": [{"source": s, "sha256": h} for s, h in zip(manifest.sources, manifest.sha256, strict=True)],
-        "dtype": manifest.dtype if manifest.ratio else None,
-        "ratio": manifest.ratio,
+        "dtype": manifest.dtype if contents.hidden else None,
         "hidden": contents.hidden,
         "blocks": contents.blocks,
         "tokens": contents.tokens,
@@ -246,7 +245,7 @@ def _blocks(path: Path, mapped: mmap.mmap, layout: Layout) -> list[Block]:
     placed = {tensor.name: tensor for tensor in tensors(manifest, contents)}
     table = np.frombuffer(mapped, "<i8", contents.blocks * len(COLUMNS), layout.data).reshape(-1, len(COLUMNS))
     _check_table(path, table, manifest, contents)
-    slots = _tensor(mapped, layout, "slots", TORCH_TYPES[manifest.dtype]) if manifest.ratio else None
+    slots = _tensor(mapped, layout, "slots", TORCH_TYPES[manifest.dtype]) if contents.hidden else None
     scales = _tensor(mapped, layout, "scales", torch.float32) if "scales" in placed else None
     text = layout.data + placed["text"].start if "text" in placed else 0
     blocks, slot = [], 0
@@ -255,9 +254,8 @@ def _blocks(path: Path, mapped: mmap.mmap, layout: Layout) -> list[Block]:
         own = None if slots is None else slots[slot : slot + count]
         if own is not None and scales is not None:
             own = dequantise(own, scales[slot : slot + count])
-        starts = tuple(range(token_start, token_end, manifest.ratio)) if manifest.ratio else ()
         stored = StoredSegment(path, mapped, text, text + text_bytes, char_end - char_start) if text_bytes else None
-        blocks.append(Block(index, source, token_start, token_end, char_start, char_end, own, starts, stored=stored))
+        blocks.append(Block(index, source, token_start, token_end, char_start, char_end, own, stored=stored))
         slot, text = slot + count, text + text_bytes
     return blocks
 
@@ -269,13 +267,12 @@ def _check_table(
     column = dict(zip(COLUMNS, table.T, strict=True))
     tokens = column["token_end"] - column["token_start"]
     characters = column["char_end"] - column["char_start"]
-    ratio = manifest.ratio
     good = (
         (table >= 0).all()
         and (tokens >= 0).all()
         and (characters >= 0).all()
         and (column["source"] < len(manifest.sources)).all()
-        and (column["slot_count"] == (-(-tokens // ratio) if ratio else 0)).all()
+        and (contents.hidden > 0 or not column["slot_count"].any())
         and int(tokens.sum()) == contents.tokens
         and int(characters.sum()) == contents.characters
         and int(column["slot_count"].sum()) == contents.slots

@@ -1,9 +1,9 @@
-"""Slots to bytes and back, in the forms that a memory file knows.
+"""Converts slots to bytes and back, in the dtypes of a memory file.
 
-`float32` and `bfloat16` keep the bits of slots that already have that dtype and round others to it.  `int8` is for
-smaller files: one float32 scale for each slot, s = max|x| / 127 (at least 1.2e-38), and whole numbers q in -127..127
-with x ~ q * s, so |x - q * s| <= 0.5001 * s, under 0.4 % of the slot's largest value.
-Left out: memory saved while int8 slots are in use; they become float32 when the file is opened.
+`float32` and `bfloat16` are lossless for slots of the same dtype and round other slots.  `int8` makes smaller files: it
+stores a float32 scale s = max|x| / 127 (at least 1.2e-38) for each slot and integers q in -127..127 with x ~ q * s.
+The error |x - q * s| is at most 0.5001 * s, which is under 0.4 % of the largest value of the slot.  Only the file is
+smaller: int8 slots become float32 when it is opened.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def to_bytes(slots: Tensor, dtype: str) -> tuple[bytes, bytes]:
     """The bytes of slots [n, d], and of their scales [n] (empty unless `dtype` is int8).
 
     Raises:
-        DataError: when int8 is asked for values that are not finite.
+        DataError: if `dtype` is int8 and a value is not finite.
     """
     slots = slots.detach().cpu()
     if dtype != "int8":
@@ -30,14 +30,14 @@ def to_bytes(slots: Tensor, dtype: str) -> tuple[bytes, bytes]:
 
 
 def quantise(slots: Tensor) -> tuple[Tensor, Tensor]:
-    """Slots [n, d] as int8 [n, d] and float32 scales [n].
+    """Quantise slots [n, d] to int8 [n, d] with float32 scales [n].
 
     Raises:
-        DataError: for values that are not finite.
+        DataError: if a value is not finite.
     """
     values = slots.double()
     if not torch.isfinite(values).all():
-        raise DataError("slots hold values that are not finite; int8 cannot store them, use float32 or bfloat16")
+        raise DataError("slots contain values that are not finite; int8 cannot store them, use float32 or bfloat16")
     limits = torch.finfo(torch.float32)
     largest = values.abs().amax(1) if values.numel() else values.new_zeros(len(values))
     # the upper limit keeps 127 * s finite in float32
@@ -46,7 +46,7 @@ def quantise(slots: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dequantise(quantised: Tensor, scales: Tensor) -> Tensor:
-    """Slots [n, d] in float32 from int8 [n, d] and scales [n]."""
+    """Convert int8 [n, d] with scales [n] back to slots [n, d] in float32."""
     return quantised.float() * scales[:, None]
 
 

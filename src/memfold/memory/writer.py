@@ -1,10 +1,9 @@
-"""Writing a memory file block by block.
+"""Writes a memory file block by block.
 
-A fold may take hours and any length of document, so blocks go to disk as they come, into the folder `<path>.partial`,
-and the memory file appears at once at the end: assembled there, flushed to disk, renamed over the old file.  Whatever
-stops the fold before that leaves the old file alone and the finished blocks in the folder, and a resumed fold ends in
-the same bytes as an unbroken one.
-Left out: two writers of one path at the same time.
+A fold may take hours, so each block goes to disk as soon as it is made, into the folder `<path>.partial`.  At the end
+the memory file is assembled there, flushed to disk, and renamed over the old file in one atomic step.  If the fold
+stops before that, the old file is unchanged and the finished blocks stay in the folder; a resumed fold produces the
+same bytes as an uninterrupted one.  Two writers must not write to the same path at the same time.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import shutil
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +23,7 @@ from numpy.typing import NDArray
 
 from memfold.core.errors import DataError
 from memfold.core.types import Block, Memory
-from memfold.memory.manifest import COLUMNS, VERSION, Contents, Manifest, canonical, encode, tensors
+from memfold.memory.manifest import COLUMNS, VERSION, Contents, Manifest, canonical, encode, stored, tensors
 from memfold.memory.partial import WHOLE, PartialFolder
 from memfold.memory.slots import to_bytes
 
@@ -35,19 +33,19 @@ COPY_BYTES = 1 << 20
 class MemoryWriter:
     """Writes the memory file at `path`.  Use it in a `with` block: `add` each block, then `finish`.
 
-    With `resume`, blocks left by an interrupted fold of the same manifest are kept: `complete[i]` says how many of
-    document i there are, for the caller to skip.  Otherwise, or when the manifest differs, the fold starts afresh.
-    Leaving the `with` block before `finish` keeps the finished blocks for later.
+    With `resume`, the blocks of an interrupted fold with the same manifest are kept: `complete[i]` is the number of
+    blocks of document i, which the caller skips.  Otherwise, or if the manifest differs, the fold starts again.  If the
+    `with` block is left before `finish`, the finished blocks stay on disk.
 
     Raises:
-        DataError: when the place cannot be written to, or the disk is full; here and in every method.
+        DataError: if `path` cannot be written or the disk is full, here and in every method.
     """
 
     def __init__(self, path: str | Path, manifest: Manifest, *, resume: bool = False) -> None:
         self.path, self.manifest = Path(path), manifest
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise DataError(f"cannot write {self.path}: not a file in an existing folder; choose another place")
-        identity = canonical(asdict(manifest) | {"version": VERSION})
+        identity = canonical(stored(manifest) | {"version": VERSION})
         self._partial: PartialFolder | None = None
         with self._disk():
             folder = self.path.with_name(self.path.name + ".partial")
@@ -60,10 +58,10 @@ class MemoryWriter:
         return tuple(counts[source] for source in range(len(self.manifest.sources)))
 
     def add(self, block: Block) -> None:
-        """Write one block; its place in the memory is the order of adding, whatever its `index`.
+        """Append one block to the memory; its `index` is ignored.
 
         Raises:
-            DataError: for a block that does not fit the manifest; nothing is written then.
+            DataError: if the block does not fit the manifest; nothing is written then.
         """
         partial = self._open()
         hidden = partial.rows[0][-1] if partial.rows else None
@@ -72,7 +70,7 @@ class MemoryWriter:
             partial.append(row, data)
 
     def copy(self, row: tuple[int, ...], data: dict[str, bytes]) -> None:
-        """Write a block as another memory file of the same settings and dtype stores it."""
+        """Append a block in the form in which another memory file with the same settings and dtype stores it."""
         partial = self._open()
         with self._disk():
             partial.append(row, data)
@@ -81,7 +79,7 @@ class MemoryWriter:
         """Assemble the memory file, put it in place of the old one, and remove the partial folder.
 
         Raises:
-            DataError: for a memory without blocks.
+            DataError: if no block was written.
         """
         partial = self._open()
         if not partial.rows:
@@ -90,7 +88,7 @@ class MemoryWriter:
             partial.close()
             _assemble(partial, self.manifest)
             os.replace(partial.path / WHOLE, self.path)
-        with contextlib.suppress(OSError):  # the memory file is in its place
+        with contextlib.suppress(OSError):  # the memory file is complete, whatever happens to the partial folder
             _flush_folder(self.path.parent)
             partial.remove()
 
@@ -108,28 +106,28 @@ class MemoryWriter:
 
     def _open(self) -> PartialFolder:
         if self._partial is None or not self._partial.is_open:
-            raise DataError(f"the writing of {self.path} has ended; resume it with a new writer")
+            raise DataError(f"the writer of {self.path} is closed; resume it with a new writer")
         return self._partial
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
-        """Turn what the disk says into one line that says what is kept and what to do."""
+        """Turn an `OSError` into a `DataError` that says what is kept and what to do."""
         try:
             yield
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            todo = "free some space" if full else "choose a place that can be written"
+            advice = "free some space" if full else "choose a writable path"
             raise DataError(
-                f"cannot write {self.path}: {error.strerror or error}; {todo} and fold again (an older file there is "
-                f"unchanged, {sum(self.complete)} finished blocks are kept in {self.path.name}.partial)"
+                f"cannot write {self.path}: {error.strerror or error}; {advice} and fold again (an existing file is "
+                f"unchanged; {sum(self.complete)} finished blocks are kept in {self.path.name}.partial)"
             ) from error
 
 
 def save_memory(memory: Memory, path: str | Path, *, dtype: str = "bfloat16", keep_text: bool = True) -> None:
-    """Write a whole memory to a file; `dtype` is that of the stored slots.
+    """Write a whole memory to a file; `dtype` is the dtype of the stored slots.
 
     Raises:
-        DataError: when the memory does not fit the format, or the file cannot be written.
+        DataError: if the memory does not fit the format, or the file cannot be written.
     """
     manifest = Manifest(
         memory.system, memory.settings, memory.fingerprint, memory.sources, memory.sha256, dtype, keep_text
@@ -141,40 +139,32 @@ def save_memory(memory: Memory, path: str | Path, *, dtype: str = "bfloat16", ke
 
 
 def _encode(block: Block, manifest: Manifest, hidden: int | None) -> tuple[tuple[int, ...], dict[str, bytes]]:
-    """A block as a row (the table's columns, then the width of its slots) and data; `hidden` is the earlier width."""
+    """A block as a row (the table's columns, then the slot size) and data; `hidden` is the size of earlier slots."""
     if not 0 <= block.source < len(manifest.sources):
         raise DataError(f"block of document {block.source}; the memory has documents 0 to {len(manifest.sources) - 1}")
     for start, end in ((block.token_start, block.token_end), (block.char_start, block.char_end)):
         if not 0 <= start <= end < 1 << 48:
-            raise DataError(f"block from {start} to {end}; a block ends at or after its start, from 0")
-    count, width = _slot_shape(block, manifest.ratio)
-    if hidden not in (None, width):
-        raise DataError(f"block with slots of {width} values after slots of {hidden}; all of a memory have one width")
+            raise DataError(f"block from {start} to {end}; a block must not start before 0 or end before its start")
+    count, size = _slot_shape(block)
+    if hidden not in (None, size):
+        raise DataError(f"block with slots of {size} values after slots of {hidden}; all slots must have one size")
     slots, scales = (b"", b"") if block.slots is None else to_bytes(block.slots, manifest.dtype)
     text = _compress(block) if manifest.keep_text else b""
-    row = (block.source, block.token_start, block.token_end, block.char_start, block.char_end, count, len(text), width)
+    row = (block.source, block.token_start, block.token_end, block.char_start, block.char_end, count, len(text), size)
     return row, {"slots": slots, "scales": scales, "text": text}
 
 
-def _slot_shape(block: Block, ratio: int | None) -> tuple[int, int]:
-    """Number and width of a block's slots, checked against what a reader will derive from the ratio."""
-    if ratio is None or block.slots is None:
-        if ratio is None and block.slots is None:
-            return 0, 0
-        raise DataError(f"block {block.index}: slots and settings['ratio'] = {ratio} go together; give both or neither")
-    expected = -(-block.token_count // ratio)
-    if block.slots.dim() != 2 or len(block.slots) != expected:
-        raise DataError(
-            f"block {block.index} has slots of shape {tuple(block.slots.shape)}; "
-            f"{block.token_count} tokens at ratio {ratio} make [{expected}, hidden]"
-        )
-    if block.starts and block.starts != tuple(range(block.token_start, block.token_end, ratio)):
-        raise DataError(f"block {block.index}: a slot does not start every {ratio} tokens; the file cannot hold that")
-    return expected, block.slots.shape[1]
+def _slot_shape(block: Block) -> tuple[int, int]:
+    """Number and size of a block's slots; 0 and 0 for a block of text."""
+    if block.slots is None:
+        return 0, 0
+    if block.slots.dim() != 2 or block.slots.shape[1] < 1:
+        raise DataError(f"block {block.index} has slots of shape {tuple(block.slots.shape)}; allowed: [slots, size]")
+    return block.slots.shape[0], block.slots.shape[1]
 
 
 def _compress(block: Block) -> bytes:
-    """The text of a block on its own, so that it can be read alone; nothing for a block without text."""
+    """The text of one block, compressed on its own so that it can be read on its own; empty if there is none."""
     text = block.read()
     if not text:
         return b""
@@ -186,12 +176,12 @@ def _compress(block: Block) -> bytes:
     try:
         return zlib.compress(text.encode(), 6)
     except UnicodeEncodeError as error:
-        at = block.char_start + error.start
-        raise DataError(f"character {at} is half a surrogate pair; only text that has UTF-8 can be stored") from None
+        wrong = block.char_start + error.start
+        raise DataError(f"character {wrong} is an unpaired surrogate; only valid UTF-8 can be stored") from None
 
 
 def _assemble(partial: PartialFolder, manifest: Manifest) -> None:
-    """Write the whole file into the partial folder, a stretch at a time."""
+    """Write the whole file into the partial folder, `COPY_BYTES` at a time."""
     table = np.array([row[:-1] for row in partial.rows], "<i8")
     contents = _contents(partial, manifest, table)
     with (partial.path / WHOLE).open("wb") as whole:
@@ -223,7 +213,7 @@ def _contents(partial: PartialFolder, manifest: Manifest, table: NDArray[np.int6
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename in a folder last."""
+    """Make a rename in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

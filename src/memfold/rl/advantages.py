@@ -1,7 +1,7 @@
-"""How much better a trajectory is than the others of its group, and what each of its conversations gets of that.
+"""Group-relative advantages of trajectories, and how they are assigned to turns.
 
-A group holds the trajectories of one question.  Its advantage is taken over trajectories, before it is spread: one with
-many conversations counts once.  Left out: learned critics.
+A group holds the trajectories of one question.  Advantages are estimated over trajectories, then assigned to turns, so
+a trajectory with many turns counts once.  There is no learned critic.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-EPSILON = 1e-6  # beside a standard deviation, as in verl
+EPSILON = 1e-6  # added to the standard deviation, as in verl
 
 Estimate = Callable[[Tensor], Tensor]
 Credit = Callable[[Tensor, Sequence[Sequence[float]], Estimate], list[Tensor]]
@@ -20,7 +20,7 @@ Credit = Callable[[Tensor, Sequence[Sequence[float]], Estimate], list[Tensor]]
 def standardised(rewards: Tensor) -> Tensor:
     """A_i = (R_i - mean(R)) / (std(R) + eps) for a group [g]: GRPO (DeepSeekMath, section 4.1.2).
 
-    The standard deviation is that of a sample (divided by g - 1); equal rewards give exactly 0.
+    The standard deviation is the sample one (divisor g - 1); equal rewards give exactly 0.
 
     >>> standardised(torch.tensor([1.0, 0.0, 0.0, 0.0])).tolist()
     [1.4999970197677612, -0.4999989867210388, -0.4999989867210388, -0.4999989867210388]
@@ -40,34 +40,34 @@ def centred(rewards: Tensor) -> Tensor:
 
 
 def varied(rewards: Tensor) -> bool:
-    """Whether the rewards of a group differ at all: without that there is nothing to learn from it."""
+    """Whether the rewards of a group differ at all; if not, there is nothing to learn from it."""
     return bool((rewards != rewards[0]).any())
 
 
 def per_trajectory(rewards: Tensor, turns: Sequence[Sequence[float]], estimate: Estimate) -> list[Tensor]:
-    """A_{i,j} = A_i for every conversation j of trajectory i: MemAgent's equation 4.
+    """A_{i,j} = A_i for every turn j of trajectory i: MemAgent's equation 4.
 
-    `turns` [g] holds a number for each conversation, of which only the count is used; returns as many advantages.
+    `turns` [g] holds the turn rewards of each trajectory, of which only the count is used.
     """
-    return [value.expand(len(own)) for value, own in zip(estimate(rewards), turns, strict=True)]
+    return [value.expand(len(values)) for value, values in zip(estimate(rewards), turns, strict=True)]
 
 
 def per_turn(rewards: Tensor, turns: Sequence[Sequence[float]], estimate: Estimate) -> list[Tensor]:
-    """A_{i,j} = A_i + B_{i,j}, where B_{.,j} is the same estimate over the turn rewards of all j-th conversations.
+    """A_{i,j} = A_i + B_{i,j}, where B_{.,j} is the same estimate over the turn rewards of all j-th turns.
 
-    MT-GRPO (arXiv 2505.11821, section 3) with weight 1.  A conversation that no other trajectory has a j-th one to
-    compare with, and one without reward of its own (all 0), gets A_i alone.
+    MT-GRPO (arXiv 2505.11821, section 3) with weight 1.  A turn gets A_i alone if no other trajectory has a j-th turn
+    to compare with, or if all turn rewards are 0.
     """
     shared = per_trajectory(rewards, turns, estimate)
-    own = [torch.zeros_like(part) for part in shared]
+    by_turn = [torch.zeros_like(part) for part in shared]
     for number in range(max(map(len, turns), default=0)):
-        having = [index for index, values in enumerate(turns) if number < len(values)]
-        if len(having) < 2:
+        members = [index for index, values in enumerate(turns) if number < len(values)]
+        if len(members) < 2:
             continue
-        found = estimate(rewards.new_tensor([turns[index][number] for index in having]))
-        for index, value in zip(having, found, strict=True):
-            own[index][number] = value
-    return [one + other for one, other in zip(shared, own, strict=True)]
+        advantages = estimate(rewards.new_tensor([turns[index][number] for index in members]))
+        for index, value in zip(members, advantages, strict=True):
+            by_turn[index][number] = value
+    return [trajectory + turn for trajectory, turn in zip(shared, by_turn, strict=True)]
 
 
 ESTIMATES: dict[str, Estimate] = {"grpo": standardised, "mean": centred}

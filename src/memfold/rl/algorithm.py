@@ -1,4 +1,4 @@
-"""Which of the named choices a run makes: typed, with presets of published algorithms and overrides over them."""
+"""The algorithm of a run: typed settings, presets of published algorithms, and overrides."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ from memfold.rl.advantages import CREDITS, ESTIMATES
 from memfold.rl.losses import CLIPS, MEANS
 from memfold.rl.ratios import RATIOS
 
+TABLES: dict[str, Mapping[str, Any]] = {
+    "advantage": ESTIMATES,
+    "credit": CREDITS,
+    "ratio": RATIOS,
+    "clip": CLIPS,
+    "mean": MEANS,
+}
+
 
 @dataclass(frozen=True)
 class Algorithm:
-    """Names from the tables of `advantages`, `ratios`, `losses`, with their numbers.
+    """Names from the tables of `advantages`, `ratios` and `losses`, with their parameters.
 
-    `kl` says where the distance to the parent counts, with weight `beta`; `entropy` is the weight of the bonus.
-    `overlong_buffer` tokens before the longest reply are punished, up to `overlong_factor`.  With `dynamic` groups of
-    equal reward are dropped from step `warmup` on and refilled at most `refills` times.
+    `kl` says where the KL to the parent is applied, with weight `beta`; `entropy` is the weight of the entropy bonus.
+    The last `overlong_buffer` tokens before the length limit are penalised, by up to `overlong_factor`.  With `dynamic`
+    groups with equal rewards are dropped from step `warmup` on, and replaced at most `refills` times.
     """
 
     advantage: str = "grpo"
@@ -41,17 +49,18 @@ class Algorithm:
     refills: int = 8
 
     def __post_init__(self) -> None:
-        for name, table in (("advantage", ESTIMATES), ("credit", CREDITS), ("ratio", RATIOS), ("clip", CLIPS),
-                            ("mean", MEANS)):  # fmt: skip
+        for name, table in TABLES.items():
             require(getattr(self, name) in table, f"algorithm.{name}", getattr(self, name), ", ".join(table))
         require(0 < self.clip_low < 1, "algorithm.clip_low", self.clip_low, "between 0 and 1")
         require(self.clip_high >= self.clip_low, "algorithm.clip_high", self.clip_high, "clip_low or more")
-        wide = self.clip == "symmetric" and self.clip_high != self.clip_low
-        require(not wide, "algorithm.clip_high", self.clip_high, f"clip_low, {self.clip_low}, with clip = 'symmetric'")
+        unequal = self.clip == "symmetric" and self.clip_high != self.clip_low
+        require(
+            not unequal, "algorithm.clip_high", self.clip_high, f"clip_low, {self.clip_low}, with clip = 'symmetric'"
+        )
         require(self.clip_dual > 1, "algorithm.clip_dual", self.clip_dual, "above 1")
         require((self.kl == "none") == (self.beta == 0), "algorithm.beta", self.beta, "above 0 with kl, 0 without")
-        punished = self.overlong_factor > 0 or not self.overlong_buffer
-        require(punished, "algorithm.overlong_factor", self.overlong_factor, "above 0 with an overlong_buffer")
+        has_factor = self.overlong_factor > 0 or not self.overlong_buffer
+        require(has_factor, "algorithm.overlong_factor", self.overlong_factor, "above 0 with an overlong_buffer")
         for name in ("beta", "entropy", "overlong_buffer", "overlong_factor", "warmup", "refills"):
             require(getattr(self, name) >= 0, f"algorithm.{name}", getattr(self, name), "0 or more")
 
@@ -60,17 +69,23 @@ PRESETS: dict[str, dict[str, Any]] = {
     # DeepSeekMath (arXiv 2402.03300), section 4.1: sequence mean, KL to the parent in the loss with 0.04.
     "grpo": {"mean": "sequence", "kl": "loss", "beta": 0.04},
     # DAPO (arXiv 2503.14476) with the pooled paper's numbers: table 10.
-    "dapo": {"clip": "higher", "clip_high": 0.28, "overlong_buffer": 100, "overlong_factor": 0.5, "dynamic": True,
-             "warmup": 25},
+    "dapo": {
+        "clip": "higher",
+        "clip_high": 0.28,
+        "overlong_buffer": 100,
+        "overlong_factor": 0.5,
+        "dynamic": True,
+        "warmup": 25,
+    },
     # MemAgent (arXiv 2507.02259), equations 4 and 5, and its code: dual clip, KL 0.001, no clip-higher.
     "memagent": {"advantage": "mean", "clip": "dual", "kl": "loss", "beta": 0.001},
     # GSPO (arXiv 2507.18071), section 5.1: ranges of 3e-4 and 4e-4 around a length-normalised ratio.
     "gspo": {"ratio": "sequence", "clip": "higher", "clip_low": 3e-4, "clip_high": 4e-4, "mean": "sequence"},
-}  # fmt: skip
+}
 
 
 def make_algorithm(preset: str | None, overrides: Mapping[str, Any]) -> Algorithm:
-    """A preset with what a recipe says over it.
+    """A preset with the overrides of a recipe.
 
     Raises:
         ConfigError: for an unknown preset or setting (with the nearest name), or a value out of its range.

@@ -1,6 +1,6 @@
-"""The groups of a step: rollouts with rewards, those without a signal dropped and refilled; and the held-out ones.
+"""Collects the groups of a step: rollouts with rewards, without those that carry no signal; also runs validation.
 
-Every process fills its own share of a step's groups and validates its own entries; what failed is judged over all.
+Every process collects its part of a step's groups and validates its part of the entries; failures are counted over all.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import torch
 
 from memfold.backbone.model import Backbone
 from memfold.core.errors import CallError
-from memfold.core.system import Policy
+from memfold.core.scheduler import Policy
 from memfold.core.types import Memory, Trace
 from memfold.rl.engines.local import LocalEngine
 from memfold.rl.questions import Draws, Question, draw
 from memfold.rl.recipe import RlRecipe
-from memfold.rl.rewards import Scorer, Worth, scored_traces
-from memfold.rl.rollout import Rollouts, Sampling, roll_out
+from memfold.rl.rewards import Reward, Scorer, scored_traces
+from memfold.rl.rollout import Rollouts, RolloutSampling, roll_out
 from memfold.rl.shaping import dynamic, informative
 from memfold.scoring.expansion import expansions
 from memfold.training.processes import Processes
@@ -31,23 +31,25 @@ TOP_REASONS = 3
 
 @dataclass(frozen=True)
 class Group:
-    """The trajectories of one question, those that did not fail or those that did, with their rewards before length is
-    punished (of a failure: 0, which nothing is learned from)."""
+    """The trajectories of one question, either all successful or all failed, with rewards before the length penalty.
+
+    A failed trajectory has reward 0 and is not trained on.
+    """
 
     question: Question
     memory: Memory
     traces: tuple[Trace, ...]
-    worths: tuple[Worth, ...]
+    rewards: tuple[Reward, ...]
 
     @property
-    def rewards(self) -> torch.Tensor:
-        """[g]"""
-        return torch.tensor([worth.value for worth in self.worths])
+    def reward_values(self) -> torch.Tensor:
+        """The values of the rewards [g]."""
+        return torch.tensor([reward.value for reward in self.rewards])
 
 
 @dataclass
 class Counts:
-    """What happened to the rollouts of a step; those of several processes add up."""
+    """Counts of the rollouts of a step; those of several processes are added."""
 
     rollouts: int = 0
     groups: int = 0
@@ -69,7 +71,7 @@ class Counts:
     def add(self, group: Group) -> None:
         """Count the trajectories of a group."""
         self.groups += 1
-        self.by_label.setdefault(group.question.label, []).extend(worth.value for worth in group.worths)
+        self.by_label.setdefault(group.question.label, []).extend(reward.value for reward in group.rewards)
         for trace in group.traces:
             self.tokens += trace.cost.generated_tokens
             self.answers += 1
@@ -80,11 +82,11 @@ class Counts:
         return {label: round(fmean(values), 5) for label, values in sorted(self.by_label.items()) if values}
 
     def figures(self) -> dict[str, float]:
-        """Means over all rollouts of the step, dropped ones included."""
-        every = [value for values in self.by_label.values() for value in values]
+        """Means over all rollouts of the step, including dropped ones."""
+        rewards = [value for values in self.by_label.values() for value in values]
         answers = max(self.answers, 1)
         figures = {
-            "reward": fmean(every) if every else 0.0,
+            "reward": fmean(rewards) if rewards else 0.0,
             "length": self.tokens / answers,
             "truncated": self.truncated / answers,
             "equal": self.equal / max(self.groups, 1),
@@ -99,25 +101,26 @@ _NUMBERS = ("rollouts", "groups", "equal", "dropped", "tokens", "truncated", "an
 
 @dataclass(frozen=True)
 class Collected:
-    """The groups to learn from, the trajectories that failed by question, and what happened on the way."""
+    """The groups to train on, the failed trajectories by question, and the counts of the step."""
 
     groups: list[Group]
     failed: list[Group]
     counts: Counts
 
 
-def collect(recipe: RlRecipe, backbone: Backbone, policy: Policy, scorer: Scorer, processes: Processes, step: int
-            ) -> Collected:  # fmt: skip
+def collect(
+    recipe: RlRecipe, backbone: Backbone, policy: Policy, scorer: Scorer, processes: Processes, step: int
+) -> Collected:
     """The groups of this process for a step, counted from 0, sampled by `policy`.
 
-    Groups of equal reward stay during the warm-up; afterwards others are drawn for them, at most `refills` times, but
-    none where every rollout failed.
+    Groups with equal rewards are kept during the warm-up.  Afterwards they are replaced, at most `refills` times, and
+    not where every rollout failed.
     """
     options = recipe.options
     wanted = len(range(processes.number, recipe.questions, processes.count))
     drops = dynamic(step, options.dynamic, options.warmup)
     draws = Draws(recipe, backbone, step, processes.number, processes.count)
-    sampling = Sampling(recipe.reply_tokens)
+    sampling = RolloutSampling(recipe.reply_tokens)
     kept: list[Group] = []
     failed: list[Group] = []
     counts = Counts()
@@ -126,12 +129,14 @@ def collect(recipe: RlRecipe, backbone: Backbone, policy: Policy, scorer: Scorer
             break
         questions = draws.take(wanted - len(kept))
         with processes.autocast(recipe.precision, not recipe.hardware.sharded):
-            rolled = roll_out(questions, backbone, policy, sampling, recipe.rollouts, recipe.places, recipe.seed, step)
-        groups, broken = rewarded(rolled, scorer, counts)
-        failed += broken
+            rollouts = roll_out(
+                questions, backbone, policy, sampling, recipe.rollouts, recipe.max_concurrency, recipe.seed, step
+            )
+        groups, failures = rewarded(rollouts, scorer, counts)
+        failed += failures
         for group in groups:
             counts.add(group)
-            equal = not informative(group.rewards, [worth.turns for worth in group.worths], options.credit)
+            equal = not informative(group.reward_values, [reward.turns for reward in group.rewards], options.credit)
             counts.equal += equal
             counts.dropped += drops and equal
             if not (drops and equal):
@@ -142,36 +147,36 @@ def collect(recipe: RlRecipe, backbone: Backbone, policy: Policy, scorer: Scorer
 
 
 def rewarded(
-    rolled: Sequence[Rollouts], scorer: Scorer, counts: Counts, fewest: int = 2
+    rollouts: Sequence[Rollouts], scorer: Scorer, counts: Counts, minimum: int = 2
 ) -> tuple[list[Group], list[Group]]:
-    """Rollouts with rewards as groups of `fewest` or more; beside them the failed ones, which are counted."""
-    samples = [one.question.sample for one in rolled for _ in one.traces]
-    scored = iter(scored_traces(scorer, samples, [trace for one in rolled for trace in one.traces]))
+    """Groups of at least `minimum` successful trajectories, and groups of failed ones; counts the failures."""
+    samples = [sampled.question.sample for sampled in rollouts for _ in sampled.traces]
+    scored = iter(scored_traces(scorer, samples, [trace for sampled in rollouts for trace in sampled.traces]))
     groups, failed = [], []
-    for one in rolled:
-        good: list[tuple[Trace, Worth]] = []
-        bad: list[tuple[Trace, Worth]] = []
-        for _ in one.traces:
-            trace, worth = next(scored)
-            (good if trace.error is None else bad).append((trace, worth))
-        counts.rollouts += len(one.traces)
-        counts.reasons.update(_reason(str(trace.error)) for trace, _ in bad)
-        if len(good) >= fewest:
-            groups.append(_group(one, good))
+    for sampled in rollouts:
+        good: list[tuple[Trace, Reward]] = []
+        bad: list[tuple[Trace, Reward]] = []
+        for _ in sampled.traces:
+            trace, reward = next(scored)
+            (good if trace.failure is None else bad).append((trace, reward))
+        counts.rollouts += len(sampled.traces)
+        counts.reasons.update(_reason(str(trace.failure)) for trace, _ in bad)
+        if len(good) >= minimum:
+            groups.append(_group(sampled, good))
         if bad:
-            failed.append(_group(one, bad))
+            failed.append(_group(sampled, bad))
     return groups, failed
 
 
-def _group(one: Rollouts, own: Sequence[tuple[Trace, Worth]]) -> Group:
-    traces, worths = zip(*own, strict=True)
-    return Group(one.question, one.memory, traces, worths)
+def _group(rollouts: Rollouts, scored: Sequence[tuple[Trace, Reward]]) -> Group:
+    traces, rewards = zip(*scored, strict=True)
+    return Group(rollouts.question, rollouts.memory, traces, rewards)
 
 
 def validate(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Processes) -> dict[str, dict[str, float]]:
-    """Reward, length and share of expanding ones of greedy replies to held-out questions, for each mixture entry.
+    """Reward, length and fraction of expanding replies of greedy decoding on held-out questions, by mixture entry.
 
-    Entries are shared by the processes; replies are made in them, whatever engine samples the others.
+    Entries are divided among the processes.  The local engine is used, whatever engine samples the rollouts.
 
     Raises:
         CallError: in every process, when too many of all replies failed.
@@ -189,9 +194,10 @@ def validate(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Pr
             number += 1
         del questions[recipe.validation_questions :]
         with processes.autocast(recipe.precision, not recipe.hardware.sharded):
-            rolled = roll_out(questions, backbone, policy, Sampling(recipe.reply_tokens, 0.0), 1, recipe.places)
+            greedy = RolloutSampling(recipe.reply_tokens, 0.0)
+            rollouts = roll_out(questions, backbone, policy, greedy, 1, recipe.max_concurrency)
         counts = Counts()
-        groups, _ = rewarded(rolled, scorer, counts, fewest=1)
+        groups, _ = rewarded(rollouts, scorer, counts, minimum=1)
         for group in groups:
             counts.add(group)
         figures = counts.figures()
@@ -199,13 +205,13 @@ def validate(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Pr
         measured["expanding"] = round(fmean(map(_expands, groups)), 5) if groups else 0.0
         result[f"{position}:{entry.label}"] = measured
         total += counts
-    found = processes.gather((result, total))
-    check_failures(sum((counts for _, counts in found), Counts()), recipe.failures, None)
-    return {name: values for own, _ in found for name, values in own.items()}
+    gathered = processes.gather((result, total))
+    check_failures(sum((counts for _, counts in gathered), Counts()), recipe.failures, None)
+    return {name: values for results, _ in gathered for name, values in results.items()}
 
 
 def _expands(group: Group) -> float:
-    """The share of replies that write a part of the document out again."""
+    """The fraction of replies that reconstruct a part of the document."""
     document = group.question.document.text or ""
     replies = [trace.answer.reply if trace.answer else "" for trace in group.traces]
     return fmean(bool(expansions(reply, document)) for reply in replies)
@@ -216,16 +222,18 @@ def _reason(error: str) -> str:
     return line if len(line) <= SHOWN else f"{line[:SHOWN]} ..."
 
 
-def check_failures(counts: Counts, most: float, step: int | None) -> None:
-    """Raise a `CallError` with the reasons counted where more than the share `most` of the rollouts of a step, from 0,
-    failed; of a validation without one."""
+def check_failures(counts: Counts, limit: float, step: int | None) -> None:
+    """Raise `CallError` with the most frequent reasons if more than the fraction `limit` of the rollouts failed.
+
+    `step` counts from 0; None stands for validation.
+    """
     failed = counts.reasons.total()
-    if failed <= most * counts.rollouts:
+    if failed <= limit * counts.rollouts:
         return
     where = "validation" if step is None else f"step {step + 1}"
     reasons = "; ".join(f"{count} x {reason}" for reason, count in counts.reasons.most_common(TOP_REASONS))
     raise CallError(
         "training",
-        f"{failed} of {counts.rollouts} rollouts of {where} failed, more than the share {most} that the recipe's "
-        f"failures allows: {reasons}; the last checkpoint is whole",
+        f"{failed} of {counts.rollouts} rollouts of {where} failed, more than failures = {limit} in the recipe "
+        f"allows: {reasons}; the last checkpoint is intact",
     )

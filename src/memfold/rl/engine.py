@@ -1,7 +1,6 @@
-"""What samples the replies of a run, by name: one file for each engine in `engines`, and a line in the table.
+"""The engines that sample rollouts, by name: each is a file in `engines` and a line in the table.
 
-Left out: the greedy replies to held-out questions, which are made in this process whatever the engine, so that what is
-reported does not depend on it.
+Validation always uses the local engine, so that reported numbers do not depend on the engine of a run.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from memfold.core import registry
-from memfold.core.system import Policy
+from memfold.core.scheduler import Policy
 
 if TYPE_CHECKING:
     from memfold.backbone.model import Backbone
@@ -23,10 +22,10 @@ ENGINES = {
 
 
 class Engine(Protocol):
-    """Made once for a run, from its recipe, its backbone and the number of its processes; nothing is started yet."""
+    """Created once per run from its recipe, backbone and number of processes; the constructor starts nothing."""
 
     def policy(self) -> Policy:
-        """What samples with the weights that the backbone has now; asked for once a step."""
+        """A policy that samples with the current weights of the backbone; called once per step."""
         ...
 
 
@@ -34,7 +33,7 @@ def open_engine(recipe: RlRecipe, backbone: Backbone, processes: int) -> Engine:
     """The engine that a recipe names.
 
     Raises:
-        ConfigError: where it is not installed, or cannot do what the recipe asks for.
+        ConfigError: when it is not installed or does not support the recipe.
     """
     engine: Engine = registry.load("engine", recipe.engine, ENGINES)(recipe, backbone, processes)
     return engine

@@ -1,10 +1,10 @@
-"""The pieces of the policy loss: clip, mean over tokens, distance to a reference, entropy.
+"""The parts of the policy loss: clip, mean over tokens, KL to a reference, entropy.
 
-All work on the tokens [n] of many conversations laid end to end.  The whole is
+All of them work on the concatenated tokens [n] of many turns.  The loss is
 
     loss = sum_t w_t * (clip_t + beta * k3_t - gamma * H_t)
 
-with the weights w of `MEANS`, so that micro-batches and processes add up to one update.
+with the weights w of `MEANS`, so that the losses of micro-batches and processes sum to that of one update.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-FAR = 10.0  # where the difference of two log-probabilities is cut off, as in MemAgent's code
+MAX_DIFFERENCE = 10.0  # clamp on the difference of two log-probabilities, as in MemAgent's code
 
 Mean = Callable[[Sequence[int], Sequence[int], int], list[float]]
 
@@ -35,29 +35,28 @@ def dual_clipped(ratio: Tensor, advantage: Tensor, low: float, high: float, dual
     return torch.where(advantage < 0, torch.minimum(loss, -dual * advantage), loss)
 
 
-def held_back(loss: Tensor, ratio: Tensor, advantage: Tensor) -> Tensor:
-    """The tokens whose `loss` a clip has made another one than -r A: they have no gradient."""
+def clip_mask(loss: Tensor, ratio: Tensor, advantage: Tensor) -> Tensor:
+    """The tokens whose `loss` was changed by a clip, that is, is not -r A: they have no gradient."""
     return loss != -(ratio * advantage)
 
 
 def by_token(sizes: Sequence[int], owners: Sequence[int], length: int) -> list[float]:
-    """w = 1 / sum |o|: every token of the update weighs the same (DAPO, equation 8; MemAgent, equation 5).
+    """w = 1 / sum |o|: every token of the update has the same weight (DAPO, equation 8; MemAgent, equation 5).
 
-    `sizes` are the tokens of each conversation, `owners` the trajectories that they belong to; gives a weight for each
-    conversation, which all of its tokens have.
+    `sizes` are the token counts of turns, `owners` their trajectories.  Returns for each turn the weight of its tokens.
     """
     total = sum(sizes)
     return [1 / total if total else 0.0] * len(sizes)
 
 
 def by_sequence(sizes: Sequence[int], owners: Sequence[int], length: int) -> list[float]:
-    """w = 1 / (C |o|): the mean over C conversations of the mean over their tokens (GRPO, equation 3; GSPO)."""
+    """w = 1 / (C |o|): the mean over C turns of the mean over their tokens (GRPO, equation 3; GSPO)."""
     count = sum(size > 0 for size in sizes)
     return [1 / (count * size) if size else 0.0 for size in sizes]
 
 
 def by_trajectory(sizes: Sequence[int], owners: Sequence[int], length: int) -> list[float]:
-    """w = 1 / (N n_i), n_i the tokens of all conversations of trajectory i: LycheeMemory (section 3.4.1)."""
+    """w = 1 / (N n_i), n_i the tokens of all turns of trajectory i: LycheeMemory (section 3.4.1)."""
     totals: dict[int, int] = {}
     for owner, size in zip(owners, sizes, strict=True):
         totals[owner] = totals.get(owner, 0) + size
@@ -66,22 +65,22 @@ def by_trajectory(sizes: Sequence[int], owners: Sequence[int], length: int) -> l
 
 
 def by_length(sizes: Sequence[int], owners: Sequence[int], length: int) -> list[float]:
-    """w = 1 / (C L) with the most tokens L that a reply may have: no conversation is paid for its length (Dr. GRPO)."""
+    """w = 1 / (C L) with the maximum reply length L: the weight does not depend on the turn's length (Dr. GRPO)."""
     count = sum(size > 0 for size in sizes)
     return [1 / (count * length) if count else 0.0] * len(sizes)
 
 
 def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """exp(d) - d - 1 with d = log pi_ref - log pi: an unbiased, never negative estimate of KL(pi || pi_ref).
+    """exp(d) - d - 1 with d = log pi_ref - log pi: an unbiased, non-negative estimate of KL(pi || pi_ref).
 
     Schulman's third estimator; GRPO, equation 4.
     """
-    difference = (reference - logprobs).clamp(-FAR, FAR)
+    difference = (reference - logprobs).clamp(-MAX_DIFFERENCE, MAX_DIFFERENCE)
     return difference.exp() - difference - 1
 
 
 def k1(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """log pi - log pi_ref, whose sum over a trajectory is taken from its reward where the KL is there (InstructGPT)."""
+    """log pi - log pi_ref; its sum over a trajectory is subtracted from the reward with kl = "reward" (InstructGPT)."""
     return logprobs - reference
 
 

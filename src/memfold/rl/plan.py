@@ -1,8 +1,8 @@
-"""What a recipe of reinforcement learning for a published size will take, by the rules of `memfold.training.plan`.
+"""What a recipe of reinforcement learning for a published size needs, by the rules of `memfold.training.plan`.
 
-Sampling is bounded twice: by operations, and by reading all weights for every token of a batch of replies; the slower
-one counts.  Replies are taken to be as long as they may be, groups to be kept as they are drawn: refills cost as much
-again.  Left out: a judge, and an engine beside the trainer.
+Sampling time is the larger of two bounds: operations, and reading all weights for every token of a batch of replies.
+Replies are assumed to have the maximum length, and no group to be refilled: a refill costs as much again.  Not
+modelled: a judge, and an engine beside the trainer.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import math
 from memfold.backbone.shapes import Shape
 from memfold.rl.recipe import FROZEN, RlRecipe
 from memfold.training import plan as rules
-from memfold.training.plan import CONTEXT, GB, REPLY, Places, Plan, Weights
+from memfold.training.plan import CONTEXT, GB, REPLY, Plan, Positions, Weights
 from memfold.training.recipe import Entry
 
-KEPT = 4 * 9 / 8  # bytes of a key or a value: what flows between layers is in 32 bits; room to grow into
-TOGETHER = 4  # of a weight that is trained
-# bytes moved for a weight in a pass: itself, and what it is multiplied in, written and read
+CACHED = 4 * 9 / 8  # bytes of a key or a value: 32 bits, with headroom for growth
+GATHERED = 4  # bytes of a trained weight
+# bytes moved per weight in a pass: the weight is read, and its 16-bit copy written and read
 TRAINED_READ, QUANTISED_READ, FROZEN_READ = 8.0, 4.5, 2.0
 
 
@@ -26,38 +26,38 @@ def plan(recipe: RlRecipe) -> Plan:
     shape = rules.shape_of(recipe)
     weights = rules.count(recipe, shape)
     memory = _memory(recipe, shape, weights)
-    shares = sum(entry.share for entry in recipe.mixture)
-    asked = [(entry, recipe.steps * recipe.questions * entry.share / shares) for entry in recipe.mixture]
-    places = sum(count * (max(entry.sizes) + _group(recipe, entry).decoded) for entry, count in asked)
-    seconds = sum(count * _seconds(recipe, entry, shape, weights) for entry, count in asked)
+    total = sum(entry.weight for entry in recipe.mixture)
+    questions = [(entry, recipe.steps * recipe.questions * entry.weight / total) for entry in recipe.mixture]
+    positions = sum(count * (max(entry.sizes) + _group(recipe, entry).decoded) for entry, count in questions)
+    seconds = sum(count * _seconds(recipe, entry, shape, weights) for entry, count in questions)
     advice = rules.advice(recipe, weights, memory) | {
-        "keys and values of replies": "lower places",
-        "layers together while sampling": "lower fqlora.full_layers",
+        "keys and values of replies": "lower max_concurrency",
+        "unsharded layers while sampling": "lower fqlora.full_layers",
     }
     work = f"{recipe.questions:,} questions x {recipe.rollouts} replies of at most {recipe.reply_tokens} tokens"
-    return Plan(weights, work, places, memory, advice, seconds / 3600)
+    return Plan(weights, work, positions, memory, advice, seconds / 3600)
 
 
 def _memory(recipe: RlRecipe, shape: Shape, weights: Weights) -> dict[str, float]:
-    """GB on a device: what is always there, and what the hungrier of sampling and updating needs besides."""
+    """GB on a device: what is always allocated, and the larger of what sampling and updating need."""
     copy = rules.held(recipe, weights.full + weights.lora + weights.frozen, weights.quantised)
     read = max(_read(recipe, entry) for entry in recipe.mixture)
-    values = 2 * shape.layers * shape.key_heads * shape.head_size * KEPT
+    values = 2 * shape.layers * shape.key_heads * shape.head_size * CACHED
     sampling = {
-        "layers together while sampling": weights.spread * TOGETHER / GB,
-        "keys and values of replies": recipe.places * (read + recipe.reply_tokens) * values / GB,
+        "unsharded layers while sampling": weights.spread * GATHERED / GB,
+        "keys and values of replies": recipe.max_concurrency * (read + recipe.reply_tokens) * values / GB,
     }
     compressed = max(max(entry.sizes) for entry in recipe.mixture) if recipe.memory != FROZEN else 0
     tokens = max(recipe.tokens, read + recipe.reply_tokens)
     targets = tokens * recipe.reply_tokens / (read / recipe.rollouts + recipe.reply_tokens)
     updating = {
-        "layer put together": rules.put_together(recipe, shape, weights.layer) / GB,
+        "unsharded layer": rules.unsharded_bytes(recipe, shape, weights.layer) / GB,
         "activations": rules.activations(recipe, shape, tokens + compressed, targets) / GB,
     }
-    needs: dict[str, float] = max((sampling, updating), key=_total)  # they never meet
+    needs: dict[str, float] = max((sampling, updating), key=_total)  # they alternate
     return rules.states(recipe, weights) | {
         "encoder": copy if recipe.memory == FROZEN else 0.0,
-        "the parent, to stay near it": copy if recipe.options.beta else 0.0,
+        "the parent, for the KL": copy if recipe.options.beta else 0.0,
         **needs,
         "device": CONTEXT,
     }
@@ -68,28 +68,28 @@ def _total(needs: dict[str, float]) -> float:
 
 
 def _read(recipe: RlRecipe, entry: Entry) -> float:
-    """Places of what a question is asked about, and of the question, of the largest size."""
+    """Positions of the memory or document of a question, at its largest size, and of the question."""
     size = float(max(entry.sizes))
-    return REPLY / 2 + (size if entry.system != "pooled" else rules.slot_places(recipe, entry, size))
+    return REPLY / 2 + rules.footprint(recipe, entry, size).positions
 
 
-def _group(recipe: RlRecipe, entry: Entry) -> Places:
-    """What the update runs over for one question: what it is about once, then every reply."""
+def _group(recipe: RlRecipe, entry: Entry) -> Positions:
+    """Positions of the update for one question: its memory or document once, then every reply."""
     replies = float(recipe.rollouts * recipe.reply_tokens)
-    compressed = recipe.memory != FROZEN and entry.system == "pooled"
-    return Places(float(max(entry.sizes)) if compressed else 0.0, _read(recipe, entry) + replies, replies)
+    encoded = rules.footprint(recipe, entry, float(max(entry.sizes))).encoded if recipe.memory != FROZEN else 0.0
+    return Positions(encoded, _read(recipe, entry) + replies, replies)
 
 
 def _seconds(recipe: RlRecipe, entry: Entry, shape: Shape, weights: Weights) -> float:
-    """Of a device, for one question: fold, sample, update."""
+    """Device seconds for one question: fold, sample, update."""
     speed, hardware = rules.speed(recipe), recipe.hardware
     body, head = weights.layer * shape.layers, shape.vocabulary * shape.hidden
     fold = 2 * body * max(entry.sizes) / speed
     computing = 2 * recipe.rollouts * (_read(recipe, entry) + recipe.reply_tokens) * (body + head) / speed
-    together = min(recipe.places, math.ceil(recipe.questions / hardware.devices) * recipe.rollouts)
+    batch = min(recipe.max_concurrency, math.ceil(recipe.questions / hardware.devices) * recipe.rollouts)
     moved = TRAINED_READ * weights.trained + QUANTISED_READ * weights.quantised
     moved += FROZEN_READ * (weights.frozen - weights.quantised)
-    passes = recipe.rollouts * recipe.reply_tokens / together
+    passes = recipe.rollouts * recipe.reply_tokens / batch
     reading = passes * moved / (hardware.bandwidth * 1e12 * hardware.utilisation)
     update = rules.operations(recipe, shape, weights, _group(recipe, entry)) / speed
     return fold + max(computing, reading) + update

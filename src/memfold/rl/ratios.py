@@ -1,4 +1,4 @@
-"""How much likelier a reply has become since it was sampled.  Left out: the clip, which belongs to the loss."""
+"""Importance ratios: how much more likely a reply has become since it was sampled.  Clipping is in `losses`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 Ratio = Callable[[Tensor, Sequence[int]], Tensor]
 
 
-def of_tokens(change: Tensor, sizes: Sequence[int]) -> Tensor:
+def of_tokens(log_ratio: Tensor, sizes: Sequence[int]) -> Tensor:
     """r_t = pi(y_t) / pi_old(y_t) for every token [n]: PPO, GRPO, DAPO.
 
-    `change` [n] is log pi - log pi_old; `sizes` are the tokens of each conversation.
+    `log_ratio` [n] is log pi - log pi_old; `sizes` are the token counts of turns.
     """
-    return change.exp()
+    return log_ratio.exp()
 
 
-def of_sequences(change: Tensor, sizes: Sequence[int]) -> Tensor:
-    """s = (pi(y) / pi_old(y)) ** (1 / |y|) of the whole conversation, for each of its tokens [n].
+def of_sequences(log_ratio: Tensor, sizes: Sequence[int]) -> Tensor:
+    """s = (pi(y) / pi_old(y)) ** (1 / |y|) of the whole turn, for each of its tokens [n].
 
-    GSPO (arXiv 2507.18071, equation 7).  As its tokens share one value, any mean over them is that of the sequence.
+    GSPO (arXiv 2507.18071, equation 7).  All tokens of a turn have the same ratio.
     """
-    means = [part.mean().expand(len(part)) for part in change.split(list(sizes)) if len(part)]
-    return torch.cat(means).exp() if means else change.exp()
+    means = [part.mean().expand(len(part)) for part in log_ratio.split(list(sizes)) if len(part)]
+    return torch.cat(means).exp() if means else log_ratio.exp()
 
 
 RATIOS: dict[str, Ratio] = {"token": of_tokens, "sequence": of_sequences}

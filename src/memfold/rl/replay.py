@@ -1,7 +1,7 @@
-"""Sampled traces as training rows: which conversations count how much, and their log-probabilities under new weights.
+"""Sampled traces as training rows, and the log-probabilities of their replies under new weights.
 
-A conversation is one trained call of a trace with its reply.  Those about one document share a row, so that what they
-have in common is read once.
+A turn is one trained call of a trace with its reply.  Turns about the same document share a row, so that their common
+prefix is read once.
 """
 
 from __future__ import annotations
@@ -13,22 +13,26 @@ import torch
 from torch import Tensor
 
 from memfold.backbone.model import Backbone
-from memfold.backbone.scoring import Scored, Scores, logprobs
+from memfold.backbone.score import Scored, Scores, logprobs
 from memfold.core.document import Document
-from memfold.core.system import MemorySystem
-from memfold.core.types import Memory, Step, Text, Trace
+from memfold.core.registry import AnySystem
+from memfold.core.types import HeadScore, Memory, Step, Text, Trace
 from memfold.rl.losses import entropy
 from memfold.rl.questions import Question
 
-CHARACTERS = 3  # to a token, about; only to fill forward passes evenly
+CHARACTERS_PER_TOKEN = 3  # a rough estimate, used only to fill forward passes evenly
 
 
 @dataclass(frozen=True)
-class Conversation:
-    """One trained call.  `trajectory` numbers the traces of an update; `about` is what the call's blocks come from."""
+class Turn:
+    """One trained call with its reply.
+
+    `source` is the document or memory that the blocks of the call come from; `trajectory` numbers the traces of an
+    update.
+    """
 
     question: Question
-    about: Document | Memory
+    source: Document | Memory
     trajectory: int
     trace: Trace
     step: Step
@@ -36,8 +40,13 @@ class Conversation:
 
     @property
     def size(self) -> int:
-        """Tokens of the reply."""
+        """The number of tokens of the reply."""
         return len(self.step.reply.tokens)
+
+    @property
+    def wants_head(self) -> bool:
+        """Whether the call wants the score of a head, which has a loss of its system's instead of an advantage."""
+        return isinstance(self.step.call.wants, HeadScore)
 
     @property
     def single(self) -> Trace:
@@ -46,94 +55,93 @@ class Conversation:
 
     @property
     def name(self) -> str:
-        """As errors call it."""
+        """The name in errors."""
         return f"{self.question.name}, trajectory {self.trajectory}"
 
 
 @dataclass(frozen=True)
 class Pass:
-    """The conversations of one forward pass, all of one kind of system, in the order of its rows."""
+    """The turns of one forward pass, all of one kind of system, in the order of its rows."""
 
-    system: MemorySystem
-    rows: tuple[tuple[Conversation, ...], ...]
+    system: AnySystem
+    rows: tuple[tuple[Turn, ...], ...]
 
     @property
-    def conversations(self) -> tuple[Conversation, ...]:
+    def turns(self) -> tuple[Turn, ...]:
         """Row by row."""
-        return tuple(conversation for row in self.rows for conversation in row)
+        return tuple(turn for row in self.rows for turn in row)
 
     @property
     def scored(self) -> list[Scored]:
-        """As `logprobs` takes them."""
-        return [(row[0].about, [conversation.single for conversation in row]) for row in self.rows]
+        """The rows in the form that `logprobs` takes."""
+        return [(row[0].source, [turn.single for turn in row]) for row in self.rows]
 
     def sampled(self, device: torch.device) -> Tensor:
-        """Log-probabilities [n] with which the replies were sampled."""
-        values = [value for conversation in self.conversations for value in conversation.step.reply.logprobs]
+        """The log-probabilities [n] of the replies when they were sampled."""
+        values = [value for turn in self.turns for value in turn.step.reply.logprobs]
         return torch.tensor(values, device=device)
 
-    def spread(self, value: Callable[[Conversation], float], device: torch.device) -> Tensor:
-        """A value of each conversation for each of its tokens [n]."""
-        values = torch.tensor([value(conversation) for conversation in self.conversations], device=device)
-        sizes = torch.tensor([conversation.size for conversation in self.conversations], device=device)
+    def spread(self, value: Callable[[Turn], float], device: torch.device) -> Tensor:
+        """A value of each turn, repeated for each of its tokens [n]."""
+        values = torch.tensor([value(turn) for turn in self.turns], device=device)
+        sizes = torch.tensor([turn.size for turn in self.turns], device=device)
         return values.repeat_interleave(sizes)
 
 
-def conversations(question: Question, about: Document | Memory, traces: Sequence[Trace], first: int = 0
-                  ) -> list[list[Conversation]]:  # fmt: skip
-    """The trained calls of each trace; trajectories are numbered from `first`."""
+def turns_of(
+    question: Question, source: Document | Memory, traces: Sequence[Trace], first: int = 0
+) -> list[list[Turn]]:
+    """The turns of each trace; trajectories are numbered from `first`."""
     return [
-        [Conversation(question, about, first + number, trace, step) for step in trace.steps if step.call.trained]
+        [Turn(question, source, first + number, trace, step) for step in trace.steps if step.call.trained]
         for number, trace in enumerate(traces)
     ]
 
 
-def passes(given: Sequence[Conversation], tokens: int) -> Iterator[Pass]:
-    """Forward passes of about `tokens` places, rows of one document or memory, kinds of systems apart."""
-    ordered = sorted(given, key=lambda one: one.question.kind)
-    rows: list[list[Conversation]] = []
+def passes(turns: Sequence[Turn], tokens: int) -> Iterator[Pass]:
+    """Forward passes of about `tokens` positions; a row has one document or memory, a pass one kind of system."""
+    ordered = sorted(turns, key=lambda turn: turn.question.kind)
+    rows: list[list[Turn]] = []
     filled = 0
-    for conversation in ordered:
+    for turn in ordered:
         last = rows[-1][-1] if rows else None
-        same = last is not None and last.about is conversation.about
-        asked = last.step.call.parts if last is not None and same else None
-        cost = _places(conversation, shared=asked == conversation.step.call.parts, compressed=not same)
-        if last is not None and (filled + cost > tokens or last.question.kind != conversation.question.kind):
+        same = last is not None and last.source is turn.source
+        previous = last.step.call.parts if last is not None and same else None
+        cost = _positions(turn, shared=previous == turn.step.call.parts, compressed=not same)
+        if last is not None and (filled + cost > tokens or last.question.kind != turn.question.kind):
             yield _pass(rows)
             rows, filled, same = [], 0, False
-            cost = _places(conversation, shared=False, compressed=True)
+            cost = _positions(turn, shared=False, compressed=True)
         if same:
-            rows[-1].append(conversation)
+            rows[-1].append(turn)
         else:
-            rows.append([conversation])
+            rows.append([turn])
         filled += cost
     if rows:
         yield _pass(rows)
 
 
-def score(backbone: Backbone, given: Pass) -> Scores:
-    """Log-probabilities of a pass under the weights of `backbone`; with gradient where autograd is on."""
-    return logprobs(backbone, given.system, given.scored)
+def score(backbone: Backbone, forward: Pass) -> Scores:
+    """The log-probabilities of a pass under the weights of `backbone`, with gradient if autograd is on."""
+    return logprobs(backbone, forward.system, forward.scored)
 
 
 def entropies(backbone: Backbone, scores: Scores) -> Tensor:
     """The entropy [n] of the distribution that each reply token was drawn from."""
-    row, place, _ = scores.packed.targets.unbind(1)
-    return entropy(backbone.logits(scores.hidden[row, place]))
+    return entropy(backbone.logits(scores.hidden))
 
 
-def _pass(rows: Sequence[Sequence[Conversation]]) -> Pass:
+def _pass(rows: Sequence[Sequence[Turn]]) -> Pass:
     return Pass(rows[0][0].question.system, tuple(map(tuple, rows)))
 
 
-def _places(conversation: Conversation, shared: bool, compressed: bool) -> int:
-    """About how many places a conversation takes: its reply, what it reads where that is not `shared`, and a document
-    that is `compressed` for it with gradient."""
-    places = conversation.size
-    if compressed and isinstance(conversation.about, Document):
-        places += conversation.question.size
+def _positions(turn: Turn, shared: bool, compressed: bool) -> int:
+    """About how many positions a turn takes: its reply, its call unless `shared`, and its document if `compressed`."""
+    positions = turn.size
+    if compressed and isinstance(turn.source, Document):
+        positions += turn.question.size
     if shared:
-        return places
-    texts = (part for part in conversation.step.call.parts if isinstance(part, Text))
-    read = sum(len(part.text) // CHARACTERS if part.tokens is None else len(part.tokens) for part in texts)
-    return places + read + conversation.step.reply.positions
+        return positions
+    texts = (part for part in turn.step.call.parts if isinstance(part, Text))
+    read = sum(len(part.text) // CHARACTERS_PER_TOKEN if part.tokens is None else len(part.tokens) for part in texts)
+    return positions + read + turn.step.reply.positions

@@ -1,4 +1,4 @@
-"""What is done to rewards and groups before advantages are taken: length, cut-off replies, groups without a signal."""
+"""Changes to rewards and groups before advantages: length penalty, truncated replies, groups without a signal."""
 
 from __future__ import annotations
 
@@ -11,40 +11,42 @@ from memfold.core.types import Trace
 from memfold.rl.advantages import varied
 
 
-def overlong(length: int, most: int, buffer: int, factor: float) -> float:
+def overlong(length: int, limit: int, buffer: int, factor: float) -> float:
     """Soft overlong punishment (DAPO, equation 13, times `factor` as in verl), to be added to a reward.
 
-    0 up to `most` - `buffer` tokens, then falling evenly to -`factor` at `most`.
+    0 up to `limit` - `buffer` tokens, then decreasing linearly to -`factor` at `limit`.
 
-    >>> overlong(500, 600, 100, 0.5), overlong(550, 600, 100, 0.5), overlong(600, 600, 100, 0.5)
-    (0.0, -0.25, -0.5)
+    >>> overlong(525, 600, 100, 0.5), overlong(550, 600, 100, 0.5), overlong(600, 600, 100, 0.5)
+    (-0.125, -0.25, -0.5)
     """
     if not buffer:
         return 0.0
-    beyond = length - (most - buffer)
+    beyond = length - (limit - buffer)
     return -min(max(beyond / buffer, 0.0), 1.0) * factor
 
 
 def counted(trace: Trace, mask_truncated: bool) -> bool:
-    """Whether the tokens of a trajectory enter the loss: not where its last reply was cut off and those are masked.
+    """Whether the tokens of a trajectory enter the loss: not if its last reply was truncated and those are masked.
 
-    DAPO's overlong filtering (section 3.4): an answer that was not let end is neither good nor bad.  What a system
-    keeps for itself, like a note, is bounded by design; being full is no cut.
+    DAPO's overlong filtering (section 3.4): a truncated answer is neither good nor bad.  Other calls of a system, such
+    as updates of a note, are limited by design; reaching their limit is not a truncation.
     """
     return not (mask_truncated and trace.steps[-1].reply.finish == "length")
 
 
 def informative(correctness: Tensor, turns: Sequence[Sequence[float]] = (), credit: str = "trajectory") -> bool:
-    """Whether dynamic sampling keeps a group [g]: 0 < right < g, for rewards in general not all equal.
+    """Whether dynamic sampling keeps a group [g]: 0 < right < g, or in general, rewards are not all equal.
 
-    DAPO, equation 11.  It goes by the reward before length is punished (filter metric "accuracy").  Where `credit` is
-    by turn, rewards of the same turn that differ teach as well.
+    DAPO, equation 11, on rewards before the length penalty (filter metric "accuracy").  With `credit` by turn, a group
+    is also kept if rewards of the same turn differ.
     """
-    places = zip_longest(*turns) if credit == "turn" else ()
-    return varied(correctness) or any(len(set(place) - {None}) > 1 for place in places)
+    by_turn = zip_longest(*turns) if credit == "turn" else ()
+    return varied(correctness) or any(len(set(values) - {None}) > 1 for values in by_turn)
 
 
 def dynamic(step: int, enabled: bool, warmup: int) -> bool:
-    """Whether groups are dropped at a step, from 0: after `warmup` steps in which the model learns the form of a reply
-    (pooled paper, appendix I.3: 25)."""
+    """Whether groups are dropped at a step, counted from 0: after `warmup` steps that teach the reply format.
+
+    The pooled paper uses 25 (appendix I.3).
+    """
     return enabled and step >= warmup

@@ -1,4 +1,4 @@
-"""Traces as JSON lines: everything that was sampled, so that a step can be read (`memfold inspect`) and replayed."""
+"""Trace files: all samples of a step as JSON lines, to be read (`memfold inspect`) or replayed."""
 
 from __future__ import annotations
 
@@ -9,25 +9,42 @@ from pathlib import Path
 from typing import Any
 
 from memfold.core.config import build
-from memfold.core.types import Answer, BlockRef, Call, Cost, Limits, Part, Reply, Step, Text, Trace
+from memfold.core.errors import Failure, unknown
+from memfold.core.types import (
+    Answer,
+    BlockRef,
+    Call,
+    Cost,
+    Generate,
+    HeadScore,
+    Likelihood,
+    Part,
+    Reply,
+    Step,
+    Text,
+    Trace,
+    Wants,
+)
 from memfold.rl.collect import Group
 from memfold.scoring.expansion import expansions, invented_names
 
+WANTS: dict[str, type[Wants]] = {"generate": Generate, "likelihood": Likelihood, "head-score": HeadScore}
+
 
 def write_groups(path: Path, groups: Sequence[Group]) -> None:
-    """One line for each trajectory, groups in their order; a file that is there is replaced."""
+    """Write one line for each trajectory, in the order of groups; replaces an existing file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(record, ensure_ascii=False) for group in groups for record in group_records(group)]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def group_records(group: Group) -> list[dict[str, Any]]:
-    """What a trace file holds of each trajectory: the question, its reward, what it expanded, and its trace."""
+    """The records of a group's trajectories: the question, the reward, expansions, and the trace."""
     sample, document = group.question.sample, group.question.document.read()
     records = []
     for trace in group.traces:
         reply = trace.answer.reply if trace.answer else ""
-        records.append({
+        record = {
             "case": group.question.name,
             "system": trace.system,
             "kind": sample.kind,
@@ -39,37 +56,64 @@ def group_records(group: Group) -> list[dict[str, Any]]:
             "answer": trace.answer.text if trace.answer else "",
             "reply": reply,
             "reward": trace.reward,
-            "error": trace.error,
-            "expansions": [asdict(one) for one in expansions(reply, document)],
+            "error": None if trace.failure is None else str(trace.failure),
+            "expansions": [asdict(expansion) for expansion in expansions(reply, document)],
             "invented": invented_names(reply, document, sample.question),
             "trace": trace_record(trace),
-        })  # fmt: skip
+        }
+        records.append(record)
     return records
 
 
 def trace_record(trace: Trace) -> dict[str, Any]:
-    """A trace as JSON values; `read_trace` is its inverse."""
-    steps = [
-        {"call": asdict(step.call) | {"parts": [_part(part) for part in step.call.parts]}, "reply": asdict(step.reply)}
-        for step in trace.steps
-    ]
+    """A trace as JSON values; `read_trace` is the inverse."""
+    steps = [{"call": _call(step.call), "reply": asdict(step.reply)} for step in trace.steps]
     return asdict(trace) | {"settings": dict(trace.settings), "steps": steps}
 
 
 def read_trace(record: Mapping[str, Any]) -> Trace:
-    """The trace that `trace_record` gave.
+    """The trace of a record written by `trace_record`.
 
     Raises:
         ConfigError: for an unknown key or a value of the wrong type.
     """
     steps = []
     for step in record["steps"]:
-        call = dict(step["call"])
-        parts, limits = tuple(map(_read_part, call.pop("parts"))), build(Limits, call.pop("limits"), "limits")
-        steps.append(Step(Call(parts=parts, limits=limits, **call), build(Reply, step["reply"], "reply")))
+        steps.append(Step(_read_call(step["call"]), build(Reply, step["reply"], "reply")))
     answer = None if record["answer"] is None else build(Answer, record["answer"], "answer")
-    return Trace(record["question"], record["system"], record["settings"], tuple(steps), answer, record["reward"],
-                 record["error"], build(Cost, record["cost"], "cost"))  # fmt: skip
+    return Trace(
+        question=record["question"],
+        system=record["system"],
+        settings=record["settings"],
+        steps=tuple(steps),
+        answer=answer,
+        reward=record["reward"],
+        failure=None if record["failure"] is None else build(Failure, record["failure"], "failure"),
+        cost=build(Cost, record["cost"], "cost"),
+    )
+
+
+def _call(call: Call) -> dict[str, Any]:
+    kind = next(name for name, kind in WANTS.items() if isinstance(call.wants, kind))
+    parts = [_part(part) for part in call.parts]
+    return asdict(call) | {"parts": parts, "wants": {"kind": kind} | asdict(call.wants)}
+
+
+def _read_call(record: Mapping[str, Any]) -> Call:
+    values, wants = dict(record), dict(record["wants"])
+    wanted = build(load_wants(wants.pop("kind")), wants, "wants")
+    return Call(**values | {"parts": tuple(map(_read_part, record["parts"])), "wants": wanted})
+
+
+def load_wants(kind: str) -> type[Wants]:
+    """The class of what a call wants, by its name in a file.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    if kind not in WANTS:
+        raise unknown("kind of call", kind, WANTS)
+    return WANTS[kind]
 
 
 def _part(part: Part) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Do the citations of an answer show where it came from?  Judged by overlap with the evidence of a sample.
+"""Checks whether the citations of an answer overlap the evidence of its sample.
 
-Left out: how much was cited.  Citing a whole document always hits, so reports print the cited characters beside this.
+How much is cited is not considered.  Citing a whole document always hits, so reports also print the number of cited
+characters.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ FIRST = 3
 
 
 def hits(citations: Sequence[Citation], evidence: Sequence[Span], first: int = FIRST) -> tuple[bool, bool]:
-    """Whether the first citations touch one stretch of the evidence, and whether they touch every one."""
-    touched = [any(_overlap(citation, span) for citation in citations[:first]) for span in evidence]
-    return any(touched), bool(touched) and all(touched)
+    """Whether the first citations overlap at least one span of the evidence, and whether they overlap every span."""
+    overlaps = [any(_overlap(citation, span) for citation in citations[:first]) for span in evidence]
+    return any(overlaps), bool(overlaps) and all(overlaps)
 
 
 def _overlap(citation: Citation, span: Span) -> bool:

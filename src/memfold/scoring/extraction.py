@@ -1,7 +1,7 @@
-r"""Takes the answer out of a reply by the rules of published evaluations.
+r"""Extracts the answer from a reply by the rules of published evaluations.
 
-A reply says its answer in `\boxed{}`, or after "Answer:", or nowhere; then its last 20 words stand for it, which suits
-scores that look for a stretch of words in it.  Left out: what a system itself takes for its answer (`core.prompt`).
+A reply gives its answer in `\boxed{}` or after "Answer:".  Otherwise the last 20 words are taken, which suits metrics
+that search the answer for a phrase.  The answer that a system itself extracts is defined in `core.prompt`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from memfold.core.prompt import BOX, final_answer
 
 LETTERS = "ABCD"
 _CUE = re.compile(r"\banswer\s*(?:is\s*)?:[\s*]*([^\n]*[^\s*])", re.IGNORECASE)
-# an A before a word is more often an article than a choice
+# an A before a word is usually an article
 _LETTER = r"[(\[*\s]*([BCD](?![\w'])|A(?=[)\].:,;*]|\s*\Z|\s*\n|\s+(?:because|since|as|is)\b))"
-_SAID = re.compile(rf"\b(?i:answer|choice|option)(?:\s+(?i:is|would\s+be))?\s*:?{_LETTER}")
-_ALONE = re.compile(rf"\s*[(\[*]*([{LETTERS}])(?:[)\].:,*]|\s*\Z|\s*\n)")
+_NAMED = re.compile(rf"\b(?i:answer|choice|option)(?:\s+(?i:is|would\s+be))?\s*:?{_LETTER}")
+_LEADING = re.compile(rf"\s*[(\[*]*([{LETTERS}])(?:[)\].:,*]|\s*\Z|\s*\n)")
 _BRACKETED = re.compile(rf"\(([{LETTERS}])\)")
 
 
@@ -25,15 +25,15 @@ def short_answer(reply: str) -> str:
     >>> short_answer("It lies by the sea.\nAnswer: Velm\n")
     'Velm'
     """
-    said = _CUE.findall(reply)
-    return said[-1].strip() if said and BOX not in reply else final_answer(reply, "recall")
+    answers = _CUE.findall(reply)
+    return answers[-1].strip() if answers and BOX not in reply else final_answer(reply, "recall")
 
 
 def choice_letter(reply: str) -> str | None:
-    r"""The letter, A to D, that a reply chooses; None where it chooses none or leaves it open.
+    r"""The letter, A to D, that a reply chooses; None if it chooses none or is ambiguous.
 
-    In this order: the letter in `\boxed{}`; the last one that is called answer, choice or option; the one that the
-    reply begins with, set off from what follows ("A town" is no choice); the only one that stands in brackets.
+    In order of priority: the letter in `\boxed{}`; the last letter that is called answer, choice or option; a letter at
+    the beginning of the reply that is set off from what follows (not "A town"); the only letter in brackets.
 
     >>> choice_letter("The correct answer is (C), because (A) is not."), choice_letter("A town.")
     ('C', None)
@@ -42,11 +42,11 @@ def choice_letter(reply: str) -> str | None:
         boxed = re.match(_LETTER, re.sub(r"\\\w+\{|\}", "", final_answer(reply, "recall")))
         if boxed:
             return boxed[1]
-    said = _SAID.findall(reply)
-    if said:
-        return str(said[-1])
-    begun = _ALONE.match(reply)
-    if begun:
-        return begun[1]
+    named = _NAMED.findall(reply)
+    if named:
+        return str(named[-1])
+    leading = _LEADING.match(reply)
+    if leading:
+        return leading[1]
     bracketed = set(_BRACKETED.findall(reply))
     return bracketed.pop() if len(bracketed) == 1 else None

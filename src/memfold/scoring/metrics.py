@@ -1,7 +1,7 @@
-"""Compares an answer with the accepted ones: exact match, sub-span match, token F1, and whether a sample is answered.
+"""Compares an answer with the accepted answers: exact match, sub-span match, token F1, and the rule for each sample.
 
-Normalisation is SQuAD's, so that figures compare with published ones.  Left out: judges that are models (`judge`), and
-scores of rewritten text (`rewriting`).
+Normalisation follows SQuAD, so that results are comparable with published ones.  Model judges are in `judge`, metrics
+for rewritten text in `rewriting`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MARKS = re.compile(r"[,;\n]")
 
 
 def normalise(text: str) -> str:
-    """Lower case, without ASCII punctuation, articles and surplus space.
+    """Convert to lower case; remove ASCII punctuation, articles and extra whitespace.
 
     >>> normalise("  The river  Sanu. ")
     'river sanu'
@@ -29,12 +29,12 @@ def normalise(text: str) -> str:
 
 
 def verbatim_match(answer: str, accepted: Iterable[str]) -> bool:
-    """Whether the answer is one of the accepted strings, character for character but for the space around it."""
-    return any(answer.strip() == one.strip() for one in accepted)
+    """Whether the answer equals one of the accepted strings, apart from surrounding whitespace."""
+    return any(answer.strip() == candidate.strip() for candidate in accepted)
 
 
 def stands_verbatim(text: str, value: str) -> bool:
-    """Whether a value stands in a text character for character, and not as a part of something longer.
+    """Whether a text contains a value character for character, and not as part of a longer word or code.
 
     >>> stands_verbatim("It is KX-4071.", "KX-4071"), stands_verbatim("It is KX-40715.", "KX-4071")
     (True, False)
@@ -43,32 +43,33 @@ def stands_verbatim(text: str, value: str) -> bool:
 
 
 def exact_match(answer: str, accepted: Iterable[str]) -> bool:
-    """Whether the answer equals one of the accepted strings once both are normalised.
+    """Whether the answer equals one of the accepted strings after normalisation.
 
-    A string of which normalisation leaves nothing ("The") is compared as it is, so that silence never matches it.
+    A string that is empty after normalisation ("The") is compared unnormalised, so that an empty answer never matches.
     """
-    return any(_key(answer) == _key(one) for one in accepted)
+    return any(_key(answer) == _key(candidate) for candidate in accepted)
 
 
 def sub_span_match(text: str, accepted: Iterable[str]) -> bool:
-    """Whether the words of one of the accepted strings stand next to each other in the text."""
+    """Whether the text contains one of the accepted strings as consecutive words, after normalisation."""
     words = f" {normalise(text)} "
-    return any(bool(key := normalise(one)) and f" {key} " in words for one in accepted)
+    return any(bool(key := normalise(candidate)) and f" {key} " in words for candidate in accepted)
 
 
 def token_f1(answer: str, expected: str) -> float:
-    """Harmonic mean of precision and recall over normalised words, counted with their repeats: SQuAD's F1."""
-    got, wanted = normalise(answer).split(), normalise(expected).split()
-    if not got or not wanted:
-        return float(got == wanted)
-    shared = (Counter(got) & Counter(wanted)).total()
-    return 2 * shared / (len(got) + len(wanted))
+    """SQuAD's F1: the harmonic mean of precision and recall over normalised words, with repetitions counted."""
+    words, expected_words = normalise(answer).split(), normalise(expected).split()
+    if not words or not expected_words:
+        return float(words == expected_words)
+    shared = (Counter(words) & Counter(expected_words)).total()
+    return 2 * shared / (len(words) + len(expected_words))
 
 
 def answered(sample: Sample, answer: str) -> bool:
-    """Whether an answer to a question is right.
+    """Whether the answer to a sample's question is correct.
 
-    Any accepted answer will do; a listing wants each of its items once, in any order, and nothing more.
+    An answer has to match one of the accepted answers.  A listing has to name each item once, in any order, and nothing
+    else.
     """
     if sample.kind == "listing":
         return _lists(answer, sample.answers)
@@ -80,7 +81,7 @@ def _key(text: str) -> str:
 
 
 def _lists(answer: str, items: tuple[str, ...]) -> bool:
-    """Take every item out of the answer, the longest first; only words that join items may be left."""
+    """Remove every item from the answer, the longest first; only words that join items may remain."""
     rest = f" {normalise(_MARKS.sub(' and ', answer))} "
     for item in sorted(map(normalise, items), key=len, reverse=True):
         if f" {item} " not in rest:

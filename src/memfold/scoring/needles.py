@@ -1,6 +1,6 @@
-"""How much of a needle an answer gives back, on the scale of published needle tests: 10 for all of it, 1 for nothing.
+"""Scores how much of a needle an answer contains, on the scale of published needle tests: from 1 (nothing) to 10 (all).
 
-There a model is the judge of a sentence.  Here needles are values, so a rule does it, the same on every machine.
+Published tests use a model to judge a sentence.  Here needles are values, so a deterministic rule is enough.
 """
 
 from __future__ import annotations
@@ -11,30 +11,31 @@ from difflib import SequenceMatcher
 from memfold.scoring.metrics import normalise, sub_span_match
 
 LOWEST, HIGHEST = 1, 10
-PART = 0.5  # less of a value than this in a row may be chance
+MIN_MATCH = 0.5  # the fraction of a value below which a match may be chance
 
 
-def found(answer: str, values: Sequence[str]) -> bool:
-    """Whether every value stands in the answer, each as whole words."""
+def contains_all(answer: str, values: Sequence[str]) -> bool:
+    """Whether the answer contains every value as whole words."""
     return all(sub_span_match(answer, [value]) for value in values)
 
 
 def needle_score(answer: str, values: Sequence[str]) -> int:
-    """From 1 to 10, rounded down: the mean over values of the longest stretch of each that stands in the answer.
+    """The mean over values of the longest substring of each that the answer contains, from 1 to 10, rounded down.
 
-    A stretch of less than half a value counts as nothing; only a value that stands there as whole words counts whole.
+    A substring of less than half a value counts as 0.  Only a value that appears as whole words counts in full.
 
     >>> needle_score("It is 1234567.", ["1234567"]), needle_score("It is 1234999.", ["1234567"])
     (10, 6)
     """
-    share = sum(_share(answer, value) for value in values) / len(values)
-    return LOWEST + int((HIGHEST - LOWEST) * share + 1e-9)
+    mean = sum(_match(answer, value) for value in values) / len(values)
+    return LOWEST + int((HIGHEST - LOWEST) * mean + 1e-9)
 
 
-def _share(answer: str, value: str) -> float:
+def _match(answer: str, value: str) -> float:
+    """The fraction of a value that the answer contains."""
     if sub_span_match(answer, [value]):
         return 1.0
-    text, wanted = normalise(answer), normalise(value)
-    longest = SequenceMatcher(None, text, wanted, autojunk=False).find_longest_match().size
-    part = min(longest, len(wanted) - 1) / len(wanted) if wanted else 0.0
-    return part if part >= PART else 0.0
+    text, needle = normalise(answer), normalise(value)
+    longest = SequenceMatcher(None, text, needle, autojunk=False).find_longest_match().size
+    fraction = min(longest, len(needle) - 1) / len(needle) if needle else 0.0
+    return fraction if fraction >= MIN_MATCH else 0.0

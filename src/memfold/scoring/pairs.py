@@ -1,29 +1,30 @@
-"""Are two systems different, given what each said to the same questions?
+"""The exact McNemar test: do two systems differ in accuracy on the same questions?
 
-McNemar's test in its exact form: of the questions that only one of them answers, is the split further from even than
-chance makes it?  Left out: corrections for many comparisons, and for questions that share a document.
+It considers the questions that only one of the systems answers correctly, and tests whether they are split evenly.
+There is no correction for multiple comparisons or for questions that share a document.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from math import comb
 
 
-def alone(values: Sequence[bool], others: Sequence[bool]) -> tuple[int, int]:
-    """How many only the first side has right, and how many only the second.
+def discordant(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int]:
+    """How many outcomes only the first list has as true, and how many only the second.
 
     Raises:
-        ValueError: for sides of different length.
+        ValueError: if the lists differ in length.
     """
-    if len(values) != len(others):
-        raise ValueError(f"pairs need two sides of the same length, not {len(values)} and {len(others)}")
-    pairs = list(zip(values, others, strict=True))
-    return sum(one and not other for one, other in pairs), sum(other and not one for one, other in pairs)
+    if len(first) != len(second):
+        raise ValueError(f"pairs need two lists of the same length, not {len(first)} and {len(second)}")
+    pairs = Counter(zip(first, second, strict=True))
+    return pairs[True, False], pairs[False, True]
 
 
 def mcnemar(first: int, second: int) -> float:
-    """The two-sided exact p of `first` against `second` questions that one side alone has right; 1 without any.
+    """The two-sided exact p-value for `first` and `second` discordant outcomes; 1 if there are none.
 
     >>> mcnemar(1, 9)
     0.021484375

@@ -1,8 +1,8 @@
-"""Questions of a dataset in documents as long as one likes: their own paragraphs among those of other questions.
+"""Lengthens the documents of a dataset to any size: mixes the paragraphs of a question with those of other questions.
 
-Paragraphs are what a loader sets off with blank lines.  A paragraph with the title of one that the question has already
-is no distractor, since it may say the same; each title comes once.  Left out: looking for the answer in distractors;
-questions whose answer is "yes" would lose most of them.
+Loaders separate paragraphs by blank lines.  Each title appears once: a paragraph with the same title as one of the
+question's paragraphs is not used as a distractor, because it may say the same.  Distractors are not searched for the
+answer; questions whose answer is "yes" would lose most of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BREAK = "\n\n"
 
 @dataclass(frozen=True)
 class _Paragraph:
-    """A paragraph, its title (the first line), its tokens with the blank line before it, and whose it is."""
+    """A paragraph, its title (the first line), its number of tokens with a blank line, and the sample it belongs to."""
 
     text: str
     title: str
@@ -29,7 +29,7 @@ class _Paragraph:
 
 
 class Distractors:
-    """The paragraphs of some samples, to lengthen the documents of each with those of the others."""
+    """The paragraphs of some samples, with which the documents of the other samples are lengthened."""
 
     def __init__(self, samples: Iterable[Sample], encode: Encode) -> None:
         self.samples = list(samples)
@@ -40,46 +40,47 @@ class Distractors:
         ]
 
     def lengthened(self, size: int, seed: int) -> Iterator[Sample]:
-        """Each sample in a document of at most `size` tokens, and close to it; those that are longer are left out.
+        """Yield each sample with a document of at most `size` tokens, and close to it; longer samples are skipped.
 
         Raises:
-            DataError: when all paragraphs together are not that long.
+            DataError: if all paragraphs together are shorter than `size`.
         """
         for number in range(len(self.samples)):
-            longer = self._lengthened(number, size, Random(f"{seed}/{size}/{number}"))
-            if longer is not None:
-                yield longer
+            sample = self._lengthened(number, size, Random(f"{seed}/{size}/{number}"))
+            if sample is not None:
+                yield sample
 
     def _lengthened(self, number: int, size: int, rng: Random) -> Sample | None:
-        own = [one for one in self._paragraphs if one.owner == number]
-        titles = {one.title for one in own}
-        left = size - sum(one.tokens for one in own)
+        original = [paragraph for paragraph in self._paragraphs if paragraph.owner == number]
+        titles = {paragraph.title for paragraph in original}
+        left = size - sum(paragraph.tokens for paragraph in original)
         if left < 0:
             return None
-        others = [one for one in self._paragraphs if one.owner != number and one.title not in titles]
-        chosen: list[_Paragraph] = []
-        for one in {one.title: one for one in rng.sample(others, len(others))}.values():
-            if one.tokens > left:
+        others = [other for other in self._paragraphs if other.owner != number and other.title not in titles]
+        by_title = {other.title: other for other in rng.sample(others, len(others))}
+        distractors: list[_Paragraph] = []
+        for distractor in by_title.values():
+            if distractor.tokens > left:
                 break
-            chosen.append(one)
-            left -= one.tokens
+            distractors.append(distractor)
+            left -= distractor.tokens
         else:
             raise DataError(
                 f"the paragraphs of {self.samples[number].task} fill {size - left} of {size} tokens; give more files, "
                 "or smaller --lengths"
             )
-        return _laid_out(self.samples[number], own, chosen, rng)
+        return _mixed(self.samples[number], original, distractors, rng)
 
 
-def _laid_out(sample: Sample, own: list[_Paragraph], others: list[_Paragraph], rng: Random) -> Sample:
-    """Its paragraphs in their order, at random places among the others."""
-    places = sorted(rng.sample(range(len(own) + len(others)), len(own)))
-    mixed = [one.text for one in others]
-    for place, one in zip(places, own, strict=True):
-        mixed.insert(place, one.text)
-    text = BREAK.join(mixed)
-    starts = {stretch: text.find(stretch) for stretch in sample.support}
-    evidence = tuple(Span(start, start + len(stretch)) for stretch, start in starts.items() if start >= 0)
+def _mixed(sample: Sample, original: list[_Paragraph], distractors: list[_Paragraph], rng: Random) -> Sample:
+    """The sample with its paragraphs in their order, at random positions among the distractors."""
+    positions = sorted(rng.sample(range(len(original) + len(distractors)), len(original)))
+    texts = [distractor.text for distractor in distractors]
+    for position, paragraph in zip(positions, original, strict=True):
+        texts.insert(position, paragraph.text)
+    text = BREAK.join(texts)
+    starts = {sentence: text.find(sentence) for sentence in sample.support}
+    evidence = tuple(Span(start, start + len(sentence)) for sentence, start in starts.items() if start >= 0)
     source = f"{sample.document.source}#{len(text)}"
     document = replace(sample.document, source=source, text=text)
     return replace(sample, document=document, evidence=evidence)

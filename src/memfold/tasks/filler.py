@@ -1,6 +1,6 @@
-"""Filler: plain sentences about weather, markets and roads that no question asks about, and the task that reads them.
+"""Filler: plain sentences about weather, markets and roads that no question asks about.
 
-The frames and words are few and those of the almanac, so that filler spends no vocabulary of its own.
+There are few templates and uses the words of the almanac, so that filler does not enlarge the vocabulary.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SKY = ("rain", "snow", "wind", "cold air", "warm air", "black clouds", "a golde
 _LIKE = ("cold", "warm", "quiet", "full", "long", "dry", "wet", "white", "grey")
 _THING = ("a box", "a lamp", "a cart", "a basket", "a letter", "a coin", "some bread", "some paper", "a bell")
 
-FRAMES = (
+TEMPLATES = (
     "{When} there was {sky} over the land.",
     "{When} {who} walked home from the market.",
     "{When} the road was {like} and {like2}.",
@@ -73,7 +73,7 @@ def sentence(rng: Random) -> str:
     when, where = rng.choice(_WHEN), rng.choice(_WHERE)
     who, who2 = rng.sample(_WHO, 2)
     like, like2 = rng.sample(_LIKE, 2)
-    return rng.choice(FRAMES).format(
+    return rng.choice(TEMPLATES).format(
         who=who,
         Who=who[0].upper() + who[1:],
         who2=who2,

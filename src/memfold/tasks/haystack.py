@@ -1,7 +1,7 @@
-"""Long text to hide something in, sentence by sentence up to a size in tokens: filler, the almanac, or any text.
+"""Haystacks: long texts of filler, almanac pages or any other text, in which sentences are planted at given depths.
 
-A sentence carries the space before it, so that its tokens are those that it has inside the text.  Left out: text that
-resembles what is hidden, as RULER has it; several needles in one text do.
+A sentence includes the whitespace before it, so that it has the same tokens on its own as inside the text.  There are
+no haystacks of sentences that resemble the needles, as in RULER; several needles in one text serve the same purpose.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ from memfold.tasks.task import Encode, TaskOptions
 
 # up to a full stop with the quotes and brackets after it, else up to a blank line, else to the end
 _SENTENCE = re.compile(r"\s*\S.*?(?:[.!?][\"'\u201d\u2019)\]]*(?=\s)|(?=\n\s*\n)|\Z)", re.DOTALL)
-REACH = 2  # so that what is planted begins anywhere within a group, as it would in a text folded whole
+MARGIN = 2  # with it a planted sentence begins anywhere in a group of tokens, as it would in a text folded as a whole
 PAGE_TOKENS = 1024
-SHORTEN = 100  # a text that came out too long loses this part of its sentences at a time
+SHORTEN = 100  # a text that is too long is shortened by this fraction of its sentences at a time: one in 100
 
 
 def filler_sentences(rng: Random) -> Iterator[str]:
-    """Filler without end, in paragraphs of three to six sentences."""
+    """Endless filler in paragraphs of three to six sentences."""
     while True:
-        for place in range(rng.randint(3, 6)):
-            yield f"{' ' if place else chr(10)}{sentence(rng)}"
+        for index in range(rng.randint(3, 6)):
+            yield f"{' ' if index else chr(10)}{sentence(rng)}"
 
 
 def almanac_sentences(rng: Random, options: TaskOptions, encode: Encode) -> Iterator[str]:
-    """The sentences of almanac pages without end, each page about a world of its own."""
+    """The sentences of endless almanac pages, each with entities of its own."""
     while True:
         yield from sentences_of(f"\n{write(rng, PAGE_TOKENS, options, encode).text}")
 
 
 def sentences_of(text: str) -> list[str]:
-    """A text cut into sentences, each with the space before it."""
+    """A text cut into sentences, each with the whitespace before it."""
     return [match[0] for match in _SENTENCE.finditer(text)]
 
 
 def text_sentences(text: str) -> Iterator[str]:
-    """The sentences of a text, from its beginning again at its end."""
-    found = sentences_of(text)
-    found[:1] = [f"\n{first}" for first in found[:1]]  # where the text begins again
-    return cycle(found)
+    """The sentences of a text, repeated endlessly."""
+    sentences = sentences_of(text)
+    sentences[:1] = [f"\n{first}" for first in sentences[:1]]  # a line break where the text begins again
+    return cycle(sentences)
 
 
 def gather(sentences: Iterable[str], size: int, encode: Encode) -> list[str]:
-    """The first sentences, as many as have room in `size` tokens together.
+    """As many of the first sentences as fit into `size` tokens together.
 
     Raises:
-        ConfigError: when not even one has.
+        ConfigError: if not even one fits.
     """
     chosen: list[str] = []
     left = size
@@ -73,7 +73,7 @@ def gather(sentences: Iterable[str], size: int, encode: Encode) -> list[str]:
 
 @dataclass(frozen=True)
 class Planted:
-    """A text, the places of what was planted in it, and where each sentence starts, last of all the text's end."""
+    """A text with the spans of the planted sentences; `starts` of the other sentences end with the end of the text."""
 
     text: str
     spans: tuple[Span, ...]
@@ -81,13 +81,13 @@ class Planted:
 
 
 def borders_of(sentences: Sequence[str], depths: Sequence[float]) -> list[int]:
-    """Before which sentences these depths lie, by characters: 0 before the first, 1 after the last."""
+    """The sentence borders at these depths, measured in characters: depth 0 is before the first, 1 after the last."""
     ends = [0, *accumulate(map(len, sentences))]
     return [bisect_left(ends, depth * ends[-1]) for depth in depths]
 
 
 def plant(sentences: Sequence[str], planted: Sequence[tuple[float, str]]) -> Planted:
-    """A text with each planted sentence at its depth.
+    """Put each planted sentence at its depth.
 
     >>> plant([" One.", " Two."], [(0.5, "Here.")]).text
     'One. Here. Two.'
@@ -98,11 +98,11 @@ def plant(sentences: Sequence[str], planted: Sequence[tuple[float, str]]) -> Pla
     starts: list[int] = []
     position = 0
     for border in range(len(sentences) + 1):
-        for number in [number for number, place in enumerate(borders) if place == border]:
-            part = f" {planted[number][1]}" if parts else planted[number][1]
-            spans[number] = Span(position + len(part) - len(planted[number][1]), position + len(part))
-            parts.append(part)
-            position += len(part)
+        for index in [index for index, planted_at in enumerate(borders) if planted_at == border]:
+            needle = planted[index][1]
+            parts.append(f" {needle}" if parts else needle)
+            position += len(parts[-1])
+            spans[index] = Span(position - len(needle), position)
         starts.append(position)
         for text in sentences[border : border + 1]:
             parts.append(text if parts else text.lstrip())
@@ -110,21 +110,19 @@ def plant(sentences: Sequence[str], planted: Sequence[tuple[float, str]]) -> Pla
     return Planted("".join(parts), tuple(spans), (0, *starts[1:]))
 
 
-def pieces(planted: Planted, cuts: Iterable[int], reach: int = REACH) -> list[str]:
-    """The text in pieces: one around each of the borders `cuts`, `reach` sentences to either side, and what is left.
+def pieces(planted: Planted, cuts: Iterable[int], margin: int = MARGIN) -> list[str]:
+    """The text in pieces: one around each of the borders `cuts`, with `margin` sentences on either side, and the rest.
 
-    With the same sentences and the same cuts, pieces in which nothing was planted are the same in every text.
+    Pieces without a planted sentence are the same in all texts that have the same sentences and cuts.
     """
     last = len(planted.starts) - 1
-    ends = {0, last}
     around: list[tuple[int, int]] = []
     for cut in sorted(set(cuts)):
-        low, high = max(0, cut - reach), min(last, cut + reach)
+        low, high = max(0, cut - margin), min(last, cut + margin)
         if around and low < around[-1][1]:
             around[-1] = (around[-1][0], high)
         else:
             around.append((low, high))
-    for low, high in around:
-        ends |= {low, high}
-    places = [planted.starts[end] for end in sorted(ends)]
-    return [planted.text[start:end] for start, end in pairwise(places) if end > start]
+    borders = {0, last}.union(*around)
+    positions = [planted.starts[border] for border in sorted(borders)]
+    return [planted.text[start:end] for start, end in pairwise(positions) if end > start]

@@ -1,8 +1,8 @@
-"""Practice for copying what followed the last time: sequences of symbols in which repeats are frequent and reliable.
+"""Training data for induction heads: token sequences with frequent and reliable repetitions.
 
-A model trained from scratch forms its induction heads on these in minutes, and on ordinary text hardly at all.  The
-symbols are ordinary tokens of the almanac, a new few for each sequence, so that nothing but the sequence tells what
-comes next.
+A model trained from scratch learns on these within minutes to copy what followed an earlier occurrence; on ordinary
+text it hardly learns it.  The tokens are those of the almanac.  Each sequence uses a few random ones, so that only the
+sequence itself tells what comes next.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ SMALLEST_CYCLE, LARGEST_CYCLE = 6, 32
 _PAGE_TOKENS = 4096
 
 
-@lru_cache(maxsize=2)  # a bound method keeps its model alive
+@lru_cache(maxsize=2)  # small, because a bound method keeps its model alive
 def symbols(encode: Encode) -> tuple[int, ...]:
-    """The token ids of syllables, first in a word and inside one, and of an almanac page."""
-    found: set[int] = set()
+    """The token ids of an almanac page, and of all syllables at the beginning of a word and inside it."""
+    tokens: set[int] = set()
     for syllable in SYLLABLES:
-        found.update(encode(f" {syllable.capitalize()}{syllable}"))
-    found.update(encode(write(Random(0), _PAGE_TOKENS, TaskOptions(level=3), encode).text))
-    return tuple(sorted(found))
+        tokens.update(encode(f" {syllable.capitalize()}{syllable}"))
+    tokens.update(encode(write(Random(0), _PAGE_TOKENS, TaskOptions(level=3), encode).text))
+    return tuple(sorted(tokens))
 
 
 def induction(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
-    """`options.samples` sequences of `size` token ids, each with an empty document and the sequence as target."""
+    """`options.samples` sequences of `size` token ids: the target is the sequence, the document is empty."""
     rng = Random(seed)
     pool = symbols(encode)
     document = Document(source=f"induction-{seed}", tokens=())
@@ -57,7 +57,7 @@ def induction(seed: int, size: int, options: TaskOptions, encode: Encode) -> lis
 
 
 def spans(rng: Random, size: int, pool: tuple[int, ...]) -> list[int]:
-    """A few random spans, one after another in random order."""
+    """A few random spans, repeated in random order."""
     count = max(2, size // 24)
     chosen = [
         rng.sample(pool, min(rng.randint(SHORTEST_SPAN, LONGEST_SPAN), len(pool)))
@@ -70,7 +70,7 @@ def spans(rng: Random, size: int, pool: tuple[int, ...]) -> list[int]:
 
 
 def cycle(rng: Random, size: int, pool: tuple[int, ...]) -> list[int]:
-    """Runs along one random cycle of symbols, each from a new place."""
+    """Runs along one random cycle of symbols, each from a random position."""
     length = min(rng.randint(SMALLEST_CYCLE, max(SMALLEST_CYCLE, min(LARGEST_CYCLE, size // 3))), len(pool))
     ring = rng.sample(pool, length)
     sequence: list[int] = []

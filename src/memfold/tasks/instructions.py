@@ -1,7 +1,7 @@
-"""Pools of instructions for the tasks that ask no question of their own.
+"""Pools of instructions for the tasks without a question.
 
-Several wordings of mixed length keep a model from hanging on one; most are short, since every word of them is read
-again for every sample.  Left out: questions, which are their own instruction.
+Several wordings of different length keep a model from depending on a single one.  Most are short, because every sample
+includes one.  Questions need no instruction.
 """
 
 from __future__ import annotations
@@ -44,5 +44,5 @@ INSTRUCTIONS: dict[str, tuple[str, ...]] = {
 
 
 def instruction(rng: Random, task: str) -> str:
-    """One wording of what the task wants."""
+    """A random instruction for a task."""
     return rng.choice(INSTRUCTIONS[task])

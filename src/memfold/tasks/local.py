@@ -1,17 +1,15 @@
-"""Tasks on local files that a recipe names: text for pretraining, summaries, and the questions of published datasets.
+"""Tasks on local files that a recipe names: text for pretraining, summaries, and questions of published datasets.
 
-Text is packed: documents follow each other, a blank line between them, and a sample is a window of exactly `size`
-tokens that begins anywhere.  The document of a question is whole where it is short enough, else a stretch of it with
-the evidence, or with the answer.  Left out: what is drawn from the files, and what is held out of them
-(`memfold.tasks.datasets.corpus`).
+Text is packed: documents are joined by blank lines, and a sample is a window of exactly `size` tokens that may begin
+anywhere.  A question comes with its whole document or, if that is too long, with an excerpt around the evidence or the
+answer.  How rows are drawn and held out is defined in `memfold.tasks.datasets.corpus`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from random import Random
-from typing import TypeVar
 
 from memfold.core.document import Document
 from memfold.core.errors import DataError
@@ -23,18 +21,17 @@ from memfold.tasks.task import Encode, TaskOptions
 
 BREAK = "\n\n"
 TRIES = 200
-AROUND = 64  # tokens from the beginning of what answers a question on
-MOST_CHARACTERS = 16  # to a token: what is cut out of a book before its tokens are counted
-T = TypeVar("T")
+AFTER_TOKENS = 64  # of an excerpt, from the beginning of what answers the question
+CHARACTERS_PER_TOKEN = 16  # at most; long texts are cut by it before they are tokenised
 Tokens = tuple[int, ...]
 
 
 def packed_window(rng: Random, size: int, options: TaskOptions, encode: Encode) -> Tokens:
-    """Exactly `size` tokens in a row of documents that follow each other."""
+    """Exactly `size` consecutive tokens of documents that are joined by blank lines."""
     tokens: list[int] = []
     for row in draw_rows(rng, options.files, options.held_out):
-        found = encode(_stretch(rng, text_of(row), size * MOST_CHARACTERS) + BREAK)
-        tokens += found if tokens else found[rng.randrange(len(found)) :]
+        document = encode(_excerpt(rng, text_of(row), size * CHARACTERS_PER_TOKEN) + BREAK)
+        tokens += document if tokens else document[rng.randrange(len(document)) :]
         if len(tokens) >= size:
             break
     return tuple(tokens[:size])
@@ -48,16 +45,16 @@ def text(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sam
 
 
 def text_reconstruction(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
-    """A window of text, to be written again."""
+    """A window of text to be reproduced."""
     rng = Random(seed)
     return repeated("text-reconstruction", rng, seed, packed_window(rng, size, options, encode), options)
 
 
 def text_continuation(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
-    """The first half of a window as memory, bridge chunks as they are, the rest as target.
+    """A window of text: the first half is the memory, bridge chunks stay uncompressed, and the rest is the target.
 
     Raises:
-        ConfigError: when `size` holds fewer than two groups.
+        ConfigError: if `size` is less than two groups.
     """
     check_continuable(size, options)
     rng = Random(seed)
@@ -65,9 +62,9 @@ def text_continuation(seed: int, size: int, options: TaskOptions, encode: Encode
 
 
 def summaries(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
-    """The `text` of a row and its `summary`."""
+    """The `text` of a row, with its `summary` as the target."""
     rng = Random(seed)
-    for row in _tries(draw_rows(rng, options.files, options.held_out)):
+    for row in islice(draw_rows(rng, options.files, options.held_out), TRIES):
         tokens, summary = tuple(encode(text_of(row))), row.text("summary")
         if 0 < len(tokens) <= size:
             document = Document(source=f"summaries-{seed}", tokens=tokens)
@@ -77,49 +74,43 @@ def summaries(seed: int, size: int, options: TaskOptions, encode: Encode) -> lis
 
 
 def questions(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
-    """A question of a dataset, with its document."""
+    """A question of a dataset with its document."""
     rng = Random(seed)
-    assert options.dataset is not None, "the recipe names one"
+    assert options.dataset is not None, "recipes of this task name a dataset"
     samples = questions_of(options.dataset, options.files, options.held_out)
-    for sample in _tries(rng.choice(samples) for _ in range(TRIES)):
-        tokens = _read(rng, sample, size, encode)
+    for sample in (rng.choice(samples) for _ in range(TRIES)):
+        tokens = _document_tokens(rng, sample, size, encode)
         if tokens:
             document = replace(sample.document, tokens=tokens)
             return [replace(sample, task="questions", document=document, evidence=())]
     raise _too_long(size, options)
 
 
-def _read(rng: Random, sample: Sample, size: int, encode: Encode) -> Tokens:
-    """The document of a question, or `size` tokens of it around what answers it; nothing where that is not found."""
-    whole = sample.document.read()
-    if len(whole) <= size * MOST_CHARACTERS:
-        tokens = encode(whole)
+def _document_tokens(rng: Random, sample: Sample, size: int, encode: Encode) -> Tokens:
+    """The tokens of a question's document, or `size` tokens around its answer; empty if the answer is not found."""
+    text, most = sample.document.read(), size * CHARACTERS_PER_TOKEN
+    if len(text) <= most:
+        tokens = encode(text)
         if len(tokens) <= size:
             return tuple(tokens)
-    place = sample.evidence[0].start if sample.evidence else whole.lower().find(sample.answers[0].lower())
-    if place < 0:
+    position = sample.evidence[0].start if sample.evidence else text.lower().find(sample.answers[0].lower())
+    if position < 0:
         return ()
-    place = max(0, whole.rfind(" ", 0, place))  # a word keeps the space before it
-    reach = size * MOST_CHARACTERS
-    before, after = encode(whole[max(0, place - reach) : place]), encode(whole[place : place + reach])
-    kept = min(len(before), rng.randint(0, max(0, size - AROUND)))
+    position = max(0, text.rfind(" ", 0, position))  # a word includes the space before it
+    before, after = encode(text[max(0, position - most) : position]), encode(text[position : position + most])
+    kept = min(len(before), rng.randint(0, max(0, size - AFTER_TOKENS)))
     kept = max(kept, min(len(before), size - len(after)))
     return tuple(before[len(before) - kept :] + after)[:size]
 
 
-def _stretch(rng: Random, whole: str, characters: int) -> str:
-    """All of a text, or so many characters from somewhere in it."""
-    start = rng.randrange(len(whole) - characters) if len(whole) > characters else 0
-    return whole[start : start + characters]
-
-
-def _tries(found: Iterator[T]) -> Iterator[T]:
-    for _, one in zip(range(TRIES), found, strict=False):
-        yield one
+def _excerpt(rng: Random, text: str, characters: int) -> str:
+    """A random excerpt of so many characters; the whole text if it is shorter."""
+    start = rng.randrange(len(text) - characters) if len(text) > characters else 0
+    return text[start : start + characters]
 
 
 def _too_long(size: int, options: TaskOptions) -> DataError:
     return DataError(
-        f"{', '.join(options.files)}: {TRIES} rows drawn, and none with a document of at most {size} tokens"
-        "; use larger sizes"
+        f"{', '.join(options.files)}: none of {TRIES} rows drawn has a document of at most {size} tokens; use larger "
+        "sizes"
     )

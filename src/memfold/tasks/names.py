@@ -1,44 +1,43 @@
-"""Invented names and values, drawn from a seed, so that no answer can be known without reading the document.
+"""Invented names and values, drawn at random, so that no answer can be known without reading the document.
 
-A name is made of syllables with one reading only: a letter that ends a syllable never begins one, so a small tokenizer
-can learn one token for each.  Names of split 'out' have shapes that split 'in' never shows: a leading vowel, a hyphen,
-a prefix word.  Left out: names that mean something.
+Names are made of syllables that can be split in one way only: a letter that ends a syllable never begins one.  So a
+small tokenizer can learn one token for each syllable.  Names of split 'out' have patterns that never occur in split
+'in': a leading vowel, a hyphen or a prefix word.
 """
 
 from __future__ import annotations
 
 from random import Random
 
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 OPEN_SYLLABLES = tuple(onset + vowel for onset in "bdfghjkmptvwz" for vowel in "aeiou")
-CLOSED_SYLLABLES = (
-    "bar", "ben", "bol", "das", "dor", "dun", "fal", "fen", "gar", "gis", "gol", "hal", "hin", "hos", "jen", "jor",
-    "kan", "kel", "kir", "mas", "mel", "mon", "mur", "pan", "pel", "por", "tan", "ter", "tol", "tus", "val", "ves",
-    "vin", "wen", "wil", "zar", "zel", "zon",
-)  # fmt: skip
+CLOSED_SYLLABLES = _words("""
+    bar ben bol das dor dun fal fen gar gis gol hal hin hos jen jor kan kel kir mas mel mon mur pan pel por tan ter tol
+    tus val ves vin wen wil zar zel zon
+""")
 SYLLABLES = OPEN_SYLLABLES + CLOSED_SYLLABLES
 LEADING_VOWELS = ("Al", "An", "El", "Er", "Is", "On", "Or", "Ul", "Us")
 PREFIXES = ("Saint", "Old")
 TITLE_WORDS = ("Song", "Tale", "Road", "Dream", "Gate", "Fall", "Light", "Stone")
 
-MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
-    "December",
-)  # fmt: skip
+MONTHS = _words("January February March April May June July August September October November December")
 COLOURS = ("red", "blue", "green", "white", "black", "grey", "golden", "silver", "brown", "yellow")
-ANIMALS = (
-    "horse", "lion", "bear", "wolf", "fox", "deer", "goat", "sheep", "swan", "crow", "hawk", "duck", "goose", "snake",
-    "frog", "fish", "whale", "crab", "bee", "cat", "dog", "bull", "mouse", "hare", "boar", "seal", "dove", "crane",
-)  # fmt: skip
-GOODS = (
-    "salt", "wool", "copper", "iron", "tin", "silk", "wine", "beer", "honey", "butter", "cheese", "bread", "corn",
-    "rice", "oil", "coal", "wood", "paper", "glass", "leather", "rope", "wax", "soap", "tea", "pepper", "sugar",
-    "fruit", "nuts", "beans", "meat", "fur", "cotton", "linen", "clay", "sand", "chalk", "ink", "paint", "pearls",
-    "gems", "lace", "hats", "shoes", "coats", "gloves", "belts", "rings", "bells", "clocks", "lamps", "knives",
-    "nails", "boats", "carts", "chairs", "tables", "beds", "doors", "bricks", "pots", "cups", "spoons", "plates",
-    "baskets",
-)  # fmt: skip
+ANIMALS = _words("""
+    horse lion bear wolf fox deer goat sheep swan crow hawk duck goose snake frog fish whale crab bee cat dog bull mouse
+    hare boar seal dove crane
+""")
+GOODS = _words("""
+    salt wool copper iron tin silk wine beer honey butter cheese bread corn rice oil coal wood paper glass leather rope
+    wax soap tea pepper sugar fruit nuts beans meat fur cotton linen clay sand chalk ink paint pearls gems lace hats
+    shoes coats gloves belts rings bells clocks lamps knives nails boats carts chairs tables beds doors bricks pots cups
+    spoons plates baskets
+""")
 
-_SINGLE_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
+_CODE_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"  # without I and O, which resemble digits
 _ATTEMPTS_PER_LENGTH = 4
 
 
@@ -48,17 +47,17 @@ def word(rng: Random, syllables: int) -> str:
 
 
 def held_out_word(rng: Random, plain: bool = False) -> str:
-    """A name of a shape kept for split 'out'; `plain` leaves out the shape of two words."""
-    shape = rng.randrange(2 if plain else 3)
-    if shape == 0:
+    """A name with a pattern held out for split 'out'; with `plain` it has one word."""
+    pattern = rng.randrange(2 if plain else 3)
+    if pattern == 0:
         return rng.choice(LEADING_VOWELS) + word(rng, rng.randint(1, 2)).lower()
-    if shape == 1:
+    if pattern == 1:
         return f"{word(rng, 2)}-{word(rng, rng.randint(1, 2))}"
     return f"{rng.choice(PREFIXES)} {word(rng, 2)}"
 
 
 class Namer:
-    """Names for one document, each given out once."""
+    """Generates the names of one document without repetition."""
 
     def __init__(self, rng: Random, level: int) -> None:
         self._rng = rng
@@ -66,9 +65,9 @@ class Namer:
         self._used: set[str] = set()
 
     def name(self, kind: str, held_out: bool = False) -> tuple[str, str]:
-        """A new name for an entity of this type: as sentences write it, and its bare form.
+        """A new name for an entity of this type, as sentences write it and in its bare form.
 
-        The two differ where a type word belongs to the name: 'the river Sanu' and 'Sanu'.
+        The two differ if the name includes a type word: 'the river Sanu' and 'Sanu'.
         """
         for attempt in range(10_000):
             bare = self._draw(kind, held_out, attempt // _ATTEMPTS_PER_LENGTH)
@@ -101,7 +100,7 @@ def year(rng: Random) -> str:
 
 
 def number(rng: Random) -> str:
-    """A whole number of two to five digits, each length as likely."""
+    """A whole number of two to five digits, each length with the same probability."""
     digits = rng.randint(2, 5)
     return str(rng.randrange(10 ** (digits - 1), 10**digits))
 
@@ -113,7 +112,7 @@ def date(rng: Random) -> str:
 
 def code(rng: Random) -> str:
     """Two letters and four digits: 'KX-4071'."""
-    return f"{rng.choice(_SINGLE_LETTERS)}{rng.choice(_SINGLE_LETTERS)}-{rng.randrange(10_000):04d}"
+    return f"{rng.choice(_CODE_LETTERS)}{rng.choice(_CODE_LETTERS)}-{rng.randrange(10_000):04d}"
 
 
 def emblem(rng: Random) -> str:

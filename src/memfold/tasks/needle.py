@@ -1,8 +1,8 @@
-"""Needles in a haystack, after RULER: planted sentences in filler or almanac text, and questions about them.
+"""Needle in a haystack, after RULER: sentences planted in filler or almanac text, and questions about them.
 
-Kinds are those of the value: a number, an invented word, a long code; and for evaluation alone, drawn only where they
-are asked for, a UUID, a date, or the name of a person.  Left out: RULER's tracking and aggregation tasks; the almanac's
-two-hop and counting questions stand for them.
+The kind of a needle is that of its value: a number, an invented word or a long code.  A UUID, a date and the name of a
+person are for evaluation and have to be requested.  RULER's variable tracking is in `tracking`; its aggregation tasks
+are not implemented, as the almanac has counting questions.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from memfold.core.types import Sample
 from memfold.tasks.almanac.page import lay_out
 from memfold.tasks.almanac.questions import evidence
 from memfold.tasks.almanac.relations import Relation
-from memfold.tasks.almanac.world import BREAK_COST, Entity, Fact, Meter, Unit, World, meter
+from memfold.tasks.almanac.world import BREAK_COST, Entity, Fact, TokenCounter, Unit, World, token_counter
 from memfold.tasks.filler import sentence
 from memfold.tasks.names import Namer, date, word
 from memfold.tasks.task import Encode, TaskOptions
 
-HELD_OUT_NAME_SHARE = 0.5
+HELD_OUT_NAME_PROBABILITY = 0.5
 
 
 def _needle(kind: str, noun: str) -> Relation:
     return Relation(
-        kind,
-        "key",
-        kind,
-        says=(f"The secret {noun} of {{s}} is {{v}}.",),
-        unseen=f"Nobody but you knows that {{v}} is the secret {noun} of {{s}}.",
-        pronoun=(),
-        asks=(f"What is the secret {noun} of {{s}}?", f"Which secret {noun} does {{s}} have?"),
+        key=kind,
+        subject="key",
+        value=kind,
+        statements=(f"The secret {noun} of {{s}} is {{v}}.",),
+        held_out_statement=f"Nobody but you knows that {{v}} is the secret {noun} of {{s}}.",
+        pronoun_statements=(),
+        questions=(f"What is the secret {noun} of {{s}}?", f"Which secret {noun} does {{s}} have?"),
     )
 
 
@@ -62,8 +62,13 @@ def _name(rng: Random) -> str:
 
 
 VALUES: dict[str, Callable[[Random], str]] = {
-    "number": _number, "word": _word, "code": _code, "uuid": _uuid, "date": date, "name": _name,
-}  # fmt: skip
+    "number": _number,
+    "word": _word,
+    "code": _code,
+    "uuid": _uuid,
+    "date": date,
+    "name": _name,
+}
 
 
 def needle(
@@ -76,45 +81,45 @@ def needle(
     depth: float | None = None,
     haystack: str = "filler",
 ) -> list[Sample]:
-    """Questions about `options.samples` needles among `keys` or more, planted at `depth` (0-1, random if None).
+    """Questions about `options.samples` of at least `keys` needles, planted at `depth` (0-1, random if None).
 
     `haystack` is 'filler' or 'almanac'.
     """
     rng = Random(seed)
-    gauge = meter(encode)
+    counter = token_counter(encode)
     kinds = options.kinds or TRAINED
-    planted = _plant(rng, max(keys, options.samples), kinds, options)
-    room = size - sum(gauge.count(fact.text) + BREAK_COST for fact in planted)
-    units = _hay(rng, room, haystack, options, gauge)
-    for fact in planted:
-        place = rng.random() if depth is None else depth
-        units.insert(round(place * len(units)), [fact])
+    needles = _needles(rng, max(keys, options.samples), kinds, options)
+    room = size - sum(counter.count(fact.text) + BREAK_COST for fact in needles)
+    units = _haystack(rng, room, haystack, options, counter)
+    for fact in needles:
+        fact_depth = rng.random() if depth is None else depth
+        units.insert(round(fact_depth * len(units)), [fact])
     page = lay_out(rng, units, size, encode)
     document = Document(source=f"needle-{seed}", text=page.text)
-    standing = set(page.facts)
-    asked = [fact for fact in planted if fact in standing][: options.samples]
-    return [_sample(rng, document, fact, options) for fact in asked]
+    kept = set(page.facts)
+    selected = [fact for fact in needles if fact in kept][: options.samples]
+    return [_sample(rng, document, fact, options) for fact in selected]
 
 
-def _plant(rng: Random, count: int, kinds: tuple[str, ...], options: TaskOptions) -> list[Fact]:
+def _needles(rng: Random, count: int, kinds: tuple[str, ...], options: TaskOptions) -> list[Fact]:
     namer = Namer(rng, options.level)
     facts = []
     for _ in range(count):
         kind = rng.choice(kinds)
         relation = NEEDLES[kind]
         out = options.split == "out"
-        held_out = out and rng.random() < HELD_OUT_NAME_SHARE
+        held_out = out and rng.random() < HELD_OUT_NAME_PROBABILITY
         name, bare = namer.name("key", held_out)
-        template = relation.unseen if out and not held_out else relation.says[0]
+        template = relation.held_out_statement if out and not held_out else relation.statements[0]
         value = VALUES[kind](rng)
         subject = Entity("key", name, bare, "it", held_out)
         facts.append(Fact(subject, relation, value, None, template.format(s=name, v=value), out))
     return facts
 
 
-def _hay(rng: Random, room: float, haystack: str, options: TaskOptions, gauge: Meter) -> list[Unit]:
-    if haystack == "almanac":
-        world = World(rng, options.level, "in", gauge)
+def _haystack(rng: Random, room: float, kind: str, options: TaskOptions, counter: TokenCounter) -> list[Unit]:
+    if kind == "almanac":
+        world = World(rng, options.level, "in", counter)
         world.fill(room)
         if options.level >= 2:
             rng.shuffle(world.units)
@@ -122,7 +127,7 @@ def _hay(rng: Random, room: float, haystack: str, options: TaskOptions, gauge: M
     units: list[Unit] = []
     while True:
         text = sentence(rng)
-        room -= gauge.count(text) + BREAK_COST
+        room -= counter.count(text) + BREAK_COST
         if room < 0:
             return units
         units.append(text)
@@ -133,7 +138,7 @@ def _sample(rng: Random, document: Document, fact: Fact, options: TaskOptions) -
     return Sample(
         task="needle",
         document=document,
-        question=rng.choice(fact.relation.asks).format(s=fact.subject.name),
+        question=rng.choice(fact.relation.questions).format(s=fact.subject.name),
         answers=(fact.value,),
         target=fact.value,
         evidence=spans,

@@ -1,7 +1,7 @@
-"""Summaries that can be checked: whom and what an almanac document tells of, and one thing about its main subject.
+"""Summaries that can be checked: what an almanac document is about, and one fact about its main subject.
 
-The summary is a function of the document: the first names of its two commonest types, the entity with the most facts,
-and the first sentence that names it as its subject.
+The summary is a function of the document: the first names of its two most common types, the entity with the most facts,
+and the first sentence with this entity as its subject.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from memfold.tasks.almanac.world import Fact
 from memfold.tasks.instructions import instruction
 from memfold.tasks.task import Encode, TaskOptions
 
-MOST_NAMES = 3
-MOST_TYPES = 2
+MAX_NAMES = 3
+MAX_TYPES = 2
 PLURALS = {"person": "people", "town": "towns", "river": "rivers", "book": "books", "guild": "guilds", "ship": "ships"}
 
 
@@ -46,13 +46,13 @@ def summarisation(seed: int, size: int, options: TaskOptions, encode: Encode) ->
 
 
 def summarise(facts: Sequence[Fact]) -> tuple[str, Fact]:
-    """The summary of facts in reading order, and the fact it quotes."""
+    """The summary of facts in reading order, and the fact that it quotes."""
     subjects = Counter(fact.subject for fact in facts)
     types = Counter(fact.subject.type for fact in facts)
     parts = []
-    for kind, _ in types.most_common(MOST_TYPES):
+    for kind, _ in types.most_common(MAX_TYPES):
         names = [entity.bare for entity in subjects if entity.type == kind]
-        listed = names[:MOST_NAMES] + ["others"] * (len(names) > MOST_NAMES)
+        listed = names[:MAX_NAMES] + ["others"] * (len(names) > MAX_NAMES)
         joined = f"{', '.join(listed[:-1])} and {listed[-1]}" if len(listed) > 1 else listed[0]
         parts.append(f"the {PLURALS[kind] if len(names) > 1 else kind} {joined}")
     main = subjects.most_common(1)[0][0]

@@ -1,4 +1,4 @@
-"""Every task by name, loaded when it is asked for."""
+"""The table of tasks by name; a task is imported when it is loaded."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ TASKS = {
     "summaries": "memfold.tasks.local:summaries",
     "questions": "memfold.tasks.local:questions",
 }
-LOCAL = ("text", "text-reconstruction", "text-continuation", "summaries", "questions")  # on files that a recipe names
+LOCAL = ("text", "text-reconstruction", "text-continuation", "summaries", "questions")  # read files that a recipe names
 
 
 def load_task(name: str) -> Task:
     """The task of that name.
 
     Raises:
-        ConfigError: for a name that is not in `TASKS`.
+        ConfigError: if the name is not in `TASKS`.
     """
     if name not in TASKS:
         raise unknown("task", name, TASKS)

@@ -1,6 +1,6 @@
-"""What a task is: a pure function from a seed and a size to samples, those of one document next to each other.
+"""The interface of a task: a pure function from a seed and a size to samples, with those of one document in a row.
 
-A task never reads the network, the clock or global random state.  Adding one is a file and a line in `table.py`.
+A task never uses the network, the clock or global random state.  A new task is a file and a line in `table.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Protocol
 
 from memfold.core.types import Sample
 
-# text -> token ids, as the backbone's tokenizer gives them, without special tokens
+# text -> token ids of the model's tokenizer, without special tokens
 Encode = Callable[[str], list[int]]
 
 SPLITS = ("in", "out")
@@ -19,12 +19,13 @@ SPLITS = ("in", "out")
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """Settings of a task; each task reads those that concern it.
+    """Settings of a task; each task uses those that apply to it.
 
-    `level` 0-3 is the difficulty, `split` in or out of distribution, `samples` how many questions (or cues) to ask
-    about the one document, `kinds` restricts the kinds of question (empty: all that the level has), `bridges` the
-    fewest and the most bridge chunks of a continuation, `ratio` their length in tokens, `filler` the share of filler
-    prose.  Tasks on local data read `files` (of questions, in the layout of `dataset`), or what is held out of them.
+    `level` is the difficulty (0-3), `split` in or out of distribution, `samples` the number of questions (or cues)
+    about a document, and `kinds` restricts the kinds of question (empty: all kinds of the level).  `bridges` are the
+    fewest and the most bridge chunks of a continuation, `ratio` is their length in tokens, and `filler` the fraction of
+    filler sentences.  Tasks on local data read `files`, which for questions have the layout of `dataset`, and with
+    `held_out` only the rows that are held out for validation.
     """
 
     level: int = 3
@@ -40,7 +41,7 @@ class TaskOptions:
 
 
 class Task(Protocol):
-    """`size` is the wanted length of the document in tokens; the document is at most that long, and close to it."""
+    """Makes samples; `size` is the length of the document in tokens, which is at most that and close to it."""
 
     def __call__(self, seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
         """Samples for one seed."""

@@ -1,7 +1,8 @@
-"""Variable tracking, after RULER: names that share a number, each said to have that of the one before, in filler.
+"""Variable tracking, after RULER: chains of sentences in filler, each of which refers to the name of the one before.
 
-Only the first name of a chain is said to have the number; the question gives the number and wants all names of its
-chain.  Other chains of the same shape are the distractors.  For evaluation; left out: programs in place of sentences.
+Only the first sentence of a chain states a number; the question gives a number and asks for all names that have it.
+Other chains of the same form are distractors.  The task is for evaluation.  Unlike in RULER, the chains are sentences,
+not assignments to variables.
 """
 
 from __future__ import annotations
@@ -19,36 +20,42 @@ CHAINS, HOPS = 2, 4
 LISTING = "listing"
 
 
-def tracking(seed: int, size: int, encode: Encode, level: int = 3, chains: int = CHAINS, hops: int = HOPS,
-             text: str = "") -> Sample:  # fmt: skip
-    """One question about one of `chains` chains of `hops` steps, in a document of at most `size` tokens.
+def tracking(
+    seed: int,
+    size: int,
+    encode: Encode,
+    level: int = 3,
+    chains: int = CHAINS,
+    hops: int = HOPS,
+    text: str = "",
+) -> Sample:
+    """A question about one of `chains` chains of `hops` steps in a document of at most `size` tokens.
 
-    They are hidden in filler, or in the sentences of a `text`, from its beginning and again where it is too short.
+    The chains are planted in filler or, if given, in `text`, which is repeated if it is too short.
 
     Raises:
-        ConfigError: when the chains leave no room for a sentence of filler.
+        ConfigError: if the chains leave no room for other sentences.
     """
     rng = Random(seed)
     namer = Namer(rng, level)
     numbers = [str(number) for number in rng.sample(range(10_000, 100_000), chains)]
     names = [[namer.name("key")[0] for _ in range(hops + 1)] for _ in numbers]
-    planted = [
-        step
-        for number, chain in zip(numbers, names, strict=True)
-        for step in zip(sorted(rng.random() for _ in chain), _statements(number, chain), strict=True)
-    ]
+    planted: list[tuple[float, str]] = []
+    for number, chain in zip(numbers, names, strict=True):
+        depths = sorted(rng.random() for _ in chain)
+        planted += zip(depths, _statements(number, chain), strict=True)
     room = size - sum(len(encode(f" {statement}")) for _, statement in planted)
-    around = text_sentences(text) if text else filler_sentences(rng)
-    whole = plant(gather(around, room, encode), planted)
-    asked = slice(0, hops + 1)
+    sentences = text_sentences(text) if text else filler_sentences(rng)
+    page = plant(gather(sentences, room, encode), planted)
+    chain_length = hops + 1
     return Sample(
         task="tracking",
-        document=Document(f"tracking-{seed}", text=whole.text),
-        question=f"Which {hops + 1} names have the number {numbers[0]}, by themselves or through others?",
+        document=Document(f"tracking-{seed}", text=page.text),
+        question=f"Which {chain_length} names have the number {numbers[0]}, by themselves or through others?",
         answers=tuple(names[0]),
         target=", ".join(names[0]),
-        evidence=whole.spans[asked],
-        support=tuple(statement for _, statement in planted[asked]),
+        evidence=page.spans[:chain_length],
+        support=tuple(statement for _, statement in planted[:chain_length]),
         kind=LISTING,
         hops=hops,
         level=level,

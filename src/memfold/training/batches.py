@@ -1,6 +1,6 @@
 """The batches of a stage: a pure function of the recipe and the micro-batch number.
 
-Nothing is remembered from batch to batch, so a resumed run sees exactly what an unbroken one does.
+No state is carried between batches, so a resumed run sees the same batches as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from random import Random
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.prompt import Style
-from memfold.core.registry import make_system, setting_names
-from memfold.core.system import MemorySystem
+from memfold.core.registry import AnySystem, make_system
+from memfold.core.system import USUAL_RATIO
 from memfold.core.types import Sample, Step, Text, Trace
 from memfold.tasks.table import load_task
 from memfold.tasks.task import TaskOptions
 from memfold.training.presets import paper_mixture
-from memfold.training.recipe import Entry, Recipe, Share, StageRecipe
+from memfold.training.recipe import Entry, Recipe, SupervisedEntry
 
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
 GOLDEN = 0.6180339887498949
@@ -32,72 +32,77 @@ MOST_DOCUMENTS = 512
 class Batch:
     """Documents with their traces, all of one mixture entry, ready for `logprobs`."""
 
-    share: Share
-    system: MemorySystem
+    entry: SupervisedEntry
+    system: AnySystem
     scored: list[tuple[Document, list[Trace]]]
     tokens: int
 
 
-def mixture(recipe: Recipe) -> tuple[Share, ...]:
+def mixture(recipe: Recipe) -> tuple[SupervisedEntry, ...]:
     """The entries of a recipe, its own or its preset's."""
     return paper_mixture(recipe.stage) if recipe.preset else recipe.mixture
 
 
-def batch(recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train", share: Share | None = None) -> Batch:
-    """Micro-batch `number`; `purpose` separates training from validation seeds, `share` picks the mixture entry.
+def batch(
+    recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train", entry: SupervisedEntry | None = None
+) -> Batch:
+    """Micro-batch `number`.
 
-    All devices of a recipe are at the same entry at a time.
+    `purpose` keeps the seeds of training and validation apart; `entry` is a mixture entry to use instead of the one
+    that the number selects.  All devices of a recipe work on the same entry at a time.
     """
     rng = Random(seed_of(recipe.seed, purpose, number))
-    share = share or choose(mixture(recipe), number // recipe.hardware.devices)
-    size = rng.choice(share.sizes)
-    ratio = rng.choice(share.ratios)
-    drawn = {"ratio": ratio, "gap": draw_gap(rng, share.gap), "draw": _draw(recipe, purpose, number)}
-    system = system_of(share, recipe, backbone, drawn)
-    options = TaskOptions(share.level, "in", share.samples, share.kinds, share.bridges, ratio, share.filler,
-                          share.files, share.dataset, purpose != "train")  # fmt: skip
-    task = load_task(share.task)
+    entry = entry or choose(mixture(recipe), number // recipe.hardware.devices)
+    size = rng.choice(entry.sizes)
+    layout = seed_of(recipe.seed, "positions", number) if purpose == "train" else None
+    system = make_system(entry.system, backbone, recipe.system_settings(entry)).draw(rng, layout)
+    options = TaskOptions(
+        level=entry.level,
+        samples=entry.samples,
+        kinds=entry.kinds,
+        bridges=entry.bridges,
+        ratio=system.ratio or USUAL_RATIO,
+        filler=entry.filler,
+        files=entry.files,
+        dataset=entry.dataset,
+        held_out=purpose != "train",
+    )
+    task = load_task(entry.task)
     scored: list[tuple[Document, list[Trace]]] = []
     tokens = 0
     while tokens < recipe.tokens and len(scored) < MOST_DOCUMENTS:
         samples = task(rng.getrandbits(40), size, options, backbone.encode)
         for _, same in groupby(samples, key=lambda sample: id(sample.document)):
-            document, traces = _script(list(same), system, backbone, share, rng)
+            document, traces = _script(list(same), system, backbone, entry, rng)
             scored.append((document, traces))
-            tokens += _cost(document, traces, system.settings.get("ratio", 0))
-    return Batch(share, system, scored, tokens)
+            tokens += _cost(document, traces, system.ratio or 0)
+    return Batch(entry, system, scored, tokens)
 
 
-def system_of(entry: Entry, recipe: StageRecipe, backbone: Backbone, drawn: dict[str, Any]) -> MemorySystem:
-    """The system of an entry, with those of the recipe's settings and of what was drawn that it has."""
-    has = setting_names(entry.system)
-    settings = recipe.settings | drawn | {"chat_template": recipe.chat_template}
-    return make_system(entry.system, backbone, {key: value for key, value in settings.items() if key in has})
-
-
-def _script(samples: Sequence[Sample], system: MemorySystem, backbone: Backbone, share: Share,
-            rng: Random) -> tuple[Document, list[Trace]]:  # fmt: skip
-    """Tokenise the document once and write the traces of its samples."""
+def _script(
+    samples: Sequence[Sample], system: AnySystem, backbone: Backbone, entry: SupervisedEntry, rng: Random
+) -> tuple[Document, list[Trace]]:
+    """Tokenise the document once and script the traces of its samples."""
     document = samples[0].document
     if document.tokens is None:
         document = replace(document, tokens=tuple(backbone.encode(document.read())))
     traces: list[Trace] = []
     for sample in samples:
-        style = _style(share, rng)
+        style = _style(entry, rng)
         recall = style != "free" or rng.random() < 0.5
         traces.append(system.script(replace(sample, document=document, recall=recall), backbone, style))
-    return document, _once(traces)
+    return document, _without_repeated_steps(traces)
 
 
-def _style(share: Share, rng: Random) -> Style:
+def _style(entry: SupervisedEntry, rng: Random) -> Style:
     point = rng.random()
-    if point < share.recall:
+    if point < entry.recall:
         return "recall"
-    return "free" if point < share.recall + share.free else "bare"
+    return "free" if point < entry.recall + entry.free else "bare"
 
 
-def _once(traces: Sequence[Trace]) -> list[Trace]:
-    """The traces without the steps of an earlier one: all read the same document, its plain reading is scored once."""
+def _without_repeated_steps(traces: Sequence[Trace]) -> list[Trace]:
+    """The traces without steps of earlier ones, so that plain language modelling of the document is scored once."""
     seen: set[Step] = set()
     kept = []
     for trace in traces:
@@ -107,30 +112,18 @@ def _once(traces: Sequence[Trace]) -> list[Trace]:
 
 
 def choose(entries: Sequence[AnyEntry], number: int) -> AnyEntry:
-    """Entries in their shares, evenly spread: the golden ratio sequence over the cumulated shares."""
-    total = sum(share.share for share in entries)
+    """The entry of a number: entries occur in proportion to their weights, evenly spread by a golden-ratio sequence."""
+    total = sum(entry.weight for entry in entries)
     point = (number * GOLDEN) % 1.0 * total
-    for share in entries:
-        point -= share.share
+    for entry in entries:
+        point -= entry.weight
         if point < 0:
-            return share
+            return entry
     return entries[-1]
 
 
-def draw_gap(rng: Random, most: int) -> int:
-    """None in half of the batches, else up to `most`, every order of magnitude as often."""
-    far = rng.random() < 0.5
-    return round(most ** rng.random()) if most and far else 0
-
-
-def _draw(recipe: Recipe, purpose: str, number: int) -> int:
-    """Which random positions slots take, where a recipe wants them; none in validation, which is as use is."""
-    wanted = purpose == "train" and recipe.settings.get("positions") == "randomised"
-    return 1 + seed_of(recipe.seed, "positions", number) % (1 << 31) if wanted else 0
-
-
 def _cost(document: Document, traces: Sequence[Trace], ratio: int) -> int:
-    """About how many places the model runs over: the document (encoded or read) and what follows it."""
+    """About how many positions the model runs over: the document (encoded or read) and what follows it."""
     length = len(document.tokens or ())
     cost = length + (length // ratio + 2 if ratio else 0)
     for trace in traces:
@@ -144,5 +137,5 @@ def _cost(document: Document, traces: Sequence[Trace], ratio: int) -> int:
 
 
 def seed_of(*values: object) -> int:
-    """A seed from what it stands for."""
+    """A seed derived from the values that identify its use."""
     return int.from_bytes(hashlib.sha256(repr(values).encode()).digest()[:8], "big")

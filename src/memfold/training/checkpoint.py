@@ -1,6 +1,6 @@
-"""Checkpoints that describe themselves, written beside and renamed into place, so that a kill loses nothing.
+"""Self-describing checkpoints, written to a temporary folder and renamed into place, so that a kill loses nothing.
 
-A run folder holds `recipe.json` (as resolved), `metrics.jsonl`, `curves.png`, `step-NNNNNN/` (the newest two) and, at
+A run folder holds `recipe.json` (resolved), `metrics.jsonl`, `curves.png`, `step-NNNNNN/` (the newest two) and, at
 the end, `model/`.  A checkpoint holds an ordinary model folder and `training.pt` (optimisers, best validation loss).
 """
 
@@ -25,7 +25,7 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: steps done, tokens seen, and the early-stopping count."""
+    """Steps done, tokens seen, the best validation loss, and validations since it last improved."""
 
     step: int = 0
     tokens: int = 0
@@ -35,7 +35,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run takes up: progress, states of the optimisers, what else was kept, and the model (None: a new run)."""
+    """Where a run starts: progress, optimiser states, other saved state, and the model folder (None: a new run)."""
 
     progress: Progress = Progress()
     optimisers: list[dict[str, Any]] = field(default_factory=list)
@@ -44,15 +44,15 @@ class Start:
 
 
 def start(run: Path, recipe: dict[str, Any], resume: bool) -> Start:
-    """Read where a run takes up, and change nothing.
+    """Read where a run starts; changes nothing.
 
     Raises:
-        ConfigError: when a new run would lie over another.
+        ConfigError: when a new run would overwrite another.
         CheckpointError: when there is nothing to resume, or it belongs to another recipe.
     """
     if not resume:
         if any(run.glob("step-??????")):
-            raise ConfigError(f"{run} holds a run already; add --resume to go on, or name another --out")
+            raise ConfigError(f"{run} already holds a run; add --resume to continue, or name another --out")
         return Start()
     where = newest(run)
     check_recipe(run, recipe)
@@ -60,7 +60,7 @@ def start(run: Path, recipe: dict[str, Any], resume: bool) -> Start:
 
 
 def settle(run: Path, recipe: dict[str, Any], begun: Start) -> None:
-    """Make the folder of a new run, or take a resumed one's metrics back to its checkpoint."""
+    """Create the folder of a new run, or truncate the metrics of a resumed run to its checkpoint."""
     if begun.model is not None:
         keep_until(run / "metrics.jsonl", begun.progress.step)
         return
@@ -75,9 +75,15 @@ def write_metrics(run: Path, metrics: dict[str, Any]) -> None:
         file.write(json.dumps(metrics) + "\n")
 
 
-def save(run: Path, backbone: Backbone, progress: Progress, optimisers: list[dict[str, Any]],
-         extra: dict[str, Any], weights: Mapping[str, Tensor] | None = None) -> Path:  # fmt: skip
-    """Write the checkpoint of a step, with `weights` as `save_backbone` takes them; only the newest two stay."""
+def save(
+    run: Path,
+    backbone: Backbone,
+    progress: Progress,
+    optimisers: list[dict[str, Any]],
+    extra: dict[str, Any],
+    weights: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Write the checkpoint of a step and delete all but the newest two; `weights` are passed to `save_backbone`."""
     final = run / f"step-{progress.step:06d}"
     partial = run / f"{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -92,30 +98,30 @@ def save(run: Path, backbone: Backbone, progress: Progress, optimisers: list[dic
 
 
 def newest(run: Path) -> Path:
-    """The newest whole checkpoint of a run.
+    """The newest complete checkpoint of a run.
 
     Raises:
         CheckpointError: when the run has none.
     """
-    found = sorted(run.glob("step-??????"))
-    if not found:
+    checkpoints = sorted(run.glob("step-??????"))
+    if not checkpoints:
         raise CheckpointError(f"nothing to resume in {run}: it has no checkpoint; start without --resume")
-    return found[-1]
+    return checkpoints[-1]
 
 
 def load(checkpoint: Path) -> tuple[Progress, list[dict[str, Any]], dict[str, Any]]:
-    """What `save` wrote beside the model."""
+    """Progress, optimiser states and other state of a checkpoint, as given to `save`."""
     try:
         state = torch.load(checkpoint / "training.pt", weights_only=True)
     except Exception as error:
-        raise CheckpointError(f"{checkpoint} is damaged: {error}; delete it to resume from the one before") from error
+        raise CheckpointError(f"{checkpoint} is damaged: {error}; delete it to resume from the previous one") from error
     return Progress(**state["progress"]), state["optimisers"], state["extra"]
 
 
 def check_recipe(run: Path, recipe: dict[str, Any]) -> None:
-    """Refuse to resume a run under a recipe with other settings, naming the first that differs.
+    """Refuse to resume a run under a recipe with other settings; the error names the first difference.
 
-    A key that the stored recipe does not have was not there when the run was started, and does not count.
+    Keys that the stored recipe lacks are ignored: they were added after the run was started.
     """
     stored = json.loads((run / "recipe.json").read_text())
     for key in sorted(stored):
@@ -126,18 +132,18 @@ def check_recipe(run: Path, recipe: dict[str, Any]) -> None:
             )
 
 
-def _same(stored: Any, said: Any) -> bool:
-    if isinstance(stored, dict) and isinstance(said, dict):
-        return all(_same(value, said.get(key)) for key, value in stored.items())
-    if isinstance(stored, list) and isinstance(said, list):
-        return len(stored) == len(said) and all(map(_same, stored, said))
-    return bool(stored == said)
+def _same(stored: Any, current: Any) -> bool:
+    if isinstance(stored, dict) and isinstance(current, dict):
+        return all(_same(value, current.get(key)) for key, value in stored.items())
+    if isinstance(stored, list) and isinstance(current, list):
+        return len(stored) == len(current) and all(map(_same, stored, current))
+    return bool(stored == current)
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Drop the lines of a metrics file that lie after a step; a kill may leave half of one."""
+    """Drop the lines of a metrics file after a step, and an incomplete line that a kill may have left."""
     if not path.exists():
         return
     lines = path.read_text().splitlines(keepends=True)
-    whole = (line for line in lines if line.endswith("\n"))
-    path.write_text("".join(line for line in whole if json.loads(line)["step"] <= step))
+    complete = (line for line in lines if line.endswith("\n"))
+    path.write_text("".join(line for line in complete if json.loads(line)["step"] <= step))

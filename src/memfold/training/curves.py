@@ -1,4 +1,4 @@
-"""The curves of a run as one picture, made of its metrics: of a supervised stage or of reinforcement learning."""
+"""The training curves of a run, supervised or reinforcement learning, drawn from its metrics as one picture."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from matplotlib import pyplot as plt
 SMOOTHING = 25
 
 COLUMNS = 3
-LENGTH = "tokens of a reply"
-# title of a panel -> the figures of reinforcement learning in it
+LENGTH = "reply length in tokens"
+# panel title -> the reinforcement learning figures in it
 WATCHED = {
     LENGTH: ("length",),
-    "shares: groups of equal reward or dropped, replies cut off, failed": (
+    "fractions: groups with equal rewards, dropped groups, truncated replies, failed rollouts": (
         "equal",
         "dropped",
         "truncated",
         "failed",
     ),
-    "share of tokens that the clip holds back": ("clipped",),
-    "KL, nats per token: sampler to trainer, to the parent": ("apart_kl", "kl"),
-    "sampler against trainer, nats per token": ("apart",),
+    "fraction of tokens clipped": ("clipped",),
+    "KL, nats per token: sampler to trainer, policy to parent": ("logprob_gap_kl", "kl"),
+    "log-probability gap between sampler and trainer, nats per token": ("logprob_gap",),
     "entropy, nats per token": ("entropy",),
 }
 
@@ -38,11 +38,11 @@ Series = dict[str, list[tuple[float, float]]]
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot: points by name; `share` spans 0 to 1."""
+    """One plot: series of points by name.  A `fraction` is drawn from 0 to 1."""
 
     title: str
     series: Series
-    share: bool = False
+    fraction: bool = False
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -61,7 +61,7 @@ def draw(run: Path) -> Path:
         empty.remove()
     for axis, panel in zip(grid.flat, panels, strict=False):
         _plot(axis, panel.series, panel.title)
-        if panel.share:
+        if panel.fraction:
             axis.set_ylim(0, 1)
     path = run / "curves.png"
     figure.savefig(path, dpi=110)
@@ -70,7 +70,7 @@ def draw(run: Path) -> Path:
 
 
 def _supervised(lines: Sequence[dict[str, Any]]) -> list[Panel]:
-    """Losses while training, accuracy on held-out seeds."""
+    """Training losses, and accuracy on held-out seeds."""
     losses: Series = defaultdict(list)
     tokens: Series = defaultdict(list)
     whole: Series = defaultdict(list)
@@ -78,17 +78,18 @@ def _supervised(lines: Sequence[dict[str, Any]]) -> list[Panel]:
         for name, value in line["loss"].items():
             losses[name].append((line["step"], value))
         for name, value in line.get("validation", {}).items():
-            tokens[name].append((line["step"], value["accuracy"]))
-            whole[name].append((line["step"], value["whole"]))
+            if "accuracy" in value:  # a loss beyond likelihood has none
+                tokens[name].append((line["step"], value["accuracy"]))
+                whole[name].append((line["step"], value["whole"]))
     return [
         Panel("training loss, nats per token", _smoothed(losses)),
-        Panel("held-out: share of right tokens", tokens, share=True),
-        Panel("held-out: share of replies right to the last token", whole, share=True),
+        Panel("held-out: token accuracy", tokens, fraction=True),
+        Panel("held-out: fraction of entirely correct replies", whole, fraction=True),
     ]
 
 
 def _sampled(lines: Sequence[dict[str, Any]]) -> list[Panel]:
-    """What reinforcement learning is watched by: rewards, lengths, groups without a signal, clip, distances."""
+    """Rewards, lengths, groups without a signal, clipping and KL of reinforcement learning."""
     rewards: Series = defaultdict(list)
     held_out: Series = defaultdict(list)
     expanding: Series = defaultdict(list)
@@ -103,14 +104,14 @@ def _sampled(lines: Sequence[dict[str, Any]]) -> list[Panel]:
             held_out[name].append((line["step"], value["reward"]))
             expanding[name].append((line["step"], value["expanding"]))
             lengths[f"held out {name}"].append((line["step"], value["length"]))
-    some = {title: {name: figures[name] for name in names if name in figures} for title, names in WATCHED.items()}
-    lengths |= _smoothed(some.pop(LENGTH))
+    panels = {title: {name: figures[name] for name in names if name in figures} for title, names in WATCHED.items()}
+    lengths |= _smoothed(panels.pop(LENGTH))
     return [
         Panel("reward of sampled replies", _smoothed(rewards)),
         Panel("reward of greedy replies, held out", held_out),
         Panel(LENGTH, lengths),
-        Panel("greedy replies, held out, that write out a part of the document", expanding, share=True),
-        *(Panel(title, _smoothed(series)) for title, series in some.items() if series),
+        Panel("greedy replies, held out, that reconstruct a part of the document", expanding, fraction=True),
+        *(Panel(title, _smoothed(series)) for title, series in panels.items() if series),
     ]
 
 

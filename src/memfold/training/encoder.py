@@ -1,8 +1,7 @@
-"""A model of its own that encodes documents for a backbone, trained along with it.
+"""A separate encoder: a second model that encodes documents for a backbone and is trained jointly with it.
 
-It may be smaller: only the tokenizer must be the same, since groups are counted in the backbone's tokens.  Its head
-leads from its hidden states to slots of the backbone's size.  Left out: an encoder that stays as it is while the
-decoder alone is trained by reinforcement.
+It may be smaller.  Only the tokenizer must be the same, since groups are counted in the backbone's tokens.  Its head
+projects its hidden states to slots of the backbone's size.  Not here: the frozen encoder of reinforcement learning.
 """
 
 from __future__ import annotations
@@ -13,33 +12,31 @@ from memfold.backbone.folder import load_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.resolve import model_folder
 from memfold.core.errors import CheckpointError, ConfigError
-from memfold.systems.pooled.head import HEAD
 
 
 def give_encoder(backbone: Backbone, where: str) -> None:
-    """Have the model of another folder encode documents; the heads that either had for its own slots go.
+    """Use the model of another folder to encode documents; removes the heads that both models had.
 
     Raises:
         ConfigError: when the backbone has an encoder already.
-        CheckpointError: without a model there, or for one that reads other tokens.
+        CheckpointError: when there is no model, or its tokenizer differs.
     """
     if backbone.encoder is not None:
         raise ConfigError(
-            f"encoder = {where!r} is not possible: {backbone.name!r} has an encoder already; leave it out"
+            f"encoder = {where!r} is not possible: {backbone.name!r} already has an encoder; leave it out"
         )
     encoder = load_backbone(model_folder(where), str(backbone.device))
     _check_tokens(encoder, where, backbone)
     encoder.encoder, encoder.reads = None, ()
-    for one in (encoder, backbone):
-        if HEAD in one.heads:
-            del one.heads[HEAD]
+    for model in (encoder, backbone):
+        model.heads.clear()
     backbone.set_encoder(encoder)
 
 
 def train_encoder(backbone: Backbone) -> list[tuple[str, nn.Parameter]]:
-    """What can be trained of the encoder, by name under `encoder.`; nothing where the backbone encodes for itself.
+    """The trainable parameters of the encoder, named `encoder.*`; empty where the backbone encodes by itself.
 
-    From here on the encoder is no longer the files that it came from.
+    Forgets the folder and fingerprint of the encoder, since its weights will no longer match them.
     """
     encoder = backbone.encoder
     if encoder is None:
@@ -51,21 +48,21 @@ def train_encoder(backbone: Backbone) -> list[tuple[str, nn.Parameter]]:
 
 
 def _check_tokens(encoder: Backbone, where: str, backbone: Backbone) -> None:
-    """Refuse an encoder for other tokens than the backbone's.
+    """Refuse an encoder whose tokenizer differs from the backbone's.
 
-    Tokens that only one side has, such as those around slots, do no harm where they lie behind the others.
+    Tokens that only one side has, such as slot wrappers, are allowed after the common ones.
     """
     ours, theirs = backbone.tokenizer.get_vocab(), encoder.tokenizer.get_vocab()
     common = ours.keys() & theirs.keys()
     for token in sorted(common, key=ours.__getitem__):
         if ours[token] != theirs[token]:
             raise CheckpointError(
-                f"encoder {where} reads other tokens: {token!r} is {theirs[token]} to it and {ours[token]} to the "
-                "model; both need one tokenizer"
+                f"encoder {where} has another tokenizer: {token!r} is {theirs[token]} there and {ours[token]} in the "
+                "model; both must have the same"
             )
     rows = len(encoder.model.get_input_embeddings().weight)  # type: ignore[arg-type]
     if len(common) < min(len(ours), len(theirs)) or rows <= max(ours.values()):
         raise CheckpointError(
-            f"encoder {where} reads other tokens: {len(common)} of the model's {len(ours)} are among its "
-            f"{len(theirs)}, with embeddings for {rows}; both need one tokenizer"
+            f"encoder {where} has another tokenizer: {len(common)} of the model's {len(ours)} tokens are among its "
+            f"{len(theirs)}, with embeddings for {rows}; both must have the same"
         )

@@ -1,9 +1,9 @@
 """FQLoRA (appendix I.1 of the pooled paper): some layers trained in full, low-rank adapters on all others.
 
-Layers at even intervals, the embeddings and the language model head are trained in full; every linear module of the
-other layers gets LoRA matrices, beside weights that stay as they are (in 4 bits where the recipe says so).  Nothing
-else is trained: the normalisation of the other layers and the last one are frozen.  Learning rates belong to the
-recipe's groups: LoRA parameters are matched by `*lora_*`.
+Evenly spaced layers, the embeddings and the language model head are trained in full.  Every linear module of the other
+layers gets LoRA matrices beside its frozen weights (in 4 bits if the recipe says so).  Nothing else is trained: the
+normalisation of the other layers and the final one are frozen.  Learning rates are set by the recipe's groups; LoRA
+parameters match `*lora_*`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import cast
 from torch import nn
 from transformers import PreTrainedModel
 
-from memfold.backbone.adapter import NAME, Adapter, Quantisation, attach, is_lora
+from memfold.backbone.adapters import NAME, Adapter, Quantisation, attach, is_lora
 from memfold.backbone.model import Backbone
 from memfold.core.config import require
 from memfold.core.errors import ConfigError
@@ -22,10 +22,10 @@ from memfold.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class FQLoRA:
-    """How many layers are trained in full, and the LoRA matrices of the others (defaults: table 9).
+    """How many layers are trained in full, and the LoRA settings of the others (defaults: table 9).
 
-    With `embeddings` false neither embeddings nor head are trained; with 0 full layers besides, the result is an
-    adapter and nothing else.
+    With `embeddings = false` neither embeddings nor head are trained; with 0 full layers in addition, the result is a
+    pure adapter.
     """
 
     full_layers: int
@@ -43,13 +43,13 @@ class FQLoRA:
 
 
 def even_layers(layers: int, full: int) -> tuple[int, ...]:
-    """`full` of `layers` layers at even intervals, the first and the last among them.
+    """`full` evenly spaced layers out of `layers`, including the first and the last.
 
     >>> even_layers(28, 10)
     (0, 3, 6, 9, 12, 15, 18, 21, 24, 27)
 
     Raises:
-        ConfigError: when there are not so many.
+        ConfigError: when the model has fewer layers.
     """
     if full > layers:
         raise ConfigError(f"fqlora.full_layers = {full} is not possible; the model has {layers} layers")
@@ -59,7 +59,7 @@ def even_layers(layers: int, full: int) -> tuple[int, ...]:
 
 
 def trained_in_full(model: PreTrainedModel, fqlora: FQLoRA) -> tuple[str, ...]:
-    """Names of the parameters that train whole; tied embeddings are one parameter."""
+    """Names of the parameters that are trained in full; tied embeddings count once."""
     prefixes = [f"{_layers(model)}.{index}." for index in even_layers(len(layers_of(model)), fqlora.full_layers)]
     if fqlora.embeddings:
         ends = (model.get_input_embeddings(), model.get_output_embeddings())
@@ -75,21 +75,21 @@ def targets(model: PreTrainedModel, fqlora: FQLoRA) -> tuple[str, ...]:
 
 
 def adapt(backbone: Backbone, fqlora: FQLoRA, base: str) -> None:
-    """Make a model train as the recipe says; one that has these adapters already goes on with them.
+    """Prepare a model for FQLoRA training; adapters that it already has are kept.
 
     Trained parameters become float32, whatever the others are.
 
     Raises:
-        ConfigError: for a model whose adapters are others than these, naming the first difference.
+        ConfigError: when the model's adapters have other settings; the message names the first difference.
     """
     model, dropout = backbone.model, fqlora.dropout
-    if backbone.adapter is None:
+    if backbone.base_adapter is None:
         full = trained_in_full(model, fqlora)
         wanted = Adapter(base, fqlora.rank, fqlora.alpha, targets(model, fqlora), full, fqlora.quantisation)
         attach(backbone, wanted, dropout)
     else:
         _check_same(backbone, fqlora)
-        full = backbone.adapter.full
+        full = backbone.base_adapter.full
         for module in (module for module in model.modules() if hasattr(module, "lora_dropout")):
             cast(nn.ModuleDict, module.lora_dropout)[NAME] = nn.Dropout(dropout)
     for name, parameter in model.named_parameters():
@@ -100,20 +100,28 @@ def adapt(backbone: Backbone, fqlora: FQLoRA, base: str) -> None:
 
 
 def drop_out(model: PreTrainedModel, active: bool) -> None:
-    """Dropout while training and not while validating; 4-bit modules must not see the difference."""
+    """Switch dropout on for training or off for validation; 4-bit modules must stay in their mode."""
     for module in (module for module in model.modules() if isinstance(module, nn.Dropout)):
         module.train(active)
 
 
 def _check_same(backbone: Backbone, fqlora: FQLoRA) -> None:
-    own, model = backbone.adapter, backbone.model
-    assert own is not None, "the model has an adapter"
-    stored = {"rank": own.rank, "alpha": own.alpha, "quantisation": own.quantisation, "parameters in full": own.full}
-    asked = {
-        "rank": fqlora.rank, "alpha": fqlora.alpha, "quantisation": fqlora.quantisation,
-        "parameters in full": trained_in_full(model, fqlora),
-    }  # fmt: skip
-    for name, value in asked.items():
+    adapter, model = backbone.base_adapter, backbone.model
+    assert adapter is not None, "the model has an adapter"
+    stored = {
+        "rank": adapter.rank,
+        "alpha": adapter.alpha,
+        "quantisation": adapter.quantisation,
+        "parameters in full": adapter.full,
+    }
+    full = trained_in_full(model, fqlora)
+    wanted = {
+        "rank": fqlora.rank,
+        "alpha": fqlora.alpha,
+        "quantisation": fqlora.quantisation,
+        "parameters in full": full,
+    }
+    for name, value in wanted.items():
         if stored[name] != value:
             raise ConfigError(
                 f"fqlora: {name} is {_short(value)}, and {_short(stored[name])} in the parent {backbone.name!r}; use "
@@ -128,10 +136,10 @@ def _short(value: object) -> str:
 
 
 def layers_of(model: PreTrainedModel) -> nn.ModuleList:
-    """The layers of a model, first to last."""
+    """The layers of a model, in order."""
     return cast(nn.ModuleList, model.base_model.layers)
 
 
 def _layers(model: PreTrainedModel) -> str:
-    """The name under which a model keeps its layers, such as `model.layers`."""
+    """The attribute path of a model's layers, such as `model.layers`."""
     return next(str(name) for name, module in model.named_modules() if module is layers_of(model))

@@ -1,4 +1,4 @@
-"""What a recipe is meant to run on: how many devices of which size, for its plan and for sharing its work."""
+"""The devices that a recipe is meant for: used by its plan and to divide its work."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from memfold.core.config import require
 class Hardware:
     """Devices of one kind.
 
-    In supervised training all work on the same mixture entry at a time.  With `sharded` the weights of layers that are
-    trained in full are spread over the devices with their optimiser state (FSDP2).  `memory` is in GB (10^9 bytes),
-    `teraflops` the dense bfloat16 peak, `bandwidth` that of the memory in TB a second, `utilisation` the share of both
-    that the plan counts on: an assumption, not a measurement.
+    In supervised training all of them work on the same mixture entry at a time.  With `sharded` the layers trained in
+    full are sharded over the devices with their optimiser state (FSDP2).  `memory` is in GB (10^9 bytes), `teraflops`
+    the dense bfloat16 peak, `bandwidth` the peak memory bandwidth in TB/s, `utilisation` the fraction of both peaks
+    that the plan assumes (not measured).
     """
 
     devices: int = 1

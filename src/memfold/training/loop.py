@@ -1,39 +1,34 @@
-"""The supervised loop: traces in, log-probabilities out, their negative mean down.  All stages run through it.
+"""The supervised training loop: minimises the mean negative log-probability of traces.  All supervised stages use it.
 
-Reinforcement learning has its own loop; how several processes share the work is in `processes`.
+Reinforcement learning has its own loop (`memfold.rl.loop`).  `processes` describes how several processes share work.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from memfold.backbone.folder import load_backbone
 from memfold.backbone.model import Backbone
-from memfold.backbone.scoring import Scores, logprobs
-from memfold.core.config import build
+from memfold.backbone.score import Scores, logprobs
 from memfold.core.errors import CallError
-from memfold.systems.pooled.head import add_head
-from memfold.systems.pooled.settings import PooledSettings
-from memfold.tasks.datasets.corpus import check_files
-from memfold.training import checkpoint, recomputation, sharding
+from memfold.training import activation_checkpointing, checkpoint, sharding
 from memfold.training.batches import Batch, batch, mixture
 from memfold.training.checkpoint import Progress
 from memfold.training.encoder import give_encoder, train_encoder
-from memfold.training.fqlora import adapt, drop_out
+from memfold.training.fqlora import drop_out
 from memfold.training.optimisers import Optimisers
-from memfold.training.parent import frozen_dtype, load_parent, parent_of
+from memfold.training.parent import check_architecture, parent_of
 from memfold.training.predecessor import PredecessorLoss
 from memfold.training.processes import Processes
-from memfold.training.recipe import Entry, Recipe, Share, StageRecipe
+from memfold.training.recipe import Entry, Recipe, StageRecipe
+from memfold.training.run import Opening, open_run, trained_parameters
 from memfold.training.scratch import make_backbone
 
 Report = Callable[[dict[str, Any]], None]
@@ -52,15 +47,15 @@ class Run:
     processes: Processes
     predecessor: PredecessorLoss | None
     progress: Progress
-    predecessor_value: Tensor | None = None  # of the last batch
+    predecessor_value: Tensor | None = None  # loss of the last batch
 
 
 def train(recipe: Recipe, folder: Path, resume: bool = False, report: Report | None = None) -> Backbone:
-    """Run a stage to its end; returns the trained backbone, which is also in `folder`/model.
+    """Run a stage to its end.  Returns the trained backbone, which is also saved in `folder`/model.
 
     Raises:
         ConfigError, CheckpointError: before anything is trained.
-        CallError: for a loss or a gradient that is not a number, naming the step.
+        CallError: for a loss or gradient that is not finite; the message names the step.
     """
     run = prepare(recipe, folder, resume)
     started, seen = time.perf_counter(), run.progress.tokens
@@ -79,133 +74,132 @@ def train(recipe: Recipe, folder: Path, resume: bool = False, report: Report | N
         if done % recipe.checkpoint_every == 0 or _ended(run):
             _checkpoint(run)
     sharding.save_model(run.backbone, folder / "model", run.processes)
-    run.processes.part()
+    run.processes.close()
     return run.backbone
 
 
 def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
-    """Make or load the model, the optimisers and the run folder."""
-    processes = Processes()
-    resolved = json.loads(json.dumps(asdict(recipe)))
-    check_files([file for share in recipe.mixture for file in share.files])
-    begun = checkpoint.start(folder, resolved, resume)
-    extra = begun.extra
-    # what is sharded goes to its device in parts
-    device = "cpu" if recipe.hardware.sharded else processes.device
-    if begun.model is not None:
-        backbone = load_backbone(begun.model, device, frozen_dtype(recipe), merged=recipe.fqlora is None)
-    else:
-        backbone = _begin(recipe, device)
-    if processes.first:
-        checkpoint.settle(folder, resolved, begun)
-    add_head(backbone, build(PooledSettings, recipe.settings))
-    if recipe.fqlora is not None:
-        torch.manual_seed(recipe.seed)  # of new LoRA matrices, the same in every process
-        adapt(backbone, recipe.fqlora, "" if backbone.adapter is not None else parent_of(recipe))
+    """Create or load the model, the optimisers and the run folder."""
+    opening = open_run(recipe, folder, resume)
+    start, processes = opening.start, opening.processes
+    backbone = _begin(recipe, opening) if start.model is None else opening.load(start.model, opening.device)
+    entries = mixture(recipe)
+    for entry in entries:
+        recipe.system(entry).prepare(backbone)
+    opening.create_folder()
+    opening.adapt(backbone, "" if backbone.base_adapter is not None else parent_of(recipe))
     if recipe.hardware.sharded:
         sharding.check_same_passes(recipe, processes)
-        sharding.shard(backbone, processes)
+    opening.shard(backbone)
     backbone.chat_template = recipe.chat_template
-    backbone.trained["pooled"] = trained_settings(recipe, mixture(recipe))
+    backbone.trained |= trained_records(recipe, entries)
     predecessor = PredecessorLoss(backbone) if recipe.predecessor_loss else None
-    named = [(name, parameter) for name, parameter in backbone.parameters() if parameter.requires_grad]
-    named += train_encoder(backbone)
+    named = trained_parameters(backbone) + train_encoder(backbone)
     if predecessor is not None:
         named += [(f"predecessor.{name}", weight) for name, weight in predecessor.head.named_parameters()]
-        if "predecessor" in extra:
-            predecessor.head.load_state_dict(extra["predecessor"])
-    optimisers = Optimisers(named, recipe.groups, recipe.freeze, recipe.schedule, recipe.steps)
-    if begun.optimisers:
-        optimisers.load_state_dict(sharding.split_states(begun.optimisers, optimisers))
+        if "predecessor" in start.extra:
+            predecessor.head.load_state_dict(start.extra["predecessor"])
+    optimisers = opening.optimisers(named)
     _make_ready(backbone, recipe)
-    processes.wait()  # before the first one writes a checkpoint that another would take for an earlier run's
-    return Run(recipe, folder, backbone, optimisers, processes, predecessor, begun.progress)
+    processes.wait()  # otherwise a slow process could take the first checkpoint for that of an earlier run
+    return Run(recipe, folder, backbone, optimisers, processes, predecessor, start.progress)
 
 
 def step(run: Run) -> dict[str, Any]:
-    """One update from `micro_batches` batches of each process; returns its metrics."""
+    """One update from `micro_batches` micro-batches of each process.  Returns its metrics."""
     recipe, number, processes = run.recipe, run.progress.step, run.processes
     done: list[tuple[int, dict[str, tuple[float, float]]]] = []
     for index in range(recipe.micro_batches):
         position = (number * recipe.micro_batches + index) * processes.count + processes.number
         work = batch(recipe, run.backbone, position)
-        if recipe.fqlora is not None:  # its dropout is a function of the batch, as all else is
+        if recipe.fqlora is not None:  # dropout, too, must depend on nothing but the batch
             torch.manual_seed(recipe.seed * 1_000_003 + position)
         with processes.autocast(recipe.precision, not recipe.hardware.sharded):
-            scores = logprobs(run.backbone, work.system, work.scored, work.share.folded, _row_places(recipe))
-            loss = _loss(run, work.share, scores)
-        check_finite(f"loss of step {number + 1} ({work.share.label})", loss)
+            scores = logprobs(run.backbone, work.system, work.scored, work.entry.folded, _row_positions(recipe))
+            beyond = work.system.losses(scores.outputs)
+            loss = _loss(run, work, scores, beyond)
+        check_finite(f"loss of step {number + 1} ({work.entry.label})", loss)
         scores.backward(loss / (recipe.micro_batches * processes.count))
-        done.append((work.tokens, _summary(work, scores)))
+        done.append((work.tokens, _summary(work, scores, beyond)))
     processes.sum_gradients(run.optimisers.parameters)
     norm = sharding.clip_gradients(run.optimisers.parameters, recipe.clip)
     check_finite(f"gradient of step {number + 1}", norm)
     factor = run.optimisers.step(number)
-    tokens, losses = _joined([batch for found in processes.gather(done) for batch in found])
+    tokens, losses = _joined([batch for gathered in processes.gather(done) for batch in gathered])
     run.progress = replace(run.progress, step=number + 1, tokens=run.progress.tokens + tokens)
     if run.predecessor_value is not None:
         losses["predecessor"] = round(float(run.predecessor_value.detach()), 5)
-    return {"step": number + 1, "tokens": run.progress.tokens, "rate": factor, "norm": round(float(norm), 4),
-            "loss": losses}  # fmt: skip
+    return {
+        "step": number + 1,
+        "tokens": run.progress.tokens,
+        "rate": factor,
+        "norm": round(float(norm), 4),
+        "loss": losses,
+    }
 
 
 @torch.no_grad()
 def validate(run: Run) -> dict[str, dict[str, float]]:
-    """Loss, token accuracy and share of wholly right replies on held-out seeds, for each mixture entry."""
+    """Loss, token accuracy and the fraction of entirely correct replies on held-out seeds, for each mixture entry."""
     result: dict[str, dict[str, float]] = {}
     recipe = run.recipe
     drop_out(run.backbone.model, False)
-    for position, share in enumerate(mixture(recipe)):
+    for position, entry in enumerate(mixture(recipe)):
         if position % run.processes.count != run.processes.number and not recipe.hardware.sharded:
             continue
         sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * 5)
+        beyond: dict[str, float] = defaultdict(float)
         for number in range(recipe.validation_batches):
-            work = batch(recipe, run.backbone, number, f"validation-{position}", share)
+            work = batch(recipe, run.backbone, number, f"validation-{position}", entry)
             with run.processes.autocast(recipe.precision, not recipe.hardware.sharded):
                 scores = logprobs(run.backbone, work.system, work.scored)
-            for stretch, values, correct in scores.parts():
-                entry = sums[stretch.purpose]
-                new = (-float(values.sum()), stretch.count, float(correct.sum()), float(correct.all()), 1)
-                sums[stretch.purpose] = [old + more for old, more in zip(entry, new, strict=True)]
+            for name, value in work.system.losses(scores.outputs).items():
+                beyond[name] += float(value) / recipe.validation_batches
+            for call, values, correct in scores.parts():
+                new = (-float(values.sum()), call.count, float(correct.sum()), float(correct.all()), 1)
+                sums[call.purpose] = [total + more for total, more in zip(sums[call.purpose], new, strict=True)]
         for purpose, (loss, count, right, whole, replies) in sums.items():
             measured = {"loss": loss / count, "accuracy": right / count, "whole": whole / replies}
-            result[f"{position}:{share.label}/{purpose}"] = {name: round(value, 4) for name, value in measured.items()}
+            result[f"{position}:{entry.label}/{purpose}"] = {name: round(value, 4) for name, value in measured.items()}
+        result |= {f"{position}:{entry.label}/{name}": {"loss": round(value, 4)} for name, value in beyond.items()}
     drop_out(run.backbone.model, True)
-    return {name: values for found in run.processes.gather(result) for name, values in found.items()}
+    return {name: values for results in run.processes.gather(result) for name, values in results.items()}
 
 
-def _loss(run: Run, share: Share, scores: Scores) -> Tensor:
-    """Mean negative log-probability for each purpose of call, weighted, plus the auxiliary loss."""
+def _loss(run: Run, work: Batch, scores: Scores, beyond: Mapping[str, Tensor]) -> Tensor:
+    """The weighted sum over call purposes of the mean negative log-probability, and the losses beyond likelihood."""
     by_purpose: dict[str, list[Tensor]] = defaultdict(list)
-    for stretch, values, _ in scores.parts():
-        by_purpose[stretch.purpose].append(values)
+    for call, values, _ in scores.parts():
+        by_purpose[call.purpose].append(values)
     loss = scores.logprobs.new_zeros(())
-    for purpose, found in by_purpose.items():
-        weight = share.language if purpose == LANGUAGE and len(by_purpose) > 1 else 1.0
-        loss = loss - weight * torch.cat(found).mean()
+    for purpose, parts in by_purpose.items():
+        weight = work.entry.language if purpose == LANGUAGE and len(by_purpose) > 1 else 1.0
+        loss = loss - weight * torch.cat(parts).mean()
+    for value in beyond.values():
+        loss = loss + value
     if run.predecessor is not None:
-        run.predecessor_value = run.predecessor(scores.packed)
+        run.predecessor_value = run.predecessor(scores.batches[-1])
         loss = loss + run.recipe.predecessor_loss * run.predecessor_value
     return loss
 
 
-def check_finite(what: str, value: Tensor) -> None:
-    """Raise a `CallError` that names `what` is no number."""
+def check_finite(name: str, value: Tensor) -> None:
+    """Raise `CallError` if `value` is not finite; the message calls it `name`."""
     if not bool(torch.isfinite(value)):
         raise CallError(
             "training",
-            f"the {what} is {float(value.detach())}; the last checkpoint is whole: name it as the parent of a recipe "
+            f"the {name} is {float(value.detach())}; the last checkpoint is intact: use it as the parent of a recipe "
             "with a lower learning rate",
         )
 
 
-def _summary(work: Batch, scores: Scores) -> dict[str, tuple[float, float]]:
-    """Summed loss and tokens for each purpose."""
-    sums: dict[str, tuple[float, float]] = {}
-    for stretch, values, _ in scores.parts():
-        name = f"{work.share.label}/{stretch.purpose}"
+def _summary(work: Batch, scores: Scores, beyond: Mapping[str, Tensor]) -> dict[str, tuple[float, float]]:
+    """Summed loss and number of tokens for each call purpose; each loss beyond likelihood counts once."""
+    sums = {f"{work.entry.label}/{name}": (float(value.detach()), 1.0) for name, value in beyond.items()}
+    for call, values, _ in scores.parts():
+        name = f"{work.entry.label}/{call.purpose}"
         loss, count = sums.get(name, (0.0, 0.0))
-        sums[name] = (loss - float(values.detach().sum()), count + stretch.count)
+        sums[name] = (loss - float(values.detach().sum()), count + call.count)
     return sums
 
 
@@ -219,45 +213,46 @@ def _joined(done: list[tuple[int, dict[str, tuple[float, float]]]]) -> tuple[int
     return sum(tokens for tokens, _ in done), {name: round(loss / count, 5) for name, (loss, count) in sums.items()}
 
 
-def _begin(recipe: Recipe, device: str) -> Backbone:
+def _begin(recipe: Recipe, opening: Opening) -> Backbone:
+    """The model that a new run starts from."""
     if recipe.model is not None:
-        backbone = make_backbone(recipe.model, recipe.seed, device)
+        tokens = dict.fromkeys(token for entry in mixture(recipe) for token in entry.kind.tokens)
+        backbone = make_backbone(recipe.model, recipe.seed, opening.device, list(tokens))
     else:
-        backbone = load_parent(recipe, device)
+        backbone = opening.load(parent_of(recipe), opening.device)
+        check_architecture(recipe, backbone)
     if recipe.encoder is not None:
         give_encoder(backbone, recipe.encoder)
     return backbone
 
 
-def _row_places(recipe: Recipe) -> int:
+def _row_positions(recipe: Recipe) -> int:
     return recipe.tokens if recipe.packed else 0
 
 
 def _make_ready(backbone: Backbone, recipe: Recipe) -> None:
-    """Set the models up for training."""
-    for one in filter(None, (backbone, backbone.encoder)):
-        one.model.set_attn_implementation(recipe.attention)
+    """Prepare the models for training."""
+    for trained in filter(None, (backbone, backbone.encoder)):
+        trained.model.set_attn_implementation(recipe.attention)
         if recipe.compile:
-            one.body = torch.compile(one.model.base_model, dynamic=True)
-        one.model.train()
-        if recipe.checkpointing:
-            recomputation.begin(one)
+            trained.body = torch.compile(trained.model.base_model, dynamic=True)
+        trained.model.train()
+        if recipe.activation_checkpointing:
+            activation_checkpointing.enable(trained)
 
 
-def trained_settings(recipe: StageRecipe, entries: Sequence[Entry]) -> dict[str, Any]:
-    """What a model folder says of pooled memory: its settings, and the ratios of the mixture in place of one."""
-    ratios = {ratio for entry in entries if entry.system == "pooled" for ratio in entry.ratios}
-    for ratio in ratios:  # an impossible one is told before anything is trained
-        build(PooledSettings, recipe.settings | {"ratio": ratio})
-    settings = asdict(build(PooledSettings, recipe.settings))
-    del settings["ratio"], settings["gap"], settings["draw"]
-    return settings | {"ratios": sorted(ratios)}
+def trained_records(recipe: StageRecipe, entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
+    """What a model folder says of each system of a mixture after this stage, whatever it said before."""
+    records: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        records[entry.system] = recipe.system(entry).record(records.get(entry.system, {}))
+    return records
 
 
 def _ended(run: Run) -> bool:
-    """Whether all steps are done, or the validation loss has not fallen for too long."""
-    impatient = bool(run.recipe.patience) and run.progress.waited >= run.recipe.patience
-    return impatient or run.progress.step >= run.recipe.steps
+    """Whether all steps are done, or the validation loss has stopped improving."""
+    stalled = bool(run.recipe.patience) and run.progress.waited >= run.recipe.patience
+    return stalled or run.progress.step >= run.recipe.steps
 
 
 def _patience(progress: Progress, validation: dict[str, dict[str, float]]) -> Progress:

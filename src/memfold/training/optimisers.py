@@ -1,4 +1,4 @@
-"""Parameter groups with their own optimiser and learning rate, stepped as one."""
+"""Parameter groups, each with its own optimiser and learning rate, stepped together."""
 
 from __future__ import annotations
 
@@ -15,21 +15,27 @@ from memfold.training.recipe import Group, Schedule
 
 
 class Optimisers:
-    """One torch optimiser for each group that has parameters; one more for those of them that are sharded.
+    """One torch optimiser for each group that has parameters, and a second one for its sharded parameters.
 
     Frozen parameters (`freeze` patterns) get no gradient and belong to no group.
 
     Raises:
-        ConfigError: for a trained parameter that no group matches, a Muon group with a parameter that is no matrix, or
-            a `freeze` pattern that matches nothing.
+        ConfigError: for a trained parameter that no group matches, a Muon group with a parameter that is not a matrix,
+            or a `freeze` pattern that matches nothing.
     """
 
-    def __init__(self, named: Sequence[tuple[str, nn.Parameter]], groups: Sequence[Group], freeze: Sequence[str],
-                 schedule: Schedule, steps: int) -> None:  # fmt: skip
+    def __init__(
+        self,
+        named: Sequence[tuple[str, nn.Parameter]],
+        groups: Sequence[Group],
+        freeze: Sequence[str],
+        schedule: Schedule,
+        steps: int,
+    ) -> None:
         self.schedule, self.steps = schedule, steps
         for pattern in freeze:
             if not any(fnmatch(name, pattern) for name, _ in named):
-                raise ConfigError(f"freeze {pattern!r} matches no parameter; the projection is 'heads.pooled.*'")
+                raise ConfigError(f"freeze {pattern!r} matches no parameter; heads are named 'heads.SYSTEM.*'")
         members: list[tuple[list[nn.Parameter], list[nn.Parameter]]] = [([], []) for _ in groups]
         self.parameters: list[nn.Parameter] = []
         for name, parameter in named:
@@ -40,11 +46,14 @@ class Optimisers:
             members[_group_of(name, parameter, groups)][isinstance(parameter, DTensor)].append(parameter)
             self.parameters.append(parameter)
         self.parts = [
-            (group, _make(group, own)) for group, kinds in zip(groups, members, strict=True) for own in kinds if own
+            (group, _make(group, parameters))
+            for group, (whole, sharded) in zip(groups, members, strict=True)
+            for parameters in (whole, sharded)
+            if parameters
         ]
 
     def step(self, number: int) -> float:
-        """Update all parameters with the learning rates of step `number`; returns the schedule's factor."""
+        """Update all parameters with the learning rates of step `number`.  Returns the schedule's factor."""
         factor = self.schedule.factor(number, self.steps)
         for group, optimiser in self.parts:
             for entry in optimiser.param_groups:
@@ -54,11 +63,11 @@ class Optimisers:
         return factor
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """The states of all parts, in the order of their groups."""
+        """The states of all optimisers, in the order of their groups."""
         return [optimiser.state_dict() for _, optimiser in self.parts]
 
     def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore states returned by `state_dict`."""
         for (_, optimiser), state in zip(self.parts, states, strict=True):
             optimiser.load_state_dict(state)
 
@@ -72,7 +81,9 @@ def _group_of(name: str, parameter: nn.Parameter, groups: Sequence[Group]) -> in
     for index, group in enumerate(groups):
         if any(fnmatch(name, pattern) for pattern in group.match):
             if group.kind == "muon" and parameter.ndim != 2:
-                raise ConfigError(f"{name} has {parameter.ndim} dimensions; Muon takes matrices: match it elsewhere")
+                raise ConfigError(
+                    f"{name} has {parameter.ndim} dimensions, and Muon needs matrices: match it in another group"
+                )
             return index
     raise ConfigError(f"no optimiser group matches {name!r}; add a last group with match = ['*'] or freeze it")
 

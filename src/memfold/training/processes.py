@@ -1,10 +1,10 @@
-"""The processes of one training run: each takes batches of its own, gradients are summed, the first process writes.
+"""The processes of one training run: each computes its own batches, gradients are summed, the first one writes.
 
     torchrun --nproc-per-node 2 -m memfold train RECIPE
 
-All processes hold the same weights and take the same steps, so n processes with m micro-batches are one process with
-n x m.  What the processes say to each other goes through `accelerate`.  Weights that are spread over processes sum
-their gradients themselves (`memfold.training.sharding`).
+All processes hold the same weights and take the same steps, so n processes with m micro-batches are equivalent to one
+process with n x m.  They communicate through `accelerate`.  Sharded weights reduce their gradients by themselves
+(`memfold.training.sharding`).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-Found = TypeVar("Found")
-PATIENCE = timedelta(hours=6)  # with one that still samples, waits for a judge, or writes a checkpoint
-BUCKET = 1 << 26  # gradients that are sent together, unless one parameter alone has more
+Value = TypeVar("Value")
+PATIENCE = timedelta(hours=6)  # for a process that is still sampling, waiting for a judge, or writing a checkpoint
+BUCKET = 1 << 26  # gradient elements that are reduced together; a larger parameter is a bucket of its own
 
 
 class Processes:
-    """This process among the others; alone where nothing else was launched."""
+    """This process and its peers; a single one unless several were launched."""
 
     def __init__(self) -> None:
         launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -44,40 +44,40 @@ class Processes:
         return self.number == 0
 
     def autocast(self, precision: str, copies: bool = True) -> AbstractContextManager[None]:
-        """Matrix products in `precision`; without `copies` weights are converted anew for each of them."""
+        """Autocast matrix products to `precision`; `copies` says whether converted weights are cached."""
         kind = torch.device(self.device).type
         return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=copies)
 
-    def gather(self, found: Found) -> list[Found]:
-        """What every process found, in their order."""
-        return gather_object([found]) if self.count > 1 else [found]
+    def gather(self, value: Value) -> list[Value]:
+        """The values of all processes, in order of their numbers."""
+        return gather_object([value]) if self.count > 1 else [value]
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Give every process the sum; a parameter that no process has a gradient for keeps none."""
-        whole = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
-        if self.count == 1 or not whole:
+        """All-reduce gradients; a parameter without a gradient in every process keeps none."""
+        replicated = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+        if self.count == 1 or not replicated:
             return
-        reached = torch.tensor([float(parameter.grad is not None) for parameter in whole], device=self.device)
+        reached = torch.tensor([float(parameter.grad is not None) for parameter in replicated], device=self.device)
         counts = self._accelerator.reduce(reached, "sum").tolist()
-        for bucket in _buckets(whole):
-            flat = torch.cat([_flat(whole[index]) for index in bucket])
-            parts = self._accelerator.reduce(flat, "sum").split([whole[index].numel() for index in bucket])
+        for bucket in _buckets(replicated):
+            flat = torch.cat([_flat(replicated[index]) for index in bucket])
+            parts = self._accelerator.reduce(flat, "sum").split([replicated[index].numel() for index in bucket])
             for index, part in zip(bucket, parts, strict=True):
-                whole[index].grad = part.view_as(whole[index]).clone() if counts[index] else None
+                replicated[index].grad = part.view_as(replicated[index]).clone() if counts[index] else None
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Block until all processes get here."""
         self._accelerator.wait_for_everyone()
 
-    def part(self) -> None:
-        """Wait a last time and give the connections up; a process that ends with them open may be aborted."""
+    def close(self) -> None:
+        """Wait a last time and close the connections; a process that exits with them open may be aborted."""
         self.wait()
         if self.count > 1:
             self._accelerator.end_training()
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[int]]:
-    """Numbers of parameters that are sent together: large messages, and little memory for them."""
+    """Indices of parameters that are reduced together: messages are large, and need little extra memory."""
     buckets: list[list[int]] = []
     size = BUCKET
     for index, parameter in enumerate(parameters):

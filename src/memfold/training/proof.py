@@ -1,7 +1,7 @@
-"""A recipe for a published size made small: two layers of its architecture, random weights, made-up data.
+"""Shrinks a recipe for a published size: two layers of its architecture, random weights, synthetic data.
 
-Everything else stays: stage, tasks and their layouts of data, chat_template, wrapper, which kinds of layer there are and in how
-many bits, groups and their learning rates, schedule, checkpointing, packing, sharding, precision.
+Everything else stays: stage, tasks and their data layouts, chat template, wrapper, kinds and precision of layers,
+groups and their learning rates, schedule, activation checkpointing, packing, sharding, precision.
 """
 
 from __future__ import annotations
@@ -25,26 +25,33 @@ from memfold.training.fqlora import FQLoRA
 from memfold.training.recipe import Entry, Recipe, StageRecipe
 
 VOCABULARY = 512
-ROWS, HELD_OUT = 60, 2  # at least, in every file
-TEXT, DOCUMENT = 96, 256  # tokens of a window, and at most of a document with a question
+ROWS, HELD_OUT = 60, 2  # the minimum in every file
+TEXT, DOCUMENT = 96, 256  # tokens of a text window, and of a document with a question
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
 def small(recipe: Recipe, folder: Path, processes: int) -> Recipe:
-    """The recipe for two steps on a small model, with what it needs in `folder`; one process does the work of two."""
+    """The recipe for two steps on a small model, with its files in `folder`; one process does the work of two."""
     assert recipe.architecture is not None, "the recipe names an architecture"
     parent = small_model(folder / recipe.architecture, recipe.architecture)
-    mixture = small_mixture(recipe.mixture, folder)
-    fqlora = small_fqlora(recipe)
     return replace(
-        recipe, parent=str(parent), architecture=None, steps=2, tokens=DOCUMENT, micro_batches=2 // processes,
-        mixture=mixture, fqlora=fqlora,
-        hardware=replace(recipe.hardware, devices=2), validate_every=2, validation_batches=1, checkpoint_every=2,
-    )  # fmt: skip
+        recipe,
+        parent=str(parent),
+        architecture=None,
+        steps=2,
+        tokens=DOCUMENT,
+        micro_batches=2 // processes,
+        mixture=small_mixture(recipe.mixture, folder),
+        fqlora=small_fqlora(recipe),
+        hardware=replace(recipe.hardware, devices=2),
+        validate_every=2,
+        validation_batches=1,
+        checkpoint_every=2,
+    )
 
 
 def small_model(folder: Path, architecture: str) -> Path:
-    """A folder as a published base model would be: two layers, random weights, a tokenizer without our tokens."""
+    """A folder like that of a published base model: two layers, random weights, a tokenizer without slot wrappers."""
     if not (folder / "config.json").exists():
         config = SHAPES[architecture].reduced(vocabulary=VOCABULARY).config()
         config.initializer_range = 0.1
@@ -55,12 +62,12 @@ def small_model(folder: Path, architecture: str) -> Path:
 
 
 def small_fqlora(recipe: StageRecipe) -> FQLoRA | None:
-    """One of the two layers in full, thin adapters beside the other."""
+    """One of the two layers in full, low-rank adapters on the other."""
     return None if recipe.fqlora is None else replace(recipe.fqlora, full_layers=1, rank=4)
 
 
 def small_mixture(entries: Sequence[AnyEntry], folder: Path) -> tuple[AnyEntry, ...]:
-    """The entries of a mixture on short documents, with made-up data in `folder` for those that read files."""
+    """The entries of a mixture on short documents, with synthetic data in `folder` for those that read files."""
     for entry in entries:
         for file in entry.files:
             write_data(folder / file, entry)
@@ -68,7 +75,7 @@ def small_mixture(entries: Sequence[AnyEntry], folder: Path) -> tuple[AnyEntry, 
 
 
 def write_data(path: Path, entry: Entry) -> None:
-    """A file (in a folder, where the name has no ending) in the layout that a mixture entry reads."""
+    """Write a file in the layout that a mixture entry reads; a path without suffix becomes a folder with one file."""
     file = path if path.suffix else path / "part.jsonl"
     if file.exists():
         return
@@ -95,15 +102,17 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - 8, special_tokens=list(SPECIAL), show_progress=False,
+        vocab_size=VOCABULARY - 8,
+        special_tokens=list(SPECIAL),
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator((sentence(Random(seed)) for seed in range(500)), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=SPECIAL[0], pad_token=SPECIAL[0])
 
 
 def _rows(layout: Any) -> Iterator[dict[str, Any]]:
-    """Enough rows, some of which are held out (by their text or, of questions, by these)."""
+    """Enough rows, some of them held out (by their text, or by their question if they have one)."""
     number = held_out = 0
     while number < ROWS or held_out < HELD_OUT:
         rng = Random(number)
@@ -116,27 +125,48 @@ def _rows(layout: Any) -> Iterator[dict[str, Any]]:
 
 
 def _hotpotqa(number: int, text: str, question: str, answer: str) -> dict[str, Any]:
-    return {"_id": str(number), "question": question, "answer": answer, "type": "bridge",
-            "context": [["Stones", [text]]], "supporting_facts": [["Stones", 0]]}  # fmt: skip
+    return {
+        "_id": str(number),
+        "question": question,
+        "answer": answer,
+        "type": "bridge",
+        "context": [["Stones", [text]]],
+        "supporting_facts": [["Stones", 0]],
+    }
 
 
 def _triviaqa(number: int, text: str, question: str, answer: str) -> dict[str, Any]:
-    return {"question": question, "question_id": str(number), "answer": {"value": answer, "aliases": [answer]},
-            "entity_pages": {"title": ["Stones"], "wiki_context": [text]}}  # fmt: skip
+    return {
+        "question": question,
+        "question_id": str(number),
+        "answer": {"value": answer, "aliases": [answer]},
+        "entity_pages": {"title": ["Stones"], "wiki_context": [text]},
+    }
 
 
 def _natural_questions(number: int, text: str, question: str, answer: str) -> dict[str, Any]:
     words = [*text.split(), *answer.split()]
+    long = {"start_token": 0, "end_token": len(words)}
     short = {"start_token": len(words) - 2, "end_token": len(words)}
-    return {"example_id": number, "question_text": question, "document_text": " ".join(words),
-            "annotations": [{"long_answer": {"start_token": 0, "end_token": len(words)}, "short_answers": [short],
-                             "yes_no_answer": "NONE"}]}  # fmt: skip
+    annotation = {"long_answer": long, "short_answers": [short], "yes_no_answer": "NONE"}
+    return {
+        "example_id": number,
+        "question_text": question,
+        "document_text": " ".join(words),
+        "annotations": [annotation],
+    }
 
 
 def _ragbench(number: int, text: str, question: str, answer: str) -> dict[str, Any]:
-    return {"id": str(number), "question": question, "response": answer, "dataset_name": "stones",
-            "documents_sentences": [[["0a", text]]], "all_relevant_sentence_keys": ["0a"],
-            "overall_supported": True}  # fmt: skip
+    return {
+        "id": str(number),
+        "question": question,
+        "response": answer,
+        "dataset_name": "stones",
+        "documents_sentences": [[["0a", text]]],
+        "all_relevant_sentence_keys": ["0a"],
+        "overall_supported": True,
+    }
 
 
 def _text(number: int, text: str, question: str, answer: str) -> dict[str, Any]:
@@ -144,6 +174,12 @@ def _text(number: int, text: str, question: str, answer: str) -> dict[str, Any]:
 
 
 LAYOUTS = {
-    "hotpotqa": _hotpotqa, "triviaqa": _triviaqa, "natural-questions": _natural_questions, "ragbench": _ragbench,
-    "text": _text, "text-reconstruction": _text, "text-continuation": _text, "summaries": _text,
-}  # fmt: skip
+    "hotpotqa": _hotpotqa,
+    "triviaqa": _triviaqa,
+    "natural-questions": _natural_questions,
+    "ragbench": _ragbench,
+    "text": _text,
+    "text-reconstruction": _text,
+    "text-continuation": _text,
+    "summaries": _text,
+}

@@ -1,8 +1,8 @@
 """A recipe: one stage of training as data, read from TOML.
 
-The stages of the pooled paper (`base` is ours, for models made from scratch) differ only in what their recipes say:
-where the weights come from, which tasks in which shares, what is frozen, which optimiser and schedule.  What only
-reinforcement learning says is in `memfold.rl.recipe`.
+The stages of the pooled paper (`base` is added here, for models trained from scratch) differ only in their recipes:
+where the weights come from, the tasks and their weights, what is frozen, optimiser and schedule.  The keys of
+reinforcement learning alone are in `memfold.rl.recipe`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from memfold.backbone.shapes import SHAPES
 from memfold.core.config import build, require
-from memfold.core.errors import ConfigError
+from memfold.core.errors import ConfigError, unknown
 from memfold.core.prompt import ChatTemplate
-from memfold.core.registry import SYSTEMS
+from memfold.core.registry import DEFAULT, SYSTEMS, AnySystem, SystemClass, system_class
 from memfold.tasks.datasets.table import DATASETS
 from memfold.tasks.table import LOCAL, TASKS
 from memfold.training.fqlora import FQLoRA
@@ -24,12 +24,11 @@ from memfold.training.hardware import Hardware
 from memfold.training.recipe_file import read_values
 
 Stage = Literal["base", "cpt1", "cpt2", "sft"]
-RECOMPUTED = ("pooled", "full")  # systems whose calls are sequences of tokens and slots, and nothing else
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """The model that a `base` stage makes: Qwen3 architecture, tied embeddings, its own tokenizer."""
+    """The model that a `base` stage creates: Qwen3 architecture, tied embeddings, its own tokenizer."""
 
     vocabulary: int = 2048
     hidden: int = 384
@@ -44,59 +43,61 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of a mixture: which task, read through which system, how often and how large.
+    """One entry of a mixture: a task, the system that reads it, how often it occurs and how long its documents are.
 
-    `share` is a weight among the entries; `sizes` are document lengths in tokens, `ratios` tokens per slot for systems
-    with a ratio, of each of which one is drawn; `samples` are the questions asked about a document; some batches leave
-    up to `gap` positions empty between a memory and what follows.  `files` are the local files or folders of a task on
-    local data, `dataset` whose layout they have where they hold questions.
+    `weight` is relative to the other entries.  `sizes` lists document lengths in tokens, of which one is drawn.
+    `settings` are those of the system, over the recipe's.  `samples` is the number of questions per document.  `files`
+    are the local files or folders of a task on local data, `dataset` names their layout if they hold questions.
     """
 
     task: str
-    share: float
+    weight: float
     sizes: tuple[int, ...]
-    system: str = "pooled"
-    ratios: tuple[int, ...] = (16,)
+    system: str = DEFAULT
+    settings: dict[str, Any] = field(default_factory=dict)
     level: int = 3
     samples: int = 1
     kinds: tuple[str, ...] = ()
     filler: float = 0.0
-    gap: int = 0
     files: tuple[str, ...] = ()
     dataset: str | None = None
 
     def __post_init__(self) -> None:
         require(self.task in TASKS, "task", self.task, ", ".join(TASKS))
         require(self.system in SYSTEMS, "system", self.system, ", ".join(SYSTEMS))
-        require(self.share > 0, "share", self.share, "above 0")
+        self.kind.of(self.settings)
+        require(self.weight > 0, "weight", self.weight, "above 0")
         require(bool(self.sizes) and min(self.sizes) > 0, "sizes", self.sizes, "one or more positive numbers")
-        require(bool(self.ratios) and min(self.ratios) > 0, "ratios", self.ratios, "one or more positive numbers")
-        require(self.gap >= 0, "gap", self.gap, "0 or more positions")
         require(self.dataset in (None, *DATASETS), "dataset", self.dataset, ", ".join(DATASETS))
         if bool(self.files) != (self.task in LOCAL):
             raise ConfigError(
-                f"task {self.task!r} and files = {list(self.files)}: tasks on files are {', '.join(LOCAL)}"
+                f"task {self.task!r} and files = {list(self.files)}: the tasks on files are {', '.join(LOCAL)}"
             )
         if bool(self.dataset) != (self.task == "questions"):
             raise ConfigError(
-                f"task {self.task!r} and dataset = {self.dataset!r}: only 'questions' has one, and needs it"
+                f"task {self.task!r} and dataset = {self.dataset!r}: only 'questions' takes one, and requires it"
             )
 
     @property
+    def kind(self) -> SystemClass:
+        """The class of its system."""
+        return system_class(self.system)
+
+    @property
     def label(self) -> str:
-        """Its name in metrics and curves."""
+        """The name of the entry in metrics and curves."""
         return f"{self.system}/{self.task}"
 
 
 @dataclass(frozen=True)
-class Share(Entry):
-    """An entry of supervised training, where replies are written rather than sampled.
+class SupervisedEntry(Entry):
+    """An entry of supervised training, where replies are given rather than sampled.
 
-    Sizes and ratios are drawn for each micro-batch; `recall` is the share of questions answered by recall, `free` that
-    of those answered by recall or not, as a coin falls, after one cue, so that a model may choose; `language` weighs
-    the plain language modelling of a document that is read as text; `bridges` are the fewest and the most bridge chunks
-    of a continuation; `folded` takes memories as they are, with no gradient through the compressor: documents several
-    times longer then cost the same.
+    Sizes are drawn for each micro-batch.  `recall` is the fraction of questions answered after a recall;
+    `free` is the fraction with one common instruction whose answers recall or not at random, so that the model can do
+    both.  `language` is the loss weight of plain language modelling on a document that is read as text.  `bridges` are
+    the minimum and maximum number of bridge chunks of a continuation.  With `folded` no gradient reaches the
+    compressor, so that documents several times longer cost the same.
     """
 
     bridges: tuple[int, int] = (0, 0)
@@ -107,14 +108,14 @@ class Share(Entry):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.bridges[0] <= self.bridges[1], "bridges", self.bridges, "the fewest, then the most")
+        require(0 <= self.bridges[0] <= self.bridges[1], "bridges", self.bridges, "the minimum, then the maximum")
         require(0 <= self.recall <= 1, "recall", self.recall, "0 to 1")
         require(self.free >= 0 and self.recall + self.free <= 1, "free", self.free, "0 to what recall leaves of 1")
 
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters whose names match one of `match` (shell patterns; the first group that matches wins)."""
+    """Optimiser settings of the parameters whose names match one of `match` (shell patterns; the first group wins)."""
 
     match: tuple[str, ...]
     kind: Literal["adamw", "muon"] = "adamw"
@@ -125,7 +126,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate over the stage: a warm-up, then a cosine, or flat with a linear decay at the end (trapezoid)."""
+    """Learning rate schedule: a warm-up, then cosine decay, or constant with a linear decay at the end (trapezoid)."""
 
     kind: Literal["trapezoid", "cosine"] = "trapezoid"
     warmup: float = 0.02
@@ -137,7 +138,7 @@ class Schedule:
         require(0 < self.decay <= 1 - self.warmup, "schedule.decay", self.decay, "above 0, at most 1 - warmup")
 
     def factor(self, step: int, steps: int) -> float:
-        """What the learning rates are multiplied by at a step."""
+        """The factor on all learning rates at a step."""
         progress = (step + 0.5) / steps
         if progress < self.warmup:
             return progress / self.warmup
@@ -149,12 +150,12 @@ class Schedule:
 
 @dataclass(frozen=True)
 class StageRecipe:
-    """What the recipes of all stages say, reinforcement learning included.
+    """The keys that recipes of all stages have, reinforcement learning included.
 
-    `parent` is a model folder or a run folder; `settings` are those of the systems that have them.  With `fqlora` only
-    a part of the parent is trained in full, and low-rank adapters beside the rest.  `architecture` names the shape of
-    the parent (`memfold.backbone.shapes`), so that its plan needs no weights; `checkpointing` computes activations
-    again in the backward pass.
+    `parent` is a model folder or a run folder; `settings` go to the systems that know them.  With `fqlora` only a part
+    of the parent is trained in full, the rest through low-rank adapters.  `architecture` names the shape of the parent
+    (`memfold.backbone.shapes`), so that its plan needs no weights.  `activation_checkpointing` saves memory by
+    recomputing activations in the backward pass.
     """
 
     stage: str
@@ -175,7 +176,7 @@ class StageRecipe:
     validate_every: int = 200
     checkpoint_every: int = 200
     architecture: str | None = None
-    checkpointing: bool = False
+    activation_checkpointing: bool = False
     hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
@@ -187,20 +188,41 @@ class StageRecipe:
             raise ConfigError(
                 "hardware.sharded = true and a group of kind 'muon': Muon needs whole matrices; use adamw"
             )
-        if self.checkpointing:
-            self._check_recomputed()
+        self._check_settings()
+        if self.activation_checkpointing:
+            self._check_activation_checkpointing()
 
-    def _check_recomputed(self) -> None:
-        """Recomputation drops keys and values that a call stands on."""
-        for entry in (entry for entry in self.mixture if entry.system not in RECOMPUTED):
+    def system_settings(self, entry: Entry) -> dict[str, Any]:
+        """The settings of an entry's system: those of the recipe that it has, and the entry's own over them."""
+        known = entry.kind.setting_names()
+        shared = {name: value for name, value in self.settings.items() if name in known}
+        return shared | entry.settings | {"chat_template": self.chat_template}
+
+    def system(self, entry: Entry) -> AnySystem:
+        """The system of an entry, whatever the model was trained with before."""
+        return entry.kind.of(self.system_settings(entry))
+
+    def _check_settings(self) -> None:
+        """Refuse settings that no system of the mixture has, those that are recipe keys, and impossible values."""
+        kinds = {entry.kind for entry in self.mixture} or {system_class(name) for name in SYSTEMS}
+        known = {name for kind in kinds for name in kind.setting_names()} - {"chat_template", "style"}
+        for name in self.settings:
+            if name not in known:
+                raise unknown("key", f"settings.{name}", [f"settings.{key}" for key in sorted(known)])
+        for entry in self.mixture:
+            self.system(entry)
+
+    def _check_activation_checkpointing(self) -> None:
+        """Refuse systems whose calls need a key/value cache, which activation checkpointing turns off."""
+        for entry in (entry for entry in self.mixture if not entry.kind().capabilities.activation_checkpointing):
             raise ConfigError(
-                f"checkpointing = true is not known to be sound for system {entry.system!r} (recomputation drops keys "
-                f"and values that a call stands on), only for {', '.join(RECOMPUTED)}; leave it out"
+                f"activation_checkpointing = true is not supported for system {entry.system!r}, whose calls may need a "
+                "key/value cache; leave it out"
             )
 
     @property
     def plan(self) -> str:
-        """What a run comes to."""
+        """The size of a run in one line."""
         return f"{self.steps:,} steps"
 
 
@@ -208,12 +230,12 @@ class StageRecipe:
 class Recipe(StageRecipe):
     """A stage of supervised training.
 
-    `encoder` is a model folder or a run folder whose model is to encode documents; `tokens` are those of one
-    micro-batch; `preset` brings its own mixture; `packed` puts several short documents into a row.
+    `encoder` is a model folder or a run folder whose model encodes documents; `tokens` is the size of a micro-batch;
+    `preset` provides the mixture; `packed` puts several short documents into a row.
     """
 
     stage: Stage
-    mixture: tuple[Share, ...] = ()
+    mixture: tuple[SupervisedEntry, ...] = ()
     preset: Literal["paper"] | None = None
     encoder: str | None = None
     model: ModelSize | None = None
@@ -229,23 +251,27 @@ class Recipe(StageRecipe):
         for name in ("micro_batches", "validation_batches"):
             require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
         if bool(self.mixture) == bool(self.preset):
-            raise ConfigError("a recipe has either a mixture of one entry or more, or a preset that brings its own")
+            raise ConfigError("a recipe has either a mixture of at least one entry or a preset that provides one")
         require(self.patience >= 0, "patience", self.patience, "0 (no early stopping) or more validations")
         if (self.parent is None) == (self.model is None):
-            raise ConfigError("a recipe names either a parent to start from or a [model] to make, not both or neither")
+            raise ConfigError(
+                "a recipe names either a parent to start from or a [model] to create, not both or neither"
+            )
         if self.fqlora is not None and self.parent is None:
-            raise ConfigError("fqlora trains adapters on a parent; a [model] made from nothing has nothing to keep")
+            raise ConfigError("fqlora trains adapters on a parent; a new [model] has no weights to freeze")
         if self.encoder is not None and (self.fqlora is not None or self.hardware.sharded):
-            raise ConfigError("encoder = ... with fqlora or hardware.sharded is not possible: they know one model only")
+            raise ConfigError(
+                "encoder = ... with fqlora or hardware.sharded is not possible: they support one model only"
+            )
         others = {"compile": self.compile, "predecessor_loss": bool(self.predecessor_loss)}  # hooks would run twice
-        for name in (name for name, used in others.items() if used and self.checkpointing):
-            raise ConfigError(f"checkpointing = true is not sound with {name}; leave one of them out")
+        for name in (name for name, used in others.items() if used and self.activation_checkpointing):
+            raise ConfigError(f"activation_checkpointing = true is not possible with {name}; leave one of them out")
 
     @property
     def plan(self) -> str:
-        """What a run comes to."""
-        each = self.tokens * self.micro_batches
-        return f"{self.steps:,} steps of about {each:,} tokens, {self.steps * each:,} in all"
+        """The size of a run in one line."""
+        batch = self.tokens * self.micro_batches
+        return f"{self.steps:,} steps of about {batch:,} tokens, {self.steps * batch:,} in total"
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -1,10 +1,10 @@
-"""The values of a recipe file: TOML, over those of another file that it names as its likeness.
+"""Reads recipe files: TOML, with inheritance from another recipe.
 
-    like = "baseline.toml"          # beside this file; what is not said here is as there
-    settings = { window = 64 }      # tables are joined key by key, anything else is replaced
-    every = { bridges = [1, 1] }    # said of each entry of the mixture
+    like = "baseline.toml"          # the recipe to inherit from, relative to this file
+    settings = { window = 64 }      # tables are merged key by key, other values are replaced
+    every = { bridges = [1, 1] }    # applied to each entry of the mixture
 
-So recipes that differ in one thing, as the rows of an ablation, say that one thing.  What the keys mean is in `recipe`.
+Recipes that differ in one thing, such as the rows of an ablation, state only that.  `recipe` documents the keys.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ LIKE, EVERY, MIXTURE = "like", "every", "mixture"
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """The values of a recipe file, with those of its likeness.
+    """The values of a recipe file, merged over those that it inherits.
 
     Raises:
-        ConfigError: for a file that cannot be read, or files that are like each other in a circle.
+        ConfigError: for a file that cannot be read, or files that inherit from each other in a cycle.
     """
-    values = _joined(path, ())
+    values = _merged(path, ())
     every, mixture = values.pop(EVERY, {}), values.get(MIXTURE, [])
     if not isinstance(every, dict) or not isinstance(mixture, list) or (every and not mixture):
         raise ConfigError(f"{path}: {EVERY} = {every!r} must be a table of keys for the entries of a mixture")
@@ -33,27 +33,27 @@ def read_values(path: Path) -> dict[str, Any]:
     return values
 
 
-def _joined(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """The values of a file over those of its likeness; `above` are the files that lead here."""
-    path = path.resolve() if above else path
-    if path.resolve() in above:
-        raise ConfigError(f"{path} is like itself, by way of {above[-1]}; take one {LIKE!r} out")
+def _merged(path: Path, heirs: tuple[Path, ...]) -> dict[str, Any]:
+    """The values of a file over those that it inherits; `heirs` are the files that inherit from it."""
+    path = path.resolve() if heirs else path
+    if path.resolve() in heirs:
+        raise ConfigError(f"{path} inherits from itself through {heirs[-1]}; remove one {LIKE!r}")
     values = _read(path)
     like = values.pop(LIKE, None)
     if like is None:
         return values
     if not isinstance(like, str):
-        raise ConfigError(f"{path}: {LIKE} = {like!r} must be the path of a recipe, from this file's folder")
-    return _over(_joined(path.parent / like, (*above, path.resolve())), values)
+        raise ConfigError(f"{path}: {LIKE} = {like!r} must be the path of a recipe, relative to this file's folder")
+    return _over(_merged(path.parent / like, (*heirs, path.resolve())), values)
 
 
 def _over(values: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
-    """`others` over `values`, tables key by key."""
-    joined = dict(values)
+    """`others` merged over `values`, tables key by key."""
+    merged = dict(values)
     for key, value in others.items():
-        old = joined.get(key)
-        joined[key] = _over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return joined
+        old = merged.get(key)
+        merged[key] = _over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,6 +1,8 @@
-"""A model from nothing: Qwen3 architecture (query/key normalisation helps at this size), tied embeddings."""
+"""A model from scratch: Qwen3 architecture (query/key normalisation helps at this size), tied embeddings."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
@@ -10,9 +12,9 @@ from memfold.training.recipe import ModelSize
 from memfold.training.tokenizer import train_tokenizer
 
 
-def make_backbone(size: ModelSize, seed: int, device: str) -> Backbone:
-    """Random weights from a seed, and a tokenizer trained on generated text."""
-    tokenizer = train_tokenizer(size.vocabulary, size.tokenizer_seed)
+def make_backbone(size: ModelSize, seed: int, device: str, tokens: Sequence[str]) -> Backbone:
+    """A model with random weights from `seed`, and a tokenizer trained on generated text, with these special tokens."""
+    tokenizer = train_tokenizer(size.vocabulary, size.tokenizer_seed, tokens)
     config = Qwen3Config(
         vocab_size=size.vocabulary,
         hidden_size=size.hidden,

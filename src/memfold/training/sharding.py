@@ -1,10 +1,10 @@
-"""Weights spread over processes (FSDP2): each keeps a part of every layer trained in full, and its optimiser state.
+"""Weights sharded over processes (FSDP2): each holds a part of every layer trained in full, and its optimiser state.
 
-Layers, embeddings and head are sharded one by one, since a step runs them in an order of its own: encoder, decoder, and
-backwards in two passes.  All else (4-bit weights, LoRA matrices, heads) is small enough to be everywhere.  A layer is
-put together when it runs, so all processes must run the same layers in the same order: in supervised training they take
-the same mixture entry at a time, and a batch must fit one pass of the encoder.  While nothing is trained, layers may be
-kept together (`gathered`), and processes need not wait for each other.
+Layers, embeddings and head are sharded one by one, since a step runs them in an unusual order: encoder, decoder, and
+two backward passes.  Everything else (4-bit weights, LoRA matrices, heads) is small enough to be replicated.  A layer
+is unsharded when it runs, so all processes must run the same layers in the same order: in supervised training they work
+on the same mixture entry at a time, and a batch must fit one pass of the encoder.  Outside of training, layers can be
+kept unsharded (`gathered`), and processes need not wait for each other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from memfold.backbone.folder import save_backbone
 from memfold.backbone.model import Backbone
 from memfold.core.errors import ConfigError
-from memfold.systems.pooled.encoder import BATCH_TOKENS
 from memfold.training import checkpoint
 from memfold.training.batches import mixture
 from memfold.training.checkpoint import Progress
@@ -35,24 +34,24 @@ State = TypeVar("State")
 
 
 def shard(backbone: Backbone, processes: Processes) -> None:
-    """Spread a model over the processes and put the rest of it on their devices; alone it only goes to its device."""
+    """Shard a model over the processes and move the rest of it to their devices; a single process only moves it."""
     if processes.count > 1:
         mesh = init_device_mesh(torch.device(processes.device).type, (processes.count,))
         modules = shardable(backbone.model)
         for module in modules:
             sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True)
-            sharded.set_gradient_divide_factor(1.0)  # the sum of all processes, as of what is not sharded
+            sharded.set_gradient_divide_factor(1.0)  # gradients are summed, like those of weights that are not sharded
             sharded.set_force_sum_reduction_for_comms(True)
-        _in_turn(cast(list[FSDPModule], modules))
+        _chain(cast(list[FSDPModule], modules))
     backbone.model.to(processes.device)  # type: ignore[arg-type]
     backbone.heads.to(processes.device)
 
 
-def _in_turn(modules: Sequence[FSDPModule]) -> None:
-    """Let a module's whole gradient go when the next one has its own, and fetch that next one ahead.
+def _chain(modules: Sequence[FSDPModule]) -> None:
+    """Free the unsharded gradient of a module when the next one has its own, and prefetch that next one.
 
-    Without a common context each keeps it until the backward pass has ended; without a list of what to fetch, it would
-    go by what ran last, which differs between processes that have sampled.
+    Without a common context each module keeps its gradient until the backward pass ends.  Without an explicit prefetch
+    list FSDP uses the order of the last run, which differs between processes that have sampled.
     """
     share_comm_ctx(list(modules))
     for before, module in zip([*modules[:1], *modules], modules, strict=False):
@@ -63,26 +62,27 @@ def check_same_passes(recipe: Recipe, processes: Processes) -> None:
     """Refuse a recipe whose processes would not run the same layers in the same order.
 
     Raises:
-        ConfigError: with what to change.
+        ConfigError: naming what to change.
     """
     if recipe.hardware.devices % processes.count:
         raise ConfigError(
-            f"{processes.count} processes share a recipe for hardware.devices = {recipe.hardware.devices}: sharded "
-            "ones must take the same mixture entry at a time; launch as many, or set hardware.devices to their number"
+            f"{processes.count} processes run a recipe for hardware.devices = {recipe.hardware.devices}: sharded "
+            "processes must work on the same mixture entry at a time; launch that many, or change hardware.devices"
         )
-    longest = max(max(share.sizes) for share in mixture(recipe))
-    if recipe.tokens + longest > BATCH_TOKENS:
-        raise ConfigError(
-            f"tokens = {recipe.tokens} and documents of {longest} are more than one pass of the encoder takes "
-            f"({BATCH_TOKENS}); sharded processes must run the same passes: lower tokens or sizes"
-        )
+    for entry in mixture(recipe):
+        longest, limit = max(entry.sizes), recipe.system(entry).capabilities.pass_tokens
+        if limit is not None and recipe.tokens + longest > limit:
+            raise ConfigError(
+                f"tokens = {recipe.tokens} and documents of {longest} exceed one pass of the encoder ({limit}); "
+                "sharded processes must run the same passes: lower tokens or sizes"
+            )
 
 
 @contextmanager
 def gathered(backbone: Backbone) -> Iterator[None]:
-    """Keep all layers in one piece on every process, for passes without gradients, as many as each likes.
+    """Keep all layers unsharded on every process, for any number of passes without gradients.
 
-    Costs the memory of what was spread.  All processes must come here and leave together.
+    Costs the memory of the sharded weights.  All processes must enter and leave together.
     """
     modules = [module for module in backbone.model.modules() if isinstance(module, FSDPModule)]
     for module in modules:
@@ -97,7 +97,7 @@ def gathered(backbone: Backbone) -> Iterator[None]:
 
 
 def shardable(model: Any) -> list[nn.Module]:
-    """Embeddings, layers all of whose parameters are trained, head, as they run; tied embeddings stay whole."""
+    """The modules to shard, in order: embeddings, fully trained layers, head; tied embeddings are not sharded."""
     modules = [layer for layer in model.base_model.layers if all(weight.requires_grad for weight in layer.parameters())]
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     if embeddings.weight is not head.weight:
@@ -106,16 +106,16 @@ def shardable(model: Any) -> list[nn.Module]:
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
-    """Scale gradients to a norm of at most `limit`; returns the norm before, over all processes."""
+    """Scale gradients to a norm of at most `limit`.  Returns the norm before scaling, over all processes."""
     split = [parameter for parameter in parameters if isinstance(parameter, DTensor)]
     if not split:
         return torch.nn.utils.clip_grad_norm_(parameters, limit)
-    whole = [parameter.grad for parameter in parameters if not isinstance(parameter, DTensor)]
+    replicated = [parameter.grad for parameter in parameters if not isinstance(parameter, DTensor)]
     squares = torch.zeros((), device=split[0].device)
     for gradient in [parameter.grad for parameter in split if parameter.grad is not None]:
         squares += _squares(_local(gradient))
     torch.distributed.all_reduce(squares)
-    norm = (squares + sum(_squares(gradient) for gradient in whole if gradient is not None)).sqrt()
+    norm = (squares + sum(_squares(gradient) for gradient in replicated if gradient is not None)).sqrt()
     factor = (limit / (norm + 1e-6)).clamp(max=1.0)
     for parameter in parameters:
         if parameter.grad is not None:
@@ -123,51 +123,57 @@ def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
     return norm
 
 
-def whole(state: State, kept: bool) -> State:
-    """A state with every tensor in one piece; all processes must ask for it, and one has it where it is `kept`."""
+def unsharded(state: State, keep: bool) -> State:
+    """A state with every tensor unsharded; all processes must call this, and only one with `keep` gets the values."""
     if isinstance(state, DTensor):
         tensor = state.full_tensor()
-        return tensor.cpu() if kept else tensor.new_empty(0)  # type: ignore[return-value]
+        return tensor.cpu() if keep else tensor.new_empty(0)  # type: ignore[return-value]
     if isinstance(state, dict):
-        return {name: whole(value, kept) for name, value in state.items()}  # type: ignore[return-value]
+        return {name: unsharded(value, keep) for name, value in state.items()}  # type: ignore[return-value]
     if isinstance(state, list):
-        return [whole(value, kept) for value in state]  # type: ignore[return-value]
+        return [unsharded(value, keep) for value in state]  # type: ignore[return-value]
     return state
 
 
-def whole_weights(model: nn.Module, kept: bool) -> dict[str, Tensor] | None:
-    """The parameters of a sharded model in one piece, by name, as `whole` gives them; None of one that is not."""
+def unsharded_weights(model: nn.Module, keep: bool) -> dict[str, Tensor] | None:
+    """The unsharded parameters of a sharded model by name, as `unsharded` returns them; None if it is not sharded."""
     named: dict[str, Tensor] = dict(model.named_parameters())
-    return whole(named, kept) if any(isinstance(parameter, DTensor) for parameter in named.values()) else None
+    return unsharded(named, keep) if any(isinstance(parameter, DTensor) for parameter in named.values()) else None
 
 
 def save_model(backbone: Backbone, folder: Path, processes: Processes) -> None:
-    """Put the weights together and let the first process write them; all must come here."""
-    weights = whole_weights(backbone.model, processes.first)
+    """Unshard the weights and save them in the first process; all processes must call this."""
+    weights = unsharded_weights(backbone.model, processes.first)
     if processes.first:
         save_backbone(backbone, folder, weights=weights)
 
 
-def save_checkpoint(run: Path, backbone: Backbone, progress: Progress, optimisers: Optimisers, extra: dict[str, Any],
-                    processes: Processes) -> None:  # fmt: skip
-    """The same for the checkpoint of a step, with the states of the optimisers."""
-    states = whole(optimisers.state_dict(), processes.first)
-    weights = whole_weights(backbone.model, processes.first)
+def save_checkpoint(
+    run: Path,
+    backbone: Backbone,
+    progress: Progress,
+    optimisers: Optimisers,
+    extra: dict[str, Any],
+    processes: Processes,
+) -> None:
+    """Like `save_model`, for the checkpoint of a step, with the states of the optimisers."""
+    states = unsharded(optimisers.state_dict(), processes.first)
+    weights = unsharded_weights(backbone.model, processes.first)
     if processes.first:
         checkpoint.save(run, backbone, progress, states, extra, weights)
 
 
 def split_states(states: Sequence[dict[str, Any]], optimisers: Optimisers) -> list[dict[str, Any]]:
-    """Stored states with every tensor laid out as the parameter that it belongs to."""
-    found = []
+    """Stored optimiser states with every tensor sharded like its parameter."""
+    result = []
     for state, (_, optimiser) in zip(states, optimisers.parts, strict=True):
         parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         entries = {
             index: {name: _as(value, parameters[index]) for name, value in entry.items()}
             for index, entry in state["state"].items()
         }
-        found.append(state | {"state": entries})
-    return found
+        result.append(state | {"state": entries})
+    return result
 
 
 def _as(value: Any, parameter: Tensor) -> Any:

@@ -1,8 +1,8 @@
-"""Make a run's model fit to ship: 16-bit weights, the loss of familiar text, and the whole provenance in one folder.
+"""Prepare a run's model for shipping: 16-bit weights, the loss on familiar text, and full provenance in one folder.
 
     python -m memfold.training.ship runs/pooled-tiny-base runs/pooled-tiny-cpt1 ... --to src/memfold/assets/tiny
 
-The runs are named in their order; the last one's model is shipped.
+Runs are given in the order of training; the model of the last one is shipped.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from memfold.tasks.almanac.task import almanac
 from memfold.tasks.task import SPLITS, TaskOptions
 from memfold.training.curves import draw, read_metrics
 
-# A text is called strange above this multiple of the highest loss on almanac pages of any level and split.
+# A text is reported as unfamiliar above this multiple of the highest loss on almanac pages of any level and split.
 MARGIN = 1.2
 PAGES, PAGE_TOKENS = 48, 600
 
 
 def ship(runs: Sequence[Path], target: Path) -> Backbone:
-    """Write the model folder, `provenance.json` and one picture of curves for each run."""
+    """Write the model folder with `provenance.json` and a plot of the training curves of each run."""
     backbone = load_backbone(model_folder(str(runs[-1])))
     backbone.familiar_loss = round(MARGIN * max(_familiar_losses(backbone)), 3)
     backbone.provenance = {
@@ -45,7 +45,7 @@ def ship(runs: Sequence[Path], target: Path) -> Backbone:
 
 
 def stage(run: Path) -> dict[str, Any]:
-    """What one run was: its recipe, steps, tokens, hours and last validation."""
+    """The provenance of one run: its recipe, steps, tokens and last validation."""
     metrics = read_metrics(run)
     validated = [line["validation"] for line in metrics if "validation" in line]
     return {
@@ -68,7 +68,7 @@ def _familiar_losses(backbone: Backbone) -> list[float]:
 
 def main() -> None:
     """The command of the module docstring."""
-    parser = argparse.ArgumentParser(description="make a trained model fit to ship")
+    parser = argparse.ArgumentParser(description="prepare a trained model for shipping")
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--to", required=True, type=Path)
     arguments = parser.parse_args()

@@ -1,18 +1,17 @@
 """The tokenizer of a model made from scratch: byte-level BPE trained on the project's own generated text.
 
-Numbers are cut into pairs of digits, so that copying a year is copying two tokens.  Invented names are shown to the
-trainer syllable by syllable, so that a syllable becomes one token wherever it stands.
+Numbers are split into pairs of digits, so that a year is two tokens.  Invented names are given to the trainer syllable
+by syllable, so that a syllable becomes one token in any name.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from memfold.backbone.model import END, START
 from memfold.core.prompt import Style, after_memory, target
 from memfold.tasks.instructions import INSTRUCTIONS
 from memfold.tasks.names import SYLLABLES
@@ -20,7 +19,7 @@ from memfold.tasks.table import load_task
 from memfold.tasks.task import TaskOptions
 
 END_OF_TEXT = "<|endoftext|>"
-SPECIAL = (END_OF_TEXT, START, END, "<|im_start|>", "<|im_end|>")
+CHATML = ("<|im_start|>", "<|im_end|>")
 WORDS = Regex(r" ?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s+")
 _ANY = "|".join(sorted(SYLLABLES, key=len, reverse=True))
 SYLLABLE = re.compile(_ANY, re.IGNORECASE)
@@ -29,8 +28,8 @@ WRITTEN: tuple[Style, ...] = ("bare", "recall")
 PAGES, PAGE_TOKENS = 400, 2000
 
 
-def train_tokenizer(vocabulary: int, seed: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of at most `vocabulary` entries; the same seed gives the same one."""
+def train_tokenizer(vocabulary: int, seed: int, tokens: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer of at most `vocabulary` entries, deterministic for a seed; `tokens` are the systems' special ones."""
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(WORDS, behavior="isolated")
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False, trim_offsets=False)
@@ -38,7 +37,7 @@ def train_tokenizer(vocabulary: int, seed: int) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=list(SPECIAL),
+        special_tokens=[END_OF_TEXT, *tokens, *CHATML],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         min_frequency=2,
         show_progress=False,
@@ -50,17 +49,17 @@ def train_tokenizer(vocabulary: int, seed: int) -> PreTrainedTokenizerFast:
 
 
 def _apart(text: str) -> str:
-    """The text with every word that is made of name syllables alone cut into them."""
+    """The text with every word that consists of name syllables split into them."""
     return NAME.sub(lambda match: " " + "\n".join(SYLLABLE.findall(match[0])), text)
 
 
 def _text(seed: int) -> Iterator[str]:
-    """Almanac pages of all levels with their questions and replies, filler, and the instructions."""
+    """The training text: almanac pages of all levels with questions and replies, filler, and instructions."""
     rough = str.split
     for page in range(PAGES):
         options = TaskOptions(level=page % 4, samples=40)
         for sample in load_task("almanac")(seed * PAGES + page, PAGE_TOKENS, options, rough):  # type: ignore[arg-type]
-            for style in WRITTEN:  # a free reply is one of them
+            for style in WRITTEN:  # a free reply has one of these styles
                 yield _apart(after_memory("flat", sample.question, style))
                 yield _apart(target(sample.expected, sample.support, style))
         yield _apart(sample.document.read())

@@ -107,7 +107,7 @@ def test_a_judge_decides_where_one_is_named(
     (failed,) = [record for record in records if record.error]
     assert failed.error is not None
     assert "neither" not in failed.error
-    assert "replied 'maybe'; wanted: yes or no" in failed.error
+    assert "replied 'maybe'; expected yes or no" in failed.error
     assert rules.rows[0].cells[0].failed == 1
 
 

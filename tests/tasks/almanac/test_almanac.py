@@ -46,7 +46,7 @@ def test_documents_fit_their_size(encode: Encode, seed: int, size: int, level: i
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**9), size=st.integers(64, 700), level=LEVELS, split=SPLITS)
-def test_evidence_is_exact_and_holds_the_answer(encode: Encode, seed: int, size: int, level: int, split: str) -> None:
+def test_evidence_is_exact_and_has_the_answer(encode: Encode, seed: int, size: int, level: int, split: str) -> None:
     samples = almanac(seed, size, TaskOptions(level=level, split=split, samples=16), encode)
     assert len({id(sample.document) for sample in samples}) == 1
     assert len({sample.question for sample in samples}) == len(samples)
@@ -76,15 +76,15 @@ def test_the_same_seed_gives_the_same_samples_in_another_process(encode: Encode)
     samples = almanac(5, 900, TaskOptions(level=3, split="out", samples=16), lambda text: list(text.encode()))
     expected = hashlib.sha256(repr(samples).encode()).hexdigest()
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
-    found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == expected
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
 
 
 def test_two_hops_never_fit_in_one_sentence(encode: Encode) -> None:
-    found = 0
+    count = 0
     for seed in range(60):
         for sample in almanac(seed, 500, TaskOptions(level=3, samples=12, kinds=("two-hop",)), encode):
-            found += 1
+            count += 1
             assert sample.hops == 2
             assert len(sample.support) >= 2
             named = re.findall(r"[A-Z]\w+(?: [A-Z]\w+)*", sample.question)[1:]
@@ -93,10 +93,10 @@ def test_two_hops_never_fit_in_one_sentence(encode: Encode) -> None:
             for sentence in re.split(r"(?<=\.)\s", text_of(sample)):
                 words = rf"\b{re.escape(bare)}\b"
                 assert not (re.search(words, sentence) and re.search(rf"\b{re.escape(named[-1])}\b", sentence))
-    assert found > 200
+    assert count > 200
 
 
-def test_comparisons_answer_with_something_the_question_does_not_name(encode: Encode) -> None:
+def test_comparisons_need_at_least_three_facts(encode: Encode) -> None:
     samples = [
         sample
         for seed in range(40)
@@ -121,16 +121,16 @@ def test_counts_agree_with_listings(encode: Encode) -> None:
 
 
 def test_two_hops_are_recalled_in_the_order_of_the_reasoning(encode: Encode) -> None:
-    turned = 0
+    reordered = 0
     for seed in range(20):
         for sample in almanac(seed, 600, TaskOptions(level=3, samples=8, kinds=("two-hop",)), encode):
             if sample.kind != "two-hop":
                 continue
-            assert any(answer in sample.support[-1] for answer in sample.answers), "the last sentence has the answer"
+            assert any(answer in sample.support[-1] for answer in sample.answers), "the answer is in the last sentence"
             assert not any(answer in sentence for answer in sample.answers for sentence in sample.support[:1])
             starts = [span.start for span in sample.evidence]
-            turned += starts != sorted(starts)
-    assert turned > 10, "and in the document it often stands before the others"
+            reordered += starts != sorted(starts)
+    assert reordered > 10, "the order often differs from that of the document"
 
 
 def test_every_fact_has_a_distractor_in_a_document_with_room(encode: Encode) -> None:
@@ -145,8 +145,8 @@ def test_every_fact_has_a_distractor_in_a_document_with_room(encode: Encode) -> 
 def test_level_zero_is_small(encode: Encode) -> None:
     for fact in facts(encode, 0, "in", 20):
         assert fact.relation.key in FIRST_KEYS
-        patterns = [text.format(s=fact.subject.name, v=fact.value) for text in fact.relation.says[:FIRST_TEMPLATES]]
-        assert fact.text in patterns
+        templates = fact.relation.statements[:FIRST_TEMPLATES]
+        assert fact.text in [template.format(s=fact.subject.name, v=fact.value) for template in templates]
         assert " " not in fact.subject.name
 
 
@@ -169,7 +169,7 @@ def test_levels_add_pronouns_filler_and_kinds(encode: Encode) -> None:
     assert {sample.kind for sample in almanac(0, 700, TaskOptions(level=1, samples=30), encode)} == {"one-hop"}
 
 
-def test_a_pronoun_follows_the_name_and_can_mean_nothing_else(encode: Encode) -> None:
+def test_a_pronoun_follows_the_name_and_is_unambiguous(encode: Encode) -> None:
     for fact in facts(encode, 3, "in", 30):
         if fact.after is None:
             continue
@@ -190,14 +190,14 @@ def test_each_entity_has_one_value_for_a_relation(encode: Encode) -> None:
 
 @pytest.mark.parametrize("level", [0, 1, 3])
 def test_split_out_is_held_out(encode: Encode, level: int) -> None:
-    unseen = {relation.unseen for relation in RELATIONS}
+    held_out_statements = {relation.held_out_statement for relation in RELATIONS}
     for fact in facts(encode, level, "in", 40):
-        template = fact.relation.unseen.format(s=fact.subject.name, v=fact.value)
+        statement = fact.relation.held_out_statement.format(s=fact.subject.name, v=fact.value)
         assert not fact.relation.held_out
         assert not fact.held_out
         assert not fact.subject.held_out
-        assert fact.text != template[0].upper() + template[1:]
-    assert len(unseen) == len(RELATIONS)
+        assert fact.text != statement[0].upper() + statement[1:]
+    assert len(held_out_statements) == len(RELATIONS)
     for seed in range(25):
         options = TaskOptions(level=level, split="out", samples=8)
         page = write(Random(seed), 400, options, encode)
@@ -216,16 +216,16 @@ def test_guessing_without_the_document_fails(encode: Encode, level: int, split: 
             half = seed % 2
             answers[f"{half} {wording}"][sample.target if isinstance(sample.target, str) else ""] += 1
             total += 1
-    right = 0
+    correct = 0
     for key, counts in answers.items():
         if key.startswith("0") and (guess := answers.get("1" + key[1:])):
-            right += counts[guess.most_common(1)[0][0]]
-    asked = sum(counts.total() for key, counts in answers.items() if key.startswith("0"))
+            correct += counts[guess.most_common(1)[0][0]]
+    guesses = sum(counts.total() for key, counts in answers.items() if key.startswith("0"))
     assert total > 1900
-    assert right / asked < 0.05
+    assert correct / guesses < 0.05
 
 
-def test_kinds_restrict_and_are_checked(encode: Encode) -> None:
+def test_questions_can_be_restricted_to_some_kinds(encode: Encode) -> None:
     samples = almanac(1, 400, TaskOptions(level=3, samples=5, kinds=("two-hop",)), encode)
     assert {sample.kind for sample in samples} == {"two-hop"}
     with pytest.raises(ConfigError, match="unknown kind of question 'two-hops'; nearest: 'two-hop'"):
@@ -239,7 +239,7 @@ def test_a_size_without_room_is_refused(encode: Encode) -> None:
         write(Random(1), 2, TaskOptions(), encode)
 
 
-def test_a_long_document_has_names_and_questions_enough(encode: Encode) -> None:
+def test_a_long_document_has_enough_names_and_questions(encode: Encode) -> None:
     samples = almanac(2, 100_000, TaskOptions(level=3, samples=40), encode)
     assert len(samples) == 40
     assert 90_000 <= len(encode(text_of(samples[0]))) <= 100_000

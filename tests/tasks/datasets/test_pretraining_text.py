@@ -29,24 +29,24 @@ def test_files_of_all_kinds_are_one_stream(tmp_path: Path, make_pdf: Callable[..
     assert named == [f"{tmp_path / 'a.jsonl'}, row 1", f"{tmp_path / 'a.jsonl'}, row 3"]
 
 
-def test_rows_are_taken_one_at_a_time() -> None:
-    taken: list[int] = []
+def test_rows_are_streamed_one_at_a_time() -> None:
+    consumed: list[int] = []
 
     def rows() -> Iterator[dict[str, Any]]:
         for number in range(9):
-            taken.append(number)
+            consumed.append(number)
             yield {"content": f"text {number}"}
 
     stream = stream_rows(rows(), key="content", name="dclm")
     first = next(stream)
-    assert (first.read(), first.source, taken) == ("text 0", "dclm, row 1", [0])
+    assert (first.read(), first.source, consumed) == ("text 0", "dclm, row 1", [0])
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_files_and_rows_are_reported(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"content": "two"}\n')
     stream = stream_text([tmp_path / "a.jsonl"])
     next(stream)
-    with pytest.raises(DataError, match=r"a.jsonl, row 2: 'text' is missing; wanted: a string"):
+    with pytest.raises(DataError, match=r"a.jsonl, row 2: 'text' is missing; expected: a string"):
         next(stream)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "a.png").write_bytes(b"\0")

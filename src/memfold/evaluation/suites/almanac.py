@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from memfold.backbone.model import Backbone
-from memfold.core.driver import Job
+from memfold.core.model import Model
+from memfold.core.registry import COMPARED
+from memfold.core.scheduler import Job
 from memfold.core.types import Memory, Trace
-from memfold.evaluation.candidate import CLOSED_BOOK, Candidate, baseline
+from memfold.evaluation.candidate import Candidate, reference_label
 from memfold.evaluation.expansion import expansion_table
 from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, lengths, of, shown, splits
 from memfold.evaluation.records import Record
@@ -35,12 +36,12 @@ class AlmanacSuite:
     defaults = Options(lengths=(128, 256, 512, 1024), questions=1000)
     quick = Options(lengths=(128, 256), questions=40)
     temperature = 0.7
-    candidates: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
+    candidates: tuple[str, ...] = COMPARED
 
     def check(self, options: Options) -> None:
         """Needs nothing beyond the package."""
 
-    def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
+    def cases(self, options: Options, model: Model) -> Iterator[Case]:
         """Questions in the task's own shares of kinds; a page that runs out of questions is followed by another."""
         for split, length, questions in options.cells():
             page, asked = 0, 0
@@ -48,17 +49,17 @@ class AlmanacSuite:
                 wanted = min(options.per_document, questions - asked)
                 task = TaskOptions(level=options.level, split=split, samples=wanted)
                 seed = document_seed(self.name, options.seed, options.level, split, length, page)
-                samples = almanac(seed, length, task, backbone.encode)
+                samples = almanac(seed, length, task, model.encode)
                 for number, sample in enumerate(samples):
                     key = f"{split}/{length}/{page}/{number}"
                     yield Case(key, sample, sample.answers, seed, length, REPLY_TOKENS)
                 page, asked = page + 1, asked + len(samples)
 
-    def job(self, candidate: Candidate, case: Case, memory: Memory, backbone: Backbone) -> Job:
+    def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
         """The question, as any user would ask it."""
         return Job(candidate.system, memory, case.sample.question)
 
-    def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
+    def score(self, case: Case, trace: Trace, model: Model) -> Score:
         """Right or wrong; where the answer cites, whether its first citations show the evidence."""
         assert trace.answer is not None, "only traces without error are scored"
         answer, figures = trace.answer, {}
@@ -71,7 +72,7 @@ class AlmanacSuite:
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
         """For each split: accuracy, share of `full`, citations."""
         tables: list[Table] = []
-        reference = baseline(labels)
+        reference = reference_label(labels)
         for split, own in splits(records):
             tables.append(_accuracy(own, labels, split))
             if reference is not None and len(labels) > 1:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from memfold.backbone.model import Backbone
-from memfold.core.driver import Job
+from memfold.core.model import Model
+from memfold.core.registry import COMPARED
+from memfold.core.scheduler import Job
 from memfold.core.types import Memory, Trace
 from memfold.evaluation import local_data
-from memfold.evaluation.candidate import CLOSED_BOOK, Candidate
+from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.grouping import ALL, Group, curves, failures, grid
 from memfold.evaluation.judging import JUDGED
 from memfold.evaluation.records import Record
@@ -33,22 +34,22 @@ class LongBenchSuite:
     defaults = Options(lengths=(LONGEST,), questions=503)
     quick = Options(lengths=(LONGEST,), questions=8)
     temperature = 0.7
-    candidates: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
+    candidates: tuple[str, ...] = COMPARED
 
     def check(self, options: Options) -> None:
         """Raise a `MemfoldError` for data that cannot be what was meant."""
         local_data.sources(self.name, options.data, [self.name])
 
-    def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
+    def cases(self, options: Options, model: Model) -> Iterator[Case]:
         """The first questions whose context is short enough."""
         for name, paths in local_data.sources(self.name, options.data, [self.name]).items():
-            yield from local_data.cases(self.name, name, paths, options.questions, options, backbone, REPLY_TOKENS)
+            yield from local_data.cases(self.name, name, paths, options.questions, options, model, REPLY_TOKENS)
 
-    def job(self, candidate: Candidate, case: Case, memory: Memory, backbone: Backbone) -> Job:
+    def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
         """The question with its choices."""
         return Job(candidate.system, memory, case.sample.question)
 
-    def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
+    def score(self, case: Case, trace: Trace, model: Model) -> Score:
         """The letter, and whether there is one."""
         assert trace.answer is not None, "only traces without error are scored"
         letter = choice_letter(trace.answer.reply)

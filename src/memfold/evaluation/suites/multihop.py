@@ -13,12 +13,13 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 
-from memfold.backbone.model import Backbone
-from memfold.core.driver import Job
 from memfold.core.errors import ConfigError, DataError, unknown
+from memfold.core.model import Model
+from memfold.core.registry import COMPARED
+from memfold.core.scheduler import Job
 from memfold.core.types import Memory, Sample, Trace
 from memfold.evaluation import local_data
-from memfold.evaluation.candidate import CLOSED_BOOK, Candidate
+from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, of, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed, hidden_in
@@ -48,7 +49,7 @@ class MultihopSuite:
     defaults = Options(lengths=LENGTHS, questions=600, splits=("in",))
     quick = Options(lengths=(512, 1024), questions=8, splits=("in",))
     temperature = 0.7
-    candidates: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
+    candidates: tuple[str, ...] = COMPARED
 
     def check(self, options: Options) -> None:
         """Raise a `MemfoldError` for an unknown kind, or data that cannot be what was meant."""
@@ -66,15 +67,15 @@ class MultihopSuite:
             if name not in named:
                 raise unknown("dataset of --trained-on", name, named)
 
-    def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
+    def cases(self, options: Options, model: Model) -> Iterator[Case]:
         """Generated questions, the kinds in turn, or those of each dataset; each with a document of its own."""
-        return _from_data(options, backbone) if options.data else _generated(options, backbone)
+        return _from_data(options, model) if options.data else _generated(options, model)
 
-    def job(self, candidate: Candidate, case: Case, memory: Memory, backbone: Backbone) -> Job:
+    def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
         """The question, as any user would ask it."""
         return Job(candidate.system, memory, case.sample.question)
 
-    def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
+    def score(self, case: Case, trace: Trace, model: Model) -> Score:
         """Sub-span match; of a question that wants several names also the share that was found."""
         assert trace.answer is not None, "only traces without error are scored"
         answer = short_answer(trace.answer.reply)
@@ -108,33 +109,31 @@ class MultihopSuite:
         return figures
 
 
-def _generated(options: Options, backbone: Backbone) -> Iterator[Case]:
+def _generated(options: Options, model: Model) -> Iterator[Case]:
     kinds, text = options.kinds or KINDS, hidden_in(options)
     for split, length, questions in options.cells():
         for number in range(questions):
             kind = kinds[number % len(kinds)]
             seed = document_seed(MultihopSuite.name, options.seed, options.level, split, length, kind, number)
             if kind == TRACKING:
-                sample = replace(tracking(seed, length, backbone.encode, options.level, text=text), split=split)
+                sample = replace(tracking(seed, length, model.encode, options.level, text=text), split=split)
             else:
-                sample = _two_hop(seed, length, split, options, backbone)
+                sample = _two_hop(seed, length, split, options, model)
             yield Case(f"{split}/{length}/{kind}/{number}", sample, sample.answers, seed, length, REPLY_TOKENS)
 
 
-def _two_hop(seed: int, length: int, split: str, options: Options, backbone: Backbone) -> Sample:
+def _two_hop(seed: int, length: int, split: str, options: Options, model: Model) -> Sample:
     task = TaskOptions(level=max(2, options.level), split=split, kinds=(TWO_HOP,))
     for page in range(MOST_PAGES):
-        sample = almanac(document_seed(seed, page), length, task, backbone.encode)[0]
+        sample = almanac(document_seed(seed, page), length, task, model.encode)[0]
         if sample.kind == TWO_HOP:  # a page without such a question asks another
             return sample
     raise ConfigError(f"documents of {length} tokens hold no question of two hops; use larger --lengths")
 
 
-def _from_data(options: Options, backbone: Backbone) -> Iterator[Case]:
+def _from_data(options: Options, model: Model) -> Iterator[Case]:
     named = local_data.sources(MultihopSuite.name, options.data, DATASETS)
-    pools = {
-        name: Distractors(islice(load_dataset(name, *paths), POOL), backbone.encode) for name, paths in named.items()
-    }
+    pools = {name: Distractors(islice(load_dataset(name, *paths), POOL), model.encode) for name, paths in named.items()}
     places = [
         (length, name, share)
         for _, length, questions in replace(options, splits=("in",)).cells()

@@ -17,18 +17,19 @@ from dataclasses import dataclass
 from itertools import islice
 from random import Random
 
-from memfold.backbone.model import Backbone
 from memfold.core.config import require
 from memfold.core.document import Document
-from memfold.core.driver import Job
 from memfold.core.errors import unknown
+from memfold.core.model import Model
+from memfold.core.registry import COMPARED
+from memfold.core.scheduler import Job
 from memfold.core.types import Memory, Sample, Trace
-from memfold.evaluation.candidate import CLOSED_BOOK, Candidate
+from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.grouping import Group, failures, grid, of, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed, hidden_in
 from memfold.evaluation.table import Cell, HeatMap, Row, Table, mean, proportion
-from memfold.scoring.needles import HIGHEST, LOWEST, found, needle_score
+from memfold.scoring.needles import HIGHEST, LOWEST, contains_all, needle_score
 from memfold.tasks.haystack import borders_of, filler_sentences, gather, pieces, plant, text_sentences
 from memfold.tasks.names import Namer
 from memfold.tasks.needle import NEEDLES, NOUNS, VALUES
@@ -53,7 +54,7 @@ class _Asked:
     def needles(self, split: str) -> list[tuple[float, str]]:
         """Its sentences with their depths from 0 to 1."""
         relation, first = NEEDLES[self.kind], self.depth / 100
-        template = relation.unseen if split == "out" else relation.says[0]
+        template = relation.held_out_statement if split == "out" else relation.statements[0]
         return [
             (first + (1 - first) * place / len(self.values), template.format(s=self.key, v=value))
             for place, value in enumerate(self.values)
@@ -62,7 +63,7 @@ class _Asked:
     def question(self) -> str:
         """What asks for one value, or for all of several."""
         if len(self.values) == 1:
-            return NEEDLES[self.kind].asks[0].format(s=self.key)
+            return NEEDLES[self.kind].questions[0].format(s=self.key)
         return f"What are the {len(self.values)} secret {NOUNS[self.kind]}s of {self.key}?"
 
 
@@ -74,7 +75,7 @@ class NeedleSuite:
     defaults = Options(lengths=LENGTHS, questions=660, splits=("in",))
     quick = Options(lengths=(256, 512), questions=18, splits=("in",), depths=3, per_document=3)
     temperature = 0.0
-    candidates: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
+    candidates: tuple[str, ...] = COMPARED
 
     def check(self, options: Options) -> None:
         """Raise a `MemfoldError` for an unknown kind, fewer questions than cells, or a text that cannot be read."""
@@ -83,11 +84,15 @@ class NeedleSuite:
                 raise unknown("kind of needle", kind, NEEDLES)
         cells = options.cells()
         enough = min(questions for _, _, questions in cells) >= options.depths
-        require(enough, "questions", options.questions, f"{len(cells) * options.depths} or more, one for each of the "
-                "cells; or fewer --lengths or --depths")  # fmt: skip
+        require(
+            enough,
+            "questions",
+            options.questions,
+            f"{len(cells) * options.depths} or more, one for each of the cells; or fewer --lengths or --depths",
+        )
         hidden_in(options)
 
-    def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
+    def cases(self, options: Options, model: Model) -> Iterator[Case]:
         """The depths of a length in turn, each with the next kind of value.
 
         Raises:
@@ -97,19 +102,19 @@ class NeedleSuite:
         for split, length, questions in options.cells():
             for first in range(0, questions, turn):
                 seed = document_seed(self.name, options.seed, options.level, split, length, first, options.text)
-                made = _Turn(seed, split, length, first, text, options, backbone).cases()
+                made = _Turn(seed, split, length, first, text, options, model).cases()
                 yield from islice(made, questions - first)
 
-    def job(self, candidate: Candidate, case: Case, memory: Memory, backbone: Backbone) -> Job:
+    def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
         """The question, as any user would ask it."""
         return Job(candidate.system, memory, case.sample.question)
 
-    def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
+    def score(self, case: Case, trace: Trace, model: Model) -> Score:
         """Right is an answer in which all values stand; the score from 1 to 10 counts stretches of them too."""
         assert trace.answer is not None, "only traces without error are scored"
         answer = trace.answer.text
         figures = {"score": float(needle_score(answer, case.accepted))}
-        return Score(answer, found(answer, case.accepted), figures)
+        return Score(answer, contains_all(answer, case.accepted), figures)
 
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
         """For each split: score and exact answers with their lowest cells, exact answers by depth and by kind."""
@@ -133,7 +138,7 @@ class _Turn:
     """Some questions in a row, from number `first` on, whose documents have one filler."""
 
     def __init__(
-        self, seed: int, split: str, length: int, first: int, text: str, options: Options, backbone: Backbone
+        self, seed: int, split: str, length: int, first: int, text: str, options: Options, model: Model
     ) -> None:
         self.seed, self.split, self.length, self.options = seed, split, length, options
         rng = Random(seed)
@@ -143,8 +148,8 @@ class _Turn:
         step = options.per_document
         self.documents = [asked[start : start + step] for start in range(0, len(asked), step)]
         sentences = text_sentences(text) if text else filler_sentences(rng)
-        room = length - max(self._tokens(document, backbone) for document in self.documents)
-        self.sentences = gather(sentences, room, backbone.encode)
+        room = length - max(self._tokens(document, model) for document in self.documents)
+        self.sentences = gather(sentences, room, model.encode)
         depths = [depth for document in self.documents for depth, _ in self._needles(document)]
         self.cuts = borders_of(self.sentences, depths)
 
@@ -177,8 +182,8 @@ class _Turn:
     def _needles(self, asked: Sequence[_Asked]) -> list[tuple[float, str]]:
         return [needle for one in asked for needle in one.needles(self.split)]
 
-    def _tokens(self, asked: Sequence[_Asked], backbone: Backbone) -> int:
-        return sum(len(backbone.encode(f" {needle}")) for _, needle in self._needles(asked))
+    def _tokens(self, asked: Sequence[_Asked], model: Model) -> int:
+        return sum(len(model.encode(f" {needle}")) for _, needle in self._needles(asked))
 
 
 def _piece(text: str) -> Document:
@@ -236,5 +241,14 @@ def _heat_map(records: Group, label: str, split: str) -> HeatMap:
         for depth in depths
     )
     name = f"needle-{split}-{re.sub(r'[^A-Za-z0-9.=]+', '-', label)}"
-    return HeatMap(name, f"{label}, split {split}: score 1 to 10", "tokens", tuple(map(str, sizes)),
-                   "depth, per cent", tuple(depths), cells, LOWEST, HIGHEST)  # fmt: skip
+    return HeatMap(
+        name,
+        f"{label}, split {split}: score 1 to 10",
+        "tokens",
+        tuple(map(str, sizes)),
+        "depth, per cent",
+        tuple(depths),
+        cells,
+        LOWEST,
+        HIGHEST,
+    )

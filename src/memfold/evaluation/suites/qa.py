@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from memfold.backbone.model import Backbone
-from memfold.core.driver import Job
 from memfold.core.errors import unknown
+from memfold.core.model import Model
+from memfold.core.registry import COMPARED
+from memfold.core.scheduler import Job
 from memfold.core.types import Memory, Trace
 from memfold.evaluation import local_data
-from memfold.evaluation.candidate import CLOSED_BOOK, Candidate
+from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.grouping import Group, curves, failures, of
 from memfold.evaluation.judging import BY_RULE, JUDGED
 from memfold.evaluation.records import Record
@@ -37,7 +38,7 @@ class QaSuite:
     defaults = Options(lengths=(LONGEST,), questions=1000)
     quick = Options(lengths=(LONGEST,), questions=20)
     temperature = 0.7
-    candidates: tuple[str, ...] = ("full", "pooled", "retrieval", CLOSED_BOOK)
+    candidates: tuple[str, ...] = COMPARED
 
     def check(self, options: Options) -> None:
         """Raise a `MemfoldError` for data that cannot be what was meant."""
@@ -46,19 +47,19 @@ class QaSuite:
             if name not in named:
                 raise unknown("dataset of --trained-on", name, named)
 
-    def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
+    def cases(self, options: Options, model: Model) -> Iterator[Case]:
         """The questions spread over the datasets, the first of each."""
         named = local_data.sources(self.name, options.data, sorted(DATASETS))
         for (name, paths), questions in zip(
             named.items(), local_data.shares(options.questions, len(named)), strict=True
         ):
-            yield from local_data.cases(self.name, name, paths, questions, options, backbone, REPLY_TOKENS)
+            yield from local_data.cases(self.name, name, paths, questions, options, model, REPLY_TOKENS)
 
-    def job(self, candidate: Candidate, case: Case, memory: Memory, backbone: Backbone) -> Job:
+    def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
         """The question, as any user would ask it."""
         return Job(candidate.system, memory, case.sample.question)
 
-    def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
+    def score(self, case: Case, trace: Trace, model: Model) -> Score:
         """Compared with the accepted answers by four rules, of which normalised comparison decides."""
         assert trace.answer is not None, "only traces without error are scored"
         answer, accepted = short_answer(trace.answer.reply), case.accepted

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 
-from memfold.backbone.model import Backbone
-from memfold.core.driver import Job
 from memfold.core.errors import ConfigError
-from memfold.core.system import AnswerSteps, MemorySystem
-from memfold.core.types import Answer, BlockRef, Call, Limits, Memory, Reply, Trace
-from memfold.core.wrapped import Wrapped
+from memfold.core.model import Model
+from memfold.core.registry import DEFAULT
+from memfold.core.scheduler import Job
+from memfold.core.system import AnswerSteps, ask
+from memfold.core.types import Answer, BlockRef, Call, Memory, SamplingParams, Trace
 from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.grouping import Group, curves, failures, grid, splits
 from memfold.evaluation.records import Record
@@ -30,20 +29,6 @@ SPARE_TOKENS = 32  # so that a reply which goes on too long is seen to
 FIGURES = {"rouge1": "ROUGE-1", "rougeL": "ROUGE-L", "tokens": "token accuracy", "strings": "exact strings"}
 
 
-class Scripted(Wrapped):
-    """A system that is asked one call made beforehand, and answers with its reply."""
-
-    def __init__(self, system: MemorySystem, call: Call) -> None:
-        super().__init__(system)
-        self.call = call
-
-    def answer(self, memory: Memory, question: str) -> AnswerSteps:
-        """The call."""
-        reply = yield self.call
-        assert isinstance(reply, Reply)
-        return Answer(reply.text, reply.text)
-
-
 class ReconstructionSuite:
     """See the module docstring."""
 
@@ -52,47 +37,49 @@ class ReconstructionSuite:
     defaults = Options(lengths=(256, 512, 1024, 2048, 4096), questions=100, splits=("in",))
     quick = Options(lengths=(256,), questions=4, splits=("in",))
     temperature = 0.1
-    candidates: tuple[str, ...] = ("pooled",)
+    candidates: tuple[str, ...] = (DEFAULT,)
 
     def check(self, options: Options) -> None:
         """Raise a `ConfigError` without the rouge-score library."""
         rouge("", "")
 
-    def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
+    def cases(self, options: Options, model: Model) -> Iterator[Case]:
         """One document each."""
         for split, length, documents in options.cells():
             task = TaskOptions(level=options.level, split=split)
             for number in range(documents):
                 seed = document_seed(self.name, options.seed, options.level, split, length, number)
-                sample = reconstruction(seed, length, task, backbone.encode)[0]
-                text = backbone.decode(sample.document.tokens or ())
+                sample = reconstruction(seed, length, task, model.encode)[0]
+                text = model.decode(sample.document.tokens or ())
                 yield Case(f"{split}/{length}/{number}", sample, (text,), seed, length, length + SPARE_TOKENS)
 
-    def job(self, candidate: Candidate, case: Case, memory: Memory, backbone: Backbone) -> Job:
+    def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
         """The call of the system's own training sample.
 
         Raises:
             ConfigError: for a system whose memory is text, since the documents here are tokens, and for an endpoint.
         """
-        if not backbone.reads_slots:
+        if not model.has_weights:
             raise ConfigError(
-                f"suite {self.name!r} compares tokens, and the endpoint of model {backbone.name!r} gives none; give a "
+                f"suite {self.name!r} compares tokens, and the endpoint of model {model.name!r} gives none; give a "
                 "--model with weights here"
             )
-        trace = candidate.system.script(case.sample, backbone, "bare")
+        trace = candidate.system.script(case.sample, model, "bare")
         call = next(step.call for step in trace.steps if step.call.purpose == "answer")
         read = [memory.blocks[part.index] for part in call.parts if isinstance(part, BlockRef)]
         if any(block.slots is None and not block.read() for block in read):
-            raise ConfigError(f"system {candidate.label!r} keeps text and has none of a document given as tokens; "
-                              "the suite 'reconstruction' is for pooled and full")  # fmt: skip
-        limited = replace(call, limits=Limits(max_tokens=case.reply_tokens))
-        return Job(Scripted(candidate.system, limited), memory, case.sample.question)
+            raise ConfigError(
+                f"system {candidate.label!r} keeps text and has none of a document given as tokens; "
+                f"suite {self.name!r} is for systems that read a document's tokens"
+            )
+        wanted = call.sampled(SamplingParams(max_tokens=case.reply_tokens))
+        return Job(candidate.system, memory, case.sample.question, ask=partial(_rewrite, wanted))
 
-    def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
+    def score(self, case: Case, trace: Trace, model: Model) -> Score:
         """ROUGE, token accuracy and exact strings; right is a text that came back whole."""
         assert trace.answer is not None, "only traces without error are scored"
         source = list(case.sample.document.tokens or ())
-        tokens = [token for token in trace.steps[-1].reply.tokens if token != backbone.end_token]
+        tokens = [token for token in trace.steps[-1].reply.tokens if token != model.end_token]
         original, rewritten = case.accepted[0], trace.answer.reply
         figures = rouge(original, rewritten) | {"tokens": token_accuracy(source, tokens)}
         strings = exact_strings(original, rewritten)
@@ -119,6 +106,12 @@ class ReconstructionSuite:
             )
             for split, own in splits(records)
         ]
+
+
+def _rewrite(call: Call, memory: Memory, question: str) -> AnswerSteps:
+    """Answers with the reply to one call."""
+    reply = yield from ask(call)
+    return Answer(reply.text, reply.text)
 
 
 def _cells(records: Group) -> list[Cell]:

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from random import Random
 
-from memfold.backbone.model import Backbone
 from memfold.core.document import Document, chunks
-from memfold.core.driver import Job
 from memfold.core.errors import ConfigError, unknown
+from memfold.core.model import Model
+from memfold.core.registry import BASELINES, DEFAULT, REFERENCE
+from memfold.core.scheduler import Job
 from memfold.core.types import Citation, Memory, Sample, Span, Text, Trace
 from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, of, splits
@@ -49,7 +50,7 @@ class StringsSuite:
     defaults = Options(lengths=(1024, 4096, 16384), questions=360, splits=("in",), per_document=4)
     quick = Options(lengths=(256, 512), questions=16, splits=("in",), per_document=4)
     temperature = 0.0
-    candidates: tuple[str, ...] = ("full", "pooled", "pooled/unfold=256", "retrieval")
+    candidates: tuple[str, ...] = (REFERENCE, DEFAULT, f"{DEFAULT}/unfold=256", *BASELINES)
 
     def check(self, options: Options) -> None:
         """Raise a `MemfoldError` for an unknown kind, a text that cannot be read, or two places to hide in."""
@@ -60,7 +61,7 @@ class StringsSuite:
             raise ConfigError(f"--text {options.text} takes the place of --haystack {options.haystack}; leave one out")
         hidden_in(options)
 
-    def cases(self, options: Options, backbone: Backbone) -> Iterator[Case]:
+    def cases(self, options: Options, model: Model) -> Iterator[Case]:
         """The kinds in turn; those of one document are planted in it together.
 
         Raises:
@@ -70,13 +71,13 @@ class StringsSuite:
         for split, length, questions in options.cells():
             for first in range(0, questions, options.per_document):
                 numbers = range(first, min(questions, first + options.per_document))
-                yield from _document(split, length, numbers, text, options, backbone)
+                yield from _document(split, length, numbers, text, options, model)
 
-    def job(self, candidate: Candidate, case: Case, memory: Memory, backbone: Backbone) -> Job:
+    def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
         """The question, as any user would ask it."""
         return Job(candidate.system, memory, case.sample.question)
 
-    def score(self, case: Case, trace: Trace, backbone: Backbone) -> Score:
+    def score(self, case: Case, trace: Trace, model: Model) -> Score:
         """Whether the string came back, and whether it was looked for in the right place."""
         assert trace.answer is not None, "only traces without error are scored"
         figures = {}
@@ -85,7 +86,7 @@ class StringsSuite:
             figures[READ] = float(case.sample.support[0] in passages)
         cited = trace.answer.citations if passages is None else _places(case.sample.document, passages)
         if cited and "chunk" in trace.settings:
-            block = _block(case.sample, trace.settings["chunk"], backbone)
+            block = _block(case.sample, trace.settings["chunk"], model)
             figures[BLOCK] = float(hits(cited, [block], len(cited))[0])
         return Score(trace.answer.text, stands_verbatim(trace.answer.text, case.accepted[0]), figures)
 
@@ -110,7 +111,7 @@ class StringsSuite:
 
 
 def _document(
-    split: str, length: int, numbers: Sequence[int], text: str, options: Options, backbone: Backbone
+    split: str, length: int, numbers: Sequence[int], text: str, options: Options, model: Model
 ) -> Iterator[Case]:
     """The cases of one document."""
     kinds, hidden_in = options.kinds or KINDS, options.text or options.haystack
@@ -123,20 +124,20 @@ def _document(
         (rng.random(), _says(kind, split).format(s=key, v=value))
         for (kind, key), value in zip(own, values, strict=True)
     ]
-    room = length - sum(len(backbone.encode(f" {says}")) for _, says in planted)
+    room = length - sum(len(model.encode(f" {says}")) for _, says in planted)
     task = TaskOptions(level=options.level, split=split)
     sentences = {
         "filler": partial(filler_sentences, rng),
-        "almanac": partial(almanac_sentences, rng, task, backbone.encode),
+        "almanac": partial(almanac_sentences, rng, task, model.encode),
         options.text: partial(text_sentences, text),
     }[hidden_in]
-    whole = plant(gather(sentences(), room, backbone.encode), planted)
+    whole = plant(gather(sentences(), room, model.encode), planted)
     document = Document(f"strings-{seed}", text=whole.text)
     for place, (number, (kind, key)) in enumerate(zip(numbers, own, strict=True)):
         sample = Sample(
             task="needle",
             document=document,
-            question=NEEDLES[kind].asks[0].format(s=key),
+            question=NEEDLES[kind].questions[0].format(s=key),
             answers=(values[place],),
             target=values[place],
             evidence=(whole.spans[place],),
@@ -151,7 +152,7 @@ def _document(
 
 def _says(kind: str, split: str) -> str:
     relation = NEEDLES[kind]
-    return relation.unseen if split == "out" else relation.says[0]
+    return relation.held_out_statement if split == "out" else relation.statements[0]
 
 
 def _read_again(trace: Trace) -> str | None:
@@ -169,10 +170,10 @@ def _places(document: Document, passages: str) -> tuple[Citation, ...]:
     return tuple(Citation(document.source, start, start + size) for start, size in starts if start >= 0)
 
 
-def _block(sample: Sample, size: int, backbone: Backbone) -> Span:
+def _block(sample: Sample, size: int, model: Model) -> Span:
     """The block, of `size` tokens, in which the string stands; both where a border cuts its sentence."""
     (span,) = sample.evidence
-    cut = chunks(sample.document, backbone.tokenize, size)
+    cut = chunks(sample.document, model.tokenize, size)
     around = [one for one in cut if one.char_start < span.end and span.start < one.char_end]
     return Span(around[0].char_start, around[-1].char_end)
 

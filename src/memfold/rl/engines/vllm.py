@@ -1,14 +1,14 @@
-"""Replies from vLLM on the same machine: calls are rendered and embedded here, and generated there.
+"""Sampling with vLLM on the same machine: calls are rendered and embedded here, and generated there.
 
-Its positions run 0, 1, 2, ... and nothing comes before a prompt, so systems and settings that want anything else are
-refused.  Left out, as rollouts do not ask for it: replies token by token, cancelling, `Limits.reads` and
-`Limits.repetition_penalty`.  It has not been run on a GPU (`memfold.backbone.vllm`).
+vLLM numbers positions 0, 1, 2, ... and takes no key/value prefix, so systems and settings that need either are refused.
+Not supported, as rollouts do not need it: streaming, attention and the repetition penalty.  It has not been run on a
+GPU (`memfold.backbone.vllm`).
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,25 +17,22 @@ import torch
 from torch import Tensor
 
 from memfold.backbone.model import DTYPES, Backbone
-from memfold.backbone.policy import render_all
 from memfold.backbone.vllm import VllmModel
-from memfold.core.errors import ConfigError, DataError
-from memfold.core.system import Inputs, MemorySystem, Policy
-from memfold.core.types import Call, Memory, Reply
+from memfold.core.errors import ConfigError, DataError, Failure
+from memfold.core.scheduler import Done, Execution, Policy, Request
+from memfold.core.system import Rendered
+from memfold.core.types import Generate, Reply
 from memfold.rl.recipe import RlRecipe
-from memfold.training.batches import system_of
 
-CONSECUTIVE = "consecutive"
-INSTEAD = "or take engine = 'local'"
+INSTEAD = "or use engine = 'local'"
 
 
 class VllmEngine:
-    """One model in vLLM for a run, and the policy of all its steps."""
+    """One vLLM model for a run; the engine is the policy of all steps."""
 
     def __init__(self, recipe: RlRecipe, backbone: Backbone, processes: int) -> None:
         if processes > 1:
-            raise ConfigError(f"engine 'vllm' works with one process, not {processes}; start one, {INSTEAD}")
-        _check_positions(recipe, backbone)
+            raise ConfigError(f"engine 'vllm' supports one process, not {processes}; start one, {INSTEAD}")
         self.backbone = backbone
         self._dtype = recipe.precision
         self._model = VllmModel(recipe.precision, recipe.engine_memory)
@@ -43,86 +40,108 @@ class VllmEngine:
         self._loads = 0
 
     def policy(self) -> Policy:
-        """Itself, after vLLM has taken the weights over."""
+        """The engine itself, after loading the current weights into vLLM."""
         folder = Path(self._folder.name) / str(self._loads)
         _write(self.backbone, folder, DTYPES[self._dtype])
         self._model.load(folder)
-        if self._loads:  # what vLLM was started from stays: it may look there again
+        if self._loads:  # vLLM may read the first folder again
             shutil.rmtree(folder)
         self._loads += 1
         return self
 
-    def generate(
-        self,
-        requests: Sequence[tuple[MemorySystem, Memory, Call]],
-        on_token: Callable[[int, str], None] | None = None,
-        cancel: Callable[[int], bool] | None = None,
-    ) -> list[Reply | Exception]:
-        """One reply for each request, or why there is none.
+    def start(self) -> Execution:
+        """Work that is done all at once."""
+        return VllmExecution(self)
+
+    def generate(self, requests: Sequence[Request]) -> list[Done]:
+        """A reply or a failure for each request.
 
         Raises:
-            ConfigError: for a system whose calls are no plain sequences of embeddings.
+            ConfigError: for a system whose calls are not plain sequences of embeddings.
         """
-        rendered, replies = render_all(requests, self.backbone)
-        fitting = []
-        for row, inputs, call in rendered:
-            _check(inputs, requests[row][0])
-            if len(inputs.tokens) < self.backbone.window:
-                fitting.append((row, inputs, call))
+        done: list[Done] = []
+        fitting: list[tuple[Request, Rendered]] = []
+        for request in requests:
+            try:
+                rendered = request.system.render(request.memory, request.call, self.backbone)
+            except Exception as error:  # one call that cannot be rendered leaves the others alone
+                done.append((request, Failure.of("policy", error)))
+                continue
+            _check(rendered, request)
+            if len(rendered.tokens) < self.backbone.window:
+                fitting.append((request, rendered))
             else:
-                replies[row] = DataError(
-                    f"{len(inputs.tokens)} positions leave no room for a reply in the model's {self.backbone.window}"
-                )
+                done.append((request, self._too_long(rendered)))
         if not fitting:
-            return replies
-        prompts = [self._embedded(inputs) for _, inputs, _ in fitting]
-        made = self._model.generate(prompts, [call.limits for _, _, call in fitting], self.backbone.end_token)
-        for (row, inputs, _), reply in zip(fitting, made, strict=True):
-            replies[row] = reply
+            return done
+        prompts = [self._embedded(rendered) for _, rendered in fitting]
+        sampling = [request.call.sampling for request, _ in fitting]
+        generated = self._model.generate(prompts, sampling, self.backbone.end_token)
+        for (request, rendered), reply in zip(fitting, generated, strict=True):
             if isinstance(reply, Reply):
                 text = self.backbone.decode(reply.tokens)
-                replies[row] = replace(reply, text=text, positions=inputs.memory_positions)
-        return replies
+                reply = replace(reply, text=text, positions=rendered.memory_positions)
+            done.append((request, reply))
+        return done
+
+    def _too_long(self, rendered: Rendered) -> Failure:
+        count, limit = len(rendered.tokens), self.backbone.window
+        error = DataError(f"{count} positions leave no room for a reply in the model's {limit}")
+        return Failure.of("policy", error)
 
     @torch.no_grad()
-    def _embedded(self, inputs: Inputs) -> Tensor:
-        """[t, d] in the numbers of vLLM's weights, where its processes can take it from."""
-        tokens = torch.tensor([inputs.tokens], device=self.backbone.device)
-        rows = self.backbone.embed_rows(tokens, [] if inputs.slots is None else [inputs.slots])
+    def _embedded(self, rendered: Rendered) -> Tensor:
+        """The embedded prompt [t, d] on the CPU, in the dtype of vLLM's weights."""
+        tokens = torch.tensor([rendered.tokens], device=self.backbone.device)
+        rows = self.backbone.embed_rows(tokens, [] if rendered.slots is None else [rendered.slots])
         return rows[0].to("cpu", DTYPES[self._dtype])
 
 
+class VllmExecution:
+    """Generates everything that waits in one go; nothing is streamed, and a cancelled call has not begun."""
+
+    def __init__(self, engine: VllmEngine) -> None:
+        self._engine = engine
+        self._waiting: list[Request] = []
+        self._cancelled: list[Request] = []
+
+    def submit(self, request: Request) -> None:
+        """It is generated at the next step."""
+        self._waiting.append(request)
+
+    def cancel(self, request: Request) -> None:
+        """It is not generated."""
+        if request in self._waiting:
+            self._waiting.remove(request)
+            self._cancelled.append(request)
+
+    def step(self) -> list[Done]:
+        """Generate what waits."""
+        waiting, self._waiting = self._waiting, []
+        cancelled, self._cancelled = self._cancelled, []
+        return [*((request, Reply(finish="cancelled")) for request in cancelled), *self._engine.generate(waiting)]
+
+    def close(self) -> None:
+        """Forget what waits."""
+        self._waiting = []
+
+
 def _write(backbone: Backbone, folder: Path, dtype: torch.dtype) -> None:
-    """An ordinary folder without our heads, which vLLM would take for weights of the model."""
+    """Save the model without its memory heads, which vLLM would treat as model weights."""
     state = {name: value.to(dtype) for name, value in backbone.model.state_dict().items()}
     backbone.model.save_pretrained(folder, state_dict=state)
     backbone.tokenizer.save_pretrained(folder)
 
 
-def _check_positions(recipe: RlRecipe, backbone: Backbone) -> None:
-    """Refuse before anything is started what is known to leave positions out."""
-    for entry in recipe.mixture:
-        rule = system_of(entry, recipe, backbone, {}).settings.get("positions", CONSECUTIVE)
-        if rule != CONSECUTIVE:
-            raise ConfigError(
-                f"positions = {rule!r} of {entry.label} is not possible with engine 'vllm', which numbers them one "
-                f"after another; write settings = {{ positions = {CONSECUTIVE!r} }}, {INSTEAD}"
-            )
-        if entry.gap:
-            raise ConfigError(
-                f"gap = {entry.gap} of {entry.label} is not possible with engine 'vllm', which leaves no positions "
-                f"empty; write gap = 0, {INSTEAD}"
-            )
-
-
-def _check(inputs: Inputs, system: MemorySystem) -> None:
-    if inputs.key_values is not None:
+def _check(rendered: Rendered, request: Request) -> None:
+    name = request.system.name
+    if rendered.prefix is not None or not isinstance(request.call.wants, Generate):
         raise ConfigError(
-            f"system {system.name!r} renders keys and values, and engine 'vllm' takes embeddings alone; leave the "
-            f"system out of the mixture, {INSTEAD}"
+            f"system {name!r} makes calls that engine 'vllm' cannot answer: it takes embeddings and writes replies, "
+            f"without prefixes of keys and values or scores; remove the system from the mixture, {INSTEAD}"
         )
-    if inputs.positions != list(range(len(inputs.tokens))):
+    if rendered.positions != list(range(len(rendered.tokens))):
         raise ConfigError(
-            f"system {system.name!r} renders positions that do not run 0, 1, 2, ..., as those of engine 'vllm' do; "
-            f"change its settings, {INSTEAD}"
+            f"system {name!r} renders positions that do not run 0, 1, 2, ..., as those of engine 'vllm' do; change its "
+            f"settings, {INSTEAD}"
         )

@@ -15,7 +15,7 @@ from torch import Tensor
 from memfold.backbone.allocation import give_back
 from memfold.backbone.model import Backbone
 from memfold.systems.pooled.head import HEAD
-from memfold.systems.pooled.settings import PooledSettings
+from memfold.systems.pooled.settings import PooledFold
 
 # Tokens that are encoded together: enough to fill a GPU, little enough to stay small in memory.
 BATCH_TOKENS = 8192
@@ -31,13 +31,13 @@ def group_starts(tokens: int, ratio: int) -> tuple[int, ...]:
     return tuple(range(0, tokens, ratio))
 
 
-def windows_of(tokens: Sequence[int], settings: PooledSettings) -> list[Sequence[int]]:
+def windows_of(tokens: Sequence[int], settings: PooledFold) -> list[Sequence[int]]:
     """The windows of a chunk; the last one may be shorter."""
     size = settings.window_tokens
     return [tokens[start : start + size] for start in range(0, len(tokens), size)]
 
 
-def encode_windows(backbone: Backbone, windows: Windows, settings: PooledSettings) -> Tensor:
+def encode_windows(backbone: Backbone, windows: Windows, settings: PooledFold) -> Tensor:
     """The slots of all windows in their order, one for each group begun: [n, d] in float32."""
     parts = passes(backbone, windows, settings.ratio, settings.window_tokens)
     slots = torch.cat([_encode(backbone, some, settings) for some in parts])
@@ -68,7 +68,7 @@ def _whole(tokens: int, ratio: int) -> int:
     return -(-tokens // ratio) * ratio
 
 
-def _encode(backbone: Backbone, windows: Windows, settings: PooledSettings) -> Tensor:
+def _encode(backbone: Backbone, windows: Windows, settings: PooledFold) -> Tensor:
     """The slots of one forward pass.  Short windows are padded on the right, to whole groups of the longest."""
     counts, ratio = [len(window) for window in windows], settings.ratio
     width = _whole(max(counts), ratio)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from memfold.backbone.model import Backbone
 from memfold.core.errors import CheckpointError
-from memfold.systems.pooled.settings import PooledSettings, Pooling, Projection
+from memfold.systems.pooled.settings import PooledFold, Pooling, Projection
 
 HEAD = "pooled"
 # Spread of the weights that must differ from nothing for a gradient to reach what lies behind them.
@@ -79,7 +79,7 @@ class Head(nn.Module):
         return slots
 
 
-def add_head(backbone: Backbone, settings: PooledSettings | None = None) -> None:
+def add_head(backbone: Backbone, settings: PooledFold | None = None) -> None:
     """Give what encodes for a backbone the head that the settings (default: mean and linear) ask for.
 
     A linear projection after the mean grows into the richer head; one of the right kind stays as it is.
@@ -87,7 +87,7 @@ def add_head(backbone: Backbone, settings: PooledSettings | None = None) -> None
     Raises:
         CheckpointError: for a head that is there and cannot become the one asked for.
     """
-    settings = settings or PooledSettings()
+    settings = settings or PooledFold()
     wanted = (settings.pooling, settings.projection)
     encoder = backbone.compressor
     there = dict(encoder.heads.items()).get(HEAD)
@@ -98,7 +98,7 @@ def add_head(backbone: Backbone, settings: PooledSettings | None = None) -> None
     check_head(backbone, settings)
 
 
-def check_head(backbone: Backbone, settings: PooledSettings) -> None:
+def check_head(backbone: Backbone, settings: PooledFold) -> None:
     """Refuse a backbone whose encoder has no head for pooled memory, one of another kind, or one for other sizes.
 
     Raises:
@@ -170,8 +170,9 @@ def _matrix(head: nn.Module) -> nn.Linear:
     return matrix
 
 
-def _new(encoder: Backbone, slot_size: int, pooling: Pooling, projection: Projection, linear: nn.Linear | None
-         ) -> nn.Module:  # fmt: skip
+def _new(
+    encoder: Backbone, slot_size: int, pooling: Pooling, projection: Projection, linear: nn.Linear | None
+) -> nn.Module:
     """A head of some kind around a linear projection; a new one has the same weights each time."""
     draw = torch.Generator().manual_seed(SEED)
     matrix = linear or _new_matrix(encoder.hidden_size, slot_size, draw)

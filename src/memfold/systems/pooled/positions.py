@@ -13,27 +13,24 @@ from collections.abc import Iterator, Sequence
 from random import Random
 
 from memfold.core.types import Block
-from memfold.systems.pooled.settings import PooledSettings
+from memfold.systems.pooled.settings import PooledFold
 
 STRETCH = 8
 
 
-def offsets(blocks: Sequence[Block], settings: PooledSettings, name: str) -> Iterator[list[int]]:
+def offsets(blocks: Sequence[Block], settings: PooledFold, draw: int, name: str) -> Iterator[list[int]]:
     """For each block, the distance of each of its slots (or of the token around it) from the block's beginning.
 
-    Blocks follow each other: one begins where the one before it ends.  `name` is the memory's: two memories of one
-    batch are laid out differently.
+    Blocks follow each other: one begins where the one before it ends.  `draw` chooses a random layout (0: none), `name`
+    is the memory's: two memories of one batch are laid out differently.
     """
     width = 3 if settings.wrapper == "slot" else 1
-    if settings.positions == "randomised" and settings.draw:
-        yield from _randomised([len(block.starts) for block in blocks], width, Random(f"{settings.draw} {name}"))
+    if settings.positions == "randomised" and draw:
+        yield from _randomised([block.slot_count for block in blocks], width, Random(f"{draw} {name}"))
         return
-    strided = settings.positions == "strided"
+    stride = max(settings.ratio, width) if settings.positions == "strided" else width
     for block in blocks:
-        yield [
-            max(start - block.token_start, number * width) if strided else number * width
-            for number, start in enumerate(block.starts)
-        ]
+        yield [number * stride for number in range(block.slot_count)]
 
 
 def _randomised(counts: Sequence[int], width: int, rng: Random) -> Iterator[list[int]]:

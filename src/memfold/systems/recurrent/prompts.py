@@ -1,7 +1,7 @@
 """The words around a note: what is asked for each chunk, and what stands before the question at the end.
 
-They are the same for every chat_template.  The published prompts have the same slots (question, note, chunk); the words are
-ours, and they tell the model how long a note may get, so that the limit rarely cuts a sentence.
+They are the same for every chat template.  The published prompts have the same slots (question, note, chunk); the words
+are ours, and they tell the model how long a note may get, so that the limit rarely cuts a sentence.
 """
 
 from __future__ import annotations

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from memfold.core.prompt import recalled
-from memfold.core.types import Citation, Memory, Read, Reply
+from memfold.core.types import Citation, Memory, Passage, Reply, Span
 from memfold.systems.shared.passages import PassageIndex
 
 MOST = 3
@@ -18,27 +17,19 @@ _SENTENCE = re.compile(r"[^.!?\n]*[.!?]+[\"')\]]*(?=\s|$)|[^.!?\n]+(?=\n|$)")
 _CAPITALISED = re.compile(r"\b[A-Z]\w+")
 
 
-@dataclass(frozen=True)
-class _Place:
-    source: int
-    start: int
-    end: int
-
-
 class SentenceIndex:
     """The sentences of the text that a memory holds, found again by what they say."""
 
     def __init__(self, memory: Memory) -> None:
-        self._places: list[_Place] = []
+        self._passages: list[Passage] = []
         sentences: list[str] = []
         for source in range(len(memory.sources)):
-            blocks = [block for block in memory.blocks if block.source == source]
-            text = "".join(block.read() or "" for block in blocks)
+            text = "".join(block.read() or "" for block in memory.blocks if block.source == source)
             for match in _SENTENCE.finditer(text):
                 sentence = match[0].strip()
                 if sentence:
                     start = match.start() + len(match[0]) - len(match[0].lstrip())
-                    self._places.append(_Place(source, start, start + len(sentence)))
+                    self._passages.append(Passage(source, Span(start, start + len(sentence))))
                     sentences.append(sentence)
         self._sources, self._sentences = memory.sources, sentences
         self._index = PassageIndex(sentences)
@@ -54,103 +45,94 @@ class SentenceIndex:
         ranked = [self._index.best(query, MOST) for query in queries]
         chosen: dict[int, float] = {}
         for rank in range(MOST):
-            for found in ranked:
-                if rank < len(found) and found[rank][1] > 0 and len(chosen) < MOST:
-                    chosen.setdefault(*found[rank])
+            for matches in ranked:
+                if rank < len(matches) and matches[rank][1] > 0 and len(chosen) < MOST:
+                    chosen.setdefault(*matches[rank])
         return tuple(self._citation(number, score) for number, score in chosen.items())
 
     def follow(self, quoted: str, question: str, read: str) -> tuple[Citation, ...]:
         """Where to read on after a reply that goes beyond the text `read`; nowhere if all that it recalls stands there.
 
         A reply of two hops takes the first from the text, and with it a name that the question does not have; the
-        second it makes up about that name.  So what was found stays, and what else the memory says of the name comes
-        with it.
+        second it makes up about that name.  So the sentences that were found stay, and what else the memory says of the
+        name comes with them.
         """
-        said = _sentences(quoted)
-        found = [sentence for sentence in said if sentence in read]
-        names = [word for sentence in found for word in _CAPITALISED.findall(sentence) if word not in question]
-        if len(found) == len(said) or not names:
+        quotes = _sentences(quoted)
+        supported = [sentence for sentence in quotes if sentence in read]
+        names = [word for sentence in supported for word in _CAPITALISED.findall(sentence) if word not in question]
+        if len(supported) == len(quotes) or not names:
             return ()
         matches = self._index.best(" ".join(dict.fromkeys(names)), MOST + len(_sentences(read)))
         others = [match for match in matches if match[1] > 0 and self._sentences[match[0]] not in read]
-        kept = [self._index.best(sentence, 1)[0] for sentence in found]
+        kept = [self._index.best(sentence, 1)[0] for sentence in supported]
         return tuple(self._citation(*match) for match in [*kept[:MOST], *others[:MOST]])
 
     def _citation(self, number: int, score: float) -> Citation:
-        place = self._places[number]
-        return Citation(self._sources[place.source], place.start, place.end, self._sentences[number], score)
+        passage = self._passages[number]
+        source, span = self._sources[passage.source], passage.span
+        return Citation(source, span.start, span.end, self._sentences[number], score)
 
 
-class Citing:
-    """Citations by matching; keeps the sentence index of the memory asked last."""
+def sentence_index(memory: Memory) -> SentenceIndex:
+    """The index of a memory's sentences, made when it is first asked for."""
+    return memory.cached("sentences", lambda: SentenceIndex(memory))
 
-    def __init__(self) -> None:
-        self._memory = Memory("", "", {}, "", (), [])
-        self._sentences = SentenceIndex(self._memory)
 
-    @staticmethod
-    def possible(memory: Memory) -> bool:
-        """Whether the memory holds its text."""
-        return bool(memory.blocks) and memory.blocks[0].read() is not None
+def cite_reply(memory: Memory, question: str, reply: Reply, answer: str) -> tuple[Citation, ...]:
+    """The passages behind a reply; none where the memory holds no text.
 
-    def cite(self, memory: Memory, question: str, reply: Reply, answer: str) -> tuple[Citation, ...]:
-        """The passages behind a reply; none where the memory holds no text.
+    A reply that ran to its limit names no answer: its words without end would match nothing but themselves.
+    """
+    if not memory.holds_text:
+        return ()
+    answer = "" if reply.finish == "length" else answer
+    return sentence_index(memory).cite(recalled(reply.text), question, answer)
 
-        A reply that ran to its limit names no answer: its words without end would match nothing but themselves.
-        """
-        if not self.possible(memory):
-            return ()
-        answer = "" if reply.finish == "length" else answer
-        return self._index(memory).cite(recalled(reply.text), question, answer)
 
-    def follow(self, memory: Memory, question: str, reply: Reply, read: str) -> tuple[Citation, ...]:
-        """See `SentenceIndex.follow`."""
-        return self._index(memory).follow(recalled(reply.text), question, read)
+def follow_reply(memory: Memory, question: str, reply: Reply, read: str) -> tuple[Citation, ...]:
+    """See `SentenceIndex.follow`."""
+    return sentence_index(memory).follow(recalled(reply.text), question, read)
 
-    def _index(self, memory: Memory) -> SentenceIndex:
-        if memory is not self._memory:
-            self._memory, self._sentences = memory, SentenceIndex(memory)
-        return self._sentences
+
+def cite_passages(memory: Memory, passages: Sequence[Passage]) -> tuple[Citation, ...]:
+    """Attended passages as citations, neighbours joined; at most three."""
+    joined: list[Passage] = []
+    for passage in passages:
+        near = next((number for number, other in enumerate(joined) if _touch(other, passage)), None)
+        if near is None:
+            joined.append(passage)
+        else:
+            joined[near] = _join(joined[near], passage)
+    return tuple(
+        Citation(
+            memory.sources[passage.source],
+            passage.span.start,
+            passage.span.end,
+            read_span(memory, passage.source, passage.span),
+            passage.weight,
+        )
+        for passage in joined[:MOST]
+    )
+
+
+def read_span(memory: Memory, source: int, span: Span) -> str:
+    """What stands there in document `source`; empty where the memory holds no text."""
+    pieces = []
+    for block in memory.blocks:
+        if block.source == source and block.char_start < span.end and span.start < block.char_end:
+            pieces.append((block.read() or "")[max(0, span.start - block.char_start) : span.end - block.char_start])
+    return "".join(pieces)
 
 
 def _sentences(text: str) -> list[str]:
     return [sentence for match in _SENTENCE.finditer(text) if (sentence := match[0].strip())]
 
 
-def cite_reads(memory: Memory, reads: Sequence[Read]) -> tuple[Citation, ...]:
-    """The stretches that the decoder attended to most, neighbours joined; at most three."""
-    joined: list[Read] = []
-    for read in reads:
-        near = next((number for number, other in enumerate(joined) if _touch(other, read)), None)
-        if near is None:
-            joined.append(read)
-        else:
-            joined[near] = _join(joined[near], read)
-    return tuple(
-        Citation(
-            memory.sources[read.source],
-            read.start,
-            read.end,
-            read_stretch(memory, read.source, read.start, read.end),
-            read.weight,
-        )
-        for read in joined[:MOST]
-    )
+def _touch(passage: Passage, other: Passage) -> bool:
+    near = other.span.start <= passage.span.end + 1 and passage.span.start <= other.span.end + 1
+    return passage.source == other.source and near
 
 
-def _touch(one: Read, other: Read) -> bool:
-    return one.source == other.source and other.start <= one.end + 1 and one.start <= other.end + 1
-
-
-def _join(one: Read, other: Read) -> Read:
-    start, end = min(one.start, other.start), max(one.end, other.end)
-    return Read(one.source, start, end, one.weight + other.weight)
-
-
-def read_stretch(memory: Memory, source: int, start: int, end: int) -> str:
-    """What stands there, in characters of document `source`; empty where the memory holds no text."""
-    pieces = []
-    for block in memory.blocks:
-        if block.source == source and block.char_start < end and start < block.char_end:
-            pieces.append((block.read() or "")[max(0, start - block.char_start) : end - block.char_start])
-    return "".join(pieces)
+def _join(passage: Passage, other: Passage) -> Passage:
+    span = Span(min(passage.span.start, other.span.start), max(passage.span.end, other.span.end))
+    return Passage(passage.source, span, passage.weight + other.weight)

@@ -10,19 +10,19 @@ from dataclasses import replace
 
 import torch
 
-from memfold.backbone.model import Backbone
 from memfold.core.document import Document
-from memfold.core.system import MemorySystem
+from memfold.core.model import Model
+from memfold.core.registry import AnySystem
 from memfold.core.types import Block, Memory
 
 
-def fold(system: MemorySystem, documents: Sequence[Document], backbone: Backbone) -> list[Memory]:
+def fold(system: AnySystem, documents: Sequence[Document], model: Model) -> list[Memory]:
     """A memory for each document, folded together."""
     blocks: list[list[Block]] = [[] for _ in documents]
     with torch.no_grad():
-        for block in system.compress(documents, backbone):
+        for block in system.compress(documents, model):
             blocks[block.source].append(replace(block, source=0))
-    fingerprint = backbone.readable[0]
+    fingerprint = model.readable[0]
     return [
         Memory(document.source, system.name, system.settings, fingerprint, (document.source,), own)
         for document, own in zip(documents, blocks, strict=True)

@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 
 from memfold.core.errors import DataError
-from memfold.core.types import Citation, Memory
-from memfold.systems.shared.citations import read_stretch
+from memfold.core.types import Citation, Memory, Span
+from memfold.systems.shared.citations import read_span
 
 _SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(\s+|$)|\n+")
 
@@ -22,27 +22,27 @@ def unfolded(memory: Memory, citations: Sequence[Citation], tokens: int) -> str:
     Raises:
         DataError: for a memory that holds no text.
     """
-    if not memory.blocks or memory.blocks[0].read() is None:
+    if not memory.holds_text:
         raise DataError(f"memory {memory.name!r} holds no text to unfold; fold it without --no-text")
     characters = sum(block.char_end - block.char_start for block in memory.blocks)
     room = tokens * characters / max(1, memory.token_count) / max(1, len(citations))
-    stretches = sorted(_stretch(memory, citation, room) for citation in citations)
+    widened = sorted(_widened(memory, citation, room) for citation in citations)
     joined: list[tuple[int, int, int]] = []
-    for source, start, end in stretches:
+    for source, start, end in widened:
         if joined and joined[-1][0] == source and start <= joined[-1][2] + 1:  # a space apart
             joined[-1] = (source, joined[-1][1], max(end, joined[-1][2]))
         else:
             joined.append((source, start, end))
-    return "\n".join(read_stretch(memory, *stretch).strip() for stretch in joined)
+    return "\n".join(read_span(memory, source, Span(start, end)).strip() for source, start, end in joined)
 
 
-def _stretch(memory: Memory, citation: Citation, room: float) -> tuple[int, int, int]:
+def _widened(memory: Memory, citation: Citation, room: float) -> tuple[int, int, int]:
     """(source, start, end): the citation, and as many whole sentences on both sides as there is room for."""
     source = memory.sources.index(citation.source)
     spare = max(0, round((room - (citation.end - citation.start)) / 2))
     start = max(0, citation.start - spare)
-    before = read_stretch(memory, source, start, citation.start)
-    after = read_stretch(memory, source, citation.end, citation.end + spare)
+    before = read_span(memory, source, Span(start, citation.start))
+    after = read_span(memory, source, Span(citation.end, citation.end + spare))
     if start > 0:
         first = _SENTENCE_END.search(before)
         start = start + first.end() if first else citation.start

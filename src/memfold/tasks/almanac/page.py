@@ -1,7 +1,7 @@
-"""Lays the sentences of a document out in paragraphs, within an exact number of tokens.
+"""Lays out the sentences of a document in paragraphs, within an exact number of tokens.
 
-The sentences were counted one by one, which is nearly exact; the whole text is counted once at the end, and last
-sentences are taken away, or short ones added, until it fits.
+The sentences were counted one by one, which is nearly exact.  The whole text is counted once at the end, and sentences
+are removed or short ones are added until it fits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from memfold.core.errors import ConfigError
 from memfold.tasks.almanac.world import Fact, Unit
 from memfold.tasks.task import Encode
 
-SHORTEST_SHARE = 0.9
+MIN_FILL = 0.9  # of the size
 PADDING = (
     "Rain fell.",
     "It was cold.",
@@ -26,20 +26,20 @@ PADDING = (
 
 @dataclass
 class Page:
-    """A document's text and the facts that it states, in reading order, each with its `start`."""
+    """The text of a document and the facts that it states in reading order, each with its `start`."""
 
     text: str
     facts: list[Fact]
 
 
 def lay_out(rng: Random, units: list[Unit], size: int, encode: Encode) -> Page:
-    """A page of at most `size` tokens, and of at least nine tenths of that from 128 tokens on.
+    """A page of at most `size` tokens and, from 128 tokens on, of at least nine tenths of that.
 
     Raises:
-        ConfigError: when not even one sentence fits.
+        ConfigError: if not even one sentence fits.
     """
     breaks = [rng.randint(3, 6) for _ in range(len(units) // 3 + 8)]
-    lowest = SHORTEST_SHARE * size
+    lowest = MIN_FILL * size
     tried: set[int] = set()
     while units:
         page = _join(units, breaks)
@@ -51,16 +51,16 @@ def lay_out(rng: Random, units: list[Unit], size: int, encode: Encode) -> Page:
             units.append(_padding(rng, size - count, encode))
         else:
             return page
-    raise ConfigError(f"a document of {size} tokens holds no sentence; use a larger size (48 or more)")
+    raise ConfigError(f"no sentence fits into a document of {size} tokens; use a larger size (48 or more)")
 
 
 def _shorter(units: list[Unit], surplus: int) -> list[Unit]:
-    """Without the last `surplus` filler sentences; without the last units where there is no filler left."""
-    fillers = [place for place, unit in enumerate(units) if isinstance(unit, str)][-surplus:]
+    """Drop the last `surplus` filler sentences or, if there is no filler left, the last units."""
+    fillers = [index for index, unit in enumerate(units) if isinstance(unit, str)]
     if not fillers:
         return units[:-surplus]
-    dropped = set(fillers)
-    return [unit for place, unit in enumerate(units) if place not in dropped]
+    dropped = set(fillers[-surplus:])
+    return [unit for index, unit in enumerate(units) if index not in dropped]
 
 
 def _padding(rng: Random, room: int, encode: Encode) -> str:

@@ -1,7 +1,7 @@
-"""Asks about the facts of a page: one hop, two hops, comparison, listing and counting.
+"""Generates questions about the facts of a page: one hop, two hops, comparison, listing and counting.
 
-Every question has exactly one right answer on its page, names nothing that gives the answer away, and no two questions
-of one document rest on the same answer fact.
+Every question has exactly one correct answer on its page and does not contain it.  No two questions about a document
+have the same answer fact.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from memfold.tasks.almanac.page import Page
 from memfold.tasks.almanac.world import Entity, Fact
 
 KINDS = ("one-hop", "two-hop", "comparison", "listing", "counting")
-SHARES = {"one-hop": 0.5, "two-hop": 0.35, "comparison": 0.06, "listing": 0.06, "counting": 0.03}
+WEIGHTS = {"one-hop": 0.5, "two-hop": 0.35, "comparison": 0.06, "listing": 0.06, "counting": 0.03}
 HOPS = {"one-hop": 1, "two-hop": 2}
-FEWEST, MOST = 2, 6
+MIN_ITEMS, MAX_ITEMS = 2, 6  # of listings and counts
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A question, its answers, the facts that it needs, and those of them that hold the answer."""
+    """A question, its answers, the facts that it needs, and keys for what no other question may use as its answer."""
 
     kind: str
     question: str
@@ -33,8 +33,8 @@ class Draft:
     keys: tuple[object, ...]
 
 
-class Asker:
-    """Questions about one page.  `held_out` keeps those that touch something of split 'out'."""
+class QuestionGenerator:
+    """Generates questions about one page; with `held_out`, only those about something held out for split 'out'."""
 
     def __init__(self, rng: Random, page: Page, level: int, held_out: bool) -> None:
         self._rng = rng
@@ -42,29 +42,29 @@ class Asker:
         self._level = level
         self._held_out = held_out
         self._used: set[object] = set()
-        self._of: dict[Entity, list[Fact]] = defaultdict(list)
-        self._naming: dict[Entity, list[Fact]] = defaultdict(list)
-        self._same: dict[str, list[Fact]] = defaultdict(list)
+        self._by_subject: dict[Entity, list[Fact]] = defaultdict(list)
+        self._by_target: dict[Entity, list[Fact]] = defaultdict(list)
+        self._by_relation: dict[str, list[Fact]] = defaultdict(list)
         self._groups: dict[tuple[str, Entity], list[Fact]] = defaultdict(list)
         for fact in page.facts:
-            self._of[fact.subject].append(fact)
-            self._same[fact.relation.key].append(fact)
+            self._by_subject[fact.subject].append(fact)
+            self._by_relation[fact.relation.key].append(fact)
             if fact.target:
-                self._naming[fact.target].append(fact)
+                self._by_target[fact.target].append(fact)
                 self._groups[fact.relation.key, fact.target].append(fact)
 
-    def ask(self, count: int, kinds: Sequence[str]) -> list[Draft]:
-        """Up to `count` questions of these kinds; fewer when the page has no more to ask.
+    def draft(self, count: int, kinds: Sequence[str]) -> list[Draft]:
+        """Up to `count` questions of these kinds; fewer if the page does not support more.
 
-        Where a page has none left of a kind, questions of one or two hops stand in for it.
+        Questions of one or two hops replace those of a kind that the page does not support.
         """
         order = list(self._facts)
         self._rng.shuffle(order)
         sources = {kind: self._drafts(kind, order) for kind in kinds}
         common = [kind for kind in HOPS if kind in sources] or list(sources)
         drafts: list[Draft] = []
-        for wanted in self._rng.choices(list(sources), [SHARES[kind] for kind in sources], k=count):
-            draft = next((draft for kind in (wanted, *common) for draft in sources[kind]), None)
+        for first in self._rng.choices(list(sources), [WEIGHTS[kind] for kind in sources], k=count):
+            draft = next((draft for kind in (first, *common) for draft in sources[kind]), None)
             if draft is None:
                 break
             self._used.update(draft.keys)
@@ -90,70 +90,73 @@ class Asker:
         return not self._held_out or any(fact.held_out for fact in draft.facts)
 
     def _wording(self, fact: Fact, subject: str) -> str:
-        asks = fact.relation.asks[:1] if self._level == 0 else fact.relation.asks
-        text = self._rng.choice(asks).format(s=subject)
+        templates = fact.relation.questions[:1] if self._level == 0 else fact.relation.questions
+        text = self._rng.choice(templates).format(s=subject)
         return text[0].upper() + text[1:]
 
-    def _answered(self, kind: str, fact: Fact, subject: str, facts: tuple[Fact, ...]) -> Draft:
+    def _about_value(self, kind: str, fact: Fact, subject: str, facts: tuple[Fact, ...]) -> Draft:
+        """A question for the value of a fact whose entity is described by `subject`."""
         answers: tuple[str, ...] = (fact.value,)
         if fact.target and fact.target.bare != fact.value:
             answers = (fact.value, fact.target.bare)
         return Draft(kind, self._wording(fact, subject), answers, fact.value, facts, (fact,))
 
     def _one_hop(self, fact: Fact) -> Draft | None:
-        if fact in self._used or (len(self._same[fact.relation.key]) < 2 < len(self._facts)):
+        if fact in self._used or (len(self._by_relation[fact.relation.key]) < 2 < len(self._facts)):
             return None
-        return self._answered("one-hop", fact, fact.subject.name, (fact,))
+        return self._about_value("one-hop", fact, fact.subject.name, (fact,))
 
     def _two_hop(self, first: Fact) -> Draft | None:
-        if first.target is None or not first.relation.phrase:
+        if first.target is None or not first.relation.noun_phrase:
             return None
-        choices = [fact for fact in self._of.get(first.target, ()) if fact not in self._used]
+        choices = [fact for fact in self._by_subject.get(first.target, ()) if fact not in self._used]
         if not choices:
             return None
         last = self._rng.choice(choices)
         if last.target is first.subject or first.target.bare in first.subject.name:
             return None
-        nearby = self._of[first.subject] + self._naming.get(first.subject, [])
-        short = last.target.bare if last.target else last.value
-        if any(short in fact.text for fact in nearby) or first.subject.bare in last.text:
-            return None
-        return self._answered("two-hop", last, first.relation.phrase.format(s=first.subject.name), (first, last))
+        direct = self._by_subject[first.subject] + self._by_target.get(first.subject, [])
+        answer = last.target.bare if last.target else last.value
+        if any(answer in fact.text for fact in direct) or first.subject.bare in last.text:
+            return None  # one sentence would be enough
+        subject = first.relation.noun_phrase.format(s=first.subject.name)
+        return self._about_value("two-hop", last, subject, (first, last))
 
     def _comparison(self, fact: Fact) -> Draft | None:
         relation = fact.relation
-        others = self._same[relation.key]
-        if relation.compare is None or len(others) < 2:
+        candidates = self._by_relation[relation.key]
+        if relation.comparatives is None or len(candidates) < 2:
             return None
-        other = self._rng.choice(others)
-        smaller, larger = sorted((fact, other), key=lambda one: int(one.value))
-        if smaller.value == larger.value:
+        other = self._rng.choice(candidates)
+        pair = sorted((fact, other), key=lambda compared: int(compared.value))
+        if pair[0].value == pair[1].value:
             return None
         which = self._rng.randrange(2)
-        winner, loser = ((smaller, larger), (larger, smaller))[which]
-        choices = [one for one in self._of[winner.subject] if one.relation is not relation and one not in self._used]
+        winner, loser = pair[which].subject, pair[1 - which].subject
+        facts = self._by_subject[winner]
+        choices = [choice for choice in facts if choice.relation is not relation and choice not in self._used]
         if not choices:
             return None
         last = self._rng.choice(choices)
-        rival = loser.subject.facts.get(last.relation.key)
+        rival = loser.facts.get(last.relation.key)
         if rival and rival.value == last.value:
-            return None
-        pair = f"{fact.subject.name} and {other.subject.name}"
-        subject = f"the {relation.compare[which]} of {pair}"
-        return self._answered("comparison", last, subject, (fact, other, last))
+            return None  # the answer would be the same for both
+        subject = f"the {relation.comparatives[which]} of {fact.subject.name} and {other.subject.name}"
+        return self._about_value("comparison", last, subject, (fact, other, last))
 
     def _group(self, fact: Fact) -> list[Fact] | None:
-        if fact.target is None or not fact.relation.many:
+        """The facts with the same relation and target, if there are neither too few nor too many."""
+        if fact.target is None or not fact.relation.plural_clause:
             return None
         group = self._groups[fact.relation.key, fact.target]
-        return group if FEWEST <= len(group) <= MOST else None
+        return group if MIN_ITEMS <= len(group) <= MAX_ITEMS else None
 
     def _listing(self, fact: Fact) -> Draft | None:
         group = self._group(fact)
         if group is None:
             return None
-        items = tuple(one.subject.name for one in group)
-        question = f"Which {fact.relation.many.format(v=fact.value)}?"
+        items = tuple(member.subject.name for member in group)
+        question = f"Which {fact.relation.plural_clause.format(v=fact.value)}?"
         keys = (*group, (fact.relation.key, fact.target))
         return Draft("listing", question, items, f"{', '.join(items[:-1])} and {items[-1]}", tuple(group), keys)
 
@@ -162,19 +165,18 @@ class Asker:
         if group is None:
             return None
         count = str(len(group))
-        question = f"How many {fact.relation.many.format(v=fact.value)}?"
+        question = f"How many {fact.relation.plural_clause.format(v=fact.value)}?"
         keys = ((fact.relation.key, fact.target),)
         return Draft("counting", question, (count,), count, tuple(group), keys)
 
 
 def evidence(facts: Sequence[Fact]) -> tuple[tuple[Span, ...], tuple[str, ...]]:
-    """Spans and sentences behind these facts in their order, the naming sentence before one with a pronoun.
+    """The spans and sentences of these facts; a sentence with a pronoun follows the one that names its subject.
 
-    The order is that of the reasoning, not of the document: a reply that has recalled the first hop can read from it
-    what the second is about.
+    They are in the order of the reasoning, not of the document: a reply that has recalled the first hop can read from
+    it which entity the second hop is about.
     """
-    ordered = list(dict.fromkeys(one for fact in facts for one in (fact.after, fact) if one is not None))
-    return (
-        tuple(Span(fact.start, fact.start + len(fact.text)) for fact in ordered),
-        tuple(fact.text for fact in ordered),
-    )
+    needed = [source for fact in facts for source in (fact.after, fact) if source is not None]
+    ordered = list(dict.fromkeys(needed))
+    spans = tuple(Span(fact.start, fact.start + len(fact.text)) for fact in ordered)
+    return spans, tuple(fact.text for fact in ordered)

@@ -1,7 +1,7 @@
 """What the almanac can say about an entity: relations between types, with the sentences and questions for each.
 
-The sentences themselves are data, in `phrases_people`, `phrases_places` and `phrases_works`.  Every question names an
-entity (or a noun phrase that stands for one) and a relation, so that exactly one fact answers it.
+The relations themselves are data, in `people`, `places` and `works`.  Every question names a relation and an entity, or
+a noun phrase that stands for one, so that exactly one fact answers it.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ TYPES = ("person", "town", "river", "book", "guild", "ship")
 
 @dataclass(frozen=True, eq=False)
 class Relation:
-    """One relation: `{s}` is the subject, `{v}` the value, `{He}` and `{his}` a pronoun for the subject.
+    """One relation; in its templates `{s}` is the subject, `{v}` the value, and `{He}` and `{his}` stand for a pronoun.
 
-    `value` is an entity type or a key of `names.LITERALS`.  `says` are the statements, `unseen` the one kept for split
-    'out', `pronoun` those that follow a sentence naming the subject.  `phrase` stands for an entity value inside
-    another question, `many` completes 'Which ...?' and 'How many ...?', `compare` names the smaller and the larger of
-    two.
+    `value` is an entity type or a key of `names.LITERALS`.  `held_out_statement` appears in split 'out' only;
+    `pronoun_statements` follow a sentence that names the subject.  `noun_phrase` stands for an entity value inside
+    another question, `plural_clause` completes 'Which ...?' and 'How many ...?', and `comparatives` name the smaller
+    and the larger of two values.
     """
 
     key: str
     subject: str
     value: str
-    says: tuple[str, ...]
-    unseen: str
-    pronoun: tuple[str, ...]
-    asks: tuple[str, ...]
-    phrase: str = ""
-    many: str = ""
-    compare: tuple[str, str] | None = None
+    statements: tuple[str, ...]
+    held_out_statement: str
+    pronoun_statements: tuple[str, ...]
+    questions: tuple[str, ...]
+    noun_phrase: str = ""
+    plural_clause: str = ""
+    comparatives: tuple[str, str] | None = None
     held_out: bool = False
 
     @property
-    def links(self) -> bool:
+    def is_link(self) -> bool:
         """Whether the value is an entity."""
         return self.value in TYPES

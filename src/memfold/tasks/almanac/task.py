@@ -1,8 +1,8 @@
-"""The almanac: a document about invented people, places and works, and questions that only the document answers.
+"""The almanac: a document about invented people, places and works, with questions that only the document can answer.
 
-Level 0 has eight relations and one-word names; level 1 all relations; level 2 adds pronouns, shuffled sentences and
-questions of two hops, comparison, listing and counting; level 3 adds filler.  Split 'out' asks about templates,
-relations and name shapes that split 'in' never shows.
+Level 0 has eight relations and one-word names.  Level 1 has all relations.  Level 2 adds pronouns, shuffled sentences,
+and questions that need two hops, comparing, listing or counting.  Level 3 adds filler.  Split 'out' uses templates,
+relations and name patterns that never occur in split 'in'.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from memfold.core.document import Document
 from memfold.core.errors import ConfigError, unknown
 from memfold.core.types import Sample
 from memfold.tasks.almanac.page import Page, lay_out
-from memfold.tasks.almanac.questions import HOPS, KINDS, Asker, Draft, evidence
-from memfold.tasks.almanac.world import BREAK_COST, Unit, World, meter
+from memfold.tasks.almanac.questions import HOPS, KINDS, Draft, QuestionGenerator, evidence
+from memfold.tasks.almanac.world import BREAK_COST, Unit, World, token_counter
 from memfold.tasks.filler import sentence
 from memfold.tasks.task import Encode, TaskOptions
 
-FILLER_SHARE = 0.1
-MOST_PAGES = 12  # written until one has something to ask
+FILLER_FRACTION = 0.1  # the default at level 3
+MAX_PAGES = 12  # how many are tried until one supports a question
 
 
 def almanac(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
-    """Questions about one document of at most `size` tokens; fewer than `options.samples` if it has no more to ask.
+    """Questions about one document of at most `size` tokens: `options.samples`, or as many as the document supports.
 
-    The target is the bare answer.  For a listing `answers` are the items, for all other kinds the accepted strings.
+    The target is the bare answer.  `answers` are the items of a listing, and the accepted answers of all other kinds.
 
     Raises:
-        ConfigError: for an unknown kind, or kinds that documents of this size and level do not have.
+        ConfigError: for an unknown kind, or for kinds that documents of this size and level do not support.
     """
     kinds = options.kinds or (KINDS if options.level >= 2 else KINDS[:1])
     for kind in kinds:
@@ -36,15 +36,17 @@ def almanac(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[
             raise unknown("kind of question", kind, KINDS)
     rng = Random(seed)
     drafts: list[Draft] = []
-    for _ in range(MOST_PAGES):
+    for _ in range(MAX_PAGES):
         page = write(rng, size, options, encode)
-        asker = Asker(rng, page, options.level, options.split == "out")
-        drafts = asker.ask(options.samples, kinds)
+        generator = QuestionGenerator(rng, page, options.level, options.split == "out")
+        drafts = generator.draft(options.samples, kinds)
         if drafts:
             break
     else:
-        wanted = ", ".join(kinds)
-        raise ConfigError(f"no question ({wanted}) in documents of {size} tokens at level {options.level}; use more")
+        raise ConfigError(
+            f"documents of {size} tokens at level {options.level} have no question of kind {', '.join(kinds)}; use a "
+            "larger size or level"
+        )
     document = Document(source=f"almanac-{seed}", text=page.text)
     samples = []
     for draft in drafts:
@@ -68,18 +70,18 @@ def almanac(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[
 
 
 def write(rng: Random, size: int, options: TaskOptions, encode: Encode) -> Page:
-    """The page that `almanac` asks about."""
-    gauge = meter(encode)
-    share = options.filler or (FILLER_SHARE if options.level >= 3 else 0.0)
+    """Generate the page that the questions of `almanac` are about."""
+    counter = token_counter(encode)
+    budget = size * (options.filler or (FILLER_FRACTION if options.level >= 3 else 0.0))
     fillers: list[Unit] = []
     spent = 0.0
-    while spent < share * size:
+    while spent < budget:
         text = sentence(rng)
-        spent += gauge.count(text) + BREAK_COST
+        spent += counter.count(text) + BREAK_COST
         fillers.append(text)
-    if fillers and spent - share * size > rng.random() * gauge.typical:
-        spent -= gauge.count(str(fillers.pop())) + BREAK_COST
-    world = World(rng, options.level, options.split, gauge)
+    if fillers and spent - budget > rng.random() * counter.typical:
+        spent -= counter.count(str(fillers.pop())) + BREAK_COST
+    world = World(rng, options.level, options.split, counter)
     world.fill(size - spent)
     if options.level >= 2:
         units = world.units + fillers
@@ -90,12 +92,12 @@ def write(rng: Random, size: int, options: TaskOptions, encode: Encode) -> Page:
 
 
 def _mixed(rng: Random, units: list[Unit], fillers: list[Unit]) -> list[Unit]:
-    """The units in their order, with the fillers at random places between them."""
-    places = sorted(rng.randrange(len(units) + 1) for _ in fillers)
+    """The units in their order, with the fillers at random positions between them."""
+    positions = sorted(rng.randrange(len(units) + 1) for _ in fillers)
     mixed: list[Unit] = []
     start = 0
-    for place, filler in zip(places, fillers, strict=True):
-        mixed += units[start:place]
+    for position, filler in zip(positions, fillers, strict=True):
+        mixed += units[start:position]
         mixed.append(filler)
-        start = place
+        start = position
     return mixed + units[start:]

@@ -1,7 +1,7 @@
-"""BioASQ task B: biomedical questions with the snippets of abstracts that experts chose for them.
+"""BioASQ task B: biomedical questions with snippets of abstracts that experts chose for them.
 
-The document is those snippets, each once, so that all of it is evidence and none is marked.  Questions that ask for a
-summary have no exact answer and are skipped.  Of a list each item counts by the first of its synonyms.
+The document consists of these snippets without duplicates.  All of it is evidence, so none is marked.  Questions that
+ask for a summary have no exact answer and are skipped.  Each item of a list is represented by its first synonym.
 """
 
 from __future__ import annotations
@@ -41,18 +41,21 @@ def bioasq(row: Row) -> Iterator[Sample | None]:
 
 
 def _answers(row: Row, kind: str) -> tuple[str, ...]:
-    """Of a list, its items; else all that is accepted, which is a string, strings, or lists of synonyms."""
-    given = row.values.get("exact_answer")
-    items = [list(_strings(item)) for item in given] if isinstance(given, list) else [list(_strings(given))]
-    found = distinct(synonym for item in items for synonym in (item[:1] if kind == "list" else item))
-    if not found:
+    """The items of a list question; for other kinds, all accepted answers.
+
+    The field is a string, a list of strings, or a list of lists of synonyms.
+    """
+    value = row.values.get("exact_answer")
+    items = [list(_strings(item)) for item in value] if isinstance(value, list) else [list(_strings(value))]
+    answers = distinct(synonym for item in items for synonym in (item[:1] if kind == "list" else item))
+    if not answers:
         raise row.wrong("exact_answer", "an answer: a string, a list of strings, or a list of such lists")
-    return tuple(answer.lower() for answer in found) if kind == "yesno" else found
+    return tuple(answer.lower() for answer in answers) if kind == "yesno" else answers
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """The strings in a value, however lists nest in it."""
+    """All strings in a value, including those in nested lists."""
     if isinstance(value, str):
         yield value
-    for one in value if isinstance(value, list) else ():
-        yield from _strings(one)
+    for item in value if isinstance(value, list) else ():
+        yield from _strings(item)

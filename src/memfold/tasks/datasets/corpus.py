@@ -1,8 +1,8 @@
-"""Rows of local files from anywhere in them: what training draws from, a function of random numbers alone.
+"""Draws rows of local files at random for training, as a function of random numbers alone.
 
-JSON Lines are entered at a random byte and parquet at a random row group, so that a file of any size costs nothing to
-open; all others are read whole and kept.  One row in fifty, by a checksum of its text, is held out for validation.
-Left out: the order of a file.  Rows are drawn with replacement, so that an interrupted run has nothing to remember.
+JSON Lines are read from a random byte on and parquet from a random row group on, so that large files are cheap to open;
+other files are read as a whole and cached.  One row in fifty, chosen by a checksum of its text, is held out for
+validation.  Rows are drawn with replacement, so that an interrupted run has no state to restore.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from memfold.tasks.datasets.rows import Row, is_table, read_rows
 from memfold.tasks.datasets.table import load_dataset
 
 HELD_OUT = 50
-KEYS = ("text", "content")  # under which pretraining data keep their text
-KEPT_FILES = 4
-MOST_BYTES = 1 << 20  # of JSON Lines read at one place
+KEYS = ("text", "content")  # the usual names of the text field of pretraining data
+CACHED_FILES = 4
+READ_BYTES = 1 << 20  # of JSON Lines, at one position
 
 
 def check_files(files: Sequence[str]) -> None:
-    """Refuse data that is not there.
+    """Check that data files exist.
 
     Raises:
-        DataError: in one line that names all that is missing.
+        DataError: if any is missing; the message lists all of them.
     """
     missing = [file for file in files if not Path(file).exists()]
     if missing:
@@ -42,53 +42,58 @@ def check_files(files: Sequence[str]) -> None:
 
 
 def draw_rows(rng: Random, files: tuple[str, ...], held_out: bool = False) -> Iterator[Row]:
-    """Rows from a random place of a random file (the larger, the more often) on, and then from another one."""
-    found, fruitless = _sizes(files), 0
-    while fruitless < HELD_OUT:
-        path = rng.choices([path for path, _ in found], [size for _, size in found])[0]
-        fruitless += 1
-        for row in (row for row in _from_somewhere(rng, path) if is_held_out(text_of(row)) == held_out):
-            fruitless = 0
+    """Endless rows: those from a random position of a random file on, then those of the next random file.
+
+    Files are drawn with a probability proportional to their size.
+    """
+    sizes, failures = _sizes(files), 0
+    while failures < HELD_OUT:
+        path = rng.choices([path for path, _ in sizes], [size for _, size in sizes])[0]
+        failures += 1
+        for row in (row for row in _rows_from_random_position(rng, path) if is_held_out(text_of(row)) == held_out):
+            failures = 0
             yield row
-    kept = "to validate on" if held_out else "to train on"
-    raise DataError(f"{', '.join(files)}: too few rows {kept} (one in {HELD_OUT} is held out); give more rows")
+    raise DataError(f"{', '.join(files)}: too few rows {_use(held_out)} (one in {HELD_OUT} is held out); add rows")
 
 
 def text_of(row: Row) -> str:
-    """The text of a row, under the first of the usual names."""
+    """The text of a row, from the first of `KEYS` that it has."""
     return row.string(next((key for key in KEYS if row.has(key)), KEYS[0]))
 
 
 def is_held_out(text: str) -> bool:
-    """Whether what has this text belongs to validation."""
+    """Whether the row with this text is held out for validation."""
     return zlib.crc32(text.encode("utf-8", "replace")) % HELD_OUT == 0
 
 
 def questions_of(dataset: str, files: tuple[str, ...], held_out: bool) -> tuple[Sample, ...]:
-    """All samples of a dataset that belong to training, or to validation."""
-    found = _questions(dataset, files)[held_out]
-    if not found:
-        kept = "to validate on" if held_out else "to train on"
-        raise DataError(f"{', '.join(files)}: no question {kept} (one in {HELD_OUT} is held out); give more rows")
-    return found
+    """All samples of a dataset for training or, with `held_out`, for validation."""
+    samples = _questions(dataset, files)[held_out]
+    if not samples:
+        raise DataError(f"{', '.join(files)}: no question {_use(held_out)} (one in {HELD_OUT} is held out); add rows")
+    return samples
 
 
-@lru_cache(maxsize=KEPT_FILES)
+def _use(held_out: bool) -> str:
+    return "to validate on" if held_out else "to train on"
+
+
+@lru_cache(maxsize=CACHED_FILES)
 def _questions(dataset: str, files: tuple[str, ...]) -> dict[bool, tuple[Sample, ...]]:
-    """Those of training under False, of validation under True: read once for both."""
+    """The samples by whether they are held out."""
     parts: dict[bool, list[Sample]] = {False: [], True: []}
     for sample in load_dataset(dataset, *files):
         parts[is_held_out(sample.question)].append(sample)
     return {held_out: tuple(samples) for held_out, samples in parts.items()}
 
 
-@lru_cache(maxsize=KEPT_FILES)
+@lru_cache(maxsize=CACHED_FILES)
 def _sizes(files: tuple[str, ...]) -> list[tuple[Path, int]]:
     paths = [path for file in files for path in text_files(Path(file))]
     return [(path, max(1, path.stat().st_size)) for path in paths]
 
 
-def _from_somewhere(rng: Random, path: Path) -> Iterator[Row]:
+def _rows_from_random_position(rng: Random, path: Path) -> Iterator[Row]:
     if path.suffix in (".jsonl", ".ndjson"):
         return _lines(rng, path)
     if path.suffix == ".parquet":
@@ -98,16 +103,16 @@ def _from_somewhere(rng: Random, path: Path) -> Iterator[Row]:
 
 
 def _lines(rng: Random, path: Path) -> Iterator[Row]:
-    """The rows after a random byte; those from the beginning where a file is a single line."""
+    """The rows after a random byte, or from the beginning if no line starts after it."""
     start = rng.randrange(max(1, path.stat().st_size))
     with path.open("rb") as file:
         file.seek(start)
         if start:
             file.readline()
-        lines = [line for line in file.readlines(MOST_BYTES) if line.strip()]
+        lines = [line for line in file.readlines(READ_BYTES) if line.strip()]
         if not lines:
             file.seek(0)
-            lines = [line for line in file.readlines(MOST_BYTES) if line.strip()]
+            lines = [line for line in file.readlines(READ_BYTES) if line.strip()]
         for line in lines:
             where = f"{path}, after byte {start}"
             try:
@@ -121,7 +126,7 @@ def _row_group(rng: Random, path: Path) -> Iterator[Row]:
     try:
         from pyarrow import parquet
     except ImportError:
-        raise DataError(f"{path}: to read parquet install pyarrow: pip install 'memfold[data]'") from None
+        raise DataError(f"{path}: reading parquet needs pyarrow; pip install 'memfold[data]'") from None
     file = parquet.ParquetFile(path)
     group = rng.randrange(file.num_row_groups)
     rows = file.read_row_group(group).to_pylist()
@@ -130,14 +135,14 @@ def _row_group(rng: Random, path: Path) -> Iterator[Row]:
         yield Row(values, f"{path}, row group {group}, row {number}", path)
 
 
-@lru_cache(maxsize=KEPT_FILES)
+@lru_cache(maxsize=CACHED_FILES)
 def _whole(path: Path) -> tuple[Row, ...]:
-    """All rows of a file; a text is one row.
+    """All rows of a file; a text file is one row.
 
     Raises:
-        DataError: when there is none.
+        DataError: if there are none.
     """
     rows = tuple(read_rows(path)) if is_table(path) else (Row({"text": open_document(path).read()}, str(path), path),)
     if not rows:
-        raise DataError(f"{path} holds no row; give a file with some")
+        raise DataError(f"{path} has no rows; give a file with rows")
     return rows

@@ -1,7 +1,8 @@
-"""HotpotQA, and 2WikiMultihopQA, which has the same rows: ten paragraphs, of which some sentences support the answer.
+"""HotpotQA and 2WikiMultihopQA, which has the same format: ten paragraphs with marked supporting sentences.
 
 Reads the published JSON (`context` as [title, sentences], `supporting_facts` as [title, number]) and the columns of the
-`datasets` library.  A supporting fact that names a sentence which is not there (both datasets have such) is left out.
+`datasets` library.  Supporting facts that refer to a sentence that does not exist occur in both datasets and are
+ignored.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from memfold.core.types import Sample, Span
 from memfold.tasks.datasets.layout import excerpts, in_order, lay_out
 from memfold.tasks.datasets.rows import Row
 
-HOPS = {"bridge_comparison": 4}  # two comparisons of two hops each; all other types have two
+HOPS = {"bridge_comparison": 4}  # a comparison of two bridges of two hops each; all other types have two hops
 
 
 def hotpotqa(row: Row) -> Iterator[Sample]:
@@ -27,12 +28,13 @@ def wikimultihopqa(row: Row) -> Iterator[Sample]:
 
 
 def _sample(row: Row, task: str) -> Sample:
-    paragraphs = [(one.text("title"), one.texts("sentences")) for one in row.rows("context", ("title", "sentences"))]
+    records = row.rows("context", ("title", "sentences"))
+    paragraphs = [(record.text("title"), record.texts("sentences")) for record in records]
     if not paragraphs:
         raise row.wrong("context", "at least one paragraph")
-    text, places = lay_out(paragraphs)
+    text, spans = lay_out(paragraphs)
     titles = [title for title, _ in paragraphs]
-    evidence = in_order(_supporting(row, titles, places))
+    evidence = in_order(_supporting(row, titles, spans))
     answer, kind = row.text("answer").strip(), row.string("type") if row.has("type") else ""
     return Sample(
         task=task,
@@ -47,10 +49,10 @@ def _sample(row: Row, task: str) -> Sample:
     )
 
 
-def _supporting(row: Row, titles: list[str], places: list[list[Span]]) -> Iterator[Span]:
-    """The places of the supporting sentences; of paragraphs with one title, the first that is long enough counts."""
+def _supporting(row: Row, titles: list[str], spans: list[list[Span]]) -> Iterator[Span]:
+    """The spans of the supporting sentences, in the first paragraph with the title that has enough sentences."""
     for fact in row.rows("supporting_facts", ("title", "sent_id")):
         title, number = fact.string("title"), fact.number("sent_id")
-        named = (spans for name, spans in zip(titles, places, strict=True) if name == title)
-        long_enough = [spans for spans in named if 0 <= number < len(spans)]
-        yield from (spans[number] for spans in long_enough[:1])
+        same_title = (sentences for name, sentences in zip(titles, spans, strict=True) if name == title)
+        long_enough = [sentences for sentences in same_title if 0 <= number < len(sentences)]
+        yield from (sentences[number] for sentences in long_enough[:1])

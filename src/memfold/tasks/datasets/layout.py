@@ -1,4 +1,4 @@
-"""What loaders make a sample of: paragraphs laid out as one text with the places of their sentences, and answers."""
+"""Helpers for loaders: lay out paragraphs as one text with the spans of their sentences, and clean up answers."""
 
 from __future__ import annotations
 
@@ -9,43 +9,42 @@ from memfold.core.types import Sample, Span
 
 
 def lay_out(paragraphs: Iterable[tuple[str, Sequence[str]]]) -> tuple[str, list[list[Span]]]:
-    """One text of paragraphs (title, sentences), a blank line between them, and the places of their sentences.
+    """Join paragraphs (title, sentences) by blank lines; the text, and the span of each sentence by paragraph.
 
-    A title stands on a line of its own.  Sentences lose the space around them and are joined by one; a blank one keeps
-    its number, with an empty place.
+    A title is on its own line.  Sentences are stripped and joined by a space.  A blank sentence has an empty span.
 
     >>> lay_out([("Velm", ["A town.", " It is old."]), ("", ["Ada."])])[0]
     'Velm\\nA town. It is old.\\n\\nAda.'
     """
-    text, places = "", []
+    text, all_spans = "", []
     for title, sentences in paragraphs:
         text += "\n\n" if text else ""
         text += f"{title.strip()}\n" if title.strip() else ""
-        begun = len(text)
+        start = len(text)
         spans = []
         for sentence in map(str.strip, sentences):
-            text += " " if sentence and len(text) > begun else ""
+            text += " " if sentence and len(text) > start else ""
             spans.append(Span(len(text), len(text) + len(sentence)))
             text += sentence
-        places.append(spans)
-    return text, places
+        all_spans.append(spans)
+    return text, all_spans
 
 
 def in_order(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """Without empty ones and repeats, as they follow in the text."""
+    """The spans in the order of the text, without duplicates and empty ones."""
     return tuple(sorted({span for span in spans if span.end > span.start}, key=lambda span: (span.start, span.end)))
 
 
 def excerpts(text: str, spans: Iterable[Span]) -> tuple[str, ...]:
-    """What stands in these places."""
+    """The text of each span."""
     return tuple(text[span.start : span.end] for span in spans)
 
 
 def distinct(strings: Iterable[str]) -> tuple[str, ...]:
-    """Without the space around them, blank ones and repeats, in their order."""
+    """The strings stripped, in order, without duplicates and blank ones."""
     return tuple(dict.fromkeys(string.strip() for string in strings if string.strip()))
 
 
 def with_target(sample: Sample) -> Sample:
-    """The sample, to be answered in the words that it expects: a listing as one sentence, else the first answer."""
+    """The sample with its expected answer as the target."""
     return replace(sample, target=sample.expected)

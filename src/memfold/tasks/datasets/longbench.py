@@ -1,7 +1,7 @@
 """LongBench v2: multiple-choice questions about contexts of 8,000 to two million words.
 
-The choices are part of the question; the letter, or the words of its choice, are accepted.  Nothing in the context is
-marked as evidence.
+The choices are part of the question.  The letter and the text of the correct choice are accepted as answers.  The
+dataset marks no evidence.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """MuSiQue: questions of two to four hops over twenty paragraphs.
 
-The evidence is the supporting paragraphs as wholes; the dataset marks no sentences, so that `support` stays empty.
-MuSiQue-Full also has questions that its paragraphs do not answer (`answerable` false): they are skipped.
+The evidence consists of the whole supporting paragraphs.  The dataset marks no sentences, so `support` is empty.
+MuSiQue-Full has additional questions that its paragraphs do not answer (`answerable` is false); they are skipped.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from memfold.tasks.datasets.rows import Row
 
 
 def musique(row: Row) -> Iterator[Sample | None]:
-    """One question; its kind is the shape of its decomposition, as the dataset names it ("3hop1")."""
+    """One question; its kind is the dataset's name for the form of its decomposition ("3hop1")."""
     if row.has("answerable") and not row.flag("answerable"):
         yield None
         return
     paragraphs = row.rows("paragraphs")
     if not paragraphs:
         raise row.wrong("paragraphs", "at least one paragraph")
-    text, places = lay_out((one.string("title"), [one.text("paragraph_text")]) for one in paragraphs)
-    supporting = (spans[0] for one, spans in zip(paragraphs, places, strict=True) if one.flag("is_supporting"))
+    text, spans = lay_out((paragraph.string("title"), [paragraph.text("paragraph_text")]) for paragraph in paragraphs)
+    supporting = (span for paragraph, (span,) in zip(paragraphs, spans, strict=True) if paragraph.flag("is_supporting"))
     aliases = row.texts("answer_aliases") if row.has("answer_aliases") else ()
     name = row.name("id")
     yield Sample(

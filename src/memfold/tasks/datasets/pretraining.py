@@ -1,7 +1,7 @@
-"""Text for pretraining from local files, one document after another, never more than one of them in memory.
+"""Streams text for pretraining from local files, with only one document in memory at a time.
 
-Files of rows (JSON Lines, JSON, parquet) give a document for each row, all others (text, HTML, PDF) one for the file.
-Left out: mixing, shuffling and repeating, which belong to the recipe that trains.
+Files of rows (JSON Lines, JSON, parquet) have a document in each row; other files (text, HTML, PDF) are one document.
+Mixing, shuffling and repetition are up to the training recipe.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from memfold.tasks.datasets.rows import Row, is_table, read_rows
 
 
 def stream_text(paths: Iterable[str | Path], key: str = "text") -> Iterator[Document]:
-    """The documents of files, and of the files in folders by name; `key` is the field of a row that holds its text.
+    """The documents of files, and of all files in folders in the order of their names.
 
-    Rows without anything but space are left out: large crawls have such.
+    `key` is the field of a row that contains its text.  Blank rows, which occur in large crawls, are skipped.
 
     Raises:
-        DataError: for a file that cannot be read, a folder without any that can, or a row without the field.
+        DataError: for an unreadable file, a folder without readable files, or a row without the field.
     """
     for path in map(Path, paths):
         for file in text_files(path):
@@ -32,12 +32,12 @@ def stream_text(paths: Iterable[str | Path], key: str = "text") -> Iterator[Docu
 
 
 def stream_rows(rows: Iterable[Mapping[str, Any]], key: str = "text", name: str = "rows") -> Iterator[Document]:
-    """The same of rows that are there already, such as a split of the `datasets` library, streamed or not."""
+    """The documents of rows in memory or in a stream, such as a split of the `datasets` library."""
     return _documents((Row(row, f"{name}, row {number}") for number, row in enumerate(rows, 1)), key)
 
 
 def text_files(path: Path) -> list[Path]:
-    """A file itself, or those of a folder that can be read, by name."""
+    """A file itself, or the readable files of a folder and its subfolders, sorted by name."""
     if not path.is_dir():
         return [path]
     named = [suffix for suffix in SUFFIXES if suffix]

@@ -1,8 +1,8 @@
 """RAGBench: questions with retrieved documents and the reply of a language model, labelled sentence by sentence.
 
-The answer is that reply.  A row whose reply is marked as not supported by its documents (`overall_supported` false) has
-no answer that could be learned or measured, and is skipped.  The evidence is the sentences marked as relevant to the
-question; keys that name no sentence are ignored, as the labels come from a model.
+The answer is this reply.  Rows whose reply is not supported by the documents (`overall_supported` is false) are
+skipped, as they have no reliable answer.  The evidence consists of the sentences marked as relevant to the question.
+The labels come from a model; keys that refer to no sentence are ignored.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from memfold.tasks.datasets.rows import Row
 
 
 def ragbench(row: Row) -> Iterator[Sample | None]:
-    """One question; its kind is the dataset that RAGBench took it from."""
+    """One question; its kind is the dataset that it comes from."""
     if row.has("overall_supported") and not row.flag("overall_supported"):
         yield None
         return
     documents = _sentences(row)
-    text, places = lay_out(("", [sentence for _, sentence in sentences]) for sentences in documents)
+    text, sentence_spans = lay_out(("", [sentence for _, sentence in sentences]) for sentences in documents)
     if not text:
         raise row.wrong("documents_sentences", "at least one document with text")
     keys = [key for sentences in documents for key, _ in sentences]
-    spans = dict(zip(keys, chain.from_iterable(places), strict=True))
+    spans = dict(zip(keys, chain.from_iterable(sentence_spans), strict=True))
     relevant = row.texts("all_relevant_sentence_keys") if row.has("all_relevant_sentence_keys") else ()
     evidence = in_order(spans[key] for key in relevant if key in spans)
     answer = row.text("response").strip()
@@ -44,12 +44,12 @@ def ragbench(row: Row) -> Iterator[Sample | None]:
 
 
 def _sentences(row: Row) -> list[list[tuple[str, str]]]:
-    """Of each document, its sentences with their keys."""
-    found = row.values.get("documents_sentences")
-    wanted = "a list of documents, each a list of [key, sentence]"
-    if not isinstance(found, list) or not all(isinstance(document, list) for document in found):
-        raise row.wrong("documents_sentences", wanted)
-    for pair in (pair for document in found for pair in document):
+    """The sentences of each document with their keys."""
+    documents = row.values.get("documents_sentences")
+    expected = "a list of documents, each a list of [key, sentence]"
+    if not isinstance(documents, list) or not all(isinstance(document, list) for document in documents):
+        raise row.wrong("documents_sentences", expected)
+    for pair in chain.from_iterable(documents):
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
-            raise row.wrong("documents_sentences", wanted)
-    return [[(key, sentence) for key, sentence in document] for document in found]
+            raise row.wrong("documents_sentences", expected)
+    return [[(key, sentence) for key, sentence in document] for document in documents]

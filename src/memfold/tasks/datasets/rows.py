@@ -1,9 +1,9 @@
-"""The rows of a local data file, and values taken from them with their type checked.
+"""Reads the rows of a local data file and checks the types of their values.
 
-JSON Lines, JSON and parquet, the first two also packed with gzip.  Datasets are published in several layouts of the
-same fields; the differences end here: a list of records may be objects, a list for each field (as the `datasets`
-library writes it), or bare lists in a known order.
-Left out: downloading; and JSON that does not fit into memory, which its lines or parquet do.
+JSON Lines, JSON and parquet are supported, the first two also compressed with gzip.  Datasets are published in several
+layouts of the same fields, which are unified here: a list of records may be a list of objects, a list per field (as the
+`datasets` library writes it), or bare lists in a known order.
+JSON has to fit into memory; JSON Lines and parquet are streamed.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from memfold.core.errors import DataError
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 READABLE = ".jsonl, .json, .parquet, .jsonl.gz, .json.gz"
-INSIDE = ("data", "Data", "questions")  # the keys under which published JSON files keep their rows
+ROW_KEYS = ("data", "Data", "questions")  # under which published JSON files have their rows
 BATCH = 64
 UNREADABLE = (UnicodeDecodeError, EOFError, OSError, zlib.error)
 
 
 @dataclass(frozen=True)
 class Row:
-    """The fields of one row, or of a record in it; `where` names both for messages, `path` is the file."""
+    """The fields of a row or of a record in it; `where` locates it in error messages, `path` is the file."""
 
     values: Mapping[str, Any]
     where: str
     path: Path | None = None
 
     def has(self, key: str) -> bool:
-        """Whether there is something under `key`."""
+        """Whether the field exists and is not null."""
         return self.values.get(key) is not None
 
     def text(self, key: str) -> str:
-        """A string with something other than space in it."""
+        """A string that is not blank."""
         value = self.string(key)
         if not value.strip():
             raise self.wrong(key, "a string that is not blank")
@@ -57,7 +57,7 @@ class Row:
         return value
 
     def flag(self, key: str) -> bool:
-        """True or false, which some files write as 1 and 0."""
+        """A boolean, which some files write as 1 or 0."""
         if self.values.get(key) in (0, 1):
             return bool(self.values[key])
         raise self.wrong(key, "true or false")
@@ -65,7 +65,7 @@ class Row:
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of strings."""
         value = self._list(key)
-        if not all(isinstance(one, str) for one in value):
+        if not all(isinstance(item, str) for item in value):
             raise self.wrong(key, "a list of strings")
         return tuple(value)
 
@@ -77,7 +77,7 @@ class Row:
         return self._inner(key, value)
 
     def rows(self, key: str, fields: Sequence[str] = ()) -> list[Row]:
-        """A list of records; `fields` gives the order of those that are bare lists."""
+        """A list of records; `fields` names the fields of records that are bare lists."""
         value = self.values.get(key)
         if isinstance(value, Mapping):
             value = self._columns(key, value)
@@ -93,19 +93,19 @@ class Row:
         return rows
 
     def name(self, *keys: str) -> str:
-        """The first of these fields that there is, else where the row stands: a name for its document."""
-        found = next((self.values[key] for key in keys if self.has(key)), None)
-        return self.where if found is None else str(found)
+        """A name for the row's document: the first of these fields that exists, else the location of the row."""
+        value = next((self.values[key] for key in keys if self.has(key)), None)
+        return self.where if value is None else str(value)
 
-    def wrong(self, key: str, wanted: str) -> DataError:
-        """The error for a field that is missing or cannot be used."""
-        what = f"is {reprlib.repr(self.values[key])}" if key in self.values else "is missing"
-        return DataError(f"{self.where}: {key!r} {what}; wanted: {wanted}; correct the row or take it out")
+    def wrong(self, key: str, expected: str) -> DataError:
+        """The error for a missing or invalid field."""
+        problem = f"is {reprlib.repr(self.values[key])}" if key in self.values else "is missing"
+        return DataError(f"{self.where}: {key!r} {problem}; expected: {expected}; correct or remove the row")
 
-    def _typed(self, key: str, kind: type, wanted: str) -> Any:
+    def _typed(self, key: str, kind: type, expected: str) -> Any:
         value = self.values.get(key)
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise self.wrong(key, wanted)
+            raise self.wrong(key, expected)
         return value
 
     def _list(self, key: str) -> Sequence[Any]:
@@ -120,20 +120,20 @@ class Row:
     def _columns(self, key: str, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
         lengths = {len(column) if isinstance(column, list | tuple) else -1 for column in columns.values()}
         if len(lengths) != 1 or -1 in lengths:
-            raise self.wrong(key, "a list, or an object of lists of one length")
+            raise self.wrong(key, "a list, or an object of lists of the same length")
         return [dict(zip(columns, record, strict=True)) for record in zip(*columns.values(), strict=True)]
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file's name says that it holds rows."""
+    """Whether a file has rows, according to its name."""
     return _suffix(path) in SUFFIXES
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a file in their order, numbered from 1; of JSON Lines the number is that of the line.
+    """The rows of a file in order.  Their numbers in error messages count from 1, in JSON Lines by line.
 
     Raises:
-        DataError: for a file that cannot be read, or a row that is no object.
+        DataError: for an unreadable file, or a row that is not an object.
     """
     suffix = _suffix(path)
     if suffix not in SUFFIXES:
@@ -143,7 +143,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     read = {".parquet": _parquet, ".json": _json}.get(suffix, _lines)
     for number, values in read(path):
         if not isinstance(values, Mapping):
-            raise DataError(f"{path}, row {number} is {reprlib.repr(values)}; wanted: an object; correct the row")
+            raise DataError(f"{path}, row {number} is {reprlib.repr(values)}; expected: an object; correct the row")
         yield Row(values, f"{path}, row {number}", path)
 
 
@@ -162,41 +162,40 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
     number = 0
     try:
         with _open(path) as file:
-            filled = (found for found in enumerate(file, 1) if found[1].strip())
-            for number, line in filled:
+            numbered = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+            for number, line in numbered:
                 yield number, json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, row {number} is not JSON: {error.msg} at character {error.pos}; correct it") from None
     except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read after row {number}: {error}; get the file again") from None
+        raise DataError(f"{path} cannot be read after row {number}: {error}; download the file again") from None
 
 
 def _json(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         with _open(path) as file:
-            whole = json.load(file)
+            content = json.load(file)
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # one object after another: JSON Lines under another name
+        if error.msg == "Extra data":  # JSON Lines in a file called .json
             yield from _lines(path)
             return
-        raise DataError(f"{path} is not JSON: {error.msg} in line {error.lineno}; get the file again") from None
+        raise DataError(f"{path} is not JSON: {error.msg} in line {error.lineno}; download the file again") from None
     except (*UNREADABLE, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {error}; get the file again") from None
-    yield from enumerate(_inside(whole, path), 1)
+        raise DataError(f"{path} cannot be read: {error}; download the file again") from None
+    yield from enumerate(_json_rows(content, path), 1)
 
 
-def _inside(whole: Any, path: Path) -> Sequence[Any]:
-    """The rows of a JSON file: the file itself, the list that it holds, or its columns {field: {row: value}}."""
-    if isinstance(whole, Mapping):
-        held = next((whole[key] for key in INSIDE if isinstance(whole.get(key), list)), None)
-        if held is not None:
-            whole = held
-        elif whole and all(isinstance(column, Mapping) for column in whole.values()):
-            names = dict.fromkeys(name for column in whole.values() for name in column)
-            whole = [{key: column[name] for key, column in whole.items() if name in column} for name in names]
-    if not isinstance(whole, list):
-        raise DataError(f"{path} holds no list of rows; wanted: a list, or one under {', '.join(INSIDE)}")
-    return whole
+def _json_rows(content: Any, path: Path) -> Sequence[Any]:
+    """The rows of a JSON file: its top-level list, a list under one of `ROW_KEYS`, or columns {field: {row: value}}."""
+    rows = content
+    if isinstance(content, Mapping):
+        rows = next((content[key] for key in ROW_KEYS if isinstance(content.get(key), list)), None)
+        if rows is None and content and all(isinstance(column, Mapping) for column in content.values()):
+            names = dict.fromkeys(name for column in content.values() for name in column)
+            rows = [{key: column[name] for key, column in content.items() if name in column} for name in names]
+    if not isinstance(rows, list):
+        raise DataError(f"{path} has no list of rows; expected: a list, or one under {', '.join(ROW_KEYS)}")
+    return rows
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
@@ -204,10 +203,10 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise DataError(f"{path}: to read parquet install pyarrow: pip install 'memfold[data]'") from None
+        raise DataError(f"{path}: reading parquet needs pyarrow; pip install 'memfold[data]'") from None
     try:
         batches = parquet.ParquetFile(path).iter_batches(batch_size=BATCH)
         yield from enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), 1)
     except (pyarrow.ArrowException, OSError) as error:
-        what = str(error).partition("\n")[0]
-        raise DataError(f"{path} is not parquet or damaged: {what}; get the file again") from None
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path} is damaged or not parquet: {reason}; download the file again") from None

@@ -1,8 +1,8 @@
-"""SQuAD 1.1 and 2.0: questions about one paragraph, answered by a stretch of it.
+"""SQuAD 1.1 and 2.0: questions about one paragraph, answered by a span of it.
 
-Reads the published JSON, where a row is an article with its paragraphs and questions, and flat rows of one question, as
-the `datasets` library has them.  Questions without an answer (2.0) are skipped.  The evidence is the first annotator's
-stretch; sentences are not marked.
+Reads the published JSON, where a row is an article with paragraphs and questions, and the flat rows of the `datasets`
+library, with one question each.  Unanswerable questions (2.0) are skipped.  The evidence is the answer span of the
+first annotator; sentences are not marked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from memfold.tasks.datasets.rows import Row
 
 
 def squad(row: Row) -> Iterator[Sample | None]:
-    """The questions of an article, or the one of a flat row; those about one paragraph share its document."""
+    """The questions of an article, or the question of a flat row; questions about one paragraph share a document."""
     if not row.has("paragraphs"):
         yield _sample(row, Document(f"squad-{row.name('id')}", text=row.text("context")))
         return
@@ -31,16 +31,16 @@ def _sample(row: Row, document: Document) -> Sample | None:
     answers = row.rows("answers", ("text", "answer_start"))
     if not answers or (row.has("is_impossible") and row.flag("is_impossible")):
         return None
-    given, start = answers[0].text("text"), answers[0].number("answer_start")
-    if document.read()[start : start + len(given)] != given or start < 0:
-        raise answers[0].wrong("answer_start", f"the place of {given!r} in the paragraph")
+    first, start = answers[0].text("text"), answers[0].number("answer_start")
+    if document.read()[start : start + len(first)] != first or start < 0:
+        raise answers[0].wrong("answer_start", f"the position of {first!r} in the paragraph")
     return Sample(
         task="squad",
         document=document,
         question=row.text("question").strip(),
         answers=distinct(answer.text("text") for answer in answers),
-        target=given.strip(),
-        evidence=(Span(start, start + len(given)),),
+        target=first.strip(),
+        evidence=(Span(start, start + len(first)),),
         kind="extractive",
         hops=1,
     )

@@ -1,10 +1,10 @@
-"""Every dataset by name, and the samples of local files of it.
+"""The table of datasets by name, and the samples of their local files.
 
-A loader takes one row and yields a sample for each of its questions, or None for a question that the dataset itself
-marks as having no answer: those are counted and left out.  Whatever else is wrong with a row (a field missing, of
-another type, or empty) ends the reading with a `DataError` that names file, row and field, because a file that is not
-what it should be makes every figure that comes of it wrong.  Adding a dataset is a file and a line here.
-Left out: downloading (docs/data.md says where to), and choosing splits or shuffling, which are the caller's.
+A loader takes a row and yields a sample for each of its questions, or None for a question that the dataset marks as
+unanswerable; these are counted and skipped.  Any other problem of a row (a field that is missing, empty or of another
+type) raises a `DataError` with file, row and field, because results on wrong data are worthless.
+A new dataset is a file and a line in this table.  Files are not downloaded (docs/data.md says where they come from);
+splits and shuffling are up to the caller.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ DATASETS = {
 
 @dataclass
 class Dataset:
-    """The samples of some rows, read anew each time that they are asked for; those of one document follow each other.
+    """The samples of some rows, which each iteration reads again; those of one document follow each other.
 
-    `skipped` counts the questions without an answer of the reading that was begun last.
+    `skipped` counts the unanswerable questions of the last iteration.
     """
 
     load: Loader
@@ -58,17 +58,17 @@ class Dataset:
 
 
 def load_dataset(name: str, *paths: str | Path) -> Dataset:
-    """A dataset from local files (JSON Lines, JSON, parquet), one after another.
+    """A dataset from local files (JSON Lines, JSON, parquet), read one after the other.
 
     Raises:
-        ConfigError: for a name that is not in `DATASETS`.
-        DataError: while reading, for a file or row that is not as it should be.
+        ConfigError: if the name is not in `DATASETS`.
+        DataError: during iteration, for an unreadable file or an invalid row.
     """
     return Dataset(_loader(name), lambda: chain.from_iterable(read_rows(Path(path)) for path in paths))
 
 
 def dataset_of(name: str, rows: Iterable[Mapping[str, Any]]) -> Dataset:
-    """A dataset from rows that are there already, such as a split of the `datasets` library."""
+    """A dataset from rows in memory, such as a split of the `datasets` library."""
     return Dataset(_loader(name), lambda: (Row(row, f"{name}, row {number}") for number, row in enumerate(rows, 1)))
 
 

@@ -1,8 +1,7 @@
-"""TriviaQA, reading comprehension: trivia questions with the Wikipedia and web pages found for them.
+"""TriviaQA, reading comprehension: trivia questions with Wikipedia pages and web pages that were found for them.
 
-Reads the rows of the `datasets` library, which hold the pages, and the published JSON of `qa/`, whose pages are files
-under `evidence/` beside it; a page whose file is missing is left out.  Nobody marked where the answer stands, so that
-there is no evidence.
+Reads the rows of the `datasets` library, which contain the pages, and the published JSON of `qa/`, whose pages are
+files in the folder `evidence/` next to it; pages whose file is missing are skipped.  The dataset marks no evidence.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from memfold.core.types import Sample
 from memfold.tasks.datasets.layout import distinct, lay_out
 from memfold.tasks.datasets.rows import Row
 
-# key of the pages -> key of a page's text
+# field with the pages -> field with the text of a page
 PAGES = {"entity_pages": "wiki_context", "search_results": "search_context"}
-# the same as published: key of the pages -> folder of their files
+# in the published JSON: field with the pages -> folder with their files
 FILES = {"EntityPages": "wikipedia", "SearchResults": "web"}
 
 
@@ -50,7 +49,7 @@ def _pages(row: Row) -> Iterator[tuple[str, list[str]]]:
 
 def _files(row: Row) -> Iterator[tuple[str, list[str]]]:
     if row.path is None:
-        raise DataError(f"{row.where} names pages in files, and the rows come from none; load them by their path")
+        raise DataError(f"{row.where} refers to files with pages, so the dataset has to be loaded by its path")
     for key, folder in FILES.items():
         for page in row.rows(key) if row.has(key) else ():
             file = row.path.parent.parent / "evidence" / folder / page.text("Filename")

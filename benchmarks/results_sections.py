@@ -1,0 +1,182 @@
+"""The sections of docs/results.md, in their order: each has a target, and a table made of the files of one part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import results_quality as quality
+import results_speed as speed
+from results_outcome import Json, Outcome
+
+
+@dataclass(frozen=True)
+class Section:
+    """`read` makes the rows of a file, `columns` head them after the machine; `plots` adds the plots of the files."""
+
+    title: str
+    target: str
+    part: str
+    columns: tuple[str, ...]
+    read: Callable[[Json], Outcome]
+    plots: bool = False
+
+
+GAINS = ("full, s", "memory, s", "speed-up", "predicted", "measured / predicted", "paper, 7B", "break-even questions")
+FIRST_TOKEN = ("tokens", "wrapper", *GAINS)
+MEMORY = ("tokens", "full MB", "slot MB", "span MB", "with folding MB", "slot / full", "span / full")
+KINDS = ("system", "all", "one hop", "two hops", "comparison", "listing", "counting")
+REPLIES = ("replies that expand", "of their tokens", "fidelity", "verbatim", "expansion has the answer")
+EXPANSION = ("system", *REPLIES, "invented names", "tokens")
+STRINGS = ("tokens", "system", "exact", "block cited", "exact of these", "sentence unfolded", "exact of these")
+COSTS = ("tokens", "system", "fold, s", "first token, s", "peak MB, fold", "peak MB, first token", "bytes on disk")
+
+SECTIONS = (
+    Section(
+        "Speed of folding",
+        "tokenising and writing included, at least 0.8 of the speed of the model's own forward pass without its head",
+        "fold",
+        ("tokens", "tokens/s", "relative to forward pass", "seconds", "peak MB"),
+        speed.folding_speed,
+        plots=True,
+    ),
+    Section(
+        "First token from a stored memory",
+        "at least 0.8 of the speed-up over the full text that an operation count predicts, for wrappers slot and span",
+        "first-token",
+        FIRST_TOKEN,
+        speed.first_token,
+        plots=True,
+    ),
+    Section(
+        "First token at the size of a 7B model",
+        "at least 0.8 of the predicted speed-up, with random weights, beside the paper's trained model on its own GPU",
+        "first-token-7b",
+        FIRST_TOKEN,
+        speed.first_token,
+    ),
+    Section(
+        "First token with folding included",
+        "faster than the full text on the first question at 32,768 tokens",
+        "first-token",
+        ("tokens", "full, s", "fold and first token, s", "speed-up", "predicted"),
+        speed.first_token_with_folding,
+    ),
+    Section(
+        "Peak memory",
+        "at most 0.4 of the peak of the full text at 120K tokens, both measured above the weights",
+        "first-token",
+        MEMORY,
+        speed.peak_memory,
+    ),
+    Section(
+        "Growth of folding time",
+        "a log-log slope of at most 1.05 from 8K to 1M tokens",
+        "growth",
+        ("tokens", "seconds", "tokens/s", "peak MB"),
+        speed.folding_growth,
+    ),
+    Section(
+        "Wrapper span against slot",
+        "span at most 1 point behind slot, each in a model trained with it. The ablations compare them on a small "
+        "budget: [ablations.md](ablations.md), row wrapper-slot",
+        "wrapper",
+        ("wrapper", "right"),
+        quality.wrappers,
+    ),
+    Section(
+        "One-hop questions",
+        "level 1, 128 to 1,024 tokens: 95 % with `full`; 90 % of that at 16x, 97 % at 4x",
+        "facts",
+        ("tokens", "system", "right"),
+        quality.one_hop,
+    ),
+    Section(
+        "All kinds of questions",
+        "level 3, 128 to 1,024 tokens: with `full` 95 % of the one-hop and 80 % of the two-hop questions",
+        "almanac-in",
+        KINDS,
+        quality.question_kinds,
+    ),
+    Section(
+        "All kinds of questions, out of distribution",
+        "the same, on templates, relations and names that training never shows",
+        "almanac-out",
+        KINDS,
+        quality.question_kinds,
+    ),
+    Section(
+        "Citations",
+        "80 % of the right answers from slots have a sentence of the evidence among their first three citations",
+        "almanac-in",
+        ("system", "one sentence", "all sentences", "characters cited"),
+        quality.citations,
+    ),
+    Section(
+        "Implicit expansion",
+        "none; the table shows how much of the document replies write out before they answer, and how accurately",
+        "almanac-in",
+        EXPANSION,
+        quality.expansion,
+    ),
+    Section(
+        "Longer texts",
+        "16x loses at most 5 points from 1,024 tokens to 4,096 and 8,192",
+        "longer",
+        ("tokens", "system", "right"),
+        quality.longer_texts,
+    ),
+    Section(
+        "Reconstruction",
+        "ROUGE-L at 16x of at least 0.97 at 512 tokens and 0.95 at 2,048",
+        "reconstruction",
+        ("tokens", "system", "ROUGE-1", "ROUGE-L"),
+        quality.reconstruction,
+    ),
+    Section(
+        "Needle",
+        "a mean score of at least 9 of 10 from 1K to 120K tokens and no cell below 6. It was set for a model trained "
+        "on at most 4K tokens; the shipped model has also read finished memories of up to 64K",
+        "needle",
+        ("tokens", "system", "score, 1 to 10", "lowest cell", "exact", "lowest cell"),
+        quality.needle,
+        plots=True,
+    ),
+    Section(
+        "Multihop",
+        "at most 5 points lower at 120K tokens than at 4K",
+        "multihop",
+        ("system", "shortest", "longest", "lost"),
+        quality.multihop,
+        plots=True,
+    ),
+    Section(
+        "Exact strings",
+        "at least 98 % with unfold where the right block is cited",
+        "strings",
+        STRINGS,
+        quality.strings,
+    ),
+    Section(
+        "Documents folded at once",
+        "eight documents of the shortest length at least twice as fast at once as one by one",
+        "fold",
+        ("documents", "tokens each", "one by one, s", "at once, s", "speed-up"),
+        speed.folding_together,
+    ),
+    Section(
+        "Sampling for reinforcement learning",
+        "at least 0.7 of the speed at which the backbone decodes the same replies in the same batch",
+        "rollout",
+        ("tokens", "replies", "reply tokens/s", "relative to decoding"),
+        speed.rollout,
+    ),
+    Section(
+        "Systems side by side",
+        "none; the table shows what each system costs",
+        "systems",
+        COSTS,
+        speed.system_costs,
+        plots=True,
+    ),
+)

@@ -1,0 +1,38 @@
+"""Activation checkpointing: only layer inputs are kept, the rest is recomputed in the backward pass.
+
+It saves memory at the cost of one more forward pass.  Generation is impossible while it is on: `transformers` then
+returns no key/value cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from memfold.backbone.model import Backbone
+
+
+def enable(backbone: Backbone) -> None:
+    """Keep only layer inputs from now on; the model must be in training mode."""
+    model: Any = backbone.model
+    start = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    start({"use_reentrant": False})
+
+
+@contextmanager
+def enabled(backbone: Backbone, active: bool) -> Iterator[None]:
+    """Checkpoint activations inside the `with` block if `active`; restores the model's mode afterwards."""
+    model: Any = backbone.model
+    if not active:
+        yield
+        return
+    before = model.training
+    model.train()
+    enable(backbone)
+    try:
+        yield
+    finally:
+        stop = getattr(model, "activation_checkpointing_disable", None) or model.gradient_checkpointing_disable
+        stop()
+        model.train(before)
