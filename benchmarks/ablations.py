@@ -25,7 +25,7 @@ import torch
 from memfold.api import fold_documents
 from memfold.backbone.model import Backbone
 from memfold.backbone.origin import commit, hardware
-from memfold.backbone.scoring import logprobs
+from memfold.backbone.score import logprobs
 from memfold.bench.timing import rounds
 from memfold.cli.output import notes
 from memfold.cli.training import training
@@ -138,14 +138,14 @@ def _measure(name: str, recipe: Recipe, folder: Path, measuring: Measuring) -> R
         trained={"steps": last["step"], "tokens": last["tokens"], "tokens_per_second": last["tokens_per_second"]},
         asked=asdict(measuring) | {"system": SYSTEM, "level": LEVEL, "split": SPLIT},
         one_hop={record.case: float(record.correct) for record in answers if record.hops == 1},
-        losses=_losses(recipe, session.backbone, measuring.batches),
+        losses=_losses(recipe, session.model, measuring.batches),
         rouge={record.case: record.figures.get("rougeL", 0.0) for record in texts},
         fold_times=fold_times,
         effective_ratio=session.effective_ratio(max(measuring.lengths)) or 0.0,
         curves=_curves(metrics),
-        fingerprint=session.backbone.fingerprint(),
+        fingerprint=session.model.fingerprint(),
         commit=commit(),
-        hardware=hardware(session.backbone.device),
+        hardware=hardware(session.model.device),
     )
 
 
@@ -196,11 +196,11 @@ def _losses(recipe: Recipe, backbone: Backbone, batches: int) -> dict[str, dict[
 def _fold_times(session: Session, baseline: Path, runs: int) -> list[float]:
     """The folding time relative to the baseline, round by round."""
     seed = document_seed("ablations", FOLDED_TOKENS)
-    sample = almanac(seed, FOLDED_TOKENS, TaskOptions(), session.backbone.encode)[0]
+    sample = almanac(seed, FOLDED_TOKENS, TaskOptions(), session.model.encode)[0]
     document = Document(sample.document.source, text=sample.document.read())
     sessions = {"row": session, "baseline": open_session("pooled", str(baseline), 16)}
     actions = {name: partial(fold_documents, [document], folding) for name, folding in sessions.items()}
-    seconds = rounds(actions, session.backbone, 3, runs)
+    seconds = rounds(actions, session.model, 3, runs)
     return [round(time / base, 6) for time, base in zip(seconds["row"], seconds["baseline"], strict=True)]
 
 

@@ -44,7 +44,7 @@ def _bench(name: str, *words: str, lengths: str = LONG, needs: str = "") -> Part
 
 
 def _eval(name: str, *words: str, lengths: str, size: tuple[str, ...], quick: int = 4) -> Part:
-    """A part with one evaluation, of `quick` questions where it has to be quick."""
+    """A part with one evaluation, which has `quick` questions with --quick."""
     quick_command = ("eval", *words, "--lengths", QUICK_LENGTHS, *_questions(quick))
     return Part(name, {name: ("eval", *words, "--lengths", lengths, *size)}, {name: quick_command})
 
@@ -57,7 +57,7 @@ def _almanac(name: str, *words: str, systems: tuple[str, ...] = ANSWERING, lengt
 def _haystack(name: str, *words: str, lengths: str, quick: int = 4) -> Part:
     """A part that hides sentences in long texts and compares slots with retrieval."""
     systems = _systems("pooled", "retrieval")
-    return _eval(name, name, *words, *systems, lengths=lengths, size=("--cells", "full"), quick=quick)
+    return _eval(name, name, *words, *systems, lengths=lengths, size=("--cells", "graded"), quick=quick)
 
 
 def _wrapper(lengths: str, questions: int) -> dict[str, tuple[str, ...]]:

@@ -40,7 +40,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         single, double = (_launch(count, Path(folder), arguments.recipes) for count in (1, 2))
-    rows = [_row(one, two) for one, two in zip(single, double, strict=True)]
+    rows = [_row(*results) for results in zip(single, double, strict=True)]
     _write(rows, arguments.out)
     return int(not all(map(_equal, rows)))
 
@@ -119,16 +119,16 @@ def _sampled(name: str, folder: Path, processes: int) -> tuple[Any, Steps]:
     return small(build(RlRecipe, read_values(ROOT / "recipes" / f"{name}.toml")), folder), steps
 
 
-def _row(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
+def _row(single: dict[str, Any], double: dict[str, Any]) -> dict[str, Any]:
     """A row of the result: what ran, and the differences between one process and two."""
     return {
-        "recipe": one["recipe"],
-        "losses": one["bfloat16"]["losses"],
-        "held_out": one["bfloat16"]["held out"],
-        "four_bit_modules": one["four_bit_modules"],
-        "sharded_modules": two["sharded_modules"],
-        "trained": one["trained"],
-        "difference": {name: _difference(one[name], two[name]) for name in PRECISIONS},
+        "recipe": single["recipe"],
+        "losses": single["bfloat16"]["losses"],
+        "held_out": single["bfloat16"]["held out"],
+        "four_bit_modules": single["four_bit_modules"],
+        "sharded_modules": double["sharded_modules"],
+        "trained": single["trained"],
+        "difference": {name: _difference(single[name], double[name]) for name in PRECISIONS},
     }
 
 
@@ -138,13 +138,13 @@ def _equal(row: dict[str, Any]) -> bool:
     return all(row["difference"][name] <= LARGEST_DIFFERENCE[name] for name in checked)
 
 
-def _difference(one: dict[str, Any], two: dict[str, Any]) -> float:
+def _difference(single: dict[str, Any], double: dict[str, Any]) -> float:
     """The largest difference of a loss, in training and held out."""
     pairs: list[tuple[float, float]] = []
-    for first, second in zip(one["losses"], two["losses"], strict=True):
+    for first, second in zip(single["losses"], double["losses"], strict=True):
         pairs += [(first[name], second[name]) for name in first.keys() | second.keys()]
-    for name, values in one["held out"].items():
-        pairs += [(value, two["held out"][name][key]) for key, value in values.items()]
+    for name, values in single["held out"].items():
+        pairs += [(value, double["held out"][name][key]) for key, value in values.items()]
     return max(abs(first - second) for first, second in pairs)
 
 

@@ -1,7 +1,7 @@
 """Statistics of models before and after reinforcement learning, worked out from the outcome of every sample.
 
-A `Comparison` is one result file.  Differences and ratios are paired by case; a case that one side was not asked is
-left out of them.
+A `Comparison` is one result file.  Differences and ratios are paired by case; a case that only one side has is left
+out.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def training_summary(folder: Path) -> dict[str, float]:
 
 
 def accuracy_table(comparison: Comparison) -> Table:
-    """What every model reaches; several trained models are shown as their mean and one by one."""
+    """The accuracy or score of every model; several trained models are shown as their mean and separately."""
     labels = _trained_labels(comparison)
     single_labels = labels if len(labels) > 1 else []
     other_labels = (*BASELINES, *STYLED, PARENT)
@@ -142,7 +142,7 @@ def recall_table(comparison: Comparison) -> Table:
 
 
 def expansion_table(comparison: Comparison) -> Table:
-    """The table of implicit expansion as the file has it, under a title of its own and without its note."""
+    """The stored table of implicit expansion, with the name of the comparison in its title and without its note."""
     stored = comparison.expansion
     rows = tuple(Row(tuple(row["names"]), tuple(Cell(**cell) for cell in row["cells"])) for row in stored["rows"])
     return Table(f"{comparison.name}: implicit expansion", tuple(stored["names"]), tuple(stored["columns"]), rows)

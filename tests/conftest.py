@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from memfold.backbone.model import Backbone
 from memfold.systems.pooled.head import add_head
+from memfold.systems.pooled.system import Pooled
 from memfold.training import tokenizer as tokenizer_training
 
 torch.set_num_threads(1)
@@ -27,7 +28,7 @@ MakeBackbone = Callable[..., Backbone]
 def tokenizer() -> PreTrainedTokenizerFast:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizer_training, "PAGES", 16)
-        return tokenizer_training.train_tokenizer(VOCABULARY, 0)
+        return tokenizer_training.train_tokenizer(VOCABULARY, 0, Pooled.tokens)
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,12 @@ import torch
 import memfold
 from memfold.api import Response
 from memfold.backbone import familiarity, policy
+from memfold.backbone.decode import generate
 from memfold.backbone.folder import save_backbone
-from memfold.backbone.generation import generate
 from memfold.backbone.model import Backbone
 from memfold.backbone.resolve import model_folder, resolve_model
 from memfold.core.errors import CheckpointError, ConfigError, DataError
-from memfold.core.types import Limits
+from memfold.core.types import SamplingParams
 from memfold.sources import documents, is_memory
 
 TEXT = "Velm is a town by the sea. Ada Lorn was born in Velm. She wrote 20 books.\n" * 12
@@ -34,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, new_backbone) -> str:
 
 @pytest.fixture(autouse=True)
 def short_replies(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = Limits(max_tokens=12)
+    few = SamplingParams(max_tokens=12)
     short = lambda model, inputs, _, *rest: generate(model, inputs, [few] * len(inputs), *rest)  # noqa: E731
     monkeypatch.setattr(policy, "generate", short)
 

@@ -90,7 +90,9 @@ def session_for(
     folded = rebuild(memory.system, memory.settings).ratio
     if ratio not in (None, folded):
         raise DataError(f"the memory has ratio {folded}, the reader {ratio}; fold again or leave the ratio out")
-    reader = make_system(memory.system, loaded, folded)
+    reader = registry.make_system(memory.system, loaded)
+    if reader.ratio != folded:
+        reader = make_system(memory.system, loaded, folded)
     check_readable(memory, system=memory.system, fingerprints=loaded.readable, settings=reader.fixed)
     if isinstance(memory, Memory):
         reader.check_memory(memory)

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from memfold.backbone.adapters import Adapter, Quantisation, attach, is_lora
 from memfold.backbone.export import export
 from memfold.backbone.folder import load_backbone, save_backbone
-from memfold.backbone.model import END, START, Backbone, add_wrapper_tokens
+from memfold.backbone.model import END, START, Backbone, add_special_tokens
 from memfold.core.errors import CheckpointError, ConfigError, MemfoldError
 
 MakeBackbone = Callable[..., Backbone]
@@ -198,8 +198,8 @@ def test_wrapper_tokens_are_added_once_as_the_mean_of_all(
     if not spare:
         backbone.model.resize_token_embeddings(len(backbone.tokenizer))
     known, before = len(backbone.tokenizer), backbone.model.get_input_embeddings().weight.detach().clone()
-    add_wrapper_tokens(backbone)
-    add_wrapper_tokens(backbone)
+    add_special_tokens(backbone)
+    add_special_tokens(backbone)
     after = backbone.model.get_input_embeddings().weight.detach()
     assert (backbone.token_id(START), backbone.token_id(END)) == (known, known + 1)
     assert backbone.encode(f"a{START}b{END}").count(known) == 1

@@ -9,8 +9,8 @@ from memfold.backbone.attention import MOST, reads, slot_attention
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.core.document import Document
-from memfold.core.system import SLOT, Inputs
-from memfold.core.types import BlockRef, Call, Limits, Memory, Reply, Text
+from memfold.core.system import SLOT, Rendered
+from memfold.core.types import BlockRef, Call, Memory, Reply, SamplingParams, Text
 from memfold.systems.pooled.system import Pooled
 
 TEXT = "Ada Brisk was born in Velm in 1893. She wrote the Long Ledger. The code of the vault is KX-41."
@@ -27,10 +27,10 @@ def folded(system: Pooled, backbone: Backbone) -> Memory:
     return Memory("a", "pooled", system.settings, "", ("a.txt",), blocks)
 
 
-def asked(system: Pooled, memory: Memory, backbone: Backbone) -> tuple[Call, Inputs, Reply]:
+def asked(system: Pooled, memory: Memory, backbone: Backbone) -> tuple[Call, Rendered, Reply]:
     """A call over all blocks but the first, and what the model says to it."""
     read = [BlockRef(memory.name, block.index) for block in memory.blocks[1:]]
-    call = Call("answer", (Text(""), *read, Text("\nWho?\n")), Limits(max_tokens=7))
+    call = Call("answer", (Text(""), *read, Text("\nWho?\n")), SamplingParams(max_tokens=7))
     (reply,) = LocalPolicy(backbone).generate([(system, memory, call)])
     assert isinstance(reply, Reply)
     return call, system.render(memory, call, backbone), reply

@@ -9,40 +9,40 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from memfold.backbone import generation
-from memfold.backbone.generation import decode_again, generate
+from memfold.backbone.decode import decode_again, generate
 from memfold.backbone.model import Backbone
-from memfold.core.system import SLOT, Inputs
-from memfold.core.types import Limits, Reply
+from memfold.core.system import SLOT, Rendered
+from memfold.core.types import Reply, SamplingParams
 
 TEXT = "Tavenlor Brisk was born in Oskadim in 1893. The code of the vault is KX-41. "
 
 
-def plain(tokens: list[int]) -> Inputs:
-    return Inputs(tokens, list(range(len(tokens))), (len(tokens),))
+def plain(tokens: list[int]) -> Rendered:
+    return Rendered(tokens, list(range(len(tokens))), (len(tokens),))
 
 
-def with_slots(tokens: list[int], hidden: int, seed: int) -> Inputs:
+def with_slots(tokens: list[int], hidden: int, seed: int) -> Rendered:
     """Three slots after the first token, at positions with gaps, then the rest."""
     places = [tokens[0], SLOT, SLOT, SLOT, *tokens[1:]]
     positions = [0, 1, 5, 9, *range(12, 11 + len(tokens))]
     slots = torch.randn(3, hidden, generator=torch.Generator().manual_seed(seed))
-    return Inputs(places, positions, (len(places),), slots, memory_positions=3)
+    return Rendered(places, positions, (len(places),), slots, memory_positions=3)
 
 
 @torch.no_grad()
-def key_values(backbone: Backbone, tokens: list[int]) -> list[tuple[Tensor, Tensor]]:
+def prefix(backbone: Backbone, tokens: list[int]) -> list[tuple[Tensor, Tensor]]:
     """Each layer's keys and values over some tokens."""
     cache: Any = DynamicCache()
-    backbone.model.base_model(torch.tensor([tokens]), past_key_values=cache, use_cache=True)
+    backbone.model.base_model(torch.tensor([tokens]), past_prefix=cache, use_cache=True)
     return [(layer.keys[0], layer.values[0]) for layer in cache.layers]
 
 
-def after_prefix(backbone: Backbone, prefix: list[int], rest: list[int]) -> Inputs:
+def after_prefix(backbone: Backbone, prefix: list[int], rest: list[int]) -> Rendered:
     positions = list(range(len(prefix), len(prefix) + len(rest)))
-    return Inputs(rest, positions, (len(rest),), key_values=key_values(backbone, prefix))
+    return Rendered(rest, positions, (len(rest),), prefix=prefix(backbone, prefix))
 
 
-def mixed(backbone: Backbone) -> list[Inputs]:
+def mixed(backbone: Backbone) -> list[Rendered]:
     """Calls of all shapes: text, slots, key/value prefixes, of different lengths."""
     tokens = backbone.encode(TEXT * 2)
     return [
@@ -63,7 +63,7 @@ def assert_same(left: Reply, right: Reply) -> None:
 
 def test_a_batch_of_many_equals_each_alone(any_backbone: Backbone) -> None:
     rows = mixed(any_backbone)
-    limits = [Limits(max_tokens=count) for count in (7, 12, 1, 9, 10, 3, 5)]
+    limits = [SamplingParams(max_tokens=count) for count in (7, 12, 1, 9, 10, 3, 5)]
     together = generate(any_backbone, rows, limits)
     alone = [generate(any_backbone, [row], [limit])[0] for row, limit in zip(rows, limits, strict=True)]
     for one, other in zip(together, alone, strict=True):
@@ -84,7 +84,7 @@ def test_equal_calls_are_read_once(backbone: Backbone, monkeypatch: pytest.Monke
         after_prefix(backbone, tokens[:9], tokens[9:14]),
         after_prefix(backbone, tokens[:9], tokens[9:14]),
     ]
-    limits = [Limits(max_tokens=6, temperature=1.0, seed=seed) for seed in range(len(rows))]
+    limits = [SamplingParams(max_tokens=6, temperature=1.0, seed=seed) for seed in range(len(rows))]
     alone = [generate(backbone, [row], [limit])[0] for row, limit in zip(rows, limits, strict=True)]
     read: list[int] = []
     run = generation._run_prompts
@@ -95,11 +95,11 @@ def test_equal_calls_are_read_once(backbone: Backbone, monkeypatch: pytest.Monke
     assert alone[0].tokens != alone[3].tokens, "each is sampled by a seed of its own"
 
 
-def with_memory(backbone: Backbone, question: list[int], seed: int = 3, start: int = 0) -> Inputs:
+def with_memory(backbone: Backbone, question: list[int], seed: int = 3, start: int = 0) -> Rendered:
     """Forty slots, closed by a token, then a question."""
     slots = torch.randn(40, backbone.hidden_size, generator=torch.Generator().manual_seed(seed))
     places = [backbone.end_token, *[SLOT] * 40, backbone.end_token, *question]
-    return Inputs(places, list(range(start, start + len(places))), (len(places),), slots, memory_positions=40)
+    return Rendered(places, list(range(start, start + len(places))), (len(places),), slots, memory_positions=40)
 
 
 def test_a_memory_that_all_rows_begin_with_is_read_once(
@@ -107,7 +107,7 @@ def test_a_memory_that_all_rows_begin_with_is_read_once(
 ) -> None:
     backbone, tokens = any_backbone, any_backbone.encode(TEXT)
     rows = [with_memory(backbone, tokens[start : start + length]) for start, length in ((0, 9), (4, 1), (2, 12))]
-    limits = [Limits(max_tokens=6)] * 3
+    limits = [SamplingParams(max_tokens=6)] * 3
     alone = [generate(backbone, [row], [limit])[0] for row, limit in zip(rows, limits, strict=True)]
     read: list[tuple[int, ...]] = []
     embed_rows = backbone.embed_rows
@@ -131,21 +131,21 @@ def test_memories_that_differ_are_read_each(
     tokens = backbone.encode(TEXT)
     rows = [with_memory(backbone, tokens[:5]), with_memory(backbone, tokens[:5], **change)]
     assert generation._shared_beginning(rows) == 0
-    alone = [generate(backbone, [row], [Limits(max_tokens=4)])[0].tokens for row in rows]
-    assert [reply.tokens for reply in generate(backbone, rows, [Limits(max_tokens=4)] * 2)] == alone
+    alone = [generate(backbone, [row], [SamplingParams(max_tokens=4)])[0].tokens for row in rows]
+    assert [reply.tokens for reply in generate(backbone, rows, [SamplingParams(max_tokens=4)] * 2)] == alone
 
 
 def test_a_row_that_is_the_beginning_of_another_keeps_its_last_place(backbone: Backbone) -> None:
     tokens = backbone.encode(TEXT * 2)[:45]
     rows = [plain(tokens), plain(tokens[:40])]
     assert generation._shared_beginning(rows) == 39
-    alone = [generate(backbone, [row], [Limits(max_tokens=4)])[0].tokens for row in rows]
-    assert [reply.tokens for reply in generate(backbone, rows, [Limits(max_tokens=4)] * 2)] == alone
+    alone = [generate(backbone, [row], [SamplingParams(max_tokens=4)])[0].tokens for row in rows]
+    assert [reply.tokens for reply in generate(backbone, rows, [SamplingParams(max_tokens=4)] * 2)] == alone
 
 
 def test_the_order_of_a_batch_does_not_matter(backbone: Backbone) -> None:
     rows = mixed(backbone)
-    limits = [Limits(max_tokens=4 + number) for number in range(len(rows))]
+    limits = [SamplingParams(max_tokens=4 + number) for number in range(len(rows))]
     forward, backward = generate(backbone, rows, limits), generate(backbone, rows[::-1], limits[::-1])
     for one, other in zip(forward, backward[::-1], strict=True):
         assert_same(one, other)
@@ -155,7 +155,7 @@ def test_a_prefix_of_keys_and_values_equals_its_tokens(any_backbone: Backbone) -
     tokens = any_backbone.encode(TEXT)
     cuts = (1, 8, 17)
     rows = [after_prefix(any_backbone, tokens[:cut], tokens[cut:]) for cut in cuts]
-    limits = [Limits(max_tokens=8)] * 3
+    limits = [SamplingParams(max_tokens=8)] * 3
     (whole,) = generate(any_backbone, [plain(tokens)], limits[:1])
     for row in [*generate(any_backbone, rows, limits), *generate(any_backbone, rows[1:2], limits[:1])]:
         assert_same(row, whole)
@@ -164,21 +164,21 @@ def test_a_prefix_of_keys_and_values_equals_its_tokens(any_backbone: Backbone) -
 def test_slots_that_are_token_embeddings_equal_the_tokens(any_backbone: Backbone) -> None:
     tokens = any_backbone.encode(TEXT)
     as_slots = replace(plain([*tokens[:4], *[SLOT] * 6, *tokens[10:]]), slots=any_backbone.embed(tokens[4:10]).detach())
-    limits = [Limits(max_tokens=8)]
+    limits = [SamplingParams(max_tokens=8)]
     assert_same(generate(any_backbone, [as_slots], limits)[0], generate(any_backbone, [plain(tokens)], limits)[0])
 
 
 @pytest.mark.parametrize("length", [3, 25])
 def test_plain_tokens_give_what_transformers_generates(any_backbone: Backbone, length: int) -> None:
     tokens = any_backbone.encode(TEXT * 2)[:length]
-    (reply,) = generate(any_backbone, [plain(tokens)], [Limits(max_tokens=20)])
+    (reply,) = generate(any_backbone, [plain(tokens)], [SamplingParams(max_tokens=20)])
     output = any_backbone.model.generate(torch.tensor([tokens]), max_new_tokens=20, do_sample=False)  # type: ignore[operator]
     assert list(reply.tokens) == output[0, length:].tolist()
 
 
 def test_the_end_token_ends_a_reply(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = backbone.encode(TEXT)
-    rows, limits = [plain(tokens), plain(tokens[:7])], [Limits(max_tokens=12)] * 2
+    rows, limits = [plain(tokens), plain(tokens[:7])], [SamplingParams(max_tokens=12)] * 2
     before = generate(backbone, rows, limits)[0]
     end = before.tokens[5]
     first = before.tokens.index(end)
@@ -192,12 +192,12 @@ def test_a_real_end_token_is_not_part_of_the_text(backbone: Backbone, monkeypatc
     wanted = [*backbone.encode("Velm."), backbone.end_token]
     force(monkeypatch, wanted)
     pieces: list[str] = []
-    (reply,) = generate(backbone, [plain([5])], [Limits(max_tokens=50)], lambda row, text: pieces.append(text))
+    (reply,) = generate(backbone, [plain([5])], [SamplingParams(max_tokens=50)], lambda row, text: pieces.append(text))
     assert (reply.tokens, reply.text, reply.finish) == (tuple(wanted), "Velm.", "stop")
     assert "".join(pieces) == "Velm."
 
 
-SAMPLED = Limits(max_tokens=10, temperature=1.0)
+SAMPLED = SamplingParams(max_tokens=10, temperature=1.0)
 
 
 def test_a_seed_gives_the_same_reply_in_any_batch(any_backbone: Backbone) -> None:
@@ -210,7 +210,7 @@ def test_a_seed_gives_the_same_reply_in_any_batch(any_backbone: Backbone) -> Non
     assert len({reply.tokens for reply in same_call}) > 4
 
 
-def first_tokens(backbone: Backbone, limits: Limits, count: int = 200) -> set[int]:
+def first_tokens(backbone: Backbone, limits: SamplingParams, count: int = 200) -> set[int]:
     row = plain(backbone.encode(TEXT))
     replies = generate(backbone, [row] * count, [replace(limits, max_tokens=1, seed=seed) for seed in range(count)])
     return {reply.tokens[0] for reply in replies}
@@ -225,21 +225,21 @@ def flat(backbone: Backbone) -> Tensor:
 
 def test_top_k_keeps_the_best_tokens(backbone: Backbone) -> None:
     best = flat(backbone).topk(4).indices.tolist()
-    found = first_tokens(backbone, Limits(temperature=2.0, top_k=4))
+    found = first_tokens(backbone, SamplingParams(temperature=2.0, top_k=4))
     assert found <= set(best)
     assert len(found) > 1
-    assert first_tokens(backbone, Limits(temperature=2.0, top_k=1), 20) == {best[0]}
-    assert len(first_tokens(backbone, Limits(temperature=2.0))) > 4
+    assert first_tokens(backbone, SamplingParams(temperature=2.0, top_k=1), 20) == {best[0]}
+    assert len(first_tokens(backbone, SamplingParams(temperature=2.0))) > 4
 
 
 def test_top_p_keeps_the_smallest_set_that_reaches_it(backbone: Backbone) -> None:
     ordered, order = flat(backbone).sort(descending=True)
     share = float(ordered[:3].sum()) - 1e-4  # reached by the third token and not by the second
     kept = set(order[:3].tolist())
-    found = first_tokens(backbone, Limits(temperature=2.0, top_p=share))
+    found = first_tokens(backbone, SamplingParams(temperature=2.0, top_p=share))
     assert found <= kept
     assert len(found) > 1
-    assert first_tokens(backbone, Limits(temperature=2.0, top_p=1e-6), 20) == {int(order[0])}
+    assert first_tokens(backbone, SamplingParams(temperature=2.0, top_p=1e-6), 20) == {int(order[0])}
 
 
 def test_a_repetition_penalty_by_hand(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +255,7 @@ def test_a_repetition_penalty_by_hand(backbone: Backbone, monkeypatch: pytest.Mo
         monkeypatch.setattr(generation, "_logits", logits)
 
     def said(prompt: list[int], **limits: float) -> tuple[int, ...]:
-        return generate(backbone, [plain(prompt)], [Limits(max_tokens=2, **limits)])[0].tokens  # type: ignore[arg-type]
+        return generate(backbone, [plain(prompt)], [SamplingParams(max_tokens=2, **limits)])[0].tokens  # type: ignore[arg-type]
 
     fixed({20: 10.0, 21: 9.6})
     assert said([20, 22], repetition_penalty=1.05) == (21, 20)
@@ -268,7 +268,7 @@ def test_a_repetition_penalty_by_hand(backbone: Backbone, monkeypatch: pytest.Mo
 def test_known_replies_are_fed_place_by_place(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, limits = (
         [plain(backbone.encode(text)) for text in (TEXT, "Ada")],
-        [Limits(max_tokens=5), Limits(max_tokens=3)],
+        [SamplingParams(max_tokens=5), SamplingParams(max_tokens=3)],
     )
     forward, seen = generation._logits, list[tuple[Tensor, Tensor]]()
 
@@ -306,7 +306,7 @@ def test_streamed_pieces_are_the_reply_and_never_half_a_character(
     force(monkeypatch, wanted)
     pieces: list[str] = []
     (reply,) = generate(
-        backbone, [plain([5])], [Limits(max_tokens=len(wanted))], lambda row, piece: pieces.append(piece)
+        backbone, [plain([5])], [SamplingParams(max_tokens=len(wanted))], lambda row, piece: pieces.append(piece)
     )
     assert "".join(pieces) == reply.text == text
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
@@ -324,14 +324,14 @@ def test_streamed_pieces_are_the_reply_whatever_is_written(backbone: Backbone, c
         seen[row] = seen.get(row, 0) + 1
         return seen[row] - 1 == cancelled_after
 
-    limits = [Limits(max_tokens=8 + number, temperature=2.0, seed=number) for number in range(len(rows))]
+    limits = [SamplingParams(max_tokens=8 + number, temperature=2.0, seed=number) for number in range(len(rows))]
     replies = generate(backbone, rows, limits, listen, cancel)
     assert [heard.get(row, "") for row in range(len(rows))] == [reply.text for reply in replies]
     assert any(reply.text.endswith("\N{REPLACEMENT CHARACTER}") for reply in replies), "some end in half a character"
 
 
 def test_a_cancelled_row_ends_and_leaves_the_others_alone(backbone: Backbone) -> None:
-    rows, limits = mixed(backbone), [Limits(max_tokens=9)] * 7
+    rows, limits = mixed(backbone), [SamplingParams(max_tokens=9)] * 7
     asked = [0] * 7
 
     def cancel(row: int) -> bool:

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from memfold.backbone import policy as policy_module
-from memfold.backbone.generation import generate
+from memfold.backbone.decode import generate
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
-from memfold.core.driver import Job, run
-from memfold.core.system import Inputs
-from memfold.core.types import Block, BlockRef, Call, Limits, Memory, Reply, Text
+from memfold.core.scheduler import Job, run
+from memfold.core.system import Rendered
+from memfold.core.types import Block, BlockRef, Call, Memory, Reply, SamplingParams, Text
 from memfold.systems.full.system import Full
 
 FACTS = ["Ada was born in Velm.", "The code is KX-41. The vault of Oskadim is deep.", "Brisk."]
@@ -20,7 +20,7 @@ FACTS = ["Ada was born in Velm.", "The code is KX-41. The vault of Oskadim is de
 class Adapted(Full):
     """Calls name their adapter; one that reads 'no adapter' cannot be rendered."""
 
-    def render(self, memory: Memory, call: Call, backbone: Backbone) -> Inputs:
+    def render(self, memory: Memory, call: Call, backbone: Backbone) -> Rendered:
         if call.adapter == "missing":
             raise LookupError("no such adapter")
         return replace(super().render(memory, call, backbone), adapter=call.adapter)
@@ -35,7 +35,7 @@ def memory() -> Memory:
 def calls(adapters: tuple[str | None, ...] = (None,)) -> list[Call]:
     """One call for each fact and adapter, of different lengths and limits."""
     return [
-        Call("answer", (BlockRef("m", fact), Text("\nWho?")), Limits(max_tokens=3 + fact), adapter)
+        Call("answer", (BlockRef("m", fact), Text("\nWho?")), SamplingParams(max_tokens=3 + fact), adapter)
         for adapter in adapters
         for fact in (1, 2, 0)
     ]
@@ -45,7 +45,7 @@ def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Notes how many rows each batch has."""
     sizes: list[int] = []
 
-    def noted(backbone: Backbone, inputs: list[Inputs], *rest: Any) -> list[Reply]:
+    def noted(backbone: Backbone, inputs: list[Rendered], *rest: Any) -> list[Reply]:
         assert len({row.adapter for row in inputs}) == 1, "rows of one adapter only"
         sizes.append(len(inputs))
         return generate(backbone, inputs, *rest)

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from memfold.backbone.generation import generate
+from memfold.backbone.decode import generate
 from memfold.backbone.model import Backbone
-from memfold.backbone.packing import Line, pack
-from memfold.backbone.scoring import Scored, logprobs
+from memfold.backbone.rows import Line, pack
+from memfold.backbone.score import Scored, logprobs
 from memfold.core.document import Document
 from memfold.core.errors import CallError
-from memfold.core.system import SLOT, Inputs, MemorySystem
-from memfold.core.types import Block, BlockRef, Call, Limits, Memory, Part, Reply, Sample, Step, Text, Trace
+from memfold.core.system import SLOT, MemorySystem, Rendered
+from memfold.core.types import Block, BlockRef, Call, Memory, Part, Reply, Sample, SamplingParams, Step, Text, Trace
 from memfold.systems.full.system import Full
 from memfold.systems.pooled.system import Pooled
 
@@ -159,7 +159,7 @@ def test_documents_that_share_a_row_do_not_read_each_other(
 def test_rows_are_filled_in_order_and_never_over() -> None:
     def line(first: int, length: int, reply: int = 0) -> Line:
         tokens = [*range(first, first + length - 1), reply or first + length - 1]
-        inputs = Inputs(tokens[:-1], list(range(length - 1)), (length - 1,))
+        inputs = Rendered(tokens[:-1], list(range(length - 1)), (length - 1,))
         return Line.of(inputs, (Text(tokens=tuple(tokens[:-1])),), Reply(tokens=(tokens[-1],)))
 
     packed = pack([[line(10, 3)], [line(20, 4)], [line(30, 2), line(30, 2, 39)], [line(40, 5)]], torch.device("cpu"), 8)
@@ -244,7 +244,9 @@ def test_what_generation_stores_is_what_scoring_finds(
     memory = memory_of(any_backbone, system, about)
     read = [BlockRef(memory.name, block.index) for block in memory.blocks]
     parts: tuple[Part, ...] = (Text(""), *read, Text("\nWho?\n"))
-    calls = [Call("answer", parts, Limits(max_tokens=9, temperature=temperature, seed=seed)) for seed in range(3)]
+    calls = [
+        Call("answer", parts, SamplingParams(max_tokens=9, temperature=temperature, seed=seed)) for seed in range(3)
+    ]
     inputs = [system.render(memory, call, any_backbone) for call in calls]
     replies = generate(any_backbone, inputs, [call.limits for call in calls])
     traces = [Trace("", "pooled", steps=(Step(call, reply),)) for call, reply in zip(calls, replies, strict=True)]
@@ -332,14 +334,14 @@ def test_the_gradient_of_a_loss_by_hand() -> None:
 
 
 def test_a_key_value_prefix_cannot_be_scored() -> None:
-    inputs = Inputs([1], [0], (1,), key_values=[(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))])
+    inputs = Rendered([1], [0], (1,), prefix=[(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))])
     with pytest.raises(CallError, match="policy: log-probabilities over a key/value prefix"):
         Line.of(inputs, (Text("1"),), Reply(tokens=(1,)))
 
 
 def test_a_reply_after_nothing_is_refused() -> None:
     with pytest.raises(CallError, match="policy: a reply needs at least one token before it"):
-        pack([[Line(Inputs([], [], ()), (), (1, 2))]], torch.device("cpu"))
+        pack([[Line(Rendered([], [], ()), (), (1, 2))]], torch.device("cpu"))
 
 
 # Gradients.

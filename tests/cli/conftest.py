@@ -12,11 +12,11 @@ import pytest
 from command_result import Cli, Result
 
 from memfold.backbone import policy
+from memfold.backbone.decode import generate
 from memfold.backbone.folder import save_backbone
-from memfold.backbone.generation import generate
 from memfold.backbone.model import Backbone
 from memfold.cli.main import execute
-from memfold.core.types import Limits
+from memfold.core.types import SamplingParams
 
 MakeBackbone = Callable[..., Backbone]
 TRAINED = {"pooled": {"wrapper": "span", "positions": "strided", "ratios": [4, 16]}}
@@ -38,7 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, new_backbone: MakeBackbone)
 @pytest.fixture(autouse=True)
 def short_replies(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model with random weights never ends a reply; a few tokens of it are enough."""
-    few = Limits(max_tokens=12)
+    few = SamplingParams(max_tokens=12)
     short = lambda model, inputs, _, *rest: generate(model, inputs, [few] * len(inputs), *rest)  # noqa: E731
     monkeypatch.setattr(policy, "generate", short)
 

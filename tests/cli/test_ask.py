@@ -13,7 +13,7 @@ from command_result import Cli
 from memfold.backbone import familiarity, policy
 from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.backbone.model import Backbone
-from memfold.core.system import Inputs
+from memfold.core.system import Rendered
 
 FIELDS = {"answer", "recalled", "system", "model", "citations", "usage", "seconds", "warning"}
 ENDLESS = FIELDS | {"passages"}  # of random weights, which find no end
@@ -57,7 +57,7 @@ def test_styles_ask_differently(
 ) -> None:
     plain, asked = policy.generate, []
 
-    def spy(backbone: Backbone, inputs: list[Inputs], *rest: Any) -> Any:
+    def spy(backbone: Backbone, inputs: list[Rendered], *rest: Any) -> Any:
         asked.append(backbone.decode([token for token in inputs[0].tokens if token >= 0]))
         return plain(backbone, inputs, *rest)
 

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memfold.core.document import Document
-from memfold.core.driver import Job, answer, run
 from memfold.core.errors import CallError
 from memfold.core.prompt import Style
-from memfold.core.system import AnswerSteps, Inputs, MemorySystem
-from memfold.core.types import Answer, Block, Call, Limits, Memory, Reply, Sample, Step, Text, Trace
+from memfold.core.scheduler import Job, answer, run
+from memfold.core.system import AnswerSteps, MemorySystem, Rendered
+from memfold.core.types import Answer, Block, Call, Memory, Reply, Sample, SamplingParams, Step, Text, Trace
 
 Steps = Callable[[Memory, str], AnswerSteps]
 Request = tuple[MemorySystem, Memory, Call]
@@ -39,7 +39,7 @@ class Scripted:
     def script(self, sample: Sample, backbone: Any, style: Style) -> Trace:
         raise NotImplementedError
 
-    def render(self, memory: Memory, call: Call, backbone: Any) -> Inputs:
+    def render(self, memory: Memory, call: Call, backbone: Any) -> Rendered:
         raise NotImplementedError
 
 
@@ -75,7 +75,7 @@ def said(call: Call) -> str:
 
 
 def ask(text: str, purpose: str = "answer") -> Call:
-    return Call(purpose, (Text(text),), Limits(max_tokens=8))
+    return Call(purpose, (Text(text),), SamplingParams(max_tokens=8))
 
 
 def one(memory: Memory, question: str) -> AnswerSteps:
@@ -127,14 +127,14 @@ def test_the_second_call_holds_the_first_reply(memory: Memory) -> None:
     policy = Echo()
     trace = answer(Job(Scripted(note_then_answer), memory, "who"), policy)
     calls = [
-        Call("note", (Text("who"),), Limits(max_tokens=8)),
-        Call("answer", (Text("who [who]"),), Limits(max_tokens=8)),
+        Call("note", (Text("who"),), SamplingParams(max_tokens=8)),
+        Call("answer", (Text("who [who]"),), SamplingParams(max_tokens=8)),
     ]
     assert policy.batches == [[calls[0]], [calls[1]]]
     assert [step.call for step in trace.steps] == calls
     assert [step.reply.text for step in trace.steps] == ["[who]", "[who [who]]"]
     assert trace.answer == Answer("[who [who]]")
-    assert (trace.question, trace.system, trace.settings, trace.error) == (
+    assert (trace.question, trace.system, trace.settings, trace.failure) == (
         "who", "scripted", {"flavour": "plain"}, None,
     )  # fmt: skip
 
@@ -142,8 +142,8 @@ def test_the_second_call_holds_the_first_reply(memory: Memory) -> None:
 def test_parallel_calls_go_in_one_batch_and_come_back_in_order(memory: Memory) -> None:
     policy = Echo()
     trace = answer(Job(Scripted(three_at_once), memory, "q"), policy)
-    parallel = [Call("look", (Text(f"q{number}"),), Limits(max_tokens=8)) for number in range(3)]
-    last = Call("answer", (Text("[q0] [q1] [q2]"),), Limits(max_tokens=8))
+    parallel = [Call("look", (Text(f"q{number}"),), SamplingParams(max_tokens=8)) for number in range(3)]
+    last = Call("answer", (Text("[q0] [q1] [q2]"),), SamplingParams(max_tokens=8))
     assert policy.batches == [parallel, [last]]
     assert [step.call for step in trace.steps] == [*parallel, last]
     assert trace.answer == Answer("[[q0] [q1] [q2]]")
@@ -196,7 +196,7 @@ def test_a_failing_system_is_recorded_on_its_own_trace(memory: Memory) -> None:
     systems = (one, broken, at_once, nothing, note_then_answer)
     jobs = [Job(Scripted(steps), memory, f"q{number}") for number, steps in enumerate(systems)]
     traces = finished(jobs, Echo())
-    assert [trace.error for trace in traces] == [
+    assert [trace.failure for trace in traces] == [
         None,
         "system: KeyError: 'lost'",
         "reward: no judge",
@@ -218,7 +218,7 @@ def test_a_call_that_cannot_be_made_ends_its_own_sample_only(memory: Memory) -> 
 
     policy = Echo(fail=lambda call: said(call).startswith("bad ["))
     traces = finished([Job(Scripted(careful), memory, question) for question in ("good", "bad")], policy)
-    assert [trace.error for trace in traces] == [None, "policy: ValueError: cannot be rendered"]
+    assert [trace.failure for trace in traces] == [None, "policy: ValueError: cannot be rendered"]
     assert [trace.answer for trace in traces] == [Answer("[good [good]]"), None]
     assert [step.call for step in traces[1].steps] == [ask("bad", "note")]
     assert sorted(closed) == ["bad", "good"]
@@ -275,7 +275,7 @@ def test_recorded_steps_of_another_run_are_an_error_on_their_trace(memory: Memor
     ]
     traces = finished(jobs, policy)
     said_so = "system: the recorded calls are not those that this system makes"
-    assert [trace.error for trace in traces] == [said_so, said_so, None]
+    assert [trace.failure for trace in traces] == [said_so, said_so, None]
     assert traces[2].answer == Answer("[fine [fine]]")
     assert {said(call) for calls in policy.batches for call in calls} == {"fine", "fine [fine]"}
 

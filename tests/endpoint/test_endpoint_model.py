@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from memfold.core.document import Document, chunks
 from memfold.core.errors import ConfigError
 from memfold.core.registry import make_system
-from memfold.endpoint.model import RemoteBackbone, is_address, open_remote
+from memfold.endpoint.model import EndpointModel, is_address, open_endpoint
 
-REMOTE = RemoteBackbone("http://localhost/v1", "some-model")
+REMOTE = EndpointModel("http://localhost/v1", "some-model")
 WORDS = "Ada Brisk was born in Velm, on the 3rd of May 1871; internationally known. "
 
 
@@ -52,7 +52,7 @@ def test_what_needs_weights_is_refused() -> None:
             getattr(REMOTE, name)
     with pytest.raises(ConfigError, match=r"'pooled' is not possible with model 'some-model'.*full, retrieval"):
         make_system("pooled", REMOTE)
-    assert repr(REMOTE) == "RemoteBackbone('http://localhost/v1', 'some-model')"
+    assert repr(REMOTE) == "EndpointModel('http://localhost/v1', 'some-model')"
 
 
 def test_systems_of_text_speak_as_a_user_does() -> None:
@@ -61,7 +61,7 @@ def test_systems_of_text_speak_as_a_user_does() -> None:
 
 
 def test_memories_of_text_fit_every_endpoint() -> None:
-    assert REMOTE.fingerprint() == RemoteBackbone("https://elsewhere/v1", "other").fingerprint()
+    assert REMOTE.fingerprint() == EndpointModel("https://elsewhere/v1", "other").fingerprint()
 
 
 @pytest.mark.parametrize(("model", "url", "name"), [
@@ -71,7 +71,7 @@ def test_memories_of_text_fit_every_endpoint() -> None:
 ])  # fmt: skip
 def test_an_address_names_an_endpoint_and_its_model(model: str, url: str, name: str) -> None:
     assert is_address(model)
-    found = open_remote(model)
+    found = open_endpoint(model)
     assert (found.url, found.name) == (url, name)
 
 
@@ -89,7 +89,7 @@ def test_an_address_names_an_endpoint_and_its_model(model: str, url: str, name: 
 ])  # fmt: skip
 def test_other_addresses_are_refused(model: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as refused:
-        open_remote(model)
+        open_endpoint(model)
     assert "sesame" not in str(refused.value)
 
 

@@ -16,12 +16,12 @@ import openai
 import pytest
 from chat_server import SECONDS, ChatServer, breaks_off, fails, hangs, loses_connection, says, sends, unused_port
 
-from memfold.core.driver import Job, run
 from memfold.core.errors import CallError, ConfigError
-from memfold.core.system import Inputs
-from memfold.core.types import Block, BlockRef, Call, Limits, Memory, Reply, Text, Usage
+from memfold.core.scheduler import Job, run
+from memfold.core.system import Rendered
+from memfold.core.types import Block, BlockRef, Call, Memory, Reply, SamplingParams, Text, Usage
 from memfold.endpoint.chat import Chat, _retry_after
-from memfold.endpoint.model import RemoteBackbone
+from memfold.endpoint.model import EndpointModel
 from memfold.endpoint.policy import EndpointPolicy, Retries
 from memfold.systems.full.system import Full
 from memfold.systems.recurrent.system import Recurrent
@@ -41,12 +41,12 @@ def memory(count: int = 3) -> Memory:
 
 
 def call(question: str = "Who?", purpose: str = "answer", **limits: Any) -> Call:
-    return Call(purpose, (Text("Read. "), BlockRef("m", 0), Text(question)), Limits(**limits))
+    return Call(purpose, (Text("Read. "), BlockRef("m", 0), Text(question)), SamplingParams(**limits))
 
 
 def policy(server: ChatServer, **settings: Any) -> EndpointPolicy:
     settings = {"retries": AT_ONCE, "timeout": SECONDS} | settings
-    return EndpointPolicy(RemoteBackbone(server.url, "some-model"), **settings)
+    return EndpointPolicy(EndpointModel(server.url, "some-model"), **settings)
 
 
 def replies(server: ChatServer, *calls: Call, on_token: Callable[[int, str], None] | None = None,
@@ -76,13 +76,14 @@ def test_a_call_is_one_message(chat_server: ChatServer, monkeypatch: pytest.Monk
 def test_messages_are_asked_without_a_memory(chat_server: ChatServer) -> None:
     chat_server.plan = [fails(400)]
     failed, said = sorted(
-        policy(chat_server).ask(["Is it?", "Is it not?"], Limits(max_tokens=5)), key=lambda one: isinstance(one, Reply)
+        policy(chat_server).ask(["Is it?", "Is it not?"], SamplingParams(max_tokens=5)),
+        key=lambda one: isinstance(one, Reply),
     )
     assert isinstance(failed, CallError)
     assert said == Reply("yes", usage=Usage(11, 3))
     assert sorted(chat_server.messages) == ["Is it not?", "Is it?"]
     assert chat_server.asked[0]["max_tokens"] == 5
-    assert policy(chat_server).ask([], Limits()) == []
+    assert policy(chat_server).ask([], SamplingParams()) == []
 
 
 def test_sampling_is_sent_where_it_matters(chat_server: ChatServer) -> None:
@@ -232,7 +233,7 @@ def test_a_reply_that_was_shown_is_not_asked_for_again(
 
 
 def test_nobody_at_the_address(chat_server: ChatServer) -> None:
-    nowhere = RemoteBackbone(f"http://127.0.0.1:{unused_port()}/v1", "m")
+    nowhere = EndpointModel(f"http://127.0.0.1:{unused_port()}/v1", "m")
     (error,) = EndpointPolicy(nowhere, retries=Retries(2, 0.0)).generate([(FULL, memory(), call())])
     assert isinstance(error, CallError)
     assert "the connection failed (" in str(error)
@@ -329,7 +330,7 @@ def test_what_a_listener_raises_is_not_a_failure_of_the_endpoint(
 
 def test_slots_are_refused(chat_server: ChatServer) -> None:
     class Slots(Full):
-        def render(self, *given: Any) -> Inputs:
+        def render(self, *given: Any) -> Rendered:
             return replace(super().render(*given), slots=object())  # type: ignore[arg-type]
 
     (error,) = policy(chat_server).generate([(Slots("message"), memory(), call())])
@@ -358,7 +359,7 @@ def test_a_missing_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "memfold.endpoint.chat")
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ConfigError, match=r"pip install 'memfold\[endpoint\]'"):
-        EndpointPolicy(RemoteBackbone("http://localhost/v1", "m"))
+        EndpointPolicy(EndpointModel("http://localhost/v1", "m"))
 
 
 @pytest.mark.parametrize(("settings", "message"), [
@@ -367,7 +368,7 @@ def test_a_missing_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 ])  # fmt: skip
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        EndpointPolicy(RemoteBackbone("http://localhost/v1", "m"), **settings)
+        EndpointPolicy(EndpointModel("http://localhost/v1", "m"), **settings)
     with pytest.raises(ConfigError, match="count = -1"):
         Retries(-1)
     with pytest.raises(ConfigError, match=r"first = 2\.0 is not possible; allowed: 0 to 1 seconds"):
@@ -377,4 +378,4 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
 def test_a_key_that_cannot_be_sent_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "clé-secrète")
     with pytest.raises(ConfigError, match=r"^OPENAI_API_KEY holds characters that no key has; set it again$"):
-        EndpointPolicy(RemoteBackbone("http://localhost/v1", "m"))
+        EndpointPolicy(EndpointModel("http://localhost/v1", "m"))

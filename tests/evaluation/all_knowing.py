@@ -15,10 +15,10 @@ class KnowsEverything:
     """Gives each case the reply it should have had; `wrong` names the cases that get another."""
 
     def __init__(self, evaluation: Evaluation, wrong: Callable[[Case], bool] = lambda case: False) -> None:
-        self.backbone = evaluation.backbone
+        self.backbone = evaluation.model
         self.cases = {
             (case.sample.document.source, case.sample.question): case
-            for case in evaluation.suite.cases(evaluation.options, evaluation.backbone)
+            for case in evaluation.suite.cases(evaluation.options, evaluation.model)
         }
         self.wrong = wrong
         self.asked: list[tuple[str, str]] = []

@@ -58,7 +58,7 @@ def test_a_report_holds_tables_plots_and_their_origin(evaluate: Evaluate, tmp_pa
     assert result == json.loads(json.dumps(returned))
     assert result["suite"] == "almanac"
     assert result["arguments"]["lengths"] == [96, 160]
-    assert result["model"]["fingerprint"] == evaluation.backbone.fingerprint()
+    assert result["model"]["fingerprint"] == evaluation.model.fingerprint()
     assert result["systems"]["pooled:8"]["ratio"] == 8
     assert result["untrained"] == ["pooled:8"]
     assert result["samples"] == 24
@@ -71,7 +71,7 @@ def test_a_report_holds_tables_plots_and_their_origin(evaluate: Evaluate, tmp_pa
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in result["plots"])
     text = (tmp_path / "table.md").read_text()
     assert text.startswith("# almanac\n")
-    assert evaluation.backbone.fingerprint()[:12] in text
+    assert evaluation.model.fingerprint()[:12] in text
     assert "| all | full | 50.0 % [15.0, 85.0] n=4 |" in text
     assert "- pooled:8: the model was not trained at this ratio." in text
     assert "## Share of full, split in" in text

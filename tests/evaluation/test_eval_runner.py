@@ -38,7 +38,7 @@ def essence(records: list[Record]) -> list[tuple[str, str, str, bool]]:
 def test_every_system_is_asked_the_same_cases(evaluate: Evaluate, tmp_path: Path) -> None:
     evaluation = evaluate("full", "pooled", "pooled:4", "retrieval", "closed-book", per_document=2)
     records = run(evaluation, tmp_path, KnowsEverything(evaluation))
-    expected = {case.key for case in evaluation.suite.cases(evaluation.options, evaluation.backbone)}
+    expected = {case.key for case in evaluation.suite.cases(evaluation.options, evaluation.model)}
     assert len(expected) == 8
     for label in evaluation.labels:
         assert {record.case for record in records if record.system == label} == expected
@@ -124,7 +124,7 @@ def test_the_local_policy_answers_and_costs_are_recorded(evaluate: Evaluate, tmp
 def test_folding_together_equals_folding_alone(evaluate: Evaluate) -> None:
     evaluation = evaluate("pooled")
     documents = [Document(f"d{n}", text="Ada was born in Velm. " * (3 + n)) for n in range(3)]
-    system, backbone = evaluation.candidates[0].system, evaluation.backbone
+    system, backbone = evaluation.candidates[0].system, evaluation.model
     for document, memory in zip(documents, fold(system, documents, backbone), strict=True):
         (alone,) = fold(system, [document], backbone)
         assert (memory.name, memory.sources) == (document.source, (document.source,))

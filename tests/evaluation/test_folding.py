@@ -38,7 +38,7 @@ def test_splicing_equals_folding_the_whole_text_at_borders_of_windows(
     evaluate: Evaluate, label: str, window: int
 ) -> None:
     evaluation = evaluate(label)
-    system, backbone = evaluation.candidates[0].system, evaluation.backbone
+    system, backbone = evaluation.candidates[0].system, evaluation.model
     (whole,) = fold(system, [Document("whole", text=TEXT)], backbone)
     spliced = splice("whole", fold(system, cut(backbone, window), backbone))
     assert len(spliced.blocks) == 4
@@ -58,11 +58,11 @@ def test_only_what_goes_together_is_spliced(evaluate: Evaluate) -> None:
         splice("whole", [])
     evaluation = evaluate("pooled:4", "pooled:16")
     piece = [Document("piece", text=TEXT)]
-    memories = [fold(candidate.system, piece, evaluation.backbone)[0] for candidate in evaluation.candidates]
+    memories = [fold(candidate.system, piece, evaluation.model)[0] for candidate in evaluation.candidates]
     with pytest.raises(DataError, match="ratio"):
         splice("whole", memories)
 
 
 def test_without_cases_nothing_is_folded(evaluate: Evaluate) -> None:
     evaluation = evaluate("pooled:4")
-    assert Folding(evaluation.candidates[0].system, evaluation.backbone).memories([]) == {}
+    assert Folding(evaluation.candidates[0].system, evaluation.model).memories([]) == {}

@@ -18,7 +18,7 @@ from memfold.backbone.folder import save_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.core.errors import ConfigError, DataError
-from memfold.core.types import Limits, Text
+from memfold.core.types import SamplingParams, Text
 
 MODULE = "memfold.evaluation.harness"
 LINES = "".join(f"Line {number} of the text is here.\n" for number in range(40))
@@ -98,7 +98,7 @@ def test_what_greedy_decoding_writes_is_scored_as_greedy(harness: Any, folder: s
     alike = 0
     for prompt in [LINES[:cut] for cut in range(700, 1100, 50)]:
         memory, end = model._memories([prompt])[0]
-        call = replace(harness._call(memory, Text(end)), limits=Limits(max_tokens=1))
+        call = replace(harness._call(memory, Text(end)), limits=SamplingParams(max_tokens=1))
         (reply,) = policy.generate([(model.system, memory, call)])
         if encode(end + reply.text) != encode(end) + list(reply.tokens):
             continue  # text that is tokenised otherwise than it was written

@@ -5,7 +5,7 @@ from pathlib import Path
 from all_knowing import KnowsEverything
 
 from memfold.core.errors import CallError
-from memfold.core.types import Limits, Reply
+from memfold.core.types import Reply, SamplingParams
 from memfold.evaluation.runner import Evaluation, run
 from memfold.scoring.judge import Judge
 
@@ -17,7 +17,7 @@ def test_right_is_what_the_judge_says(evaluate: Evaluate, tmp_path: Path) -> Non
     asked: list[str] = []
     first = [Reply("maybe"), CallError("policy", "lost")]
 
-    def ask(messages: Sequence[str], limits: Limits) -> list[Reply | CallError]:
+    def ask(messages: Sequence[str], limits: SamplingParams) -> list[Reply | CallError]:
         asked.extend(messages)
         said = ["no" if "The answer: nothing" in message else "yes" for message in messages]
         return [first.pop(0) if first else Reply(one) for one in said]

@@ -7,7 +7,7 @@ from all_knowing import KnowsEverything
 
 from memfold.core.errors import ConfigError
 from memfold.core.system import AnswerSteps
-from memfold.core.types import Answer, Call, Limits, Memory, Reply
+from memfold.core.types import Answer, Call, Memory, Reply, SamplingParams
 from memfold.evaluation.runner import Evaluation, run
 from memfold.evaluation.sampling import sampled
 from memfold.evaluation.suite import SUITES, Options, load_suite, with_options
@@ -21,9 +21,9 @@ class Steps(Full):
     """One call, then two at once."""
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
-        first = yield Call("update", (), Limits(max_tokens=5))
+        first = yield Call("update", (), SamplingParams(max_tokens=5))
         assert isinstance(first, Reply)
-        both = yield [Call("update", ()), Call("answer", (), Limits(reads=True))]
+        both = yield [Call("update", ()), Call("answer", (), SamplingParams(reads=True))]
         assert isinstance(both, list)
         return Answer(" ".join(reply.text for reply in (first, *both)))
 
@@ -38,7 +38,7 @@ def test_every_call_is_drawn_with_the_settings_and_numbers_of_its_own() -> None:
     assert len({limit.seed for limit in limits}) == 3
     assert max(limit.seed for limit in limits) < 1 << 31
     plain = replace(limits[0], seed=0)
-    assert plain == Limits(max_tokens=5, temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.05)
+    assert plain == SamplingParams(max_tokens=5, temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.05)
     assert [limit.reads for limit in limits] == [False, False, True]
     with pytest.raises(StopIteration) as stop:
         steps.send([Reply("b"), Reply("c")])
@@ -65,7 +65,7 @@ def test_temperatures_are_those_of_the_paper() -> None:
 
 def test_a_run_is_asked_with_the_settings_that_it_records(evaluate: Evaluate, tmp_path: Path) -> None:
     evaluation = evaluate("full", "pooled", lengths=(96,), questions=2, splits=("in",), sampling="paper")
-    asked: list[Limits] = []
+    asked: list[SamplingParams] = []
 
     class Listens(KnowsEverything):
         def generate(self, requests, *rest):  # type: ignore[no-untyped-def]

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import stand_in_vllm
 import torch
-from memfold.backbone.scoring import logprobs
 
 from memfold.backbone.folder import load_backbone
 from memfold.backbone.model import Backbone
+from memfold.backbone.score import logprobs
 from memfold.core.errors import CallError, ConfigError
 from memfold.core.system import MemorySystem
-from memfold.core.types import Limits, Reply
+from memfold.core.types import Reply, SamplingParams
 from memfold.rl.engine import open_engine
 from memfold.rl.engines.vllm import VllmEngine
 from memfold.rl.loop import prepare, step, train
@@ -88,7 +88,7 @@ def test_every_call_has_its_own_seed(chosen: RlRecipe, backbone: Backbone) -> No
 def test_a_reply_ends_with_the_end_token(chosen: RlRecipe, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = VllmEngine(chosen, backbone, 1)
     engine.policy()
-    prompt, limits = torch.randn(5, backbone.hidden_size), [Limits(12, 1.0, seed=5)]
+    prompt, limits = torch.randn(5, backbone.hidden_size), [SamplingParams(12, 1.0, seed=5)]
     (whole,) = engine._model.generate([prompt], limits, end=-1)
     assert isinstance(whole, Reply)
     assert (whole.finish, len(whole.tokens)) == ("length", 12)
@@ -161,7 +161,7 @@ def test_what_vllm_cannot_do_is_refused_before_it_starts(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"key_values": []}, "system 'pooled' renders keys and values"),
+        ({"prefix": []}, "system 'pooled' renders keys and values"),
         ({"positions": [7]}, "system 'pooled' renders positions that do not run 0, 1, 2"),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 
 from memfold.core.document import Document
 from memfold.core.errors import CallError, ConfigError
-from memfold.core.types import Answer, Call, Limits, Reply, Sample, Step, Trace
+from memfold.core.types import Answer, Call, Reply, Sample, SamplingParams, Step, Trace
 from memfold.rl.rewards import REWARDS, Judging, Reward, Rules, extract_answer, find_reward, scored_traces
 from memfold.scoring.judge import Judge
 
@@ -141,7 +141,7 @@ def test_a_user_writes_a_reward_in_a_file(tmp_path: Path) -> None:
 def test_the_judge_is_asked_within_its_budget_and_never_gives_a_silent_zero(tmp_path: Path) -> None:
     messages: list[str] = []
 
-    def ask(asked: Sequence[str], limits: Limits) -> list[Reply | CallError]:
+    def ask(asked: Sequence[str], limits: SamplingParams) -> list[Reply | CallError]:
         messages.extend(asked)
         verdicts = {"right": "yes", "wrong": "No.", "odd": "perhaps"}
         return [

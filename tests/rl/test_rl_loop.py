@@ -342,7 +342,7 @@ def test_a_kl_in_the_reward_is_subtracted(recipe: RlRecipe, tmp_path: Path) -> N
     reference = run.trainer.reference
     assert reference is not None
     sampled = [sum(trace.steps[0].reply.logprobs) for trace in group.traces]
-    from memfold.backbone.scoring import logprobs
+    from memfold.backbone.score import logprobs
 
     scored = [(group.memory, [trace]) for trace in group.traces]
     against = [float(logprobs(reference, group.question.system, [one]).logprobs.sum()) for one in scored]

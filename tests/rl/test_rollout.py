@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from memfold.backbone.scoring import logprobs
 
 from memfold.backbone.folder import load_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
+from memfold.backbone.score import logprobs
 from memfold.core.document import Document
 from memfold.core.types import Sample, Trace
 from memfold.rl.collect import Group, collect

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from memfold.core.driver import Job, answer
 from memfold.core.registry import SYSTEMS, system_class
+from memfold.core.scheduler import Job, answer
 from memfold.core.system import MemorySystem
-from memfold.core.types import Answer, Block, BlockRef, Call, Citation, Limits, Memory, Reply, Text, Trace
+from memfold.core.types import Answer, Block, BlockRef, Call, Citation, Memory, Reply, SamplingParams, Text, Trace
 
 TEXTS = ("Ada was born in Velm. ", "The code is KX-41. ", "Lor met Ada. ")
 QUESTION = "Where was Ada born?"
@@ -64,11 +64,11 @@ def test_one_call_over_all_blocks(name: str, chat_template: str, words: dict[str
         Call(
             "answer",
             (Text(OPENINGS[chat_template]), BlockRef("m", 0), BlockRef("m", 1), BlockRef("m", 2), Text(words[style])),
-            Limits(max_tokens=160),
+            SamplingParams(max_tokens=160),
         )
     ]
     assert [step.call for step in trace.steps] == calls
-    assert (trace.system, trace.error) == (name, None)
+    assert (trace.system, trace.failure) == (name, None)
     assert trace.settings["style"] == style
     assert trace.settings["chat_template"] == chat_template
 
@@ -83,10 +83,10 @@ def test_retrieval_reads_the_best_blocks_in_the_order_of_the_document(
         Call(
             "answer",
             (Text(OPENINGS[chat_template]), BlockRef("m", 0), BlockRef("m", 2), Text(words[style])),
-            Limits(max_tokens=160),
+            SamplingParams(max_tokens=160),
         )
     ]
-    assert (trace.system, trace.error, trace.settings["top"]) == ("retrieval", None, 2)
+    assert (trace.system, trace.failure, trace.settings["top"]) == ("retrieval", None, 2)
 
 
 @pytest.mark.parametrize("name", sorted(SYSTEMS))
@@ -122,9 +122,9 @@ def test_a_reply_that_never_ends_is_cited_by_its_question() -> None:
 
 def test_a_memory_without_text_asks_for_what_was_attended_to() -> None:
     calls, _ = asked("pooled", about=memory((None, None, None)))
-    assert [call.limits for call in calls] == [Limits(max_tokens=160, reads=True)]
+    assert [call.limits for call in calls] == [SamplingParams(max_tokens=160, reads=True)]
     by_choice, _ = asked("pooled", cite="attention")
-    assert [call.limits for call in by_choice] == [Limits(max_tokens=160, reads=True)]
+    assert [call.limits for call in by_choice] == [SamplingParams(max_tokens=160, reads=True)]
 
 
 @pytest.mark.parametrize("name", sorted(SYSTEMS))
@@ -132,7 +132,7 @@ def test_a_memory_without_text_asks_for_what_was_attended_to() -> None:
 def test_an_empty_question_is_refused_before_any_call(name: str, question: str) -> None:
     policy = Says("x")
     trace = answer(Job(system_class(name)(), memory(), question), policy)
-    assert trace.error == "driver: DataError: the question is empty; ask something"
+    assert trace.failure == "driver: DataError: the question is empty; ask something"
     assert (trace.answer, policy.calls) == (None, [])
 
 

@@ -8,9 +8,9 @@ import pytest
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.core.document import Document
-from memfold.core.driver import Job, answer
 from memfold.core.errors import DataError
-from memfold.core.types import BlockRef, Call, Limits, Memory, Reply, Sample, Step, Text
+from memfold.core.scheduler import Job, answer
+from memfold.core.types import BlockRef, Call, Memory, Reply, Sample, SamplingParams, Step, Text
 from memfold.systems.full.system import Full
 
 TEXT = "Ada Brisk was born in Velm. The code is KX-41. Lor is a baker. "
@@ -103,4 +103,4 @@ def test_a_bridge_goes_between_the_question_and_the_target(backbone: Backbone) -
     _, asked = Full().script(sample, backbone, "bare").steps
     opening = Text(tokens=(backbone.end_token,))
     parts = (opening, Text(tokens=(9, 10, 11)), Text("\nGo on.\n"), Text(tokens=(7, 8)))
-    assert asked == Step(Call("answer", parts, Limits()), Reply(tokens=(5, 6, backbone.end_token)))
+    assert asked == Step(Call("answer", parts, SamplingParams()), Reply(tokens=(5, 6, backbone.end_token)))

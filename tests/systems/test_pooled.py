@@ -12,15 +12,15 @@ from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.backbone.model import END, START, Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.core.document import Document, open_document
-from memfold.core.driver import Job, answer
 from memfold.core.errors import CheckpointError, ConfigError
-from memfold.core.system import SLOT, Inputs
-from memfold.core.types import Block, BlockRef, Call, Limits, Memory, Sample, Text
+from memfold.core.scheduler import Job, answer
+from memfold.core.system import SLOT, Rendered
+from memfold.core.types import Block, BlockRef, Call, Memory, Sample, SamplingParams, Text
 from memfold.systems.pooled import encoder
 from memfold.systems.pooled import system as pooled_module
 from memfold.systems.pooled.encoder import encode_windows, group_starts
 from memfold.systems.pooled.head import HEAD, add_head
-from memfold.systems.pooled.settings import PAPER, PooledSettings
+from memfold.systems.pooled.settings import PAPER, PooledFold
 from memfold.systems.pooled.system import Pooled
 
 LONG = "Ada Brisk was born in Velm in 1893. She wrote the Long Ledger in a house on the river Tarn. " * 4
@@ -55,7 +55,7 @@ def slots_of(blocks: Sequence[Block], source: int = 0) -> Tensor:
 def test_a_slot_is_the_projected_mean_of_its_own_tokens_states(any_backbone: Backbone) -> None:
     groups = groups_of(any_backbone, LONG, 4)
     assert len(groups[-1]) < 4
-    slots = encode_windows(any_backbone, groups, PooledSettings(**GROUPS, ratio=4))
+    slots = encode_windows(any_backbone, groups, PooledFold(**GROUPS, ratio=4))
     for group, slot in zip(groups, slots, strict=True):
         hidden = any_backbone.model.base_model(torch.tensor([group])).last_hidden_state[0]
         assert_close(slot, any_backbone.heads[HEAD](hidden.mean(0)))
@@ -64,15 +64,15 @@ def test_a_slot_is_the_projected_mean_of_its_own_tokens_states(any_backbone: Bac
 @torch.no_grad()
 def test_padding_and_the_order_of_groups_change_nothing(any_backbone: Backbone) -> None:
     groups = groups_of(any_backbone, LONG, 4)
-    slots = encode_windows(any_backbone, groups, PooledSettings(**GROUPS, ratio=4))
+    slots = encode_windows(any_backbone, groups, PooledFold(**GROUPS, ratio=4))
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(1)).tolist()
     assert_close(
-        encode_windows(any_backbone, [groups[index] for index in order], PooledSettings(**GROUPS, ratio=4)),
+        encode_windows(any_backbone, [groups[index] for index in order], PooledFold(**GROUPS, ratio=4)),
         slots[order],
     )
-    assert_close(encode_windows(any_backbone, groups, PooledSettings(**GROUPS, ratio=16)), slots)
+    assert_close(encode_windows(any_backbone, groups, PooledFold(**GROUPS, ratio=16)), slots)
     apart = [
-        encode_windows(any_backbone, [group], PooledSettings(**GROUPS, ratio=len(group), chunk=len(group)))
+        encode_windows(any_backbone, [group], PooledFold(**GROUPS, ratio=len(group), chunk=len(group)))
         for group in groups
     ]
     assert_close(torch.cat(apart), slots)
@@ -137,7 +137,7 @@ def test_a_batch_of_documents_equals_each_alone(
 def test_documents_share_forward_passes_within_the_bound(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
-    def counted(own: Backbone, windows: Sequence[Sequence[int]], settings: PooledSettings) -> Tensor:
+    def counted(own: Backbone, windows: Sequence[Sequence[int]], settings: PooledFold) -> Tensor:
         sizes.append(sum(map(len, windows)))
         return encode_windows(own, windows, settings)
 
@@ -151,7 +151,7 @@ def test_documents_share_forward_passes_within_the_bound(backbone: Backbone, mon
 
 def test_short_passes_without_gradient_equal_one_with(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = groups_of(backbone, LONG, 4)
-    whole = encode_windows(backbone, groups, PooledSettings(**GROUPS, ratio=4))
+    whole = encode_windows(backbone, groups, PooledFold(**GROUPS, ratio=4))
     sizes: list[int] = []
     hidden = backbone.hidden
 
@@ -162,7 +162,7 @@ def test_short_passes_without_gradient_equal_one_with(backbone: Backbone, monkey
     monkeypatch.setattr(backbone, "hidden", counted)
     monkeypatch.setattr(encoder, "CPU_TOKENS", 12)
     with torch.no_grad():
-        assert_close(encode_windows(backbone, groups, PooledSettings(**GROUPS, ratio=4)), whole)
+        assert_close(encode_windows(backbone, groups, PooledFold(**GROUPS, ratio=4)), whole)
     assert max(sizes) == 3
     assert sum(sizes) == len(groups)
 
@@ -239,7 +239,7 @@ def two_blocks() -> Memory:
     return Memory("m", "pooled", {}, "", ("a",), blocks)
 
 
-def drawn(inputs: Inputs, backbone: Backbone) -> str:
+def drawn(inputs: Rendered, backbone: Backbone) -> str:
     """A rendered call as words: e the end token, [ and ] the wrappers, s a slot, q anything else; then the position."""
     names = {backbone.end_token: "e", backbone.token_id(START): "[", backbone.token_id(END): "]", SLOT: "s"}
     pairs = zip(inputs.tokens, inputs.positions, strict=True)
@@ -308,7 +308,7 @@ def test_the_effective_ratio_by_hand(backbone: Backbone, wrapper: Any, tokens: i
         blocks = list(system.compress([Document("a", tokens=ids)], backbone))
     memory = Memory("m", "pooled", system.settings, "", ("a",), blocks)
     trace = answer(Job(system, memory, "Who?"), LocalPolicy(backbone))
-    assert trace.error is None
+    assert trace.failure is None
     assert trace.cost.effective_ratio == pytest.approx(expected)
     assert trace.cost.positions == system.render(memory, trace.steps[0].call, backbone).memory_positions
     assert (trace.cost.document_tokens, trace.cost.slots) == (tokens, -(-tokens // 16))
@@ -421,4 +421,4 @@ def test_a_scripted_call_is_the_one_that_answering_makes(backbone: Backbone) -> 
     asked = next(system.answer(memory, "Code?"))
     assert isinstance(asked, Call)
     assert asked.parts == step.call.parts
-    assert asked.limits == Limits(max_tokens=160)
+    assert asked.limits == SamplingParams(max_tokens=160)

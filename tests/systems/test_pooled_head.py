@@ -18,7 +18,7 @@ from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.errors import CheckpointError
 from memfold.systems.pooled.head import HEAD, AttentionPooling, Mlp, add_head, read_head
-from memfold.systems.pooled.settings import POOLINGS, PROJECTIONS, PooledSettings
+from memfold.systems.pooled.settings import POOLINGS, PROJECTIONS, PooledFold
 from memfold.systems.pooled.system import Pooled
 
 TEXT = "Ada Brisk was born in Velm in 1893. She wrote the Long Ledger in a house on the river Tarn."
@@ -176,7 +176,7 @@ def test_a_head_of_another_kind_than_the_settings_is_refused(
     assert str(raised.value) == message
     with_head(backbone, pooling, projection)
     with pytest.raises(CheckpointError, match=f"pooling {pooling} and projection {projection}, the settings ask for"):
-        add_head(backbone, PooledSettings())
+        add_head(backbone, PooledFold())
 
 
 def test_tensors_that_make_no_head_are_refused(backbone: Backbone, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import torch
 from memfold.core.types import Block
 from memfold.systems.pooled import positions
 from memfold.systems.pooled.positions import STRETCH, offsets
-from memfold.systems.pooled.settings import PooledSettings
+from memfold.systems.pooled.settings import PooledFold
 
-RANDOM = PooledSettings(ratio=4, positions="randomised", draw=7)
+RANDOM = PooledFold(ratio=4, positions="randomised", draw=7)
 
 
 def blocks(*counts: int) -> list[Block]:

@@ -20,7 +20,7 @@ from memfold.systems.pooled import encoder
 from memfold.systems.pooled import system as pooled_module
 from memfold.systems.pooled.encoder import encode_windows, windows_of
 from memfold.systems.pooled.head import HEAD
-from memfold.systems.pooled.settings import PooledSettings
+from memfold.systems.pooled.settings import PooledFold
 from memfold.systems.pooled.system import Pooled
 
 LONG = "Ada Brisk was born in Velm in 1893. She wrote the Long Ledger in a house on the river Tarn. " * 4
@@ -31,7 +31,7 @@ WIDE = (
 )
 
 
-def slots_of(backbone: Any, tokens: Sequence[int], settings: PooledSettings) -> Tensor:
+def slots_of(backbone: Any, tokens: Sequence[int], settings: PooledFold) -> Tensor:
     return encode_windows(backbone, windows_of(tokens, settings), settings)
 
 
@@ -77,7 +77,7 @@ def adding_up() -> Any:
 ])  # fmt: skip
 @torch.no_grad()
 def test_windows_and_masks_by_hand(window: int, mask: Any, expected: list[int]) -> None:
-    settings = PooledSettings(ratio=2, window=window, mask=mask, chunk=48)
+    settings = PooledFold(ratio=2, window=window, mask=mask, chunk=48)
     assert slots_of(adding_up(), [1, 2, 3, 4, 5, 6, 7], settings)[:, 0].tolist() == expected
 
 
@@ -88,7 +88,7 @@ def test_a_window_of_one_group_is_the_papers_path_bit_for_bit(any_backbone: Back
     states = any_backbone.model.base_model(groups).last_hidden_state
     paper = any_backbone.heads[HEAD](states.mean(1))
     for window in (0, 3, 4):
-        settings = PooledSettings(ratio=4, window=window, mask="causal")
+        settings = PooledFold(ratio=4, window=window, mask="causal")
         assert torch.equal(slots_of(any_backbone, tokens, settings), paper)
 
 
@@ -98,7 +98,7 @@ def test_a_slot_of_a_wide_window_is_the_mean_of_its_states_in_that_window(
     any_backbone: Backbone, settings: dict[str, Any]
 ) -> None:
     tokens = any_backbone.encode(LONG)[:26]  # the last window and the last group are short
-    wide = PooledSettings(ratio=4, **settings)
+    wide = PooledFold(ratio=4, **settings)
     expected = []
     for window in windows_of(tokens, wide):
         ids, size = torch.tensor([list(window)]), len(window)
@@ -115,7 +115,7 @@ def test_a_token_is_seen_in_its_window_only_and_by_a_causal_one_not_before(
     any_backbone: Backbone, mask: Any, changed: list[int]
 ) -> None:
     """Windows of 16 tokens, four slots each: token 25 is in the second window, in slot 6."""
-    settings, tokens = PooledSettings(ratio=4, window=16, mask=mask), any_backbone.encode(LONG)[:40]
+    settings, tokens = PooledFold(ratio=4, window=16, mask=mask), any_backbone.encode(LONG)[:40]
     other = [*tokens[:25], tokens[25] + 1, *tokens[26:]]
     before, after = slots_of(any_backbone, tokens, settings), slots_of(any_backbone, other, settings)
     assert [number for number in range(10) if not torch.equal(before[number], after[number])] == changed
@@ -174,7 +174,7 @@ def test_without_gradient_a_processor_takes_about_as_many_tokens_whatever_the_wi
         return torch.zeros_like(embeddings)
 
     monkeypatch.setattr(backbone, "hidden", counted)
-    settings = PooledSettings(window=window, mask="bidirectional")
+    settings = PooledFold(window=window, mask="bidirectional")
     with torch.no_grad():
         slots = slots_of(backbone, [7] * 4000, settings)
     assert len(slots) == 250
@@ -192,7 +192,7 @@ def test_short_documents_share_passes_and_a_long_one_does_not_stretch_them(
         return torch.zeros_like(embeddings)
 
     monkeypatch.setattr(backbone, "hidden", counted)
-    settings = PooledSettings(window=1024)
+    settings = PooledFold(window=1024)
     short, long = [[1] * 60] * 8, [[1] * 1000]
     with torch.no_grad():
         encode_windows(backbone, [*short, *long, *short], settings)
@@ -204,13 +204,13 @@ def test_short_documents_share_passes_and_a_long_one_does_not_stretch_them(
 
 @pytest.mark.parametrize("settings", [{}, *WIDE, {"pooling": "gqa"}, {"positions": "randomised"}])
 def test_the_effective_ratio_is_that_of_ratio_and_wrapper_alone(settings: dict[str, Any]) -> None:
-    assert PooledSettings(**settings).effective_ratio(160) == 160 / 12
+    assert PooledFold(**settings).effective_ratio(160) == 160 / 12
 
 
 def test_the_gradient_reaches_what_a_bidirectional_window_reads(new_backbone: Callable[..., Backbone]) -> None:
     """The first slot depends on the last token of its window, and on none of the next."""
     backbone = new_backbone()
-    settings = PooledSettings(ratio=4, window=8, mask="bidirectional")
+    settings = PooledFold(ratio=4, window=8, mask="bidirectional")
     slots_of(backbone, [10, 11, 12, 13, 14, 15, 16, 17, 18, 19], settings)[0].square().sum().backward()
     reached = backbone.model.get_input_embeddings().weight.grad.norm(dim=1)
     if backbone.model.config.tie_word_embeddings:
@@ -220,7 +220,7 @@ def test_the_gradient_reaches_what_a_bidirectional_window_reads(new_backbone: Ca
 @torch.no_grad()
 def test_attention_that_adds_its_mask_gives_the_same_slots(new_backbone: Callable[..., Backbone]) -> None:
     """As recipes train on a CPU."""
-    backbone, settings = new_backbone(), PooledSettings(ratio=4, window=16, mask="bidirectional")
+    backbone, settings = new_backbone(), PooledFold(ratio=4, window=16, mask="bidirectional")
     tokens = backbone.encode(LONG)[:42]
     fused = slots_of(backbone, tokens, settings)
     backbone.model.set_attn_implementation("eager")

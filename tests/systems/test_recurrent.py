@@ -11,8 +11,8 @@ import pytest
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.core.document import Document, chunks
-from memfold.core.driver import Job, answer, run
 from memfold.core.errors import ConfigError, DataError
+from memfold.core.scheduler import Job, answer, run
 from memfold.core.system import MemorySystem
 from memfold.core.types import (
     Answer,
@@ -20,11 +20,11 @@ from memfold.core.types import (
     BlockRef,
     Call,
     Citation,
-    Limits,
     Memory,
     Part,
     Reply,
     Sample,
+    SamplingParams,
     Span,
     Text,
     Trace,
@@ -75,7 +75,7 @@ def test_every_chunk_is_read_in_order_and_then_the_note_alone() -> None:
     blocks = [[part for part in call.parts if isinstance(part, BlockRef)] for call in calls]
     assert blocks == [[BlockRef("m", 0)], [BlockRef("m", 1)], [BlockRef("m", 2)], []]
     assert [step.call for step in trace.steps] == calls
-    assert (trace.system, trace.error, trace.cost.calls) == ("recurrent", None, 4)
+    assert (trace.system, trace.failure, trace.cost.calls) == ("recurrent", None, 4)
 
 
 def test_a_note_is_handed_to_the_next_call_and_a_blank_one_changes_nothing() -> None:
@@ -111,7 +111,7 @@ def test_frames_differ_in_what_stands_around_the_words() -> None:
 
 def test_a_note_is_limited_by_its_setting() -> None:
     calls, trace = asked(*NOTES, LAST, note=40)
-    assert [call.limits for call in calls] == [Limits(max_tokens=40)] * 3 + [Limits(max_tokens=160)]
+    assert [call.limits for call in calls] == [SamplingParams(max_tokens=40)] * 3 + [SamplingParams(max_tokens=160)]
     assert [call.limits.max_tokens for call in asked(*NOTES, LAST)[0]] == [1024, 1024, 1024, 160]
     assert trace.settings == {"style": "recall", "chunk": 4096, "note": 40, "chat_template": "flat"}
 
@@ -160,16 +160,16 @@ def test_note_and_chunk_stand_for_the_memory(backbone: Backbone) -> None:
     assert inputs.tokens[0] == backbone.end_token
     assert (inputs.slots, inputs.positions) == (None, list(range(len(inputs.tokens))))
     trace = answer(Job(system, about, QUESTION), LocalPolicy(backbone))
-    assert trace.error is None
+    assert trace.failure is None
     assert [len(step.reply.tokens) <= 16 for step in trace.steps[:-1]] == [True] * len(blocks)
 
 
 def test_a_chunk_past_the_window_is_an_error(new_backbone: Callable[..., Backbone]) -> None:
     backbone = new_backbone(window=200)
     trace = answer(Job(Recurrent(), memory(), QUESTION), LocalPolicy(backbone))
-    assert trace.error is not None
-    assert "DataError: the text takes" in trace.error
-    assert "the reply up to 1024, the model's window is 200" in trace.error
+    assert trace.failure is not None
+    assert "DataError: the text takes" in trace.failure
+    assert "the reply up to 1024, the model's window is 200" in trace.failure
 
 
 def test_a_memory_without_its_text_cannot_be_read(backbone: Backbone) -> None:

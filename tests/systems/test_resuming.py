@@ -13,7 +13,7 @@ from memfold.core.document import Document
 from memfold.core.registry import SYSTEMS, system_class
 from memfold.systems.pooled import system as pooled
 from memfold.systems.pooled.encoder import encode_windows
-from memfold.systems.pooled.settings import PooledSettings
+from memfold.systems.pooled.settings import PooledFold
 
 TEXTS = [Document("a.txt", text="Velm lies by the sea. " * 60), Document("b.txt", text="Ada wrote 20 books. " * 40)]
 
@@ -37,7 +37,7 @@ def test_what_is_done_is_not_encoded_again(backbone: Backbone, monkeypatch: pyte
     monkeypatch.setattr(pooled, "BATCH_TOKENS", 128)
     groups: list[int] = []
 
-    def counted(own: Backbone, given: Sequence[Sequence[int]], settings: PooledSettings) -> Tensor:
+    def counted(own: Backbone, given: Sequence[Sequence[int]], settings: PooledFold) -> Tensor:
         groups.append(len(given))
         return encode_windows(own, given, settings)
 

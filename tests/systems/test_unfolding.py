@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from memfold.core.driver import Job, answer
 from memfold.core.errors import DataError
+from memfold.core.scheduler import Job, answer
 from memfold.core.system import MemorySystem
-from memfold.core.types import Block, BlockRef, Call, Citation, Limits, Memory, Reply, Text
+from memfold.core.types import Block, BlockRef, Call, Citation, Memory, Reply, SamplingParams, Text
 from memfold.systems.pooled.system import Pooled
 from memfold.systems.shared.citations import SentenceIndex
 from memfold.systems.shared.unfolding import unfolded
@@ -83,8 +83,8 @@ def test_an_answer_is_read_again_in_the_text_that_it_cites() -> None:
     blocks = tuple(BlockRef("m", index) for index in range(3))
     passages = says.calls[1].parts[1]
     assert says.calls == [
-        Call("locate", (opening, *blocks, closing), Limits(max_tokens=160)),
-        Call("locate", (opening, passages, closing), Limits(max_tokens=160)),
+        Call("locate", (opening, *blocks, closing), SamplingParams(max_tokens=160)),
+        Call("locate", (opening, passages, closing), SamplingParams(max_tokens=160)),
     ]
     assert isinstance(passages, Text)
     assert "The code is KX-41." in passages.text
@@ -133,4 +133,4 @@ def test_it_follows_the_names_of_what_was_found(quoted: str, read: str, expected
 
 def test_nothing_to_unfold_is_said() -> None:
     trace = answer(Job(Pooled(unfold=9), memory(None, None), "What is the code?"), Says("x"))
-    assert trace.error == "system: DataError: memory 'm' holds no text to unfold; fold it without --no-text"
+    assert trace.failure == "system: DataError: memory 'm' holds no text to unfold; fold it without --no-text"

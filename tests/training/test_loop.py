@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from memfold.backbone.scoring import Stretch, logprobs
 from torch import Tensor
 
 from memfold.backbone.folder import load_backbone
 from memfold.backbone.model import Backbone
+from memfold.backbone.score import Stretch, logprobs
 from memfold.core.errors import CallError, CheckpointError, ConfigError
 from memfold.training import loop
 from memfold.training.batches import batch

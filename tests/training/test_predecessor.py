@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from memfold.backbone.packing import Packed
 from torch import Tensor
 
 from memfold.backbone.model import Backbone
+from memfold.backbone.rows import Packed
 from memfold.core.system import SLOT
 from memfold.training.predecessor import PredecessorLoss
 

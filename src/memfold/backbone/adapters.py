@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -90,7 +91,8 @@ def add_role(backbone: Backbone, role: str, rank: int, alpha: float, targets: tu
         )
     adapter = Adapter("", rank, alpha, targets)
     trained = {name: parameter.requires_grad for name, parameter in backbone.model.named_parameters()}
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that there are several adapters is what is wanted
         torch.manual_seed(seed)
         _peft().inject_adapter_in_model(_config(adapter, 0.0), backbone.model, adapter_name=role)
     for name, parameter in backbone.model.named_parameters():

@@ -100,8 +100,8 @@ def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
     for number, entry in enumerate(recipe.mixture):
         draw(recipe, backbone, number, "check", entry)
     scorer = make_scorer(recipe, processes.count)
-    opening.adapt(backbone, str(parent.resolve()))
     if recipe.fqlora is not None:
+        opening.adapt(backbone, recipe.fqlora, str(parent.resolve()))
         _keep_four_bits(backbone)
     opening.shard(backbone)
     named = trained_parameters(backbone)

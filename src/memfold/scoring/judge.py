@@ -40,11 +40,11 @@ class Claim:
 
     def message(self) -> str:
         """The prompt for the judge."""
-        wanted = "It has to name every one of these" if self.every else "It has to say the same as one of these"
+        rule = "It has to name every one of these" if self.every else "It has to say the same as one of these"
         items = "\n".join(f"- {answer}" for answer in self.accepted)
         return (
             "Somebody answered a question. Decide whether the answer is right.\n\n"
-            f"Question: {self.question}\n\n{wanted}:\n{items}\n\nThe answer: {self.answer.strip() or '(nothing)'}\n\n"
+            f"Question: {self.question}\n\n{rule}:\n{items}\n\nThe answer: {self.answer.strip() or '(nothing)'}\n\n"
             "Other words for the same are right, and so is more detail that contradicts nothing. An answer that is "
             "missing, means something else, or leaves open which of several it means is wrong. Go by the list above, "
             "not by what you know.\nIs the answer right? Reply with one word: yes or no."

@@ -1,11 +1,13 @@
 """Filler: plain sentences about weather, markets and roads that no question asks about.
 
-There are few templates and uses the words of the almanac, so that filler does not enlarge the vocabulary.
+It has few templates and uses the words of the almanac, so that it adds nothing to the vocabulary.
 """
 
 from __future__ import annotations
 
 from random import Random
+
+from memfold.tasks.names import word_list
 
 _WHEN = ("In the morning", "In the evening", "At noon", "In the winter", "In the summer", "After the rain", "At night")
 _WHO = ("an old man", "a young woman", "a child", "a student", "the neighbour", "a few friends", "many people")
@@ -19,7 +21,7 @@ _WHERE = (
     "by the sea",
 )
 _SKY = ("rain", "snow", "wind", "cold air", "warm air", "black clouds", "a golden light")
-_LIKE = ("cold", "warm", "quiet", "full", "long", "dry", "wet", "white", "grey")
+_LIKE = word_list("cold warm quiet full long dry wet white grey")
 _THING = ("a box", "a lamp", "a cart", "a basket", "a letter", "a coin", "some bread", "some paper", "a bell")
 
 TEMPLATES = (

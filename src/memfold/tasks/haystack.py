@@ -23,7 +23,7 @@ from memfold.tasks.task import Encode, TaskOptions
 _SENTENCE = re.compile(r"\s*\S.*?(?:[.!?][\"'\u201d\u2019)\]]*(?=\s)|(?=\n\s*\n)|\Z)", re.DOTALL)
 MARGIN = 2  # with it a planted sentence begins anywhere in a group of tokens, as it would in a text folded as a whole
 PAGE_TOKENS = 1024
-SHORTEN = 100  # a text that is too long is shortened by this fraction of its sentences at a time: one in 100
+SHORTEN = 100  # a text that is too long loses one in so many sentences at a time
 
 
 def filler_sentences(rng: Random) -> Iterator[str]:
@@ -73,7 +73,10 @@ def gather(sentences: Iterable[str], size: int, encode: Encode) -> list[str]:
 
 @dataclass(frozen=True)
 class Planted:
-    """A text with the spans of the planted sentences; `starts` of the other sentences end with the end of the text."""
+    """A text with the spans of the planted sentences.
+
+    `starts` are the positions of all other sentences, followed by the length of the text.
+    """
 
     text: str
     spans: tuple[Span, ...]

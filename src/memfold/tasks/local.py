@@ -88,25 +88,26 @@ def questions(seed: int, size: int, options: TaskOptions, encode: Encode) -> lis
 
 def _document_tokens(rng: Random, sample: Sample, size: int, encode: Encode) -> Tokens:
     """The tokens of a question's document, or `size` tokens around its answer; empty if the answer is not found."""
-    text, most = sample.document.read(), size * CHARACTERS_PER_TOKEN
-    if len(text) <= most:
-        tokens = encode(text)
+    content, most = sample.document.read(), size * CHARACTERS_PER_TOKEN
+    if len(content) <= most:
+        tokens = encode(content)
         if len(tokens) <= size:
             return tuple(tokens)
-    position = sample.evidence[0].start if sample.evidence else text.lower().find(sample.answers[0].lower())
+    position = sample.evidence[0].start if sample.evidence else content.lower().find(sample.answers[0].lower())
     if position < 0:
         return ()
-    position = max(0, text.rfind(" ", 0, position))  # a word includes the space before it
-    before, after = encode(text[max(0, position - most) : position]), encode(text[position : position + most])
+    position = max(0, content.rfind(" ", 0, position))  # a word includes the space before it
+    before = encode(content[max(0, position - most) : position])
+    after = encode(content[position : position + most])
     kept = min(len(before), rng.randint(0, max(0, size - AFTER_TOKENS)))
     kept = max(kept, min(len(before), size - len(after)))
     return tuple(before[len(before) - kept :] + after)[:size]
 
 
-def _excerpt(rng: Random, text: str, characters: int) -> str:
-    """A random excerpt of so many characters; the whole text if it is shorter."""
-    start = rng.randrange(len(text) - characters) if len(text) > characters else 0
-    return text[start : start + characters]
+def _excerpt(rng: Random, content: str, characters: int) -> str:
+    """A random excerpt of so many characters, or the whole text if it is shorter."""
+    start = rng.randrange(len(content) - characters) if len(content) > characters else 0
+    return content[start : start + characters]
 
 
 def _too_long(size: int, options: TaskOptions) -> DataError:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from random import Random
 
 
-def _words(text: str) -> tuple[str, ...]:
+def word_list(text: str) -> tuple[str, ...]:
+    """The words of a text; long lists of words are easier to read this way."""
     return tuple(text.split())
 
 
 OPEN_SYLLABLES = tuple(onset + vowel for onset in "bdfghjkmptvwz" for vowel in "aeiou")
-CLOSED_SYLLABLES = _words("""
+CLOSED_SYLLABLES = word_list("""
     bar ben bol das dor dun fal fen gar gis gol hal hin hos jen jor kan kel kir mas mel mon mur pan pel por tan ter tol
     tus val ves vin wen wil zar zel zon
 """)
@@ -24,13 +25,13 @@ LEADING_VOWELS = ("Al", "An", "El", "Er", "Is", "On", "Or", "Ul", "Us")
 PREFIXES = ("Saint", "Old")
 TITLE_WORDS = ("Song", "Tale", "Road", "Dream", "Gate", "Fall", "Light", "Stone")
 
-MONTHS = _words("January February March April May June July August September October November December")
+MONTHS = word_list("January February March April May June July August September October November December")
 COLOURS = ("red", "blue", "green", "white", "black", "grey", "golden", "silver", "brown", "yellow")
-ANIMALS = _words("""
+ANIMALS = word_list("""
     horse lion bear wolf fox deer goat sheep swan crow hawk duck goose snake frog fish whale crab bee cat dog bull mouse
     hare boar seal dove crane
 """)
-GOODS = _words("""
+GOODS = word_list("""
     salt wool copper iron tin silk wine beer honey butter cheese bread corn rice oil coal wood paper glass leather rope
     wax soap tea pepper sugar fruit nuts beans meat fur cotton linen clay sand chalk ink paint pearls gems lace hats
     shoes coats gloves belts rings bells clocks lamps knives nails boats carts chairs tables beds doors bricks pots cups

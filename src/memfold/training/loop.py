@@ -87,7 +87,8 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
     for entry in entries:
         recipe.system(entry).prepare(backbone)
     opening.create_folder()
-    opening.adapt(backbone, "" if backbone.base_adapter is not None else parent_of(recipe))
+    if recipe.fqlora is not None:
+        opening.adapt(backbone, recipe.fqlora, "" if backbone.base_adapter is not None else parent_of(recipe))
     if recipe.hardware.sharded:
         sharding.check_same_passes(recipe, processes)
     opening.shard(backbone)

@@ -20,7 +20,7 @@ from memfold.core.errors import ConfigError
 from memfold.tasks.datasets.corpus import check_files
 from memfold.training import checkpoint, sharding
 from memfold.training.checkpoint import Start
-from memfold.training.fqlora import adapt
+from memfold.training.fqlora import FQLoRA, adapt
 from memfold.training.optimisers import Optimisers
 from memfold.training.parent import frozen_dtype
 from memfold.training.processes import Processes
@@ -56,15 +56,13 @@ class Opening:
         if self.processes.first:
             checkpoint.settle(self.folder, self.resolved, self.start)
 
-    def adapt(self, backbone: Backbone, base: str) -> None:
-        """Choose the trained parameters by the recipe's fqlora; without one all are trained that a system leaves so."""
-        if self.recipe.fqlora is None:
-            return
+    def adapt(self, backbone: Backbone, fqlora: FQLoRA, base: str) -> None:
+        """Choose the trained parameters by the recipe's fqlora."""
         if backbone.roles:
             roles = ", ".join(backbone.roles)
             raise ConfigError(f"fqlora is not possible with the adapters {roles}, which train beside a whole model")
         torch.manual_seed(self.recipe.seed)  # new LoRA matrices must be the same in every process
-        adapt(backbone, self.recipe.fqlora, base)
+        adapt(backbone, fqlora, base)
 
     def shard(self, backbone: Backbone) -> None:
         """Spread the model over the processes where the recipe says so."""

@@ -5,8 +5,8 @@ import pytest
 from all_knowing import KnowsEverything
 
 from memfold.backbone.model import Backbone
-from memfold.core.driver import Job
 from memfold.core.errors import ConfigError
+from memfold.core.scheduler import Job
 from memfold.core.types import BlockRef
 from memfold.evaluation.runner import Evaluation, run
 from memfold.evaluation.suite import Case, Options
@@ -19,20 +19,20 @@ SMALL = {"suite": "reconstruction", "lengths": (32, 64), "questions": 4, "splits
 
 def job(evaluation: Evaluation, case: Case) -> Job:
     candidate = evaluation.candidates[0]
-    (memory,) = fold(candidate.system, [case.sample.document], evaluation.backbone)
-    return evaluation.suite.job(candidate, case, memory, evaluation.backbone)
+    (memory,) = fold(candidate.system, [case.sample.document], evaluation.model)
+    return evaluation.suite.job(candidate, case, memory, evaluation.model)
 
 
 def test_the_prompt_is_that_of_training_with_room_for_the_whole_text(evaluate: Evaluate) -> None:
     evaluation = evaluate("pooled:4", **SMALL)
-    case = next(iter(evaluation.suite.cases(evaluation.options, evaluation.backbone)))
+    case = next(iter(evaluation.suite.cases(evaluation.options, evaluation.model)))
     made = job(evaluation, case)
     call = next(made.system.answer(made.memory, "unused"))
-    script = evaluation.candidates[0].system.script(case.sample, evaluation.backbone, "bare").steps[0]
+    script = evaluation.candidates[0].system.script(case.sample, evaluation.model, "bare").steps[0]
     assert call.parts == script.call.parts
     assert any(isinstance(part, BlockRef) for part in call.parts)
     assert (call.limits.max_tokens, call.limits.temperature) == (32 + SPARE_TOKENS, 0)
-    rendered = made.system.render(made.memory, call, evaluation.backbone)
+    rendered = made.system.render(made.memory, call, evaluation.model)
     assert rendered.memory_positions == 32 // 4
 
 
