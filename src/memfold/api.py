@@ -12,9 +12,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,90 +23,22 @@ from memfold.backbone import familiarity
 from memfold.backbone.resolve import TINY
 from memfold.core.document import Document
 from memfold.core.errors import ConfigError
-from memfold.core.prompt import recalled
+from memfold.core.job import Job
 from memfold.core.registry import DEFAULT, AnySystem
-from memfold.core.scheduler import MAX_CONCURRENCY, Job, Scheduler, answer
-from memfold.core.types import Block, Citation, Memory, Trace
-from memfold.memory import Manifest, MemoryWriter, StoredMemory, open_memory, save_memory
+from memfold.core.scheduler import MAX_CONCURRENCY, Scheduler, answer
+from memfold.core.types import Block, Memory, Trace
+from memfold.memory import open_memory, save_memory
+from memfold.response import Response, unended
 from memfold.session import Session, open_session, session_for
 from memfold.sources import Source, documents
 from memfold.systems.shared.citations import sentence_index
+
+__all__ = ["FoldedMemory", "Response", "fold", "fold_documents", "open"]
 
 LOOK_BLOCKS = 16  # of a memory, to tell whether its text is familiar
 
 Progress = Callable[[Block], None]
 OnToken = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Response:
-    """What came of one question: the answer, where it stands in the text, and everything that happened (`trace`).
-
-    `warning` says when the answer is not to be trusted; `passages` are then what a plain search finds.
-    """
-
-    trace: Trace
-    model: str
-    fold_seconds: float = 0.0
-    warning: str | None = None
-    passages: tuple[Citation, ...] = ()
-
-    @property
-    def text(self) -> str:
-        """The bare answer; empty when the question failed."""
-        return self.trace.answer.text if self.trace.answer else ""
-
-    @property
-    def recalled(self) -> str:
-        """The sentences that the model wrote out before it answered."""
-        return recalled(self.trace.answer.reply) if self.trace.answer else ""
-
-    @property
-    def citations(self) -> tuple[Citation, ...]:
-        """The passages that the answer rests on, best first."""
-        return self.trace.answer.citations if self.trace.answer else ()
-
-    @property
-    def error(self) -> str | None:
-        """Why there is no answer."""
-        return None if self.trace.failure is None else str(self.trace.failure)
-
-    @property
-    def usage(self) -> dict[str, Any]:
-        """Tokens, slots, positions and calls."""
-        cost = self.trace.cost
-        return {
-            "document_tokens": cost.document_tokens,
-            "memory_slots": cost.slots,
-            "decoder_positions": cost.positions,
-            "effective_ratio": round(cost.effective_ratio, 3),
-            "calls": cost.calls,
-            "generated_tokens": cost.generated_tokens,
-        }
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Folding (0 for a memory that was opened), up to the first token, and both with the rest of the reply."""
-        cost = self.trace.cost
-        total = self.fold_seconds + cost.seconds
-        parts = {"fold": self.fold_seconds, "first_token": cost.first_token_seconds, "total": total}
-        return {name: round(value, 4) for name, value in parts.items()}
-
-    def record(self) -> dict[str, Any]:
-        """The object that `--json` prints."""
-        record: dict[str, Any] = {
-            "answer": self.text,
-            "recalled": self.recalled,
-            "system": self.trace.system,
-            "model": self.model,
-            "citations": [asdict(citation) for citation in self.citations],
-            "usage": self.usage,
-            "seconds": self.seconds,
-            "warning": self.warning,
-        }
-        if self.warning is not None:
-            record["passages"] = [asdict(passage) for passage in self.passages]
-        return record if self.error is None else record | {"error": self.error}
 
 
 class FoldedMemory:
@@ -181,7 +112,7 @@ class FoldedMemory:
         return Job(self.session.system, self.memory, question)
 
     def _response(self, trace: Trace) -> Response:
-        warning = self.warning or _endless(trace)
+        warning = self.warning or unended(trace)
         passages = () if warning is None else sentence_index(self.memory).cite("", trace.question, "")
         return Response(trace, self.session.model.name, self.fold_seconds, warning, passages)
 
@@ -242,79 +173,3 @@ def fold_documents(found: Sequence[Document], session: Session, progress: Progre
     sources = tuple(document.source for document in found)
     memory = Memory(name, session.system.name, session.settings, fingerprint, sources, blocks, hashes)
     return FoldedMemory(memory, session, time.perf_counter() - started)
-
-
-def fold_file(
-    found: Sequence[Document],
-    path: str | Path,
-    session: Session,
-    *,
-    keep_text: bool = True,
-    dtype: str = "bfloat16",
-    progress: Progress | None = None,
-    on_resume: Callable[[int], None] | None = None,
-) -> None:
-    """Fold documents straight into a memory file, block by block, going on where an interrupted fold of them ended.
-
-    `progress` is called with each new block, `on_resume` first with the number of blocks that are there already.
-    """
-    _write(found, path, session, _manifest(found, session, dtype, keep_text), None, progress, on_resume)
-
-
-def append_file(
-    found: Sequence[Document],
-    stored: StoredMemory,
-    session: Session,
-    *,
-    progress: Progress | None = None,
-    on_resume: Callable[[int], None] | None = None,
-) -> None:
-    """Add documents to a memory file: its blocks are copied as they are, the new ones folded behind them.
-
-    `session` is that of `session_for`; slots and text are stored as the file stores its own.  The file is replaced at
-    the end, and an interrupted call goes on as one of `fold_file` does.
-    """
-    old = stored.manifest
-    added = _manifest(found, session, old.dtype, old.keep_text)
-    manifest = replace(old, sources=old.sources + added.sources, sha256=old.sha256 + added.sha256)
-    _write(found, stored.path, session, manifest, stored, progress, on_resume)
-
-
-def _write(
-    found: Sequence[Document],
-    path: str | Path,
-    session: Session,
-    manifest: Manifest,
-    stored: StoredMemory | None,
-    progress: Progress | None,
-    on_resume: Callable[[int], None] | None,
-) -> None:
-    """Write a memory file: the blocks of a stored one, if any, as they are, then those of documents."""
-    blocks, sources = (stored.block_count, len(stored.manifest.sources)) if stored is not None else (0, 0)
-    with MemoryWriter(path, manifest, resume=True) as writer, torch.no_grad():
-        kept = sum(writer.complete)
-        if kept and on_resume is not None:
-            on_resume(kept)
-        for row, data in islice(stored.blocks() if stored is not None else (), kept, None):
-            writer.copy(row, data)
-        for block in session.system.compress(found, session.model, done=max(kept - blocks, 0)):
-            writer.add(replace(block, source=block.source + sources))
-            if progress is not None:
-                progress(block)
-        writer.finish()
-
-
-def _manifest(found: Sequence[Document], session: Session, dtype: str, keep_text: bool) -> Manifest:
-    """What a memory file of these documents says of itself."""
-    sources = tuple(document.source for document in found)
-    hashes = tuple(document.sha256() for document in found)
-    fingerprint = session.model.readable[0]
-    return Manifest(session.system.name, session.settings, fingerprint, sources, hashes, dtype, keep_text)
-
-
-def _endless(trace: Trace) -> str | None:
-    """What to say of a reply that ran to its limit: it has come to no answer."""
-    if not trace.steps or trace.steps[-1].reply.finish != "length":
-        return None
-    count = trace.steps[-1].reply.token_count
-    return f"the reply did not end within {count} tokens, so it holds no answer; unfold, or fold at a lower ratio"

@@ -17,8 +17,8 @@ from memfold.backbone.resolve import TINY, resolve_model
 from memfold.core import registry
 from memfold.core.errors import CallError, ConfigError, DataError
 from memfold.core.model import Model
+from memfold.core.policy import Policy
 from memfold.core.registry import DEFAULT, AnySystem
-from memfold.core.scheduler import Policy
 from memfold.core.types import Memory, SamplingParams
 from memfold.endpoint.model import EndpointModel, is_address, open_endpoint
 from memfold.endpoint.policy import EndpointPolicy

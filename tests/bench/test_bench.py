@@ -7,11 +7,11 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+from scripted_policy import ScriptedPolicy
 
 from memfold.api import fold_documents
 from memfold.backbone.folder import save_backbone
 from memfold.backbone.model import Backbone
-from memfold.backbone.policy import LocalPolicy
 from memfold.backbone.shapes import SHAPES
 from memfold.bench.first_token import bench_first_token
 from memfold.bench.fold import bench_fold
@@ -34,15 +34,14 @@ def headed(backbone: Backbone) -> Backbone:
 
 def test_every_figure_of_the_first_token_comes_from_its_raw_times(headed: Backbone) -> None:
     said: list[str] = []
-    session = Session(Pooled(ratio=16), headed)
+    session = Session(Pooled.of({"ratio": 16}), headed)
     found = bench_first_token(session, [32, 64], warmups=0, runs=3, tell=said.append)
     assert [entry["tokens"] for entry in found["lengths"]] == [32, 64]
     assert len(said) == 2
     shares = []
     for entry in found["lengths"]:
-        assert {name: len(values) for name, values in entry["seconds"].items()} == {
-            "full": 3, "folded": 3, "slot": 3, "span": 3,
-        }  # fmt: skip
+        runs = {name: len(values) for name, values in entry["seconds"].items()}
+        assert runs == {"full": 3, "folded": 3, "slot": 3, "span": 3}
         slots = entry["tokens"] // 16
         spent = {name: wrapper["positions"] - slots for name, wrapper in entry["wrappers"].items()}
         assert spent["slot"] - spent["span"] == 2 * slots - 2, "two wrapper tokens a slot, or two in all"
@@ -58,7 +57,7 @@ def test_every_figure_of_the_first_token_comes_from_its_raw_times(headed: Backbo
 
 def test_sampling_is_timed_beside_decoding_the_same_replies(headed: Backbone) -> None:
     said: list[str] = []
-    found = bench_rollout(Session(Pooled(ratio=16), headed), [32], warmups=0, runs=3, tell=said.append)
+    found = bench_rollout(Session(Pooled.of({"ratio": 16}), headed), [32], warmups=0, runs=3, tell=said.append)
     (entry,) = found["lengths"]
     assert entry["replies"] == 128
     assert 128 < entry["reply_tokens"] <= 128 * 48
@@ -69,7 +68,7 @@ def test_sampling_is_timed_beside_decoding_the_same_replies(headed: Backbone) ->
 
 
 def test_folding_is_timed_beside_the_forward_pass(headed: Backbone) -> None:
-    found = bench_fold(Session(Pooled(ratio=4), headed), [64, 256], warmups=0, runs=2, tell=lambda line: None)
+    found = bench_fold(Session(Pooled.of({"ratio": 4}), headed), [64, 256], warmups=0, runs=2, tell=lambda line: None)
     first, last = found["lengths"]
     assert first["tokens"] >= 64
     assert last["tokens"] >= 256
@@ -100,12 +99,12 @@ def test_the_command_writes_what_it_prints(
 
 
 def test_the_ratio_is_that_of_the_slots_that_are_timed(headed: Backbone) -> None:
-    entries = [
-        bench_first_token(Session(Pooled(ratio=ratio), headed), [64], 0, 1, tell=lambda line: None)["lengths"][0]
-        for ratio in (4, 16)
-    ]
-    four, sixteen = (entry["wrappers"]["span"]["positions"] for entry in entries)
-    assert four - sixteen == 64 // 4 - 64 // 16
+    def positions(ratio: int) -> int:
+        session = Session(Pooled.of({"ratio": ratio}), headed)
+        (entry,) = bench_first_token(session, [64], 0, 1, tell=lambda line: None)["lengths"]
+        return int(entry["wrappers"]["span"]["positions"])
+
+    assert positions(4) - positions(16) == 64 // 4 - 64 // 16
 
 
 def test_systems_are_timed_side_by_side(new_backbone: Callable[..., Backbone]) -> None:
@@ -123,25 +122,17 @@ def test_systems_are_timed_side_by_side(new_backbone: Callable[..., Backbone]) -
     assert "the model's window is 700" in long["systems"]["full"]["error"]
     assert "full cannot read it" in said[1]
     assert set(long["systems"]) == set(labels)
-    gains = [
-        median(full / other for full, other in zip(short["systems"]["full"]["first_token_seconds"],
-                                                   short["systems"][label]["first_token_seconds"], strict=True))
-        for label in labels[1:]
-    ]  # fmt: skip
+    full, *others = (short["systems"][label]["first_token_seconds"] for label in labels)
+    gains = [median(slow / fast for slow, fast in zip(full, other, strict=True)) for other in others]
     assert found["ratio"] == pytest.approx(max(gains), rel=0.01)
 
 
 def test_the_first_token_ends_the_call_that_answers(headed: Backbone) -> None:
-    asked: list[tuple[str, int]] = []
-
-    class Listens(LocalPolicy):
-        def generate(self, requests, *rest):  # type: ignore[no-untyped-def]
-            asked.extend((call.purpose, call.limits.max_tokens) for _, _, call in requests)
-            return super().generate(requests, *rest)
-
-    system = Recurrent(chunk=16, note=3)
+    policy = ScriptedPolicy(lambda call: "a note")
+    system = Recurrent.of({"chunk": 16, "note": 3})
     memory = fold_documents([Document("a", text="Ada was born in Velm. " * 8)], Session(system, headed)).memory
-    first_token(system, memory, "Who?", Listens(headed))
+    first_token(system, memory, "Who?", policy)
+    asked = [(call.purpose, call.sampling.max_tokens) for call in policy.calls]
     assert asked == [("update", 3)] * len(memory.blocks) + [("answer", 1)]
 
 

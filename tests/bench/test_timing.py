@@ -5,6 +5,17 @@ import torch
 from memfold.backbone.model import Backbone
 from memfold.bench.operations import encoding, prefill
 from memfold.bench.timing import PeakMemory, ratio, rounds
+from memfold.systems.full.system import Full
+from memfold.systems.pooled.system import Pooled
+
+
+def linear(backbone: Backbone) -> float:
+    """Operations of all matrices of the blocks for one position, counted by hand."""
+    config = backbone.model.config
+    d, width = config.hidden_size, config.num_attention_heads * config.head_dim
+    keys = config.num_key_value_heads * config.head_dim
+    block = 2 * d * width + 2 * d * keys + 3 * d * config.intermediate_size
+    return float(2 * config.num_hidden_layers * block)
 
 
 def test_rounds_alternate_and_leave_the_warmups_out(backbone: Backbone) -> None:
@@ -32,12 +43,20 @@ def test_the_peak_of_an_action_is_told_and_begins_anew(backbone: Backbone) -> No
 def test_operations_by_hand(backbone: Backbone) -> None:
     config = backbone.model.config
     d, layers, width = config.hidden_size, config.num_hidden_layers, config.num_attention_heads * config.head_dim
-    keys = config.num_key_value_heads * config.head_dim
-    block = 2 * d * width + 2 * d * keys + 3 * d * config.intermediate_size
-    linear = 2 * layers * block
-    assert prefill(backbone, 3) == 3 * linear + layers * 4 * width * 6 + 2 * d * config.vocab_size
-    assert encoding(backbone, 10, 4) == 10 * linear + 3 * (layers * 4 * width * 10 + 2 * d * d)
-    assert encoding(backbone, 10, 4, window=8) == 10 * linear + 2 * (layers * 4 * width * 36) + 3 * 2 * d * d
-    seen = layers * 4 * width * 64
-    assert encoding(backbone, 10, 4, window=8, causal=False) == 10 * linear + 2 * seen + 3 * 2 * d * d
-    assert encoding(backbone, 10, 4, window=3) == encoding(backbone, 10, 4)
+    assert prefill(backbone, 3) == 3 * linear(backbone) + layers * 4 * width * 6 + 2 * d * config.vocab_size
+
+
+def test_operations_of_folding_by_hand(backbone: Backbone) -> None:
+    def folding(window: int, mask: str = "causal") -> float:
+        system = Pooled.of({"ratio": 4, "window": window, "mask": mask})
+        return encoding(backbone, system.footprint(10))
+
+    config = backbone.model.config
+    projections = 3 * 2 * config.hidden_size**2
+    pair = config.num_hidden_layers * 4 * config.num_attention_heads * config.head_dim
+    encoded = 10 * linear(backbone)
+    assert folding(0) == encoded + 3 * pair * 10 + projections
+    assert folding(8) == encoded + 2 * pair * 36 + projections
+    assert folding(8, "bidirectional") == encoded + 2 * pair * 64 + projections
+    assert folding(3) == folding(0)
+    assert encoding(backbone, Full().footprint(10)) == 0, "text is not encoded"

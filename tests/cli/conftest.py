@@ -5,20 +5,27 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from command_result import Cli, Result
 
 from memfold.backbone import policy
-from memfold.backbone.decode import generate
+from memfold.backbone.decoding_row import DecodingRow
 from memfold.backbone.folder import save_backbone
 from memfold.backbone.model import Backbone
 from memfold.cli.main import execute
+from memfold.core.system import Rendered
 from memfold.core.types import SamplingParams
+from memfold.systems.pooled.settings import PooledFold
+from memfold.systems.pooled.system import Pooled
 
 MakeBackbone = Callable[..., Backbone]
+OnText = Callable[[str], None]
+SMALL_CHUNK = 256
 TRAINED = {"pooled": {"wrapper": "span", "positions": "strided", "ratios": [4, 16]}}
 
 
@@ -38,9 +45,23 @@ def models(tmp_path_factory: pytest.TempPathFactory, new_backbone: MakeBackbone)
 @pytest.fixture(autouse=True)
 def short_replies(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model with random weights never ends a reply; a few tokens of it are enough."""
-    few = SamplingParams(max_tokens=12)
-    short = lambda model, inputs, _, *rest: generate(model, inputs, [few] * len(inputs), *rest)  # noqa: E731
-    monkeypatch.setattr(policy, "generate", short)
+
+    def short(rendered: Rendered, sampling: SamplingParams, on_text: OnText | None = None) -> DecodingRow:
+        return DecodingRow(rendered, replace(sampling, max_tokens=12), on_text)
+
+    monkeypatch.setattr(policy, "DecodingRow", short)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 256 tokens, one forward pass for each, so that a short text has several."""
+    plain = Pooled.__init__
+
+    def init(self: Pooled, fold: PooledFold | None = None, *rest: Any) -> None:
+        plain(self, replace(fold or PooledFold(), chunk=SMALL_CHUNK), *rest)
+
+    monkeypatch.setattr(Pooled, "__init__", init)
+    monkeypatch.setattr("memfold.systems.pooled.encoder.BATCH_TOKENS", SMALL_CHUNK)
 
 
 @pytest.fixture

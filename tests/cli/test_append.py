@@ -15,21 +15,8 @@ from command_result import Cli
 from memfold.core.types import Block
 from memfold.memory import open_memory
 from memfold.memory.writer import MemoryWriter
-from memfold.systems.pooled.system import Pooled
 
-SMALL_CHUNK = 256
-
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of 256 tokens, one forward pass for each, so that a short text has several."""
-    plain = Pooled.__init__
-
-    def init(self: Pooled, chat_template: str = "flat", **settings: Any) -> None:
-        plain(self, chat_template, **settings | {"chunk": SMALL_CHUNK})
-
-    monkeypatch.setattr(Pooled, "__init__", init)
-    monkeypatch.setattr("memfold.systems.pooled.system.BATCH_TOKENS", SMALL_CHUNK)
+pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
 @pytest.fixture
@@ -92,9 +79,13 @@ def test_a_text_that_is_there_is_skipped(cli: Cli, texts: SimpleNamespace, model
 @pytest.mark.parametrize("blocks", [1, 2, 4])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_an_interrupted_append_keeps_the_file_and_goes_on(
-    cli: Cli, texts: SimpleNamespace, model: tuple[str, str], monkeypatch: pytest.MonkeyPatch, blocks: int,
+    cli: Cli,
+    texts: SimpleNamespace,
+    model: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    blocks: int,
     error: type[BaseException],
-) -> None:  # fmt: skip
+) -> None:
     assert cli("fold", "a.txt", "b.txt", "-o", "all.fold", *model).code == 0
     assert cli("fold", "a.txt", "-o", "m.fold", *model).code == 0
     before = Path("m.fold").read_bytes()
@@ -172,9 +163,9 @@ def test_a_pdf_and_a_page_are_folded_and_asked(
     assert cli("fold", "papers", "-o", "papers.fold", *model).code == 0
     memory = open_memory("papers.fold")
     assert memory.sources == ("a.pdf", "b.html")
-    assert [block.read() for block in memory.blocks] == [
-        "Velm is a town.\nAda Lorn was born in Velm.\n", "# Velm\n\nIts mayor is Ben Sor.\n",
-    ]  # fmt: skip
+    first, second = memory.blocks
+    assert first.read() == "Velm is a town.\nAda Lorn was born in Velm.\n"
+    assert second.read() == "# Velm\n\nIts mayor is Ben Sor.\n"
     answer = cli("ask", "papers.fold", "Who is the mayor of Velm?", *model, "--json")
     assert answer.code == 0
     assert {citation["source"] for citation in answer.record["citations"]} <= {"a.pdf", "b.html"}

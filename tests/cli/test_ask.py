@@ -11,9 +11,9 @@ import pytest
 from command_result import Cli
 
 from memfold.backbone import familiarity, policy
+from memfold.backbone.decoding_row import DecodingRow
 from memfold.backbone.folder import load_backbone, save_backbone
-from memfold.backbone.model import Backbone
-from memfold.core.system import Rendered
+from memfold.core.system import SLOT, Rendered
 
 FIELDS = {"answer", "recalled", "system", "model", "citations", "usage", "seconds", "warning"}
 ENDLESS = FIELDS | {"passages"}  # of random weights, which find no end
@@ -55,13 +55,14 @@ def test_a_document_is_folded_on_the_spot(cli: Cli, page: SimpleNamespace, model
 def test_styles_ask_differently(
     cli: Cli, page: SimpleNamespace, folded: str, model: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, asked = policy.generate, []
+    plain, asked = policy.DecodingRow, []
+    backbone = load_backbone(model[1])
 
-    def spy(backbone: Backbone, inputs: list[Rendered], *rest: Any) -> Any:
-        asked.append(backbone.decode([token for token in inputs[0].tokens if token >= 0]))
-        return plain(backbone, inputs, *rest)
+    def spy(rendered: Rendered, *rest: Any) -> DecodingRow:
+        asked.append(backbone.decode([token for token in rendered.tokens if token != SLOT]))
+        return plain(rendered, *rest)
 
-    monkeypatch.setattr(policy, "generate", spy)
+    monkeypatch.setattr(policy, "DecodingRow", spy)
     for style in ("recall", "bare", "free"):
         assert cli("ask", folded, page.question, *model, "--style", style).code == 0
     assert asked == [f"\n{page.question}\nRecall:", f"\n{page.question}\nAnswer:", f"\n{page.question}\nRecall?"]

@@ -18,20 +18,6 @@ from memfold.memory.partial import PartialFolder
 from memfold.session import open_session
 from memfold.systems.pooled.system import Pooled
 
-SMALL_CHUNK = 256
-
-
-@pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of 256 tokens, one forward pass for each, so that a short text has several."""
-    plain = Pooled.__init__
-
-    def init(self: Pooled, chat_template: str = "flat", **settings: Any) -> None:
-        plain(self, chat_template, **settings | {"chunk": SMALL_CHUNK})
-
-    monkeypatch.setattr(Pooled, "__init__", init)
-    monkeypatch.setattr("memfold.systems.pooled.system.BATCH_TOKENS", SMALL_CHUNK)
-
 
 def test_fold_tells_its_sizes(cli: Cli, page: SimpleNamespace, model: tuple[str, str]) -> None:
     result = cli("fold", page.path, "-o", "page.fold", *model, "--json")
@@ -181,10 +167,11 @@ def test_a_long_fold_is_estimated_on_standard_error(
     monkeypatch.setattr(estimate, "LARGE", len(page.text))
     result = cli(*fold)
     (line,) = result.err.splitlines()
-    found = re.fullmatch(
+    pattern = (
         r"about ([\d,]+) tokens in ([\d,]+) slots, a memory file of about ([\d.]+) KB, about \d+ s "
-        r"\(from a probe of ([\d,]+) tokens\)", line,
-    )  # fmt: skip
+        r"\(from a probe of ([\d,]+) tokens\)"
+    )
+    found = re.fullmatch(pattern, line)
     assert found
     record = result.record
     tokens, slots, kilobytes, probe = (float(part.replace(",", "")) for part in found.groups())

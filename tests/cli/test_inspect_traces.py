@@ -29,11 +29,18 @@ level = 0
 """
 REWARD = "def length(sample, trace):\n    return len(trace.steps[-1].reply.text) % 7\n"
 REPLY = {
-    "case": "in/128/0/0", "system": "pooled", "kind": "one-hop", "question": "Where?", "accepted": ["Velm"],
-    "reply": "Ada was born in Velm. She [x] met Tibur", "answer": "Velm", "correct": True, "error": None,
+    "case": "in/128/0/0",
+    "system": "pooled",
+    "kind": "one-hop",
+    "question": "Where?",
+    "accepted": ["Velm"],
+    "reply": "Ada was born in Velm. She [x] met Tibur",
+    "answer": "Velm",
+    "correct": True,
+    "error": None,
     "expansions": [{"start": 0, "end": 21, "source_start": 5, "source_end": 26, "same": 6, "tokens": 6}],
     "invented": ["Tibur"],
-}  # fmt: skip
+}
 
 
 def write(path: Path, *records: dict[str, object]) -> None:
@@ -66,8 +73,16 @@ def test_a_trace_of_several_calls_is_shown_step_by_step(cli: Cli) -> None:
         return {"call": {"purpose": purpose}, "reply": {"text": text, "tokens": [1, 2, 3], "finish": finish}}
 
     steps = [step("note", f"a note\n{'long ' * 40}", "length"), step("answer", "Velm", "stop")]
-    record = {"case": "a/0", "system": "recurrent", "kind": "", "question": "Where?", "accepted": ["Velm"],
-              "reply": "Velm", "reward": 1.0, "trace": {"steps": steps}}  # fmt: skip
+    record = {
+        "case": "a/0",
+        "system": "recurrent",
+        "kind": "",
+        "question": "Where?",
+        "accepted": ["Velm"],
+        "reply": "Velm",
+        "reward": 1.0,
+        "trace": {"steps": steps},
+    }
     Path("several.jsonl").write_text(json.dumps(record) + "\n")
     shown = " ".join(cli("inspect", "several.jsonl").out.split())
     assert "step 1, note: 3 tokens (length) a note long long" in shown
@@ -81,9 +96,8 @@ def test_what_holds_no_replies_is_refused(cli: Cli) -> None:
     assert cli("inspect", "none.jsonl").message.startswith("cannot read none.jsonl: No such file")
     write(Path("half.jsonl"), REPLY, {"case": "x"})
     result = cli("inspect", "half.jsonl")
-    assert (result.code, result.message) == (
-        2, "half.jsonl, line 2 is no recorded reply; give a file that eval or rl wrote",
-    )  # fmt: skip
+    assert result.code == 2
+    assert result.message == "half.jsonl, line 2 is no recorded reply; give a file that eval or rl wrote"
     Path("empty").mkdir()
     assert cli("inspect", "empty").message.startswith("no replies in empty; give samples.jsonl")
     assert cli("inspect", "half.jsonl", "--first", 0).message.startswith("--first = 0 is not possible")
@@ -142,7 +156,6 @@ def test_an_unknown_stage_is_told_with_all_that_there_are(cli: Cli) -> None:
 def test_an_unknown_reward_is_told_before_anything_is_made(cli: Cli, models: dict[str, str]) -> None:
     Path("toy.toml").write_text(RECIPE.format(parent=models["first"], reward="exakt"))
     result = cli("train", "toy.toml", "--out", "run")
-    assert (result.code, result.message) == (
-        2, "unknown reward 'exakt'; nearest: 'exact'; known: exact, f1, judge, share, sub-em",
-    )  # fmt: skip
+    assert result.code == 2
+    assert result.message == "unknown reward 'exakt'; nearest: 'exact'; known: exact, f1, judge, share, sub-em"
     assert not Path("run").exists()

@@ -19,15 +19,20 @@ from memfold.training.recipe import Recipe
 RECIPES = Path(__file__).parents[2] / "recipes"
 SIZED = sorted(path for stage in ("cpt1", "cpt2", "sft") for path in RECIPES.glob(f"pooled/qwen*/{stage}.toml"))
 
+PLAN = (
+    r"[\d,]+ parameters trained \([\d,]+ in full, [\d,]+ in LoRA, [\d,]+ of the pro.*, [\d,]+ frozen",
+    r"[\d,]+ of [\d,]+ sequences: about [\d,]+ token positions per step .*, [\d.]+ billion in total",
+    r"memory    about [\d.]+ GB on each",
+    r"time      about [\d,]+ device hours",
+)
+
 
 @pytest.mark.parametrize("path", SIZED, ids=lambda path: "/".join(path.parts[-2:]))
 def test_every_recipe_is_planned_without_weights_or_data(cli: Cli, path: Path) -> None:
     result = cli("train", path, "--dry-run")
     assert result.code == 0, result.err
     assert f"{path.stem} of {path.parent.name}" in result.out
-    for pattern in (r"[\d,]+ parameters trained \([\d,]+ in full, [\d,]+ in LoRA, [\d,]+ of the pro.*, [\d,]+ frozen",
-                    r"[\d,]+ of [\d,]+ sequences: about [\d,]+ token positions per step .*, [\d.]+ billion in total",
-                    r"memory    about [\d.]+ GB on each", r"time      about [\d,]+ device hours"):  # fmt: skip
+    for pattern in PLAN:
         assert re.search(pattern, result.out), pattern
     assert f"run       runs/pooled-{path.parent.name}-{path.stem}" in result.out
 
@@ -36,11 +41,11 @@ def test_every_recipe_is_planned_without_weights_or_data(cli: Cli, path: Path) -
 def test_reinforcement_learning_is_planned_without_weights_or_data(cli: Cli, size: str) -> None:
     result = cli("train", RECIPES / f"pooled/qwen2.5-{size}/rl.toml", "--dry-run")
     assert result.code == 0, result.err
-    said = re.sub(r"\s+", " ", result.out)
-    assert f"stage rl of qwen2.5-{size}, starting from runs/pooled-qwen2.5-{size}-sft" in said
-    assert "steps 300 of 128 questions x" in said
-    assert "25% pooled/questions (hotpotqa), documents of 4096 tokens" in said
-    assert re.search(r"memory about \d+\.\d GB on each: .* keys and values of replies", said)
+    shown = re.sub(r"\s+", " ", result.out)
+    assert f"stage rl of qwen2.5-{size}, starting from runs/pooled-qwen2.5-{size}-sft" in shown
+    assert "steps 300 of 128 questions x" in shown
+    assert "25% pooled/questions (hotpotqa), documents of 4096 tokens" in shown
+    assert re.search(r"memory about \d+\.\d GB on each: .* keys and values of replies", shown)
 
 
 def test_a_model_that_does_not_fit_is_told_in_numbers(cli: Cli, tmp_path: Path) -> None:
@@ -98,9 +103,8 @@ def test_a_trained_model_is_exported(cli: Cli, models: dict[str, str], tmp_path:
     for name in ("run", "adapter", "whole", "plain"):
         asked = cli("ask", "page.txt", "Where was Ada Lorn born?", "--system", "full", "--model", name, "--json")
         assert asked.code == 0, asked.err
-        answers[name] = (
-            load_backbone(tmp_path / name if name != "run" else tmp_path / "run" / "model").model(tokens).logits
-        )
+        folder = tmp_path / "run" / "model" if name == "run" else tmp_path / name
+        answers[name] = load_backbone(folder).model(tokens).logits
     torch.testing.assert_close(answers["run"], answers["adapter"])
     torch.testing.assert_close(answers["run"], answers["whole"])
     assert (answers["run"] - answers["plain"]).abs().max() > 1e-3
@@ -109,9 +113,7 @@ def test_a_trained_model_is_exported(cli: Cli, models: dict[str, str], tmp_path:
 def test_what_cannot_be_exported_is_refused(cli: Cli, models: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    assert (
-        cli("export", models["first"], "-o", "full").message
-        == "full holds something already; name a new or empty folder"
-    )
+    refused = cli("export", models["first"], "-o", "full").message
+    assert refused == "full holds something already; name a new or empty folder"
     assert cli("export", "./nothing", "-o", "new").message.startswith("no model at './nothing'")
     assert cli("export", models["first"], "-o", "new", "--dtype", "int4").message.startswith("dtype 'int4' is unknown")

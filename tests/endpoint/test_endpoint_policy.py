@@ -7,19 +7,36 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
+from functools import partial
 from typing import Any
 
 import openai
 import pytest
 from chat_server import SECONDS, ChatServer, breaks_off, fails, hangs, loses_connection, says, sends, unused_port
 
-from memfold.core.errors import CallError, ConfigError
-from memfold.core.scheduler import Job, run
-from memfold.core.system import Rendered
-from memfold.core.types import Block, BlockRef, Call, Memory, Reply, SamplingParams, Text, Usage
+from memfold.core.errors import CallError, ConfigError, Failure
+from memfold.core.job import Job
+from memfold.core.policy import Execution, Request
+from memfold.core.registry import AnySystem
+from memfold.core.scheduler import Scheduler
+from memfold.core.system import Prefix, Rendered
+from memfold.core.types import (
+    Block,
+    BlockRef,
+    Call,
+    Generate,
+    HeadScore,
+    Likelihood,
+    Memory,
+    Reply,
+    SamplingParams,
+    Text,
+    Usage,
+    Wants,
+)
 from memfold.endpoint.chat import Chat, _retry_after
 from memfold.endpoint.model import EndpointModel
 from memfold.endpoint.policy import EndpointPolicy, Retries
@@ -27,9 +44,10 @@ from memfold.systems.full.system import Full
 from memfold.systems.recurrent.system import Recurrent
 from memfold.systems.retrieval.system import Retrieval
 
-FULL = Full("message")
+FULL = Full.of({"chat_template": "message"})
 TEXTS = ("Ada was born in Velm. ", "Lor met Ada there. ", "Velm lies by the sea. ")
 AT_ONCE = Retries(3, 0.0)
+OnText = Callable[[int, str], None]
 HTML = b"<html><body>\n\nWelcome\n\n</body></html>"
 KEY = "sk-very-secret"
 STREAM = "text/event-stream"
@@ -40,8 +58,9 @@ def memory(count: int = 3) -> Memory:
     return Memory("m", "full", {}, "", ("a.txt",), blocks[:count])
 
 
-def call(question: str = "Who?", purpose: str = "answer", **limits: Any) -> Call:
-    return Call(purpose, (Text("Read. "), BlockRef("m", 0), Text(question)), SamplingParams(**limits))
+def call(question: str = "Who?", purpose: str = "answer", **sampling: Any) -> Call:
+    wants = Generate(SamplingParams(**sampling))
+    return Call(purpose, (Text("Read. "), BlockRef("m", 0), Text(question)), wants)
 
 
 def policy(server: ChatServer, **settings: Any) -> EndpointPolicy:
@@ -49,13 +68,34 @@ def policy(server: ChatServer, **settings: Any) -> EndpointPolicy:
     return EndpointPolicy(EndpointModel(server.url, "some-model"), **settings)
 
 
-def replies(server: ChatServer, *calls: Call, on_token: Callable[[int, str], None] | None = None,
-            cancel: Callable[[int], bool] | None = None, **settings: Any) -> list[Reply | Exception]:  # fmt: skip
-    return policy(server, **settings).generate([(FULL, memory(), each) for each in calls], on_token, cancel)
+def outcomes(execution: Execution, requests: Sequence[Request]) -> list[Reply | Failure]:
+    """What came of some calls, in their order."""
+    done: dict[Request, Reply | Failure] = {}
+    try:
+        while len(done) < len(requests):
+            done |= dict(execution.step())
+    finally:
+        execution.close()
+    return [done[request] for request in requests]
 
 
-def heard(pieces: list[tuple[int, str]]) -> Callable[[int, str], None]:
-    return lambda row, text: pieces.append((row, text))
+def submitted(execution: Execution, calls: Sequence[Call], on_text: OnText | None = None) -> list[Request]:
+    """Requests for some calls, whose text is heard with the number of its call."""
+    requests = []
+    for number, each in enumerate(calls):
+        listen = None if on_text is None else partial(on_text, number)
+        requests.append(Request(FULL, memory(), each, listen))
+        execution.submit(requests[-1])
+    return requests
+
+
+def replies(server: ChatServer, *calls: Call, on_text: OnText | None = None, **settings: Any) -> list[Reply | Failure]:
+    execution = policy(server, **settings).start()
+    return outcomes(execution, submitted(execution, calls, on_text))
+
+
+def into(pieces: list[tuple[int, str]]) -> OnText:
+    return lambda number, text: pieces.append((number, text))
 
 
 def test_a_call_is_one_message(chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,12 +115,12 @@ def test_a_call_is_one_message(chat_server: ChatServer, monkeypatch: pytest.Monk
 
 def test_messages_are_asked_without_a_memory(chat_server: ChatServer) -> None:
     chat_server.plan = [fails(400)]
-    failed, said = sorted(
+    failed, reply = sorted(
         policy(chat_server).ask(["Is it?", "Is it not?"], SamplingParams(max_tokens=5)),
-        key=lambda one: isinstance(one, Reply),
+        key=lambda outcome: isinstance(outcome, Reply),
     )
     assert isinstance(failed, CallError)
-    assert said == Reply("yes", usage=Usage(11, 3))
+    assert reply == Reply("yes", usage=Usage(11, 3))
     assert sorted(chat_server.messages) == ["Is it not?", "Is it?"]
     assert chat_server.asked[0]["max_tokens"] == 5
     assert policy(chat_server).ask([], SamplingParams()) == []
@@ -90,15 +130,20 @@ def test_sampling_is_sent_where_it_matters(chat_server: ChatServer) -> None:
     replies(chat_server, call(temperature=0.7, top_p=0.9, seed=4, top_k=20, repetition_penalty=1.1))
     sent = {name: value for name, value in chat_server.asked[0].items() if name not in ("model", "messages")}
     assert sent == {
-        "max_tokens": 256, "temperature": 0.7, "top_p": 0.9, "seed": 4, "top_k": 20, "repetition_penalty": 1.1,
-    }  # fmt: skip
+        "max_tokens": 256,
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "seed": 4,
+        "top_k": 20,
+        "repetition_penalty": 1.1,
+    }
     assert chat_server.headers[0]["authorization"] == "Bearer unset"
 
 
 def test_answers_are_streamed_and_other_replies_are_not(chat_server: ChatServer) -> None:
     chat_server.usual = says("in Velm it was")
     pieces: list[tuple[int, str]] = []
-    note, answer = replies(chat_server, call("a", "update"), call("b"), on_token=heard(pieces), concurrency=1)
+    note, answer = replies(chat_server, call("a", "update"), call("b"), on_text=into(pieces), max_concurrency=1)
     assert note == answer == Reply("in Velm it was", positions=6, usage=Usage(11, 3))
     assert pieces == [(1, "in"), (1, " Velm"), (1, " it"), (1, " was")]
     assert [body.get("stream", False) for body in chat_server.asked] == [False, True]
@@ -107,7 +152,7 @@ def test_answers_are_streamed_and_other_replies_are_not(chat_server: ChatServer)
 @pytest.mark.parametrize("purpose", ["update", "answer"])
 def test_finish_and_usage_are_told(chat_server: ChatServer, purpose: str) -> None:
     chat_server.plan = [says("a b", "length", None), says("a b", "tool_calls")]
-    cut, odd = replies(chat_server, call("Who?", purpose), call("Who?", purpose), on_token=heard([]), concurrency=1)
+    cut, odd = replies(chat_server, call("Who?", purpose), call("Who?", purpose), on_text=into([]), max_concurrency=1)
     assert cut == Reply("a b", finish="length", positions=6, usage=Usage(9, 2))
     assert odd == Reply("a b", positions=6, usage=Usage(11, 3))
     assert cut.token_count == 2
@@ -132,12 +177,14 @@ class Waits(Retries):
         return None if super().pause(attempt, asked) is None else 0.0
 
 
-@pytest.mark.parametrize("fault", [fails(408), fails(409), fails(429), fails(500), fails(503), breaks_off(""),
-                                   loses_connection("")])  # fmt: skip
+@pytest.mark.parametrize(
+    "fault",
+    [fails(408), fails(409), fails(429), fails(500), fails(503), breaks_off(""), loses_connection("")],
+)
 def test_what_may_pass_is_asked_again(chat_server: ChatServer, fault: Any) -> None:
     chat_server.plan = [fault, fault]
     pieces: list[tuple[int, str]] = []
-    (reply,) = replies(chat_server, call(), on_token=heard(pieces))
+    (reply,) = replies(chat_server, call(), on_text=into(pieces))
     assert isinstance(reply, Reply)
     assert (reply.text, pieces, len(chat_server.asked)) == ("yes", [(0, "yes")], 3)
 
@@ -168,26 +215,33 @@ def test_a_wait_is_given_in_seconds_or_as_a_date() -> None:
 
 
 @pytest.mark.parametrize("purpose", ["update", "answer"])
-@pytest.mark.parametrize(("fault", "message", "times"), [
-    (fails(400, "context is 4096 tokens"), "400 Bad Request (context is 4096 tokens); if the text is too long", 1),
-    (fails(401, f"wrong key {KEY}"), "401 Unauthorized (wrong key ***); set OPENAI_API_KEY", 1),
-    (fails(403), "403 Forbidden (no luck); set OPENAI_API_KEY to a key that may use this model", 1),
-    (fails(404, "no such\n  model"), "404 Not Found (no such model); check the address", 1),
-    (sends(HTML, "text/html", 404), "404 Not Found (<html><body> Welcome </body></html>); check the address", 1),
-    (fails(429), "429 Too Many Requests (no luck), asked 4 times; ask again later", 4),
-    (fails(429, retry_after="3600"), "429 Too Many Requests (no luck), it asks to wait 3600 s; ask again later", 1),
-    (fails(500, "x" * 999), f"500 Internal Server Error ({'x' * 200} ...), asked 4 times; look at", 4),
-    (sends(b"", status=599), ": 599, asked 4 times; look at", 4),
-    (says("no", "content_filter"), "its content filter stopped the reply; ask in other words", 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fault", "message", "times"),
+    [
+        (fails(400, "context is 4096 tokens"), "400 Bad Request (context is 4096 tokens); if the text is too long", 1),
+        (fails(401, f"wrong key {KEY}"), "401 Unauthorized (wrong key ***); set OPENAI_API_KEY", 1),
+        (fails(403), "403 Forbidden (no luck); set OPENAI_API_KEY to a key that may use this model", 1),
+        (fails(404, "no such\n  model"), "404 Not Found (no such model); check the address", 1),
+        (sends(HTML, "text/html", 404), "404 Not Found (<html><body> Welcome </body></html>); check the address", 1),
+        (fails(429), "429 Too Many Requests (no luck), asked 4 times; ask again later", 4),
+        (fails(429, retry_after="3600"), "429 Too Many Requests (no luck), it asks to wait 3600 s; ask again later", 1),
+        (fails(500, "x" * 999), f"500 Internal Server Error ({'x' * 200} ...), asked 4 times; look at", 4),
+        (sends(b"", status=599), ": 599, asked 4 times; look at", 4),
+        (says("no", "content_filter"), "its content filter stopped the reply; ask in other words", 1),
+    ],
+)
 def test_what_does_not_pass_is_one_clear_line(
     chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch, fault: Any, message: str, times: int, purpose: str
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     chat_server.usual = fault
-    (error,) = replies(chat_server, call("Who?", purpose), on_token=heard([]))
+    (failure,) = replies(chat_server, call("Who?", purpose), on_text=into([]))
+    assert isinstance(failure, Failure)
+    assert (failure.boundary, failure.kind) == ("policy", "CallError")
+    error = failure.exception()
     assert isinstance(error, CallError)
     assert (error.boundary, error.exit_code) == ("policy", 1)
+    assert str(error) == str(failure)
     assert str(error).startswith(f"policy: endpoint {chat_server.url}, model 'some-model': ")
     assert message in str(error)
     assert "\n" not in str(error)
@@ -195,49 +249,59 @@ def test_what_does_not_pass_is_one_clear_line(
     assert len(chat_server.asked) == times
 
 
-@pytest.mark.parametrize(("fault", "whole", "streamed"), [
-    (sends(HTML, "text/html"), "it sent text that is not JSON", "it sent text/html, not a stream"),
-    (sends(b"{"), "it sent something that is not JSON (", "it sent application/json, not a stream"),
-    (sends(b'{"choices": []}'), "it sent a reply without choices", "it sent application/json, not a stream"),
-    (sends(b'{"choices": "none"}'), "it sent a reply without choices", "not a stream"),
-    (sends(b"[1]"), "it sent a reply without choices", "not a stream"),
-    (sends(b'data: {"choices": []}\n\ndata: [DONE]\n\n', STREAM), "not JSON", "it sent a reply without choices"),
-    (sends(b"data: {\n\n", STREAM), "not JSON", "it sent something that is not JSON ("),
-    (sends(b'data: {"error": {"message": "full"}}\n\n', STREAM), "not JSON", "it broke off with an error (full)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fault", "whole", "streamed"),
+    [
+        (sends(HTML, "text/html"), "it sent text that is not JSON", "it sent text/html, not a stream"),
+        (sends(b"{"), "it sent something that is not JSON (", "it sent application/json, not a stream"),
+        (sends(b'{"choices": []}'), "it sent a reply without choices", "it sent application/json, not a stream"),
+        (sends(b'{"choices": "none"}'), "it sent a reply without choices", "not a stream"),
+        (sends(b"[1]"), "it sent a reply without choices", "not a stream"),
+        (sends(b'data: {"choices": []}\n\ndata: [DONE]\n\n', STREAM), "not JSON", "it sent a reply without choices"),
+        (sends(b"data: {\n\n", STREAM), "not JSON", "it sent something that is not JSON ("),
+        (sends(b'data: {"error": {"message": "full"}}\n\n', STREAM), "not JSON", "it broke off with an error (full)"),
+    ],
+)
 def test_nonsense_is_told_and_not_asked_for_again(
     chat_server: ChatServer, fault: Any, whole: str, streamed: str
 ) -> None:
     chat_server.usual = fault
     for purpose, message in (("update", whole), ("answer", streamed)):
-        (error,) = replies(chat_server, call("Who?", purpose), on_token=heard([]))
-        assert isinstance(error, CallError)
-        assert message in str(error)
-        assert "; " in str(error)
+        (failure,) = replies(chat_server, call("Who?", purpose), on_text=into([]))
+        assert isinstance(failure, Failure)
+        assert failure.kind == "CallError"
+        assert message in str(failure)
+        assert "; " in str(failure)
     assert len(chat_server.asked) == 2
 
 
-@pytest.mark.parametrize(("fault", "timeout", "reason"), [
-    (breaks_off("in Velm"), SECONDS, "the reply broke off after 7 characters"),
-    (loses_connection("in Velm"), SECONDS, "the connection failed (peer closed connection"),
-    (hangs("in Velm"), 0.8, "no answer within 0.8 s"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fault", "timeout", "reason"),
+    [
+        (breaks_off("in Velm"), SECONDS, "the reply broke off after 7 characters"),
+        (loses_connection("in Velm"), SECONDS, "the connection failed (peer closed connection"),
+        (hangs("in Velm"), 0.8, "no answer within 0.8 s"),
+    ],
+)
 def test_a_reply_that_was_shown_is_not_asked_for_again(
     chat_server: ChatServer, fault: Any, timeout: float, reason: str
 ) -> None:
     chat_server.plan = [fault]
     pieces: list[tuple[int, str]] = []
-    (error,) = replies(chat_server, call(), on_token=heard(pieces), timeout=timeout)
-    assert reason in str(error)
+    (failure,) = replies(chat_server, call(), on_text=into(pieces), timeout=timeout)
+    assert isinstance(failure, Failure)
+    assert reason in str(failure)
     assert (pieces, len(chat_server.asked)) == ([(0, "in"), (0, " Velm")], 1)
 
 
 def test_nobody_at_the_address(chat_server: ChatServer) -> None:
     nowhere = EndpointModel(f"http://127.0.0.1:{unused_port()}/v1", "m")
-    (error,) = EndpointPolicy(nowhere, retries=Retries(2, 0.0)).generate([(FULL, memory(), call())])
-    assert isinstance(error, CallError)
-    assert "the connection failed (" in str(error)
-    assert str(error).endswith("), asked 3 times; check the address, and that it is running")
+    execution = EndpointPolicy(nowhere, retries=Retries(2, 0.0)).start()
+    (failure,) = outcomes(execution, submitted(execution, [call()]))
+    assert isinstance(failure, Failure)
+    assert failure.kind == "CallError"
+    assert "the connection failed (" in str(failure)
+    assert str(failure).endswith("), asked 3 times; check the address, and that it is running")
 
 
 def test_an_address_that_never_connects() -> None:
@@ -253,11 +317,12 @@ def test_an_address_that_never_connects() -> None:
 @pytest.mark.parametrize("purpose", ["update", "answer"])
 def test_an_endpoint_that_is_silent(chat_server: ChatServer, purpose: str) -> None:
     chat_server.plan = [hangs()]
-    (late,) = replies(chat_server, call("Who?", purpose), on_token=heard([]), timeout=0.5)
+    (late,) = replies(chat_server, call("Who?", purpose), on_text=into([]), timeout=0.5)
     assert isinstance(late, Reply)
     chat_server.usual = hangs()
-    (error,) = replies(chat_server, call("Who?", purpose), on_token=heard([]), timeout=0.3, retries=Retries(1, 0.0))
-    assert "no answer within 0.3 s, asked 2 times; look at" in str(error)
+    (failure,) = replies(chat_server, call("Who?", purpose), on_text=into([]), timeout=0.3, retries=Retries(1, 0.0))
+    assert isinstance(failure, Failure)
+    assert "no answer within 0.3 s, asked 2 times; look at" in str(failure)
 
 
 def test_calls_in_flight_are_bounded_and_replies_in_order(chat_server: ChatServer) -> None:
@@ -271,8 +336,8 @@ def test_calls_in_flight_are_bounded_and_replies_in_order(chat_server: ChatServe
     chat_server.usual = says(lambda message: f"to {message[-2:]}")
     pieces: list[tuple[int, str]] = []
     calls = [call(f"{number:02}") for number in range(12)]
-    found = replies(chat_server, *calls, on_token=heard(pieces), concurrency=3)
-    assert [reply.text for reply in found if isinstance(reply, Reply)] == [f"to {n:02}" for n in range(12)]
+    answers = replies(chat_server, *calls, on_text=into(pieces), max_concurrency=3)
+    assert [reply.text for reply in answers if isinstance(reply, Reply)] == [f"to {n:02}" for n in range(12)]
     assert sorted(pieces) == sorted((n, word) for n in range(12) for word in ("to", f" {n:02}"))
     assert chat_server.most == 3
 
@@ -280,38 +345,98 @@ def test_calls_in_flight_are_bounded_and_replies_in_order(chat_server: ChatServe
 def test_one_failing_call_leaves_the_others_alone(chat_server: ChatServer) -> None:
     chat_server.plan = [says("one"), fails(401), says("three")]
     unread = replace(memory(), blocks=[replace(memory().blocks[0], text=None)])
-    requests = [(FULL, about, call()) for about in (memory(), unread, memory(), memory())]
-    first, second, third, fourth = policy(chat_server, concurrency=1).generate(requests)
+    requests = [Request(FULL, about, call()) for about in (memory(), unread, memory(), memory())]
+    execution = policy(chat_server, max_concurrency=1).start()
+    for request in requests:
+        execution.submit(request)
+    first, second, third, fourth = outcomes(execution, requests)
     assert isinstance(first, Reply)
+    assert isinstance(second, Failure)
+    assert (second.boundary, second.kind) == ("policy", "DataError")
     assert "holds no text" in str(second)
+    assert isinstance(third, Failure)
     assert "401" in str(third)
     assert isinstance(fourth, Reply)
 
 
-@pytest.mark.parametrize(("fault", "said"), [(hangs(), ""), (hangs("in Velm"), "in Velm"), (fails(500), "")])
-def test_a_cancelled_call_ends_and_frees_its_place(chat_server: ChatServer, fault: Any, said: str) -> None:
+@pytest.mark.parametrize(("fault", "text"), [(hangs(), ""), (hangs("in Velm"), "in Velm"), (fails(500), "")])
+def test_a_cancelled_call_ends_and_frees_its_place(chat_server: ChatServer, fault: Any, text: str) -> None:
     chat_server.plan = [fault]
     pieces: list[tuple[int, str]] = []
+    execution = policy(chat_server, max_concurrency=1, retries=Retries(1, SECONDS)).start()
+    requests = submitted(execution, [call("a"), call("b")], into(pieces))
 
-    def unwanted(row: int) -> bool:
-        return row == 0 and len(chat_server.asked) == 1 and "".join(text for _, text in pieces) == said
+    def cancel() -> None:
+        while len(chat_server.asked) < 1 or "".join(piece for _, piece in pieces) != text:
+            time.sleep(0.01)
+        execution.cancel(requests[0])
 
-    first, second = replies(chat_server, call("a"), call("b"), on_token=heard(pieces), cancel=unwanted, concurrency=1,
-                            retries=Retries(1, SECONDS))  # fmt: skip
+    threading.Thread(target=cancel, daemon=True).start()
+    first, second = outcomes(execution, requests)
     assert isinstance(first, Reply)
-    assert (first.text, first.finish) == (said, "cancelled")
+    assert (first.text, first.finish) == (text, "cancelled")
     assert second == Reply("yes", positions=6, usage=Usage(11, 3))
+    assert [message[-1] for message in chat_server.messages] == ["a", "b"]
+
+
+def test_a_cancelled_reply_is_what_its_listener_was_given(chat_server: ChatServer) -> None:
+    chat_server.usual = says(" ".join(map(str, range(200))))
+    texts = [""] * 24
+    execution = policy(chat_server).start()
+
+    def listen(number: int, piece: str) -> None:
+        texts[number] += piece
+        execution.cancel(requests[number])
+
+    requests = submitted(execution, [call("a")] * len(texts), listen)
+    answers = outcomes(execution, requests)
+    assert all(isinstance(reply, Reply) and reply.finish in ("cancelled", "stop") for reply in answers)
+    assert [reply.text for reply in answers if isinstance(reply, Reply)] == texts
 
 
 def test_a_call_that_nobody_wants_is_not_sent(chat_server: ChatServer) -> None:
-    first, second = replies(chat_server, call("a"), call("b"), cancel=lambda row: row == 0)
+    execution = policy(chat_server).start()
+    requests = submitted(execution, [call("a"), call("b")])
+    execution.cancel(requests[0])
+    first, second = outcomes(execution, requests)
     assert first == Reply("", finish="cancelled", positions=6, usage=Usage(9, 0))
     assert isinstance(second, Reply)
     assert len(chat_server.asked) == 1
 
 
+def test_calls_join_while_others_are_under_way(chat_server: ChatServer) -> None:
+    held = threading.Event()
+    chat_server.before = lambda body: None if body["messages"][0]["content"].endswith("b") else _wait(held)
+    execution = policy(chat_server).start()
+    (slow,) = submitted(execution, [call("a")])
+    (quick,) = submitted(execution, [call("b")])
+    assert [request for request, _ in execution.step()] == [quick]
+    held.set()
+    (reply,) = outcomes(execution, [slow])
+    assert isinstance(reply, Reply)
+
+
+def _wait(event: threading.Event) -> None:
+    event.wait(SECONDS)
+
+
+def test_a_quick_sample_never_waits_for_a_slow_one(chat_server: ChatServer) -> None:
+    others = threading.Event()
+    chat_server.before = lambda body: _wait(others) if body["messages"][0]["content"].startswith("slow") else None
+    jobs = [Job(FULL, memory(), question) for question in ("first", "second", "third")]
+    slow = replace(memory(), blocks=[replace(memory().blocks[0], text="slow")])
+    order = []
+    for number, trace in Scheduler(policy(chat_server), 4).run([Job(FULL, slow, "who?"), *jobs]):
+        order.append(number)
+        assert trace.failure is None
+        if len(order) == 3:
+            others.set()
+    assert sorted(order[:3]) == [1, 2, 3]
+    assert order[3] == 0
+
+
 def test_it_runs_within_an_event_loop(chat_server: ChatServer) -> None:
-    async def notebook() -> list[Reply | Exception]:
+    async def notebook() -> list[Reply | Failure]:
         return replies(chat_server, call())
 
     assert asyncio.run(notebook()) == [Reply("yes", positions=6, usage=Usage(11, 3))]
@@ -321,35 +446,49 @@ def test_it_runs_within_an_event_loop(chat_server: ChatServer) -> None:
 def test_what_a_listener_raises_is_not_a_failure_of_the_endpoint(
     chat_server: ChatServer, raised: type[Exception]
 ) -> None:
-    def closed(row: int, text: str) -> None:
+    def closed(number: int, text: str) -> None:
         raise raised
 
     with pytest.raises(raised):
-        replies(chat_server, call(), on_token=closed)
+        replies(chat_server, call(), on_text=closed)
 
 
-def test_slots_are_refused(chat_server: ChatServer) -> None:
-    class Slots(Full):
+@pytest.mark.parametrize(
+    ("wants", "changed"),
+    [
+        (Generate(), {"slots": object()}),
+        (Generate(), {"prefix": Prefix(())}),
+        (Likelihood((1, 2)), {}),
+        (HeadScore("gate"), {}),
+    ],
+)
+def test_what_is_not_text_is_refused(chat_server: ChatServer, wants: Wants, changed: dict[str, Any]) -> None:
+    class Other(Full):
         def render(self, *given: Any) -> Rendered:
-            return replace(super().render(*given), slots=object())  # type: ignore[arg-type]
+            return replace(super().render(*given), **changed)
 
-    (error,) = policy(chat_server).generate([(Slots("message"), memory(), call())])
-    assert isinstance(error, ConfigError)
-    assert "reads text, not slots" in str(error)
+    execution = policy(chat_server).start()
+    request = Request(Other.of({"chat_template": "message"}), memory(), replace(call(), wants=wants))
+    execution.submit(request)
+    (failure,) = outcomes(execution, [request])
+    assert isinstance(failure, Failure)
+    assert (failure.boundary, failure.kind) == ("policy", "ConfigError")
+    assert "is an endpoint: it reads and writes text, and nothing else" in str(failure)
     assert chat_server.asked == []
 
 
 def test_the_systems_of_text_answer_through_it(chat_server: ChatServer) -> None:
     chat_server.usual = says(lambda message: "a note" if "Write the note anew" in message else r"So. \boxed{Velm}")
-    systems = (FULL, Retrieval("message", top=1), Recurrent("message"))
+    settings = {"chat_template": "message"}
+    systems: list[AnySystem] = [FULL, Retrieval.of(settings | {"top": 1}), Recurrent.of(settings)]
     jobs = [Job(system, memory(), "Where was Ada born?") for system in systems]
-    traces = dict(run(jobs, policy(chat_server)))
+    traces = dict(Scheduler(policy(chat_server)).run(jobs))
     assert [trace.answer.text for trace in traces.values() if trace.answer] == ["Velm"] * 3
     assert [traces[number].cost.calls for number in range(3)] == [1, 1, 4]
     assert traces[2].cost.generated_tokens == 12
-    asked = "\nWhere was Ada born?\nWrite out the sentences of the text above that you need, then give the answer in "
-    assert "".join(TEXTS) + asked + "\\boxed{}." in chat_server.messages
-    assert TEXTS[0] + asked + "\\boxed{}." in chat_server.messages
+    request = "\nWhere was Ada born?\nWrite out the sentences of the text above that you need, then give the answer in "
+    assert "".join(TEXTS) + request + "\\boxed{}." in chat_server.messages
+    assert TEXTS[0] + request + "\\boxed{}." in chat_server.messages
     notes = [message for message in chat_server.messages if "The note so far:\na note\n" in message]
     assert [text in message for text, message in zip(TEXTS[1:], notes, strict=True)] == [True, True]
     assert "The note so far:\n(nothing yet)\n\nPart 1 of 3 of the text:\nAda was born" in "".join(chat_server.messages)
@@ -362,10 +501,13 @@ def test_a_missing_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         EndpointPolicy(EndpointModel("http://localhost/v1", "m"))
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"concurrency": 0}, "concurrency = 0 is not possible; allowed: 1 call or more"),
-    ({"timeout": 0}, "timeout = 0 is not possible; allowed: more than 0 seconds"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_concurrency": 0}, "max_concurrency = 0 is not possible; allowed: 1 call or more"),
+        ({"timeout": 0}, "timeout = 0 is not possible; allowed: more than 0 seconds"),
+    ],
+)
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         EndpointPolicy(EndpointModel("http://localhost/v1", "m"), **settings)

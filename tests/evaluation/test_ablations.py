@@ -21,10 +21,20 @@ def made(row: str, right: list[int], *, changed: dict[str, object] | None = None
     texts = {f"in/128/{number}": value / 2 for number, value in enumerate(right)}
     folding = [] if row == "baseline" else [times] * 3
     return Result(
-        row, changed or {}, TRAINED, {"lengths": [128], "questions": len(right)}, cases, texts,
-        {"almanac": texts, "reconstruction": {case: 2 * value for case, value in texts.items()}},
-        folding, 10.667, {"almanac": [[10, 0.5], [20, 0.75]]}, "f", "c0ffee", HERE,
-    )  # fmt: skip
+        row=row,
+        changed=changed or {},
+        trained=TRAINED,
+        asked={"lengths": [128], "questions": len(right)},
+        one_hop=cases,
+        rouge=texts,
+        losses={"almanac": texts, "reconstruction": {case: 2 * value for case, value in texts.items()}},
+        fold_times=folding,
+        effective_ratio=10.667,
+        curves={"almanac": [[10, 0.5], [20, 0.75]]},
+        fingerprint="f",
+        commit="c0ffee",
+        hardware=HERE,
+    )
 
 
 @pytest.fixture
@@ -45,10 +55,8 @@ def test_rows_stand_in_the_order_of_their_settings(results: Path) -> None:
 
 def test_the_cells_by_hand(results: Path) -> None:
     rows = {row.names: row.cells for row in table(read_results(results)).rows}
-    assert list(rows) == [
-        ("baseline", "-", "10.67"), ("window-64", "window 64", "10.67"), ("window-256", "-", "10.67"),
-        ("pooling-gqa", "pooling gqa", "10.67"),
-    ]  # fmt: skip
+    changed = {"baseline": "-", "window-64": "window 64", "window-256": "-", "pooling-gqa": "pooling gqa"}
+    assert list(rows) == [(row, setting, "10.67") for row, setting in changed.items()]
     values = {names[0]: [cell.value for cell in cells] for names, cells in rows.items()}
     assert values["baseline"] == [0.25, None, 0.125, None, 0.25, None, 0.125, None]
     assert values["window-64"] == [1.0, 0.75, 0.5, 0.375, 1.0, 0.75, 0.5, 2.5]
@@ -61,10 +69,16 @@ def test_the_cells_by_hand(results: Path) -> None:
 
 def test_the_page_says_what_the_files_say_and_changes_with_them(results: Path) -> None:
     before = page(read_results(results), "ablations.png")
-    for said in ("10 steps a row, 3.0M tokens, 20.0 minutes", "lengths 128, questions 4", "a processor, 2 threads",
-                 "c0ffee", "| window-64 | window 64 | 10.67 | 100.0 % [51.0, 100.0] n=4 | 75.0 % [25.0, 100.0] n=4 |",
-                 "](ablations.png)"):  # fmt: skip
-        assert said in before
+    shown = (
+        "10 steps a row, 3.0M tokens, 20.0 minutes",
+        "lengths 128, questions 4",
+        "a processor, 2 threads",
+        "c0ffee",
+        "| window-64 | window 64 | 10.67 | 100.0 % [51.0, 100.0] n=4 | 75.0 % [25.0, 100.0] n=4 |",
+        "](ablations.png)",
+    )
+    for part in shown:
+        assert part in before
     path = results / "window-64.json"
     stored = json.loads(path.read_text())
     stored["one_hop"]["in/128/3/0"] = 0.0
@@ -78,16 +92,18 @@ def test_the_page_says_what_the_files_say_and_changes_with_them(results: Path) -
 def test_verdicts_are_by_intervals_without_zero(tmp_path: Path) -> None:
     base = {f"{number}/0": 1.0 for number in range(20)}
     losses = {
-        "baseline": base, "window-64": dict.fromkeys(base, 0.5), "window-256": dict.fromkeys(base, 0.25),
+        "baseline": base,
+        "window-64": dict.fromkeys(base, 0.5),
+        "window-256": dict.fromkeys(base, 0.25),
         "pooling-gqa": {case: 1.0 + (-1) ** number for number, case in enumerate(base)},
         "wrapper-none": dict.fromkeys(base, 1.5),
-    }  # fmt: skip
+    }
     found = [
         replace(made(row, [1]), losses={"almanac": values, "reconstruction": base}) for row, values in losses.items()
     ]
-    said = page(found, None)
-    assert "Nats, answers: better: window-256, window-64; no difference seen: pooling-gqa; worse: wrapper-none." in said
-    assert "Nats, texts: no difference seen: window-64, window-256, pooling-gqa, wrapper-none." in said
+    text = page(found, None)
+    assert "Nats, answers: better: window-256, window-64; no difference seen: pooling-gqa; worse: wrapper-none." in text
+    assert "Nats, texts: no difference seen: window-64, window-256, pooling-gqa, wrapper-none." in text
     assert "Nats, answers: no other row." in page(found[:1], None)
     assert "Nats" not in page(found[1:], None).split("| --- |")[-1].split("\n\n", 1)[-1]
 

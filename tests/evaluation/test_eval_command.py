@@ -25,9 +25,8 @@ def test_a_run_prints_one_object_and_fills_its_folder(
     assert execute(command) == 0
     result = json.loads(capsys.readouterr().out)
     folder = Path(result["folder"])
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "accuracy-in.png", "arguments.json", "result.json", "samples.jsonl", "table.md",
-    ]  # fmt: skip
+    written = ["accuracy-in.png", "arguments.json", "result.json", "samples.jsonl", "table.md"]
+    assert sorted(path.name for path in folder.iterdir()) == written
     assert list(result["systems"]) == ["pooled:4"]
     samples = (folder / "samples.jsonl").read_text()
     assert execute(command) == 0  # the same arguments: the same folder, nothing asked again

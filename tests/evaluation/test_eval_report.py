@@ -45,9 +45,14 @@ def test_cells_by_hand() -> None:
 def test_a_table_as_markdown() -> None:
     table = Table("Title", ("tokens", "system"), ("all",), (Row(("128", "full"), (Cell(1.0, 0.5, 1.0, 3),)),), "Note.")
     assert table.markdown().splitlines() == [
-        "## Title", "", "Note.", "", "| tokens | system | all |", "| --- | --- | --- |",
+        "## Title",
+        "",
+        "Note.",
+        "",
+        "| tokens | system | all |",
+        "| --- | --- | --- |",
         "| 128 | full | 100.0 % [50.0, 100.0] n=3 |",
-    ]  # fmt: skip
+    ]
 
 
 def test_a_report_holds_tables_plots_and_their_origin(evaluate: Evaluate, tmp_path: Path) -> None:
@@ -104,6 +109,6 @@ def test_a_missing_plotting_library_names_the_install_command(monkeypatch: pytes
 def test_origin_names_commit_and_machine(evaluate: Evaluate) -> None:
     found = commit()
     assert found is None or len(found.removesuffix("-dirty")) == 40
-    described = hardware(evaluate("full").backbone.device)
+    described = hardware(evaluate("full").model.weights().device)
     assert described["device"] == "cpu"
     assert described["cores"] >= 1

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.errors import CheckpointError, ConfigError
-from memfold.core.types import Sample
+from memfold.core.policy import Request
+from memfold.core.types import Reply, Sample
 from memfold.evaluation.records import SAMPLES_FILE, Record
 from memfold.evaluation.runner import Evaluation, batches, cache_positions, run
 from memfold.evaluation.suite import Case
@@ -25,10 +26,10 @@ class Interrupts(KnowsEverything):
 
     limit = 2
 
-    def generate(self, *given, **named):  # type: ignore[no-untyped-def]
-        if len(self.batches) == self.limit:
+    def answer(self, request: Request) -> Reply:
+        if len(self.batches) > self.limit:
             raise KeyboardInterrupt
-        return super().generate(*given, **named)
+        return super().answer(request)
 
 
 def essence(records: list[Record]) -> list[tuple[str, str, str, bool]]:
@@ -46,9 +47,8 @@ def test_every_system_is_asked_the_same_cases(evaluate: Evaluate, tmp_path: Path
     assert all(record.correct and record.error is None for record in records)
     questions = {(record.case, record.question, record.accepted) for record in records}
     assert len(questions) == 8
-    assert {record.system: record.ratio for record in records} == {
-        "full": None, "pooled": 16, "pooled:4": 4, "retrieval": None, "closed-book": None,
-    }  # fmt: skip
+    ratios = {record.system: record.ratio for record in records}
+    assert ratios == {"full": None, "pooled": 16, "pooled:4": 4, "retrieval": None, "closed-book": None}
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(evaluate: Evaluate, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_folder_of_another_model_is_refused(
 ) -> None:
     evaluation = evaluate("full")
     run(evaluation, tmp_path, KnowsEverything(evaluation))
-    other = replace(evaluation, backbone=new_backbone(seed=1))
+    other = replace(evaluation, model=new_backbone(seed=1))
     with pytest.raises(ConfigError, match="holds samples with model"):
         run(other, tmp_path, KnowsEverything(evaluation))
 
@@ -92,7 +92,7 @@ def test_a_sample_that_fails_is_recorded_and_the_others_go_on(
     evaluate: Evaluate, new_backbone: Callable[..., Backbone], tmp_path: Path
 ) -> None:
     small = new_backbone(window=300)
-    evaluation = replace(evaluate("full", "pooled", lengths=(64, 400), questions=2, splits=("in",)), backbone=small)
+    evaluation = replace(evaluate("full", "pooled", lengths=(64, 400), questions=2, splits=("in",)), model=small)
     records = run(evaluation, tmp_path)
     failed = {(record.system, record.size) for record in records if record.error}
     assert failed == {("full", 400)}
@@ -108,7 +108,7 @@ def test_a_model_that_cannot_fold_ends_the_run(
     plain = new_backbone()
     plain.heads.clear()
     with pytest.raises(CheckpointError, match="no projection"):
-        run(replace(evaluate("pooled"), backbone=plain), tmp_path)
+        run(replace(evaluate("pooled"), model=plain), tmp_path)
 
 
 def test_the_local_policy_answers_and_costs_are_recorded(evaluate: Evaluate, tmp_path: Path) -> None:

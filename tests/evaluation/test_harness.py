@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -18,6 +17,7 @@ from memfold.backbone.folder import save_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.core.errors import ConfigError, DataError
+from memfold.core.policy import Request, complete
 from memfold.core.types import SamplingParams, Text
 
 MODULE = "memfold.evaluation.harness"
@@ -68,11 +68,11 @@ def test_the_end_of_a_long_prompt_stays_text(harness: Any, folder: str) -> None:
     text = "".join(block.read() or "" for block in long.blocks)
     assert text + end == LINES + "Question: who?\nAnswer:"
     assert text.endswith("\n"), "cut where a line ends"
-    assert 20 <= len(model.backbone.encode(end)) <= 41
+    assert 20 <= len(model.model.encode(end)) <= 41
     assert long.slot_count == -(-long.token_count // 16)
     assert (short.blocks, whole) == ([], "Who?\n")
     unbroken, rest = model._memories(["word " * 300])[0]
-    assert len(model.backbone.encode(rest)) == pytest.approx(20, abs=2)
+    assert len(model.model.encode(rest)) == pytest.approx(20, abs=2)
     assert unbroken.blocks
 
 
@@ -81,7 +81,7 @@ def test_a_continuation_is_scored_as_the_model_itself_scores_it(harness: Any, fo
     prompt, endings = "Ada was born in ", ["Velm.", "Lor and Velm."]
     found = model.loglikelihood([asked(prompt, ending) for ending in endings])
     for ending, (value, greedy) in zip(endings, found, strict=True):
-        backbone = model.backbone
+        backbone = model.model
         tokens = [backbone.end_token, *backbone.encode(prompt + ending)]
         begun = 1 + len(backbone.encode(prompt.rstrip(" ")))
         with torch.no_grad():
@@ -94,12 +94,12 @@ def test_a_continuation_is_scored_as_the_model_itself_scores_it(harness: Any, fo
 @pytest.mark.parametrize("system", ["pooled", "full"])
 def test_what_greedy_decoding_writes_is_scored_as_greedy(harness: Any, folder: str, system: str) -> None:
     model = harness.MemfoldLM(folder, system=system, tail=20, batch_size=3)
-    encode, policy = model.backbone.encode, LocalPolicy(model.backbone)
+    encode, policy = model.model.encode, LocalPolicy(model.model)
     alike = 0
     for prompt in [LINES[:cut] for cut in range(700, 1100, 50)]:
         memory, end = model._memories([prompt])[0]
-        call = replace(harness._call(memory, Text(end)), limits=SamplingParams(max_tokens=1))
-        (reply,) = policy.generate([(model.system, memory, call)])
+        call = harness._call(memory, Text(end)).sampled(SamplingParams(max_tokens=1))
+        (reply,) = complete(policy, [Request(model.system, memory, call)])
         if encode(end + reply.text) != encode(end) + list(reply.tokens):
             continue  # text that is tokenised otherwise than it was written
         alike += 1
@@ -122,9 +122,9 @@ def test_replies_end_before_the_first_stop(harness: Any, folder: str) -> None:
     stop = whole[4:6]
     (cut,) = model.generate_until([asked("Ada", {"until": ["\0", stop], "max_gen_toks": 12})])
     assert cut == whole[: whole.find(stop)]
-    drawn = model._limits({"temperature": 0.7, "top_p": 0.8, "max_gen_toks": 5})
+    drawn = model._sampling({"temperature": 0.7, "top_p": 0.8, "max_gen_toks": 5})
     assert (drawn.temperature, drawn.top_p, drawn.max_tokens) == (0.7, 0.8, 5)
-    assert model._limits({"temperature": 0.7, "do_sample": False}).temperature == 0
+    assert model._sampling({"temperature": 0.7, "do_sample": False}).temperature == 0
 
 
 def test_a_text_without_question_is_scored_in_stretches(
@@ -135,14 +135,14 @@ def test_a_text_without_question_is_scored_in_stretches(
     (whole,) = model.loglikelihood([asked("", text)])
     assert model.loglikelihood_rolling([asked(text)]) == [pytest.approx(whole[0])]
     monkeypatch.setattr(harness, "ROLLING_TOKENS", 5)
-    pairs = harness._stretches(text, model.backbone.tokenize(text)[1])
+    pairs = harness._stretches(text, model.model.tokenize(text)[1])
     assert "".join(scored for _, scored in pairs) == text
     assert len(pairs) > 2
     assert all(before == text[: len(before)] for before, _ in pairs)
 
 
 def test_what_cannot_be_run_is_told(harness: Any, folder: str) -> None:
-    with pytest.raises(ConfigError, match="system 'retrieval' reads only a part of a text; the harness runs pooled"):
+    with pytest.raises(ConfigError, match="'retrieval' reads only a part of a text; the harness needs one that reads"):
         harness.MemfoldLM(folder, system="retrieval")
     with pytest.raises(ConfigError, match="tail = 0"):
         harness.MemfoldLM(folder, tail=0)

@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from all_knowing import KnowsEverything
+from scripted_policy import ScriptedPolicy
 
 from memfold.core.errors import CallError
 from memfold.core.types import Reply, SamplingParams
@@ -17,10 +18,10 @@ def test_right_is_what_the_judge_says(evaluate: Evaluate, tmp_path: Path) -> Non
     asked: list[str] = []
     first = [Reply("maybe"), CallError("policy", "lost")]
 
-    def ask(messages: Sequence[str], limits: SamplingParams) -> list[Reply | CallError]:
+    def ask(messages: Sequence[str], sampling: SamplingParams) -> list[Reply | CallError]:
         asked.extend(messages)
-        said = ["no" if "The answer: nothing" in message else "yes" for message in messages]
-        return [first.pop(0) if first else Reply(one) for one in said]
+        verdicts = ["no" if "The answer: nothing" in message else "yes" for message in messages]
+        return [first.pop(0) if first else Reply(verdict) for verdict in verdicts]
 
     evaluation = replace(evaluation, judge=Judge("judge", ask, tmp_path / "verdicts.jsonl"))
     records = run(evaluation, tmp_path, KnowsEverything(evaluation, wrong=lambda case: case.key.startswith("out")))
@@ -40,9 +41,8 @@ def test_right_is_what_the_judge_says(evaluate: Evaluate, tmp_path: Path) -> Non
 
 def test_a_sample_that_failed_is_not_judged(evaluate: Evaluate, tmp_path: Path) -> None:
     evaluation = evaluate("full", questions=4)
-    judge = Judge("judge", lambda messages, limits: [Reply("yes") for _ in messages], tmp_path / "verdicts.jsonl")
-    policy = KnowsEverything(evaluation)
-    policy.generate = lambda requests, *_: [ValueError("broken") for _ in requests]  # type: ignore[method-assign]
+    judge = Judge("judge", lambda messages, sampling: [Reply("yes") for _ in messages], tmp_path / "verdicts.jsonl")
+    policy = ScriptedPolicy(lambda call: ValueError("broken"))
     records = run(replace(evaluation, judge=judge), tmp_path, policy)
     assert len(records) == 4
     assert all(record.error and not record.correct and not record.figures for record in records)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,21 +12,34 @@ ARGUMENTS = {"suite": "almanac", "lengths": (128, 256), "seed": 0}
 
 
 def record(case: str, **changes: object) -> Record:
-    values: dict[str, object] = {
-        "case": case, "system": "pooled", "suite": "almanac", "seed": 1 << 41, "size": 128, "split": "in",
-        "kind": "one-hop", "hops": 1, "question": "Who?", "accepted": ("Velm", "the river Velm"), "answer": "Velm",
-        "reply": " So. \\boxed{Velm}\u2028\x85", "correct": True, "ratio": 16,
-        "citations": (Citation("d", 0, 9, "So it was", 1.5),), "evidence": (Span(0, 9),),
-        "figures": {"evidence_any": 1.0}, "cost": Spent(calls=1, document_tokens=120, effective_ratio=12.0),
-    } | changes  # fmt: skip
-    return Record(**values)  # type: ignore[arg-type]
+    record = Record(
+        case=case,
+        system="pooled",
+        suite="almanac",
+        seed=1 << 41,
+        size=128,
+        split="in",
+        kind="one-hop",
+        hops=1,
+        question="Who?",
+        accepted=("Velm", "the river Velm"),
+        answer="Velm",
+        reply=" So. \\boxed{Velm}\u2028\x85",
+        correct=True,
+        ratio=16,
+        citations=(Citation("d", 0, 9, "So it was", 1.5),),
+        evidence=(Span(0, 9),),
+        figures={"evidence_any": 1.0},
+        cost=Spent(calls=1, document_tokens=120, effective_ratio=12.0),
+    )
+    return replace(record, **changes)  # type: ignore[arg-type]
 
 
 def test_what_was_appended_is_read_back(tmp_path: Path) -> None:
     file = RecordFile(tmp_path / "new" / "folder", ARGUMENTS)
     written = [record("a"), record("b", system="full", ratio=None, error="policy: no", correct=False)]
-    for one in written:
-        file.append(one)
+    for each in written:
+        file.append(each)
     again = RecordFile(tmp_path / "new" / "folder", ARGUMENTS)
     assert again.records == written
     assert again.done == {("pooled", "a"), ("full", "b")}
@@ -46,9 +60,9 @@ def test_half_a_line_left_by_a_kill_is_cut_off(tmp_path: Path) -> None:
     whole = file.path.read_bytes()
     file.path.write_bytes(whole + whole[: len(whole) // 2])
     again = RecordFile(tmp_path, ARGUMENTS)
-    assert [one.case for one in again.records] == ["a"]
+    assert [kept.case for kept in again.records] == ["a"]
     again.append(record("b"))
-    assert [one.case for one in RecordFile(tmp_path, ARGUMENTS).records] == ["a", "b"]
+    assert [kept.case for kept in RecordFile(tmp_path, ARGUMENTS).records] == ["a", "b"]
 
 
 def test_a_folder_of_other_arguments_is_refused_and_left_alone(tmp_path: Path) -> None:

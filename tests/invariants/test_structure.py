@@ -19,9 +19,9 @@ TABLE = "memfold.core.registry"
 PACKAGE = Path(__file__).parents[2] / "src" / "memfold"
 LAYERS = (
     {"core"},
-    {"backbone", "endpoint", "memory", "sources", "readers"},
+    {"backbone", "endpoint", "memory", "sources", "readers", "response"},
     {"systems", "tasks", "scoring", "session"},
-    {"training", "evaluation", "api"},
+    {"training", "evaluation", "api", "folding"},
     {"bench", "rl"},
     {"cli"},
     {"__main__"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +33,33 @@ def same_bits(left: Tensor, right: Tensor) -> bool:
     return left.dtype == right.dtype and torch.equal(left.view(BITS[left.dtype]), right.view(BITS[right.dtype]))
 
 
-def make_memory(texts: list[list[str]], tokens: list[list[int]], settings: dict[str, Any], dtype: str, seed: int = 0,
-                hidden: int = 4) -> Memory:  # fmt: skip
-    """Documents as lists of chunk texts, with as many tokens for each chunk as `tokens` says."""
+def make_memory(
+    texts: list[list[str]],
+    tokens: list[list[int]],
+    settings: dict[str, Any],
+    dtype: str,
+    seed: int = 0,
+    hidden: int = 4,
+) -> Memory:
+    """Documents as lists of chunk texts, with as many tokens for each chunk as `tokens` says, and slots at the ratio
+    of the settings, if they have one."""
     ratio = settings.get("ratio")
     blocks: list[Block] = []
     for source, (chunks, counts) in enumerate(zip(texts, tokens, strict=True)):
         token = character = 0
         for text, count in zip(chunks, counts, strict=True):
-            starts = tuple(range(token, token + count, ratio)) if ratio else ()
-            slots = random_bits((len(starts), hidden), dtype, seed + len(blocks)) if ratio else None
-            blocks.append(Block(len(blocks), source, token, token + count, character, character + len(text), slots,
-                                starts, text or None))  # fmt: skip
+            slots = random_bits((-(-count // ratio), hidden), dtype, seed + len(blocks)) if ratio else None
+            block = Block(
+                index=len(blocks),
+                source=source,
+                token_start=token,
+                token_end=token + count,
+                char_start=character,
+                char_end=character + len(text),
+                slots=slots,
+                text=text or None,
+            )
+            blocks.append(block)
             token, character = token + count, character + len(text)
     sources = tuple(f"document {i}.txt" for i in range(len(texts)))
     hashes = tuple(hashlib.sha256("".join(chunks).encode() + bytes([i])).hexdigest() for i, chunks in enumerate(texts))
@@ -52,15 +68,23 @@ def make_memory(texts: list[list[str]], tokens: list[list[int]], settings: dict[
 
 @st.composite
 def memories(draw: st.DrawFn, dtypes: tuple[str, ...] = tuple(TYPES), slots: bool | None = None) -> tuple[Memory, str]:
-    """A memory and the dtype that keeps its slots bit for bit."""
+    """A memory and the dtype that keeps its slots bit for bit.  Some have as many slots as their ratio makes, as pooled
+    memory does, others any number: how many there are is for the system to say."""
     dtype = draw(st.sampled_from(dtypes))
     with_slots = draw(st.booleans()) if slots is None else slots
     settings: dict[str, Any] = {"ratio": draw(st.sampled_from((1, 3, 16)))} if with_slots else {"chunk": 9}
     texts = draw(st.lists(st.lists(TEXT, min_size=1, max_size=4), min_size=1, max_size=3))
     tokens = [[draw(st.integers(0, 40)) for _ in chunks] for chunks in texts]
-    memory = make_memory(texts, tokens, settings, dtype, draw(st.integers(0, 99)), draw(st.integers(1, 5)))
+    hidden = draw(st.integers(1, 5))
+    memory = make_memory(texts, tokens, settings, dtype, draw(st.integers(0, 99)), hidden)
     order = draw(st.permutations(memory.blocks))
-    memory.blocks = [Block(**{**vars(block), "index": i}) for i, block in enumerate(order)]
+    memory.blocks = [replace(block, index=number) for number, block in enumerate(order)]
+    if with_slots and draw(st.booleans()):
+        counts = [draw(st.integers(0, 9)) for _ in memory.blocks]
+        memory.blocks = [
+            replace(block, slots=random_bits((count, hidden), dtype, block.index))
+            for block, count in zip(memory.blocks, counts, strict=True)
+        ]
     return memory, dtype
 
 

@@ -74,7 +74,7 @@ def test_joined_files_can_be_saved_and_opened_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "problem"),
     [
         ({"system": "full"}, "'full'"),
         ({"fingerprint": "encoder-9"}, "'encoder-9'"),
@@ -82,8 +82,8 @@ def test_joined_files_can_be_saved_and_opened_again(tmp_path: Path) -> None:
         ({"sha256": ()}, "0 hashes for 2 documents"),
     ],
 )
-def test_memories_that_do_not_go_together_are_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_memories_that_do_not_go_together_are_refused(change: dict[str, Any], problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
         concatenate([small_memory(), replace(other_memory(), **change)])
 
 

@@ -175,30 +175,30 @@ def test_places_that_cannot_be_written_are_refused_before_the_first_block(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "problem"),
     [
         ({"source": 2}, "documents 0 to 1"),
         ({"token_start": 99}, "from 99 to 9"),
-        ({"slots": None}, "give both or neither"),
-        ({"slots": torch.zeros(2, 4)}, r"9 tokens at ratio 4 make \[3, hidden\]"),
-        ({"slots": torch.zeros(3)}, r"shape \(3,\)"),
-        ({"starts": (0, 4, 7)}, "every 4 tokens"),
+        ({"slots": torch.zeros(3)}, r"shape \(3,\); allowed: \[slots, size\]"),
+        ({"slots": torch.zeros(3, 0)}, r"shape \(3, 0\); allowed: \[slots, size\]"),
         ({"text": "short"}, "5 characters of text for 0 to 15"),
         ({"text": "\ud800" + "x" * 14}, "character 0 is an unpaired surrogate"),
     ],
 )
 def test_a_block_that_does_not_fit_is_refused_and_nothing_is_written(
-    tmp_path: Path, change: dict[str, Any], said: str
+    tmp_path: Path, change: dict[str, Any], problem: str
 ) -> None:
     memory = small_memory()
     save_memory(memory, tmp_path / "whole")
     with MemoryWriter(tmp_path / "a.fold", manifest_of(memory)) as writer:
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=problem):
             writer.add(replace(memory.blocks[0], **change))
         for block in memory.blocks:
             writer.add(block)
         with pytest.raises(DataError, match="slots of 5 values after slots of 4"):
             writer.add(replace(memory.blocks[0], slots=torch.zeros(3, 5)))
+        with pytest.raises(DataError, match="slots of 0 values after slots of 4"):
+            writer.add(replace(memory.blocks[0], slots=None))
         writer.finish()
     assert (tmp_path / "a.fold").read_bytes() == (tmp_path / "whole").read_bytes()
 
@@ -210,7 +210,7 @@ def test_writing_takes_the_same_working_memory_for_any_length(tmp_path: Path) ->
         tracemalloc.start()
         with MemoryWriter(tmp_path / "a.fold", manifest) as writer:
             for i in range(count):
-                writer.add(Block(i, 0, i * 1024, i * 1024 + 1024, i * 20000, i * 20000 + 20000, slots, (), text))
+                writer.add(Block(i, 0, i * 1024, i * 1024 + 1024, i * 20000, i * 20000 + 20000, slots, text))
             writer.finish()
         highest = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

@@ -10,6 +10,8 @@ import pytest
 from memfold.backbone.folder import save_backbone
 from memfold.backbone.model import Backbone
 from memfold.rl.recipe import RlRecipe
+from memfold.systems.pooled.settings import PooledTrain
+from memfold.systems.pooled.system import Pooled
 from memfold.training.recipe import Entry, Group
 
 REWARD = """
@@ -41,7 +43,9 @@ def longer(sample, trace):
 @pytest.fixture(scope="session")
 def parent(new_backbone: Callable[..., Backbone], tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("rl-parent") / "model"
-    save_backbone(new_backbone(), folder)
+    backbone = new_backbone()
+    backbone.trained["pooled"] = Pooled(train=PooledTrain(ratios=(4, 8))).record({})
+    save_backbone(backbone, folder)
     return str(folder)
 
 
@@ -59,7 +63,7 @@ def recipe(parent: str, rewards: Path) -> RlRecipe:
         steps=3,
         parent=parent,
         mixture=(
-            Entry("almanac", 0.5, (48, 64), ratios=(4, 8), level=0),
+            Entry("almanac", 0.5, (48, 64), settings={"ratios": [4, 8]}, level=0),
             Entry("almanac", 0.5, (48,), system="full", level=0),
         ),
         reward=f"{rewards}:early",

@@ -66,7 +66,7 @@ class LLM:
         key = prompt.view(torch.uint8).numpy().tobytes()
         if key not in self.cached:
             output = self.model(inputs_embeds=prompt[None], use_cache=True)
-            self.cached[key] = (output.past_prefix, output.logits[0, -1])
+            self.cached[key] = (output.past_key_values, output.logits[0, -1])
         cache, logits = copy.deepcopy(self.cached[key])
         generator = torch.Generator().manual_seed(params.seed)
         tokens: list[int] = []
@@ -79,7 +79,7 @@ class LLM:
             if token in params.stop_token_ids or len(tokens) == params.max_tokens:
                 reason = "stop" if token in params.stop_token_ids else "length"
                 return SimpleNamespace(token_ids=tokens, logprobs=found, finish_reason=reason)
-            output = self.model(torch.tensor([[token]]), past_prefix=cache, use_cache=True)
+            output = self.model(torch.tensor([[token]]), past_key_values=cache, use_cache=True)
             logits = output.logits[0, -1]
 
 

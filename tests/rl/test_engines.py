@@ -17,14 +17,15 @@ from memfold.backbone.folder import load_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.score import logprobs
 from memfold.core.errors import CallError, ConfigError
-from memfold.core.system import MemorySystem
+from memfold.core.registry import AnySystem
+from memfold.core.system import Prefix
 from memfold.core.types import Reply, SamplingParams
 from memfold.rl.engine import open_engine
 from memfold.rl.engines.vllm import VllmEngine
 from memfold.rl.loop import prepare, step, train
 from memfold.rl.questions import Draws
 from memfold.rl.recipe import RlRecipe
-from memfold.rl.rollout import Rollouts, Sampling, roll_out
+from memfold.rl.rollout import Rollouts, RolloutSampling, roll_out
 from memfold.training.recipe import Entry
 
 SETTINGS = {"positions": "consecutive", "wrapper": "span"}
@@ -42,10 +43,10 @@ def chosen(recipe: RlRecipe) -> RlRecipe:
 
 def rolled(engine: Any, recipe: RlRecipe, backbone: Backbone, max_concurrency: int = 12) -> list[Rollouts]:
     questions = Draws(recipe, backbone, 0).take(4)
-    return roll_out(questions, backbone, engine, Sampling(reply_tokens=12), 3, max_concurrency, 0, 0)
+    return roll_out(questions, backbone, engine, RolloutSampling(reply_tokens=12), 3, max_concurrency, 0, 0)
 
 
-def apart(found: list[Rollouts], backbone: Backbone) -> float:
+def logprob_gap(found: list[Rollouts], backbone: Backbone) -> float:
     """The largest difference between log-probabilities of sampler and backbone."""
     most = 0.0
     for one in found:
@@ -60,7 +61,7 @@ def test_replies_of_vllm_replay_before_and_after_an_update(chosen: RlRecipe) -> 
     backbone = load_backbone(str(chosen.parent))
     engine = VllmEngine(chosen, backbone, 1)
     first = rolled(engine.policy(), chosen, backbone)
-    assert apart(first, backbone) < 1e-4
+    assert logprob_gap(first, backbone) < 1e-4
     assert {one.question.system.name for one in first} == {"pooled", "full"}
     for reply in (trace.steps[0].reply for one in first for trace in one.traces):
         ended = reply.tokens[-1] == backbone.end_token
@@ -70,8 +71,8 @@ def test_replies_of_vllm_replay_before_and_after_an_update(chosen: RlRecipe) -> 
         assert reply.positions > 0
     with torch.no_grad():
         dict(backbone.model.named_parameters())["model.layers.0.mlp.up_proj.weight"] += 0.1
-    assert apart(rolled(engine, chosen, backbone), backbone) > 1e-2
-    assert apart(rolled(engine.policy(), chosen, backbone), backbone) < 1e-4
+    assert logprob_gap(rolled(engine, chosen, backbone), backbone) > 1e-2
+    assert logprob_gap(rolled(engine.policy(), chosen, backbone), backbone) < 1e-4
     read = engine._model._llm.read
     assert len(set(read)) == 2
     assert [Path(folder).exists() for folder in read] == [True, False]
@@ -88,15 +89,15 @@ def test_every_call_has_its_own_seed(chosen: RlRecipe, backbone: Backbone) -> No
 def test_a_reply_ends_with_the_end_token(chosen: RlRecipe, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = VllmEngine(chosen, backbone, 1)
     engine.policy()
-    prompt, limits = torch.randn(5, backbone.hidden_size), [SamplingParams(12, 1.0, seed=5)]
-    (whole,) = engine._model.generate([prompt], limits, end=-1)
+    prompt, sampling = torch.randn(5, backbone.hidden_size), [SamplingParams(12, 1.0, seed=5)]
+    (whole,) = engine._model.generate([prompt], sampling, end=-1)
     assert isinstance(whole, Reply)
     assert (whole.finish, len(whole.tokens)) == ("length", 12)
-    (cut,) = engine._model.generate([prompt], limits, end=whole.tokens[3])
+    (cut,) = engine._model.generate([prompt], sampling, end=whole.tokens[3])
     assert isinstance(cut, Reply)
     assert (cut.finish, cut.tokens) == ("stop", whole.tokens[: whole.tokens.index(whole.tokens[3]) + 1])
     monkeypatch.setattr(stand_in_vllm.LLM, "_one", lambda *given: SimpleNamespace(finish_reason="abort"))
-    (broken,) = engine._model.generate([prompt], limits, end=-1)
+    (broken,) = engine._model.generate([prompt], sampling, end=-1)
     assert str(broken) == "policy: vLLM ended a reply with 'abort'"
 
 
@@ -138,30 +139,29 @@ def test_one_line_says_what_is_missing(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("changed", "processes", "message"),
-    [
-        (
-            {"settings": {"positions": "strided"}},
-            1,
-            "positions = 'strided' of pooled/almanac is not .* 'consecutive' }",
-        ),
-        ({"settings": {"positions": "randomised"}}, 1, "positions = 'randomised' of pooled/almanac is not possible"),
-        ({"mixture": (Entry("almanac", 1, (48,), gap=9),)}, 1, "gap = 9 of pooled/almanac is not .*; write gap = 0"),
-        ({}, 2, "engine 'vllm' supports one process, not 2"),
-    ],
-)
-def test_what_vllm_cannot_do_is_refused_before_it_starts(
-    chosen: RlRecipe, backbone: Backbone, changed: dict[str, Any], processes: int, message: str
+def test_several_processes_are_refused_before_vllm_starts(chosen: RlRecipe, backbone: Backbone) -> None:
+    with pytest.raises(ConfigError, match="engine 'vllm' supports one process, not 2"):
+        open_engine(chosen, backbone, 2)
+
+
+@pytest.mark.parametrize("settings", [{"positions": "strided"}, {"positions": "consecutive", "max_gap": 1000}], ids=str)
+def test_settings_that_leave_positions_out_are_refused(
+    chosen: RlRecipe, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    with pytest.raises(ConfigError, match=message):
-        open_engine(replace(chosen, **changed), backbone, processes)
+    run = prepare(replace(chosen, mixture=chosen.mixture[:1], settings=settings), tmp_path)
+    with pytest.raises(ConfigError, match="system 'pooled' renders positions that do not run 0, 1, 2"):
+        step(run)
+
+
+def test_randomised_positions_are_consecutive_in_rollouts(chosen: RlRecipe, tmp_path: Path) -> None:
+    run = prepare(replace(chosen, settings={"positions": "randomised"}), tmp_path)
+    assert step(run)["figures"]["logprob_gap"] < 1e-4
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"prefix": []}, "system 'pooled' renders keys and values"),
+        ({"prefix": Prefix(())}, "system 'pooled' makes calls that engine 'vllm' cannot answer"),
         ({"positions": [7]}, "system 'pooled' renders positions that do not run 0, 1, 2"),
     ],
 )
@@ -172,12 +172,12 @@ def test_calls_that_are_not_plain_embeddings_are_refused(
     (question,) = Draws(replace(chosen, mixture=chosen.mixture[:1]), backbone, 0).take(1)
     render = type(question.system).render
 
-    def other(self: MemorySystem, *given: Any) -> Any:
-        return replace(render(self, *given), **changed)  # type: ignore[arg-type]
+    def other(self: AnySystem, *given: Any) -> Any:
+        return replace(render(self, *given), **changed)
 
     monkeypatch.setattr(type(question.system), "render", other)
     with pytest.raises(ConfigError, match=message):
-        roll_out([question], backbone, engine, Sampling(4), 1, 1)
+        roll_out([question], backbone, engine, RolloutSampling(4), 1, 1)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from memfold.core.document import Document
-from memfold.core.errors import CallError, ConfigError
+from memfold.core.errors import CallError, ConfigError, Failure
 from memfold.core.types import Answer, Call, Reply, Sample, SamplingParams, Step, Trace
 from memfold.rl.rewards import REWARDS, Judging, Reward, Rules, extract_answer, find_reward, scored_traces
 from memfold.scoring.judge import Judge
@@ -19,9 +19,9 @@ ONE = Sample("almanac", DOCUMENT, "Where does Ada live?", ("Velm", "the town of 
 LIST = Sample("almanac", DOCUMENT, "Which towns?", ("Velm", "Sanu", "Tor Ban"), kind="listing")
 
 
-def trace(reply: str, style: str = "recall", error: str | None = None) -> Trace:
-    step = Step(Call("answer", ()), Reply(reply))
-    return Trace("q", "pooled", {"style": style}, (step,), Answer("", reply) if error is None else None, error=error)
+def trace(reply: str, style: str = "recall", failure: Failure | None = None) -> Trace:
+    step, answer = Step(Call("answer", ()), Reply(reply)), Answer("", reply) if failure is None else None
+    return Trace("q", "pooled", {"style": style}, (step,), answer, failure=failure)
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,16 @@ def test_a_failed_trace_is_not_asked_about() -> None:
         asked.append(extract_answer(trace))
         return 0.25 if extract_answer(trace) == "Velm" else math.nan
 
-    traces = [trace("", error="policy: broken"), trace(r"\boxed{Velm}"), trace(r"\boxed{x}")]
+    broken = Failure("policy", "CallError", "broken")
+    traces = [trace("", failure=broken), trace(r"\boxed{Velm}"), trace(r"\boxed{x}")]
     done = scored_traces(Rules(reward), [ONE] * 3, traces)
     assert asked == ["Velm", "x"]
-    assert [found.error for found, _ in done] == ["policy: broken", None, "reward: the value nan is not finite"]
+    infinite = Failure("reward", "CallError", "the value nan is not finite")
+    assert [found.failure for found, _ in done] == [broken, None, infinite]
+    assert [str(failure) for failure in (broken, infinite)] == [
+        "policy: broken",
+        "reward: the value nan is not finite",
+    ]
     assert [found.reward for found, _ in done] == [None, 0.25, None]
 
 
@@ -141,7 +147,7 @@ def test_a_user_writes_a_reward_in_a_file(tmp_path: Path) -> None:
 def test_the_judge_is_asked_within_its_budget_and_never_gives_a_silent_zero(tmp_path: Path) -> None:
     messages: list[str] = []
 
-    def ask(asked: Sequence[str], limits: SamplingParams) -> list[Reply | CallError]:
+    def ask(asked: Sequence[str], sampling: SamplingParams) -> list[Reply | CallError]:
         messages.extend(asked)
         verdicts = {"right": "yes", "wrong": "No.", "odd": "perhaps"}
         return [
@@ -160,4 +166,4 @@ def test_the_judge_is_asked_within_its_budget_and_never_gives_a_silent_zero(tmp_
         "judge: the budget of 5 verdicts is spent; raise judge.budget in the recipe",
     ]
     assert (judging.spent, len(messages)) == (5, 4)
-    assert [found.error is None for found, _ in scored_traces(judging, [ONE], [trace(r"\boxed{right}")])] == [False]
+    assert [found.failure is None for found, _ in scored_traces(judging, [ONE], [trace(r"\boxed{right}")])] == [False]

@@ -447,7 +447,7 @@ def test_an_entropy_bonus_is_measured_and_changes_the_gradient(recipe: RlRecipe,
 
 
 def test_what_a_run_cannot_start_from_is_refused(recipe: RlRecipe, tmp_path: Path) -> None:
-    unanswered = replace(recipe, mixture=(Entry("reconstruction", 1, (64,), ratios=(8,)),), reward="exact")
+    unanswered = replace(recipe, mixture=(Entry("reconstruction", 1, (64,), settings={"ratios": [8]}),), reward="exact")
     with pytest.raises(ConfigError, match="task 'reconstruction' has no answers, which reward 'exact' needs"):
         prepare(unanswered, tmp_path)
     with pytest.raises(ConfigError, match="unknown reward 'exakt'; nearest: 'exact'"):

@@ -34,7 +34,7 @@ checkpoint_every = 2
 task = "almanac"
 weight = 0.5
 sizes = [48, 64]
-ratios = [8]
+settings = {{ ratios = [8] }}
 level = 0
 
 [[mixture]]

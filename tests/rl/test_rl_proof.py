@@ -75,7 +75,7 @@ def test_a_run_with_adapters_resumes_and_is_read_back(tmp_path: Path) -> None:
     for name in ("adapter_model.safetensors", "full.safetensors"):
         assert (tmp_path / "broken/model" / name).read_bytes() == (tmp_path / "whole/model" / name).read_bytes(), name
     read = load_backbone(tmp_path / "whole" / "model")
-    assert read.adapter is None
+    assert read.base_adapter is None
     assert read.readable == whole.readable == (load_backbone(str(made.parent)).fingerprint(),)
 
 

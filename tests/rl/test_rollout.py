@@ -20,7 +20,7 @@ from memfold.rl.questions import Draws, Question, draw
 from memfold.rl.recipe import RlRecipe
 from memfold.rl.replay import passes, score, turns_of
 from memfold.rl.rewards import Reward, Rules
-from memfold.rl.rollout import Rollouts, Sampling, roll_out
+from memfold.rl.rollout import Rollouts, RolloutSampling, roll_out
 from memfold.rl.trace_file import read_trace, trace_record, write_groups
 from memfold.rl.update import Sums, Trainer
 from memfold.systems.recurrent.system import Recurrent
@@ -29,7 +29,7 @@ from memfold.training.optimisers import Optimisers
 from memfold.training.processes import Processes
 from memfold.training.recipe import Entry
 
-SAMPLING = Sampling(reply_tokens=8)
+SAMPLING = RolloutSampling(reply_tokens=8)
 
 
 def rolled(recipe: RlRecipe, backbone: Backbone, max_concurrency: int = 8, count: int = 3) -> list[Rollouts]:
@@ -49,7 +49,7 @@ def test_a_reply_does_not_depend_on_what_else_is_sampled(recipe: RlRecipe, backb
     for one, other in zip(together, alone, strict=True):
         for left, right in zip(one.traces, other.traces, strict=True):
             assert left.steps[0].reply.logprobs == pytest.approx(right.steps[0].reply.logprobs, abs=1e-4)
-            assert left.steps[0].call.limits.temperature == 1.0
+            assert left.steps[0].call.sampling.temperature == 1.0
 
 
 def test_questions_are_a_function_of_the_step(recipe: RlRecipe, backbone: Backbone) -> None:
@@ -63,7 +63,7 @@ def test_questions_are_a_function_of_the_step(recipe: RlRecipe, backbone: Backbo
 
 
 def test_questions_about_one_document_share_its_memory(recipe: RlRecipe, backbone: Backbone) -> None:
-    asking = replace(recipe, mixture=(Entry("almanac", 1, (96,), ratios=(8,), level=1, samples=3),))
+    asking = replace(recipe, mixture=(Entry("almanac", 1, (96,), settings={"ratios": [8]}, level=1, samples=3),))
     found = roll_out(draw(asking, backbone, 0), backbone, LocalPolicy(backbone), SAMPLING, 2, 8)
     assert len(found) > 1
     assert len({id(one.memory) for one in found}) == 1
@@ -145,8 +145,8 @@ def two_turns(backbone: Backbone) -> tuple[Question, Rollouts]:
     """A question about a text that is read in two chunks."""
     document = Document("d", text="Ada was born in Velm. The river Sanu flows through Velm and then on to Ost.")
     sample = Sample("almanac", document, "Where was Ada born?", ("Velm",))
-    question = Question("recurrent/almanac", Recurrent(chunk=16, note=5), sample, 1, 32, 0)
-    (found,) = roll_out([question], backbone, LocalPolicy(backbone), Sampling(reply_tokens=7), 2, 8)
+    question = Question("recurrent/almanac", Recurrent.of({"chunk": 16, "note": 5}), sample, 1, 32, 0)
+    (found,) = roll_out([question], backbone, LocalPolicy(backbone), RolloutSampling(reply_tokens=7), 2, 8)
     return question, found
 
 
@@ -156,7 +156,7 @@ def test_a_trajectory_of_many_turns_has_the_weight_of_the_formula(
     """The advantage is that of the trajectory, for every token of every turn (MemAgent, equations 4 and 5)."""
     question, found = two_turns(backbone)
     assert all(len(trace.steps) > 2 for trace in found.traces)
-    assert [step.call.limits.max_tokens for step in found.traces[0].steps][-2:] == [5, 7]
+    assert [step.call.sampling.max_tokens for step in found.traces[0].steps][-2:] == [5, 7]
     group = Group(question, found.memory, found.traces, (Reward(1.0), Reward(0.0)))
     model = new_backbone()
     memagent = replace(recipe, preset="memagent", algorithm={"kl": "none", "beta": 0.0}, tokens=100_000)

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from scripted_policy import ScriptedPolicy
 
+from memfold.core.errors import ConfigError, Failure
 from memfold.core.registry import SYSTEMS, system_class
 from memfold.core.scheduler import Job, answer
-from memfold.core.system import MemorySystem
-from memfold.core.types import Answer, Block, BlockRef, Call, Citation, Memory, Reply, SamplingParams, Text, Trace
+from memfold.core.types import (
+    Answer,
+    Block,
+    BlockRef,
+    Call,
+    Citation,
+    Generate,
+    Memory,
+    Passage,
+    Reply,
+    SamplingParams,
+    Span,
+    Text,
+    Trace,
+)
 
 TEXTS = ("Ada was born in Velm. ", "The code is KX-41. ", "Lor met Ada. ")
 QUESTION = "Where was Ada born?"
 REPLY = r" Ada was born in Velm. \boxed{Velm}"
-FLAT = {"recall": "\nWhere was Ada born?\nRecall:", "bare": "\nWhere was Ada born?\nAnswer:",
-        "free": "\nWhere was Ada born?\nRecall?"}  # fmt: skip
+SAMPLING = SamplingParams(max_tokens=160)
+FLAT = {
+    "recall": "\nWhere was Ada born?\nRecall:",
+    "bare": "\nWhere was Ada born?\nAnswer:",
+    "free": "\nWhere was Ada born?\nRecall?",
+}
 CHATML = {
     "recall": "\nWhere was Ada born?\nWrite out the sentences of the text above that you need, then give the answer in "
     "\\boxed{}.<|im_end|>\n<|im_start|>assistant\n",
@@ -27,31 +46,23 @@ CHATML = {
 OPENINGS = {"flat": "", "chatml": "<|im_start|>user\n"}
 
 
-class Says:
-    """A policy with one reply for everything; it remembers what it was asked."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.calls: list[Call] = []
-
-    def generate(self, requests: Sequence[tuple[MemorySystem, Memory, Call]],
-                 on_token: Callable[[int, str], None] | None = None,
-                 cancel: Callable[[int], bool] | None = None) -> list[Reply | Exception]:  # fmt: skip
-        self.calls += [call for _, _, call in requests]
-        return [Reply(self.text, positions=9)] * len(requests)
+def replying(text: str, **more: Any) -> ScriptedPolicy:
+    """A policy with one reply for everything."""
+    return ScriptedPolicy(lambda call: Reply(text, positions=9, **more))
 
 
 def memory(texts: Sequence[str | None] = TEXTS) -> Memory:
     blocks, start = [], 0
     for index, (text, length) in enumerate(zip(texts, map(len, TEXTS), strict=True)):
-        blocks.append(Block(index, 0, 6 * index, 6 * index + 6, start, start + length, starts=(6 * index,), text=text))
+        blocks.append(Block(index, 0, 6 * index, 6 * index + 6, start, start + length, text=text))
         start += length
     return Memory("m", "any", {}, "", ("a.txt",), blocks)
 
 
-def asked(name: str, said: str = REPLY, about: Memory | None = None, **settings: Any) -> tuple[list[Call], Trace]:
-    policy = Says(said)
-    trace = answer(Job(system_class(name)(**settings), about or memory(), QUESTION), policy)
+def ask(name: str, text: str = REPLY, about: Memory | None = None, **settings: Any) -> tuple[list[Call], Trace]:
+    """The calls that a system makes when every reply is `text`, and its trace."""
+    policy = replying(text)
+    trace = answer(Job(system_class(name).of(settings), about or memory(), QUESTION), policy)
     return policy.calls, trace
 
 
@@ -59,12 +70,12 @@ def asked(name: str, said: str = REPLY, about: Memory | None = None, **settings:
 @pytest.mark.parametrize(("chat_template", "words"), [("flat", FLAT), ("chatml", CHATML)])
 @pytest.mark.parametrize("name", ["pooled", "full"])
 def test_one_call_over_all_blocks(name: str, chat_template: str, words: dict[str, str], style: str) -> None:
-    calls, trace = asked(name, chat_template=chat_template, style=style)
+    calls, trace = ask(name, chat_template=chat_template, style=style)
     assert calls == [
         Call(
             "answer",
             (Text(OPENINGS[chat_template]), BlockRef("m", 0), BlockRef("m", 1), BlockRef("m", 2), Text(words[style])),
-            SamplingParams(max_tokens=160),
+            Generate(SAMPLING),
         )
     ]
     assert [step.call for step in trace.steps] == calls
@@ -78,12 +89,12 @@ def test_one_call_over_all_blocks(name: str, chat_template: str, words: dict[str
 def test_retrieval_reads_the_best_blocks_in_the_order_of_the_document(
     chat_template: str, words: dict[str, str], style: str
 ) -> None:
-    calls, trace = asked("retrieval", chat_template=chat_template, style=style, top=2)
+    calls, trace = ask("retrieval", chat_template=chat_template, style=style, top=2)
     assert calls == [
         Call(
             "answer",
             (Text(OPENINGS[chat_template]), BlockRef("m", 0), BlockRef("m", 2), Text(words[style])),
-            SamplingParams(max_tokens=160),
+            Generate(SAMPLING),
         )
     ]
     assert (trace.system, trace.failure, trace.settings["top"]) == ("retrieval", None, 2)
@@ -91,52 +102,61 @@ def test_retrieval_reads_the_best_blocks_in_the_order_of_the_document(
 
 @pytest.mark.parametrize("name", sorted(SYSTEMS))
 def test_the_answer_is_taken_from_the_reply(name: str) -> None:
-    found = asked(name)[1].answer
-    assert isinstance(found, Answer)
-    assert (found.text, found.reply) == ("Velm", REPLY)
-    assert found.citations[0].source == "a.txt"
-    bare = asked(name, " Velm ", style="bare")[1].answer
+    recalling = ask(name)[1].answer
+    assert isinstance(recalling, Answer)
+    assert (recalling.text, recalling.reply) == ("Velm", REPLY)
+    assert recalling.citations[0].source == "a.txt"
+    bare = ask(name, " Velm ", style="bare")[1].answer
     assert isinstance(bare, Answer)
     assert (bare.text, bare.reply) == ("Velm", " Velm ")
 
 
 @pytest.mark.parametrize("name", ["pooled", "full"])
 def test_recalled_sentences_are_cited_where_they_stand(name: str) -> None:
-    found = asked(name)[1].answer
-    assert isinstance(found, Answer)
-    first = found.citations[0]
+    answered = ask(name)[1].answer
+    assert isinstance(answered, Answer)
+    first = answered.citations[0]
     assert first == Citation("a.txt", 0, 21, "Ada was born in Velm.", first.score)
 
 
 def test_a_reply_that_never_ends_is_cited_by_its_question() -> None:
-    class Endless(Says):
-        def generate(self, requests: Sequence[tuple[MemorySystem, Memory, Call]],
-                     on_token: Callable[[int, str], None] | None = None,
-                     cancel: Callable[[int], bool] | None = None) -> list[Reply | Exception]:  # fmt: skip
-            return [Reply(self.text, finish="length")] * len(requests)
-
-    trace = answer(Job(system_class("pooled")(), memory(), QUESTION), Endless("code KX-41 code KX-41"))
+    endless = replying("code KX-41 code KX-41", finish="length")
+    trace = answer(Job(system_class("pooled")(), memory(), QUESTION), endless)
     assert trace.answer is not None
     assert trace.answer.citations[0].text == "Ada was born in Velm."
 
 
 def test_a_memory_without_text_asks_for_what_was_attended_to() -> None:
-    calls, _ = asked("pooled", about=memory((None, None, None)))
-    assert [call.limits for call in calls] == [SamplingParams(max_tokens=160, reads=True)]
-    by_choice, _ = asked("pooled", cite="attention")
-    assert [call.limits for call in by_choice] == [SamplingParams(max_tokens=160, reads=True)]
+    calls, _ = ask("pooled", about=memory((None, None, None)))
+    assert [call.wants for call in calls] == [Generate(SAMPLING, attention=True)]
+    by_choice, _ = ask("pooled", cite="attention")
+    assert [call.wants for call in by_choice] == [Generate(SAMPLING, attention=True)]
+
+
+def test_what_was_attended_to_is_cited() -> None:
+    attention = (Passage(0, Span(22, 40), 0.5), Passage(0, Span(0, 4), 0.25))
+    policy = replying("KX-41", attention=attention)
+    trace = answer(Job(system_class("pooled").of({"cite": "attention"}), memory(), QUESTION), policy)
+    assert trace.answer is not None
+    assert trace.answer.citations == (
+        Citation("a.txt", 22, 40, "The code is KX-41.", 0.5),
+        Citation("a.txt", 0, 4, "Ada ", 0.25),
+    )
 
 
 @pytest.mark.parametrize("name", sorted(SYSTEMS))
 @pytest.mark.parametrize("question", ["", " \n"])
 def test_an_empty_question_is_refused_before_any_call(name: str, question: str) -> None:
-    policy = Says("x")
+    policy = replying("x")
     trace = answer(Job(system_class(name)(), memory(), question), policy)
-    assert trace.failure == "driver: DataError: the question is empty; ask something"
+    assert trace.failure == Failure("scheduler", "DataError", "the question is empty; ask something")
     assert (trace.answer, policy.calls) == (None, [])
 
 
 @pytest.mark.parametrize("name", sorted(SYSTEMS))
 def test_an_unknown_style_is_refused(name: str) -> None:
-    with pytest.raises(Exception, match="style = 'long' is not possible; allowed: bare, recall, free"):
-        system_class(name)(style="long")
+    with pytest.raises(ConfigError, match="style = 'long' is not possible; allowed: 'bare', 'recall', 'free'"):
+        system_class(name).of({"style": "long"})
+    read_settings = system_class(name).groups[1]
+    with pytest.raises(ConfigError, match="style = 'long' is not possible; allowed: bare, recall, free"):
+        read_settings(style="long")

@@ -3,8 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
-from memfold.core.types import Block, Citation, Memory, Read, Reply
-from memfold.systems.shared.citations import Citing, SentenceIndex, cite_reads
+from memfold.core.types import Block, Citation, Memory, Passage, Reply, Span
+from memfold.systems.shared.citations import SentenceIndex, cite_passages, cite_reply, read_span, sentence_index
 
 TEXT = "Ada was born in Velm. The code is KX-41! Lor bakes bread.\nRain fell on Velm."
 SENTENCES = ["Ada was born in Velm.", "The code is KX-41!", "Lor bakes bread.", "Rain fell on Velm."]
@@ -57,37 +57,66 @@ def test_every_source_has_its_own_offsets() -> None:
 def test_a_memory_without_text_is_not_matched() -> None:
     bare = memory()
     bare.blocks = [replace(block, text=None) for block in bare.blocks]
-    citing = Citing()
-    assert not citing.possible(bare)
-    assert citing.cite(bare, "?", Reply(r" Lor bakes bread. \boxed{Lor}"), "Lor") == ()
+    assert not bare.holds_text
+    assert memory().holds_text
+    assert cite_reply(bare, "?", Reply(r" Lor bakes bread. \boxed{Lor}"), "Lor") == ()
+
+
+def test_a_memory_of_no_blocks_holds_no_text() -> None:
+    assert not Memory("m", "pooled", {}, "", ("a.txt",), []).holds_text
 
 
 def test_two_memories_of_one_name_are_told_apart() -> None:
-    citing, reply = Citing(), Reply(r" Lor bakes bread. \boxed{Lor}")
+    reply = Reply(r" Lor bakes bread. \boxed{Lor}")
     other = "Lor bakes bread. Nobody else does."
-    assert citing.cite(memory(name=""), "?", reply, "Lor")[0].start == TEXT.index("Lor bakes")
-    assert citing.cite(memory(text=other, name=""), "?", reply, "Lor")[0].start == 0
+    assert cite_reply(memory(name=""), "?", reply, "Lor")[0].start == TEXT.index("Lor bakes")
+    assert cite_reply(memory(text=other, name=""), "?", reply, "Lor")[0].start == 0
+
+
+def test_the_index_of_a_memory_is_made_once() -> None:
+    cited, other = memory(), memory()
+    assert sentence_index(cited) is sentence_index(cited)
+    assert sentence_index(cited) is not sentence_index(other)
 
 
 def test_a_reply_without_end_is_found_by_its_question_alone() -> None:
-    said = "Lor Lor Lor Lor"
-    (first, *_) = Citing().cite(memory(), "What is the code?", Reply(said, finish="length"), said)
+    text = "Lor Lor Lor Lor"
+    (first, *_) = cite_reply(memory(), "What is the code?", Reply(text, finish="length"), text)
     assert first.text == "The code is KX-41!"
-    (first, *_) = Citing().cite(memory(), "What is the code?", Reply(said), said)
+    (first, *_) = cite_reply(memory(), "What is the code?", Reply(text), text)
     assert first.text == SENTENCES[2]
 
 
-def test_attended_stretches_are_joined_where_they_touch() -> None:
-    reads = [Read(0, 22, 30, 0.4), Read(0, 57, 61, 0.3), Read(0, 30, 40, 0.2), Read(0, 0, 5, 0.1), Read(0, 9, 12, 0.05)]
-    found = cite_reads(memory(25, 33), reads)
-    assert [(citation.start, citation.end) for citation in found] == [(22, 40), (57, 61), (0, 5)]
-    assert places(found)[0] == "The code is KX-41!"
-    assert round(found[0].score, 6) == 0.6
+def test_attended_passages_are_joined_where_they_touch() -> None:
+    attended = [
+        Passage(0, Span(22, 30), 0.4),
+        Passage(0, Span(57, 61), 0.3),
+        Passage(0, Span(30, 40), 0.2),
+        Passage(0, Span(0, 5), 0.1),
+        Passage(0, Span(9, 12), 0.05),
+    ]
+    citations = cite_passages(memory(25, 33), attended)
+    assert [(citation.start, citation.end) for citation in citations] == [(22, 40), (57, 61), (0, 5)]
+    assert places(citations)[0] == "The code is KX-41!"
+    assert round(citations[0].score, 6) == 0.6
 
 
-def test_attended_stretches_of_different_sources_stay_apart() -> None:
+def test_attended_passages_of_different_sources_stay_apart() -> None:
     two = memory()
     two.sources = ("a.txt", "b.txt")
     two.blocks.append(replace(two.blocks[0], index=1, source=1))
-    found = cite_reads(two, [Read(0, 0, 5, 0.4), Read(1, 4, 8, 0.3)])
-    assert [(citation.source, citation.start, citation.end) for citation in found] == [("a.txt", 0, 5), ("b.txt", 4, 8)]
+    citations = cite_passages(two, [Passage(0, Span(0, 5), 0.4), Passage(1, Span(4, 8), 0.3)])
+    assert [(citation.source, citation.start, citation.end) for citation in citations] == [
+        ("a.txt", 0, 5),
+        ("b.txt", 4, 8),
+    ]
+
+
+def test_a_span_is_read_across_blocks_and_from_its_own_source() -> None:
+    two = memory(10, 30)
+    two.sources = ("a.txt", "b.txt")
+    two.blocks.append(replace(two.blocks[0], index=3, source=1, char_end=5, text="Other"))
+    assert read_span(two, 0, Span(8, 32)) == TEXT[8:32]
+    assert read_span(two, 1, Span(1, 4)) == "the"
+    two.blocks = [replace(block, text=None) for block in two.blocks]
+    assert read_span(two, 0, Span(8, 32)) == ""

@@ -10,8 +10,8 @@ from memfold.backbone.policy import LocalPolicy
 from memfold.core.document import Document
 from memfold.core.errors import DataError
 from memfold.core.scheduler import Job, answer
-from memfold.core.types import BlockRef, Call, Memory, Reply, Sample, SamplingParams, Step, Text
-from memfold.systems.full.system import Full
+from memfold.core.types import BlockRef, Call, Memory, Reply, Sample, Step, Text
+from memfold.systems.full.system import Full, FullFold, FullTrain
 
 TEXT = "Ada Brisk was born in Velm. The code is KX-41. Lor is a baker. "
 
@@ -22,22 +22,21 @@ def fold(system: Full, backbone: Backbone, text: str) -> Memory:
 
 
 def test_the_decoder_sees_the_tokens_of_the_text(backbone: Backbone) -> None:
-    system = Full(style="bare")
+    system = Full.of({"style": "bare"})
     memory = fold(system, backbone, TEXT)
-    asked = next(system.answer(memory, "Who?"))
-    assert isinstance(asked, Call)
-    inputs = system.render(memory, asked, backbone)
+    (call,) = next(system.answer(memory, "Who?"))
+    rendered = system.render(memory, call, backbone)
     question = backbone.encode("\nWho?\nAnswer:")
-    assert inputs.tokens == [backbone.end_token, *backbone.encode(TEXT), *question]
-    assert inputs.positions == list(range(len(inputs.tokens)))
-    assert inputs.slots is None
-    assert inputs.memory_positions == len(backbone.encode(TEXT)) == memory.token_count
+    assert rendered.tokens == [backbone.end_token, *backbone.encode(TEXT), *question]
+    assert rendered.positions == list(range(len(rendered.tokens)))
+    assert rendered.slots is None
+    assert rendered.memory_positions == len(backbone.encode(TEXT)) == memory.token_count
     trace = answer(Job(system, memory, "Who?"), LocalPolicy(backbone))
     assert (trace.cost.effective_ratio, trace.cost.slots, system.effective_ratio(20)) == (1.0, 0, 1.0)
 
 
 def test_blocks_hold_the_text_in_pieces(backbone: Backbone) -> None:
-    memory = fold(Full(chunk=8), backbone, TEXT * 2)
+    memory = fold(Full(FullFold(chunk=8)), backbone, TEXT * 2)
     assert len(memory.blocks) > 3
     assert "".join(block.read() or "" for block in memory.blocks) == TEXT * 2
     assert [(TEXT * 2)[block.char_start : block.char_end] for block in memory.blocks] == [
@@ -47,20 +46,19 @@ def test_blocks_hold_the_text_in_pieces(backbone: Backbone) -> None:
 
 def test_past_the_window_both_numbers_are_named(new_backbone: Callable[..., Backbone]) -> None:
     backbone = new_backbone(window=200)
-    system = Full(style="bare")
+    system = Full.of({"style": "bare"})
     room = 200 - 160 - 1 - len(backbone.encode("\nWho?\nAnswer:"))
     tokens = backbone.encode(TEXT * 3)
     fits = backbone.decode(tokens[:room])
     assert len(backbone.encode(fits)) == room
-    assert answer(Job(system, fold(system, backbone, fits), "Who?"), LocalPolicy(backbone)).error is None
+    assert answer(Job(system, fold(system, backbone, fits), "Who?"), LocalPolicy(backbone)).failure is None
     memory = fold(system, backbone, backbone.decode(tokens[: room + 1]))
-    asked = next(system.answer(memory, "Who?"))
-    assert isinstance(asked, Call)
-    with pytest.raises(DataError, match="takes 41 tokens and the reply up to 160, the model's window is 200; fold it"):
-        system.render(memory, asked, backbone)
-    error = answer(Job(system, memory, "Who?"), LocalPolicy(backbone)).error
-    assert error is not None
-    assert error.startswith("policy: DataError: the text takes 41 tokens")
+    (call,) = next(system.answer(memory, "Who?"))
+    with pytest.raises(DataError, match="takes 41 tokens and the reply up to 160, the model's window is 200; use --system"):
+        system.render(memory, call, backbone)
+    failure = answer(Job(system, memory, "Who?"), LocalPolicy(backbone)).failure
+    assert failure is not None
+    assert str(failure).startswith("policy: DataError: the text takes 41 tokens")
 
 
 def test_a_memory_without_its_text_cannot_be_read(backbone: Backbone) -> None:
@@ -75,16 +73,16 @@ def test_a_script_reads_the_document_and_then_answers(backbone: Backbone) -> Non
     sample = Sample("almanac", document, "Code?", ("KX-41",), support=("The code is KX-41.",))
     tokens, opening = tuple(backbone.encode(TEXT)), Text(tokens=(backbone.end_token,))
     read = Step(Call("language", (opening,)), Reply(tokens=tokens, finish="length"))
-    for style, cue, said in [
+    for style, cue, text in [
         ("bare", "Answer:", " KX-41"),
         ("recall", "Recall:", r" The code is KX-41. \boxed{KX-41}"),
         ("free", "Recall?", r" The code is KX-41. \boxed{KX-41}"),
     ]:
         trace = Full().script(sample, backbone, style)  # type: ignore[arg-type]
-        reply = Reply(tokens=(*backbone.encode(said), backbone.end_token))
-        asked = Step(Call("answer", (opening, Text(tokens=tokens), Text(f"\nCode?\n{cue}"))), reply)
-        assert trace.steps == (read, asked)
-    unread = Full(read_loss=False).script(sample, backbone, "bare").steps[0]
+        reply = Reply(tokens=(*backbone.encode(text), backbone.end_token))
+        question = Step(Call("answer", (opening, Text(tokens=tokens), Text(f"\nCode?\n{cue}"))), reply)
+        assert trace.steps == (read, question)
+    unread = Full(train=FullTrain(read_loss=False)).script(sample, backbone, "bare").steps[0]
     assert unread == replace(read, call=Call("language", (opening,), trained=False))
 
 
@@ -100,7 +98,7 @@ def test_a_script_without_a_question_is_plain_reading(backbone: Backbone) -> Non
 def test_a_bridge_goes_between_the_question_and_the_target(backbone: Backbone) -> None:
     document = Document("a", tokens=(9, 10, 11))
     sample = Sample("continuation", document, "Go on.", target=(5, 6), bridge=(7, 8))
-    _, asked = Full().script(sample, backbone, "bare").steps
+    _, step = Full().script(sample, backbone, "bare").steps
     opening = Text(tokens=(backbone.end_token,))
     parts = (opening, Text(tokens=(9, 10, 11)), Text("\nGo on.\n"), Text(tokens=(7, 8)))
-    assert asked == Step(Call("answer", parts, SamplingParams()), Reply(tokens=(5, 6, backbone.end_token)))
+    assert step == Step(Call("answer", parts), Reply(tokens=(5, 6, backbone.end_token)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +10,28 @@ import torch
 from torch import Tensor, nn
 
 from memfold.backbone.folder import load_backbone, save_backbone
-from memfold.backbone.model import END, START, Backbone
+from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.core.document import Document, open_document
-from memfold.core.errors import CheckpointError, ConfigError
+from memfold.core.errors import CheckpointError, ConfigError, DataError
 from memfold.core.scheduler import Job, answer
 from memfold.core.system import SLOT, Rendered
 from memfold.core.types import Block, BlockRef, Call, Memory, Sample, SamplingParams, Text
+from memfold.memory import open_memory, save_memory
+from memfold.session import open_session, session_for
 from memfold.systems.pooled import encoder
-from memfold.systems.pooled import system as pooled_module
 from memfold.systems.pooled.encoder import encode_windows, group_starts
 from memfold.systems.pooled.head import HEAD, add_head
-from memfold.systems.pooled.settings import PAPER, PooledFold
+from memfold.systems.pooled.learning import END, START
+from memfold.systems.pooled.settings import PAPER, PooledFold, PooledRead
 from memfold.systems.pooled.system import Pooled
 
 LONG = "Ada Brisk was born in Velm in 1893. She wrote the Long Ledger in a house on the river Tarn. " * 4
 SHORT = "The code of the vault is KX-41."
 MIDDLE = "Lor Tavenlor is a baker. " * 5
 GROUPS: dict[str, Any] = {"window": 0, "mask": "causal"}  # each group alone, as the paper has it
+ALONE = PooledFold(**GROUPS, ratio=4)
+SMALL = PooledFold(**GROUPS, ratio=4, chunk=16)
 
 
 def assert_close(left: Tensor, right: Tensor) -> None:
@@ -55,7 +60,7 @@ def slots_of(blocks: Sequence[Block], source: int = 0) -> Tensor:
 def test_a_slot_is_the_projected_mean_of_its_own_tokens_states(any_backbone: Backbone) -> None:
     groups = groups_of(any_backbone, LONG, 4)
     assert len(groups[-1]) < 4
-    slots = encode_windows(any_backbone, groups, PooledFold(**GROUPS, ratio=4))
+    slots = encode_windows(any_backbone, groups, ALONE)
     for group, slot in zip(groups, slots, strict=True):
         hidden = any_backbone.model.base_model(torch.tensor([group])).last_hidden_state[0]
         assert_close(slot, any_backbone.heads[HEAD](hidden.mean(0)))
@@ -64,12 +69,9 @@ def test_a_slot_is_the_projected_mean_of_its_own_tokens_states(any_backbone: Bac
 @torch.no_grad()
 def test_padding_and_the_order_of_groups_change_nothing(any_backbone: Backbone) -> None:
     groups = groups_of(any_backbone, LONG, 4)
-    slots = encode_windows(any_backbone, groups, PooledFold(**GROUPS, ratio=4))
+    slots = encode_windows(any_backbone, groups, ALONE)
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(1)).tolist()
-    assert_close(
-        encode_windows(any_backbone, [groups[index] for index in order], PooledFold(**GROUPS, ratio=4)),
-        slots[order],
-    )
+    assert_close(encode_windows(any_backbone, [groups[index] for index in order], ALONE), slots[order])
     assert_close(encode_windows(any_backbone, groups, PooledFold(**GROUPS, ratio=16)), slots)
     apart = [
         encode_windows(any_backbone, [group], PooledFold(**GROUPS, ratio=len(group), chunk=len(group)))
@@ -84,11 +86,11 @@ def test_at_ratio_one_with_the_identity_a_slot_is_the_final_hidden_state(new_bac
     del backbone.heads[HEAD]
     add_head(backbone)
     tokens = backbone.encode(SHORT)
-    (block,) = fold(Pooled(**GROUPS, ratio=1), backbone, SHORT)
+    (block,) = fold(Pooled(PooledFold(**GROUPS, ratio=1)), backbone, SHORT)
     hidden = backbone.model.base_model(torch.tensor(tokens)[:, None]).last_hidden_state[:, 0]
     assert block.slots is not None
     assert_close(block.slots, hidden)
-    assert block.starts == tuple(range(len(tokens)))
+    assert block.slot_count == len(tokens)
 
 
 def test_a_head_is_added_once_and_begins_as_the_identity(new_backbone: Callable[..., Backbone]) -> None:
@@ -115,19 +117,15 @@ def test_groups_start_every_ratio_tokens() -> None:
 def test_a_batch_of_documents_equals_each_alone(
     any_backbone: Backbone, monkeypatch: pytest.MonkeyPatch, batch_tokens: int
 ) -> None:
-    system, texts = Pooled(**GROUPS, ratio=4, chunk=16), (SHORT, LONG, MIDDLE)
+    system, texts = Pooled(SMALL), (SHORT, LONG, MIDDLE)
     alone = [fold(system, any_backbone, text) for text in texts]
-    monkeypatch.setattr(pooled_module, "BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr(encoder, "BATCH_TOKENS", batch_tokens)
     together = fold(system, any_backbone, *texts)
     assert [(block.source, block.index) for block in together] == [
         (source, block.index) for source, blocks in enumerate(alone) for block in blocks
     ]
     for block, single in zip(together, [block for blocks in alone for block in blocks], strict=True):
-        assert (block.starts, block.token_start, block.token_end) == (
-            single.starts,
-            single.token_start,
-            single.token_end,
-        )
+        assert (block.token_start, block.token_end) == (single.token_start, single.token_end)
         assert (block.char_start, block.char_end, block.text) == (single.char_start, single.char_end, single.text)
         assert block.slots is not None
         assert single.slots is not None
@@ -137,13 +135,13 @@ def test_a_batch_of_documents_equals_each_alone(
 def test_documents_share_forward_passes_within_the_bound(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
-    def counted(own: Backbone, windows: Sequence[Sequence[int]], settings: PooledFold) -> Tensor:
+    def counted(model: Backbone, windows: Sequence[Sequence[int]], settings: PooledFold) -> Tensor:
         sizes.append(sum(map(len, windows)))
-        return encode_windows(own, windows, settings)
+        return encode_windows(model, windows, settings)
 
-    monkeypatch.setattr(pooled_module, "encode_windows", counted)
-    monkeypatch.setattr(pooled_module, "BATCH_TOKENS", 64)
-    fold(Pooled(**GROUPS, ratio=4, chunk=16), backbone, SHORT, LONG, MIDDLE)
+    monkeypatch.setattr(encoder, "encode_windows", counted)
+    monkeypatch.setattr(encoder, "BATCH_TOKENS", 64)
+    fold(Pooled(SMALL), backbone, SHORT, LONG, MIDDLE)
     assert max(sizes) <= 64
     assert sum(sizes) == sum(len(backbone.encode(text)) for text in (SHORT, LONG, MIDDLE))
     assert len(sizes) <= -(-sum(sizes) // 48), "passes are filled"
@@ -151,7 +149,7 @@ def test_documents_share_forward_passes_within_the_bound(backbone: Backbone, mon
 
 def test_short_passes_without_gradient_equal_one_with(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = groups_of(backbone, LONG, 4)
-    whole = encode_windows(backbone, groups, PooledFold(**GROUPS, ratio=4))
+    whole = encode_windows(backbone, groups, ALONE)
     sizes: list[int] = []
     hidden = backbone.hidden
 
@@ -162,18 +160,19 @@ def test_short_passes_without_gradient_equal_one_with(backbone: Backbone, monkey
     monkeypatch.setattr(backbone, "hidden", counted)
     monkeypatch.setattr(encoder, "CPU_TOKENS", 12)
     with torch.no_grad():
-        assert_close(encode_windows(backbone, groups, PooledFold(**GROUPS, ratio=4)), whole)
+        assert_close(encode_windows(backbone, groups, ALONE), whole)
     assert max(sizes) == 3
     assert sum(sizes) == len(groups)
 
 
 @pytest.mark.parametrize("chunk", [4, 16, 64])
 def test_folding_in_pieces_equals_folding_at_once(any_backbone: Backbone, chunk: int) -> None:
-    (whole,) = fold(Pooled(**GROUPS, ratio=4, chunk=4096), any_backbone, LONG)
-    pieces = fold(Pooled(**GROUPS, ratio=4, chunk=chunk), any_backbone, LONG)
+    (whole,) = fold(Pooled(ALONE), any_backbone, LONG)
+    pieces = fold(Pooled(replace(ALONE, chunk=chunk)), any_backbone, LONG)
     assert len(pieces) == -(-whole.token_count // chunk)
     assert_close(slots_of(pieces), slots_of([whole]))
-    assert tuple(start for block in pieces for start in block.starts) == whole.starts
+    assert [block.slot_count for block in pieces[:-1]] == [chunk // 4] * (len(pieces) - 1)
+    assert sum(block.slot_count for block in pieces) == whole.slot_count == -(-whole.token_count // 4)
     assert "".join(block.text or "" for block in pieces) == LONG
     assert (pieces[0].char_start, pieces[-1].char_end, pieces[-1].token_end) == (0, len(LONG), whole.token_end)
 
@@ -182,7 +181,7 @@ def test_folding_in_pieces_equals_folding_at_once(any_backbone: Backbone, chunk:
 def test_a_file_a_string_and_its_tokens_give_the_same_slots(backbone: Backbone, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text(LONG)
-    system, tokens = Pooled(**GROUPS, ratio=4, chunk=32), tuple(backbone.encode(LONG))
+    system, tokens = Pooled(replace(ALONE, chunk=32)), tuple(backbone.encode(LONG))
     from_text = fold(system, backbone, LONG)
     from_file = list(system.compress([open_document(path)], backbone))
     from_tokens = list(system.compress([Document("a", tokens=tokens)], backbone))
@@ -191,7 +190,7 @@ def test_a_file_a_string_and_its_tokens_give_the_same_slots(backbone: Backbone, 
 
 
 def test_folding_reads_no_further_than_it_has_to(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pooled_module, "BATCH_TOKENS", 32)
+    monkeypatch.setattr(encoder, "BATCH_TOKENS", 32)
     read: list[int] = []
 
     class Watched(Document):
@@ -200,7 +199,7 @@ def test_folding_reads_no_further_than_it_has_to(backbone: Backbone, monkeypatch
                 read.append(number)
                 yield MIDDLE
 
-    blocks = Pooled(**GROUPS, ratio=4, chunk=16).compress([Watched("a", MIDDLE)], backbone)
+    blocks = Pooled(SMALL).compress([Watched("a", MIDDLE)], backbone)
     next(blocks)
     assert len(read) <= 2
 
@@ -233,16 +232,16 @@ BY_HAND = {
 def two_blocks() -> Memory:
     slots = torch.arange(4.0)[:, None].expand(4, 32)
     blocks = [
-        Block(0, 0, 0, 8, 0, 0, slots[:2], (0, 4), "x"),
-        Block(1, 0, 8, 14, 0, 0, slots[2:], (8, 12), "y"),
+        Block(0, 0, 0, 8, 0, 0, slots[:2], "x"),
+        Block(1, 0, 8, 14, 0, 0, slots[2:], "y"),
     ]
     return Memory("m", "pooled", {}, "", ("a",), blocks)
 
 
-def drawn(inputs: Rendered, backbone: Backbone) -> str:
+def drawn(rendered: Rendered, backbone: Backbone) -> str:
     """A rendered call as words: e the end token, [ and ] the wrappers, s a slot, q anything else; then the position."""
     names = {backbone.end_token: "e", backbone.token_id(START): "[", backbone.token_id(END): "]", SLOT: "s"}
-    pairs = zip(inputs.tokens, inputs.positions, strict=True)
+    pairs = zip(rendered.tokens, rendered.positions, strict=True)
     return " ".join(f"{names.get(token, 'q')}{position}" for token, position in pairs)
 
 
@@ -252,56 +251,63 @@ def call(*references: int) -> Call:
 
 @pytest.mark.parametrize(("rule", "wrapper"), BY_HAND)
 def test_positions_by_hand(backbone: Backbone, rule: str, wrapper: str) -> None:
-    system = Pooled(**GROUPS, ratio=4, chunk=8, wrapper=wrapper, positions=rule)
-    inputs = system.render(two_blocks(), call(0, 1), backbone)
-    assert drawn(inputs, backbone) == BY_HAND[rule, wrapper]
-    assert inputs.slots is not None
-    assert inputs.slots[:, 0].tolist() == [0.0, 1.0, 2.0, 3.0]
-    assert inputs.memory_positions == len(inputs.tokens) - 2
-    assert sum(inputs.lengths) == len(inputs.tokens)
-    assert len(inputs.lengths) == 4
+    system = Pooled.of({**GROUPS, "ratio": 4, "chunk": 8, "wrapper": wrapper, "positions": rule})
+    rendered = system.render(two_blocks(), call(0, 1), backbone)
+    assert drawn(rendered, backbone) == BY_HAND[rule, wrapper]
+    assert rendered.slots is not None
+    assert rendered.slots[:, 0].tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert rendered.memory_positions == len(rendered.tokens) - 2
+    assert sum(rendered.lengths) == len(rendered.tokens)
+    assert len(rendered.lengths) == 4
 
 
 def test_positions_of_a_wrapper_wider_than_its_group(backbone: Backbone) -> None:
-    """At ratio 1 three places for each token do not fit its stride: the slots move on, and nothing overlaps."""
+    """At ratio 1 three positions for each token do not fit its stride: the slots move on, and nothing overlaps."""
     slots = torch.zeros(2, 32)
-    memory = Memory("m", "pooled", {}, "", ("a",), [Block(0, 0, 0, 2, 0, 0, slots, (0, 1), "x")])
-    system = Pooled(ratio=1, wrapper="slot", positions=STRIDED)
+    memory = Memory("m", "pooled", {}, "", ("a",), [Block(0, 0, 0, 2, 0, 0, slots, "x")])
+    system = Pooled(PooledFold(ratio=1, wrapper="slot", positions="strided"))
     assert drawn(system.render(memory, call(0), backbone), backbone) == "e0 [1 s2 ]3 [4 s5 ]6 q7"
 
 
 def test_some_blocks_in_any_order(backbone: Backbone) -> None:
-    system = Pooled(**GROUPS, ratio=4, chunk=8)
-    inputs = system.render(two_blocks(), call(1, 0), backbone)
-    assert drawn(inputs, backbone) == "e0 [1 s2 s6 s8 s12 ]16 q17"
-    assert inputs.slots is not None
-    assert inputs.slots[:, 0].tolist() == [2.0, 3.0, 0.0, 1.0]
+    system = Pooled(replace(ALONE, chunk=8))
+    rendered = system.render(two_blocks(), call(1, 0), backbone)
+    assert drawn(rendered, backbone) == "e0 [1 s2 s6 s8 s12 ]16 q17"
+    assert rendered.slots is not None
+    assert rendered.slots[:, 0].tolist() == [2.0, 3.0, 0.0, 1.0]
     assert drawn(system.render(two_blocks(), call(1), backbone), backbone) == "e0 [1 s2 s6 ]8 q9"
     assert drawn(system.render(two_blocks(), call(), backbone), backbone) == "e0 q1"
 
 
 def test_a_gap_leaves_positions_empty_after_the_memory(backbone: Backbone) -> None:
-    inputs = Pooled(**GROUPS, ratio=4, chunk=8, gap=100).render(two_blocks(), call(0, 1), backbone)
-    assert drawn(inputs, backbone) == "e0 [1 s2 s6 s10 s14 ]16 q117"
-    assert inputs.memory_positions == 6
+    rendered = Pooled(replace(ALONE, chunk=8), PooledRead(gap=100)).render(two_blocks(), call(0, 1), backbone)
+    assert drawn(rendered, backbone) == "e0 [1 s2 s6 s10 s14 ]16 q117"
+    assert rendered.memory_positions == 6
 
 
 def test_bridge_tokens_are_laid_down_as_they_are(backbone: Backbone) -> None:
     bridge = tuple(backbone.encode(" Velm"))
     with_bridge = Call("answer", (Text(""), BlockRef("m", 0), Text(tokens=bridge)))
-    inputs = Pooled(**GROUPS, ratio=4, chunk=8).render(two_blocks(), with_bridge, backbone)
-    assert inputs.tokens[-len(bridge) :] == list(bridge)
+    rendered = Pooled(replace(ALONE, chunk=8)).render(two_blocks(), with_bridge, backbone)
+    assert rendered.tokens[-len(bridge) :] == list(bridge)
 
 
 # Ratios.
 
 
-@pytest.mark.parametrize(("wrapper", "tokens", "expected"), [
-    ("slot", 64, 64 / 12), ("span", 64, 64 / 6), ("none", 64, 16.0),
-    ("slot", 65, 65 / 15), ("span", 65, 65 / 7), ("none", 65, 13.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wrapper", "tokens", "expected"),
+    [
+        ("slot", 64, 64 / 12),
+        ("span", 64, 64 / 6),
+        ("none", 64, 16.0),
+        ("slot", 65, 65 / 15),
+        ("span", 65, 65 / 7),
+        ("none", 65, 13.0),
+    ],
+)
 def test_the_effective_ratio_by_hand(backbone: Backbone, wrapper: Any, tokens: int, expected: float) -> None:
-    system = Pooled(**GROUPS, ratio=16, wrapper=wrapper, chunk=32)
+    system = Pooled(PooledFold(**GROUPS, ratio=16, wrapper=wrapper, chunk=32))
     assert system.effective_ratio(tokens) == pytest.approx(expected)
     ids = tuple(backbone.encode(LONG)[:tokens])
     with torch.no_grad():
@@ -315,41 +321,106 @@ def test_the_effective_ratio_by_hand(backbone: Backbone, wrapper: Any, tokens: i
 
 
 def test_the_preset_of_the_paper() -> None:
-    settings = (PAPER.ratio, PAPER.window, PAPER.mask, PAPER.wrapper, PAPER.positions, PAPER.chunk, PAPER.gap)
-    assert settings == (16, 0, "causal", "slot", "consecutive", 4096, 0)
-    assert PAPER.effective_ratio(4096) == pytest.approx(16 / 3)
+    settings = (PAPER.ratio, PAPER.window, PAPER.mask, PAPER.wrapper, PAPER.positions, PAPER.chunk)
+    assert settings == (16, 0, "causal", "slot", "consecutive", 4096)
+    assert (PAPER.pooling, PAPER.projection) == ("mean", "linear")
+    published = Pooled.published()
+    assert (published.fold, published.read.gap) == (PAPER, 0)
+    assert published.effective_ratio(4096) == pytest.approx(16 / 3)
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"ratio": 0}, "ratio = 0 is not possible; allowed: 1 to 1024"),
-    ({**GROUPS, "chunk": 40}, "chunk = 40 is not possible; allowed: a multiple of the ratio"),
-    ({"chunk": 48}, "chunk = 48 is not possible; allowed: a multiple of the window"),
-    ({"ratio": 24}, "window = 64 is not possible; allowed: 0 (one group) or a multiple of the ratio 24"),
-    ({"wrapper": "box"}, "wrapper = 'box' is not possible"),
-    ({"window": 24}, "window = 24 is not possible; allowed: 0 (one group) or a multiple of the"),
-    ({"window": 2048}, "window = 2048 is not possible"),
-    ({"window": 48}, "chunk = 4096 is not possible; allowed: a multiple of the window"),
-    ({"mask": "both"}, "mask = 'both' is not possible; allowed: 'causal', 'bidirectional'"),
-    ({"pooling": "max"}, "pooling = 'max' is not possible; allowed: 'mean', 'gqa'"),
-    ({"projection": "cubic"}, "projection = 'cubic' is not possible; allowed: 'linear', 'mlp'"),
-    ({"draw": -1}, "draw = -1 is not possible"),
-    ({"positions": "random"}, "positions = 'random' is not possible"),
-    ({"ratoi": 4}, "unknown key 'ratoi'; nearest: 'ratio'"),
-    ({"ratio": 4.0}, "ratio = 4.0 must be int, not float"),
-    ({"cite": "guess"}, "cite = 'guess' is not possible; allowed: recall, attention"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ratio": 0}, "ratio = 0 is not possible; allowed: 1 to 1024"),
+        ({**GROUPS, "chunk": 40}, "chunk = 40 is not possible; allowed: a multiple of the ratio"),
+        ({"chunk": 48}, "chunk = 48 is not possible; allowed: a multiple of the window"),
+        ({"ratio": 24}, "window = 64 is not possible; allowed: 0 (one group) or a multiple of the ratio 24"),
+        ({"wrapper": "box"}, "wrapper = 'box' is not possible"),
+        ({"window": 24}, "window = 24 is not possible; allowed: 0 (one group) or a multiple of the"),
+        ({"window": 2048}, "window = 2048 is not possible"),
+        ({"window": 48}, "chunk = 4096 is not possible; allowed: a multiple of the window"),
+        ({"mask": "both"}, "mask = 'both' is not possible; allowed: 'causal', 'bidirectional'"),
+        ({"pooling": "max"}, "pooling = 'max' is not possible; allowed: 'mean', 'gqa'"),
+        ({"projection": "cubic"}, "projection = 'cubic' is not possible; allowed: 'linear', 'mlp'"),
+        ({"draw": -1}, "draw = -1 is not possible"),
+        ({"positions": "random"}, "positions = 'random' is not possible"),
+        ({"ratoi": 4}, "unknown setting of system 'pooled' 'ratoi'; nearest: 'ratio'; known: "),
+        ({"ratio": [4, 8]}, "ratio = [4, 8] must be int, not list"),
+        ({"ratios": []}, "ratios = () is not possible; allowed: one or more positive numbers"),
+        ({"ratios": [4, 0]}, "ratios = (4, 0) is not possible; allowed: one or more positive numbers"),
+        ({"max_gap": -1}, "max_gap = -1 is not possible"),
+        ({"gap": -1}, "gap = -1 is not possible"),
+        ({"unfold": -1}, "unfold = -1 is not possible; allowed: 0 (off) or more tokens"),
+        ({"ratio": 4.0}, "ratio = 4.0 must be int, not float"),
+        ({"cite": "guess"}, "cite = 'guess' is not possible; allowed: 'recall', 'attention'"),
+    ],
+)
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        Pooled(**settings)
+        Pooled.of(settings)
     assert str(raised.value).startswith(message)
 
 
 def test_settings_make_the_same_system_again() -> None:
-    system = Pooled("chatml", "bare", "attention", ratio=8, wrapper="none", positions="consecutive", chunk=64)
-    assert Pooled(**system.settings).settings == system.settings
+    fold = PooledFold(ratio=8, wrapper="none", positions="consecutive", chunk=64)
+    system = Pooled(fold, PooledRead(chat_template="chatml", style="bare", cite="attention"))
+    again = Pooled.of(system.settings)
+    assert (again.fold, again.read, again.settings) == (system.fold, system.read, system.settings)
 
 
-# Models that do not fit.
+# Memories and models that do not fit.
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"slots": torch.zeros(2, 32)}, "has 2 slots for the 9 tokens of block 0, ratio 4 makes 3; fold it again"),
+        ({"slots": torch.zeros(4, 32)}, "has 4 slots for the 9 tokens of block 0, ratio 4 makes 3"),
+        ({"slots": None}, "has 0 slots for the 9 tokens of block 0, ratio 4 makes 3"),
+        ({"token_end": 8}, "has 3 slots for the 8 tokens of block 0, ratio 4 makes 2"),
+        ({"token_start": 5}, "has 3 slots for the 4 tokens of block 0, ratio 4 makes 1"),
+    ],
+)
+def test_a_memory_with_other_slots_than_its_tokens_make_is_refused(change: dict[str, Any], problem: str) -> None:
+    block = Block(0, 0, 0, 9, 0, 0, torch.zeros(3, 32))
+    memory = Memory("m", "pooled", {}, "", ("a",), [block, Block(1, 0, 9, 13, 0, 0, torch.zeros(1, 32))])
+    Pooled(ALONE).check_memory(memory)
+    memory.blocks[0] = replace(block, **change)
+    with pytest.raises(DataError, match=f"memory 'm' {problem}"):
+        Pooled(ALONE).check_memory(memory)
+
+
+def test_a_memory_is_checked_at_the_ratio_of_its_reader() -> None:
+    memory = two_blocks()
+    Pooled(ALONE).check_memory(memory)
+    with pytest.raises(DataError, match="has 2 slots for the 8 tokens of block 0, ratio 8 makes 1"):
+        Pooled(replace(ALONE, ratio=8)).check_memory(memory)
+
+
+@torch.no_grad()
+def test_an_opened_memory_is_checked_before_it_is_asked(tmp_path: Path) -> None:
+    """A file holds any number of slots for each block; the session of a memory asks the system."""
+    path, document = tmp_path / "a.fold", Document("a.txt", SHORT * 3)
+    session = open_session()
+    blocks = list(session.system.compress([document], session.model))
+    memory = Memory(
+        name="",
+        system="pooled",
+        settings=session.settings,
+        fingerprint=session.model.readable[0],
+        sources=("a.txt",),
+        blocks=blocks,
+        sha256=(document.sha256(),),
+    )
+    save_memory(memory, path)
+    assert session_for(open_memory(path)).system.settings == session.system.settings
+    (block,) = blocks
+    assert block.slots is not None
+    memory.blocks = [replace(block, slots=block.slots[:-1])]
+    save_memory(memory, path)
+    with pytest.raises(DataError, match=rf"has {block.slot_count - 1} slots for the {block.token_count} tokens of"):
+        session_for(open_memory(path))
 
 
 def test_a_model_without_a_projection_is_refused(new_backbone: Callable[..., Backbone]) -> None:
@@ -371,26 +442,26 @@ def test_a_tokenizer_without_the_wrappers_is_refused(
     new_backbone: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = new_backbone()
-    memory = Memory("m", "pooled", {}, "", ("a",), fold(Pooled(ratio=4), backbone, SHORT))
+    memory = Memory("m", "pooled", {}, "", ("a",), fold(Pooled(PooledFold(ratio=4)), backbone, SHORT))
     ids = backbone.tokenizer.get_vocab()
     monkeypatch.setattr(
         backbone.tokenizer, "convert_tokens_to_ids", lambda token: None if "MEM" in token else ids[token]
     )
     with pytest.raises(CheckpointError, match="model 'qwen3' has no token '<MEM_START>'"):
-        Pooled(ratio=4).render(memory, call(0), backbone)
-    Pooled(ratio=4, wrapper="none").render(memory, call(0), backbone)
+        Pooled(PooledFold(ratio=4)).render(memory, call(0), backbone)
+    Pooled(PooledFold(ratio=4, wrapper="none")).render(memory, call(0), backbone)
 
 
 # Scripts.
 
 
 def test_a_script_is_the_call_of_a_question_with_its_reply(backbone: Backbone) -> None:
-    system, support = Pooled(**GROUPS, ratio=4, chunk=16), ("The code is KX-41.",)
+    system, support = Pooled(SMALL), ("The code is KX-41.",)
     sample = Sample("almanac", Document("a", SHORT), "Code?", ("KX-41", "KX 41"), support=support)
     blocks = len(fold(system, backbone, SHORT))
     assert blocks > 1
     read = [BlockRef("a", index) for index in range(blocks)]
-    for style, cue, said in [
+    for style, cue, text in [
         ("bare", "\nCode?\nAnswer:", " KX-41"),
         ("recall", "\nCode?\nRecall:", r" The code is KX-41. \boxed{KX-41}"),
         ("free", "\nCode?\nRecall?", r" The code is KX-41. \boxed{KX-41}"),
@@ -398,12 +469,12 @@ def test_a_script_is_the_call_of_a_question_with_its_reply(backbone: Backbone) -
         trace = system.script(sample, backbone, style)  # type: ignore[arg-type]
         (step,) = trace.steps
         assert step.call == Call("answer", (Text(""), *read, Text(cue)))
-        assert step.reply.tokens == (*backbone.encode(said), backbone.end_token)
+        assert step.reply.tokens == (*backbone.encode(text), backbone.end_token)
         assert (trace.question, trace.system, trace.settings) == ("Code?", "pooled", system.settings)
 
 
 def test_a_script_without_answers_keeps_its_tokens(backbone: Backbone) -> None:
-    system, target, bridge = Pooled(ratio=4), (5, 6, 7), (8, 9)
+    system, target, bridge = Pooled(PooledFold(ratio=4)), (5, 6, 7), (8, 9)
     document = Document("a", tokens=(1, 2, 3, 4))
     for task, reply in [("continuation", (*target, backbone.end_token)), ("cued", target)]:
         sample = Sample(task, document, "Go on.", target=target, bridge=bridge)
@@ -413,12 +484,11 @@ def test_a_script_without_answers_keeps_its_tokens(backbone: Backbone) -> None:
 
 
 def test_a_scripted_call_is_the_one_that_answering_makes(backbone: Backbone) -> None:
-    """Training and use render the same places at the same positions."""
-    system = Pooled(**GROUPS, ratio=4, chunk=16)
+    """Training and use render the same tokens and slots at the same positions."""
+    system = Pooled(SMALL)
     sample = Sample("almanac", Document("0.txt", SHORT), "Code?", ("KX-41",))
     memory = Memory("0.txt", "pooled", system.settings, "", ("0.txt",), fold(system, backbone, SHORT))
     (step,) = system.script(sample, backbone, "recall").steps
-    asked = next(system.answer(memory, "Code?"))
-    assert isinstance(asked, Call)
-    assert asked.parts == step.call.parts
-    assert asked.limits == SamplingParams(max_tokens=160)
+    (asking,) = next(system.answer(memory, "Code?"))
+    assert asking.parts == step.call.parts
+    assert asking.sampling == SamplingParams(max_tokens=160)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,15 @@ from memfold.systems.pooled.settings import POOLINGS, PROJECTIONS, PooledFold
 from memfold.systems.pooled.system import Pooled
 
 TEXT = "Ada Brisk was born in Velm in 1893. She wrote the Long Ledger in a house on the river Tarn."
+PAPER_LIKE = PooledFold(ratio=4, window=0, mask="causal")  # each group alone
 KINDS = list(itertools.product(POOLINGS, PROJECTIONS))
 RICH = KINDS[1:]
 
 
 def with_head(backbone: Backbone, pooling: Any, projection: Any) -> Pooled:
     """The system of these settings, and a backbone that has the head for it."""
-    system = Pooled(ratio=4, window=0, mask="causal", pooling=pooling, projection=projection)
-    add_head(backbone, system.options)
+    system = Pooled(replace(PAPER_LIKE, pooling=pooling, projection=projection))
+    add_head(backbone, system.fold)
     return system
 
 
@@ -87,14 +89,14 @@ def test_a_trained_linear_head_grows_into_a_richer_one_and_begins_as_it_was(
     new_backbone: Callable[..., Backbone], pooling: str, projection: str
 ) -> None:
     backbone = new_backbone()
-    before, matrix = slots(Pooled(ratio=4, window=0, mask="causal"), backbone), backbone.heads[HEAD].weight.clone()
+    before, matrix = slots(Pooled(PAPER_LIKE), backbone), backbone.heads[HEAD].weight.clone()
     system = with_head(backbone, pooling, projection)
     after = slots(system, backbone)
     assert any(torch.equal(matrix, weight) for weight in backbone.heads.parameters())
     assert not torch.equal(before, after)
     assert float((after - before).norm() / before.norm()) < 0.1
     grown = backbone.heads[HEAD]
-    add_head(backbone, system.options)
+    add_head(backbone, system.fold)
     assert backbone.heads[HEAD] is grown
 
 
@@ -166,7 +168,7 @@ def test_a_head_of_another_kind_than_the_settings_is_refused(
     new_backbone: Callable[..., Backbone], pooling: str, projection: str
 ) -> None:
     backbone = new_backbone()
-    system = Pooled(pooling=pooling, projection=projection)
+    system = Pooled.of({"pooling": pooling, "projection": projection})
     message = (
         "model 'qwen3' has a head of pooling mean and projection linear, the settings ask for "
         f"{pooling} and {projection}; use the settings that it was trained with"

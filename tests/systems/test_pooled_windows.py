@@ -11,13 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from memfold.api import fold_file
 from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.types import Block
+from memfold.folding import fold_file
 from memfold.session import Session
 from memfold.systems.pooled import encoder
-from memfold.systems.pooled import system as pooled_module
 from memfold.systems.pooled.encoder import encode_windows, windows_of
 from memfold.systems.pooled.head import HEAD
 from memfold.systems.pooled.settings import PooledFold
@@ -66,15 +65,18 @@ def adding_up() -> Any:
     )
 
 
-@pytest.mark.parametrize(("window", "mask", "expected"), [
-    (0, "causal", [2, 5, 8, 7]),  # means of 1 3, 3 7, 5 11, 7
-    (2, "causal", [2, 5, 8, 7]),
-    (4, "causal", [2, 8, 8, 18]),  # 1 3 6 10, then 5 11 18
-    (6, "causal", [2, 8, 18, 7]),  # 1 3 6 10 15 21, then 7
-    (0, "bidirectional", [3, 7, 11, 7]),
-    (4, "bidirectional", [10, 10, 18, 18]),
-    (8, "bidirectional", [28, 28, 28, 28]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("window", "mask", "expected"),
+    [
+        (0, "causal", [2, 5, 8, 7]),  # means of 1 3, 3 7, 5 11, 7
+        (2, "causal", [2, 5, 8, 7]),
+        (4, "causal", [2, 8, 8, 18]),  # 1 3 6 10, then 5 11 18
+        (6, "causal", [2, 8, 18, 7]),  # 1 3 6 10 15 21, then 7
+        (0, "bidirectional", [3, 7, 11, 7]),
+        (4, "bidirectional", [10, 10, 18, 18]),
+        (8, "bidirectional", [28, 28, 28, 28]),
+    ],
+)
 @torch.no_grad()
 def test_windows_and_masks_by_hand(window: int, mask: Any, expected: list[int]) -> None:
     settings = PooledFold(ratio=2, window=window, mask=mask, chunk=48)
@@ -127,16 +129,17 @@ def test_a_token_is_seen_in_its_window_only_and_by_a_causal_one_not_before(
 @pytest.mark.parametrize("settings", WIDE)
 @pytest.mark.parametrize("chunk", [32, 64])
 def test_folding_in_pieces_equals_folding_at_once(any_backbone: Backbone, settings: dict[str, Any], chunk: int) -> None:
-    (whole,) = fold(Pooled(ratio=4, chunk=4096, **settings), any_backbone, LONG)
-    pieces = fold(Pooled(ratio=4, chunk=chunk, **settings), any_backbone, LONG)
+    (whole,) = fold(Pooled.of({"ratio": 4, "chunk": 4096, **settings}), any_backbone, LONG)
+    pieces = fold(Pooled.of({"ratio": 4, "chunk": chunk, **settings}), any_backbone, LONG)
     assert len(pieces) == -(-whole.token_count // chunk)
     torch.testing.assert_close(together(pieces), together([whole]), atol=1e-5, rtol=1e-5)
-    assert tuple(start for block in pieces for start in block.starts) == whole.starts
+    assert [block.slot_count for block in pieces[:-1]] == [chunk // 4] * (len(pieces) - 1)
+    assert sum(block.slot_count for block in pieces) == whole.slot_count == -(-whole.token_count // 4)
 
 
 @pytest.mark.parametrize("settings", WIDE)
 def test_short_documents_beside_long_ones_change_nothing(any_backbone: Backbone, settings: dict[str, Any]) -> None:
-    system, texts = Pooled(ratio=4, **settings), ("Velm.", LONG, "The code of the vault is KX-41.")
+    system, texts = Pooled.of({"ratio": 4, **settings}), ("Velm.", LONG, "The code of the vault is KX-41.")
     alone = [together(fold(system, any_backbone, text)) for text in texts]
     torch.testing.assert_close(together(fold(system, any_backbone, *texts)), torch.cat(alone), atol=1e-5, rtol=1e-5)
 
@@ -144,8 +147,8 @@ def test_short_documents_beside_long_ones_change_nothing(any_backbone: Backbone,
 def test_an_interrupted_fold_with_wide_windows_ends_in_the_same_bytes(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(pooled_module, "BATCH_TOKENS", 64)
-    session = Session(Pooled(ratio=4, window=16, mask="bidirectional", chunk=32), backbone)
+    monkeypatch.setattr(encoder, "BATCH_TOKENS", 64)
+    session = Session(Pooled(PooledFold(ratio=4, window=16, mask="bidirectional", chunk=32)), backbone)
     document, seen = Document("a.txt", text=LONG), 0
 
     def stop(block: Block) -> None:
@@ -204,7 +207,7 @@ def test_short_documents_share_passes_and_a_long_one_does_not_stretch_them(
 
 @pytest.mark.parametrize("settings", [{}, *WIDE, {"pooling": "gqa"}, {"positions": "randomised"}])
 def test_the_effective_ratio_is_that_of_ratio_and_wrapper_alone(settings: dict[str, Any]) -> None:
-    assert PooledFold(**settings).effective_ratio(160) == 160 / 12
+    assert Pooled.of(settings).effective_ratio(160) == 160 / 12
 
 
 def test_the_gradient_reaches_what_a_bidirectional_window_reads(new_backbone: Callable[..., Backbone]) -> None:

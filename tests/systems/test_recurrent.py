@@ -7,22 +7,22 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from scripted_policy import scripted
 
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.core.document import Document, chunks
 from memfold.core.errors import ConfigError, DataError
-from memfold.core.scheduler import Job, answer, run
-from memfold.core.system import MemorySystem
+from memfold.core.scheduler import Job, Scheduler, answer
 from memfold.core.types import (
     Answer,
     Block,
     BlockRef,
     Call,
     Citation,
+    Generate,
     Memory,
     Part,
-    Reply,
     Sample,
     SamplingParams,
     Span,
@@ -30,26 +30,12 @@ from memfold.core.types import (
     Trace,
 )
 from memfold.systems.recurrent.prompts import EMPTY
-from memfold.systems.recurrent.system import Recurrent
+from memfold.systems.recurrent.system import Recurrent, RecurrentFold, RecurrentRead
 
 TEXTS = ("Ada was born in Velm. ", "Lor met Ada there. ", "Velm lies by the sea. ")
 QUESTION = "Where was Ada born?"
 NOTES = (" Ada was born in Velm.\n", "", "Ada was born in Velm. Velm lies by the sea.")
 LAST = r"Ada was born in Velm. \boxed{Velm}"
-
-
-class Reads:
-    """A policy that says one line after another; it remembers what it was asked."""
-
-    def __init__(self, *lines: str) -> None:
-        self.lines = list(lines)
-        self.calls: list[Call] = []
-
-    def generate(self, requests: Sequence[tuple[MemorySystem, Memory, Call]],
-                 on_token: Callable[[int, str], None] | None = None,
-                 cancel: Callable[[int], bool] | None = None) -> list[Reply | Exception]:  # fmt: skip
-        self.calls += [call for _, _, call in requests]
-        return [Reply(self.lines.pop(0)) for _ in requests]
 
 
 def memory(texts: Sequence[str] = TEXTS) -> Memory:
@@ -60,9 +46,10 @@ def memory(texts: Sequence[str] = TEXTS) -> Memory:
     return Memory("m", "recurrent", {}, "", ("a.txt",), blocks)
 
 
-def asked(*lines: str, **settings: Any) -> tuple[list[Call], Trace]:
-    policy = Reads(*lines)
-    return policy.calls, answer(Job(Recurrent(**settings), memory(), QUESTION), policy)
+def ask(*replies: str, **settings: Any) -> tuple[list[Call], Trace]:
+    """The calls that get these replies one after another, and the trace."""
+    policy = scripted(*replies)
+    return policy.calls, answer(Job(Recurrent.of(settings), memory(), QUESTION), policy)
 
 
 def texts(call: Call) -> list[str]:
@@ -70,7 +57,7 @@ def texts(call: Call) -> list[str]:
 
 
 def test_every_chunk_is_read_in_order_and_then_the_note_alone() -> None:
-    calls, trace = asked(*NOTES, LAST)
+    calls, trace = ask(*NOTES, LAST)
     assert [call.purpose for call in calls] == ["update", "update", "update", "answer"]
     blocks = [[part for part in call.parts if isinstance(part, BlockRef)] for call in calls]
     assert blocks == [[BlockRef("m", 0)], [BlockRef("m", 1)], [BlockRef("m", 2)], []]
@@ -79,13 +66,13 @@ def test_every_chunk_is_read_in_order_and_then_the_note_alone() -> None:
 
 
 def test_a_note_is_handed_to_the_next_call_and_a_blank_one_changes_nothing() -> None:
-    calls, _ = asked(*NOTES, LAST)
+    calls, _ = ask(*NOTES, LAST)
     notes = [texts(call)[2] for call in calls]
     assert notes == [EMPTY, "Ada was born in Velm.", "Ada was born in Velm.", NOTES[2]]
 
 
 def test_the_words_around_question_note_and_chunk() -> None:
-    calls, _ = asked(*NOTES, LAST, chat_template="chatml", note=100)
+    calls, _ = ask(*NOTES, LAST, chat_template="chatml", note=100)
     begins, opening, note, between, request = texts(calls[1])
     assert begins == "<|im_start|>user\n"
     assert opening.endswith(f"this question:\n{QUESTION}\n\nThe note so far:\n")
@@ -100,9 +87,9 @@ def test_the_words_around_question_note_and_chunk() -> None:
     assert question.startswith(f"\n{QUESTION}\nWrite out the sentences")
 
 
-def test_frames_differ_in_what_stands_around_the_words() -> None:
-    flat, _ = asked(*NOTES, LAST)
-    plain, _ = asked(*NOTES, LAST, chat_template="message")
+def test_chat_templates_differ_in_what_stands_around_the_words() -> None:
+    flat, _ = ask(*NOTES, LAST)
+    plain, _ = ask(*NOTES, LAST, chat_template="message")
     assert texts(flat[0])[0] == texts(plain[0])[0] == ""
     assert texts(flat[0])[-1] == texts(plain[0])[-1] + "\n"
     assert texts(flat[3])[-1] == f"\n{QUESTION}\nRecall:"
@@ -110,27 +97,30 @@ def test_frames_differ_in_what_stands_around_the_words() -> None:
 
 
 def test_a_note_is_limited_by_its_setting() -> None:
-    calls, trace = asked(*NOTES, LAST, note=40)
-    assert [call.limits for call in calls] == [SamplingParams(max_tokens=40)] * 3 + [SamplingParams(max_tokens=160)]
-    assert [call.limits.max_tokens for call in asked(*NOTES, LAST)[0]] == [1024, 1024, 1024, 160]
+    calls, trace = ask(*NOTES, LAST, note=40)
+    update, last = Generate(SamplingParams(max_tokens=40)), Generate(SamplingParams(max_tokens=160))
+    assert [call.wants for call in calls] == [update, update, update, last]
+    assert [call.sampling.max_tokens for call in ask(*NOTES, LAST)[0]] == [1024, 1024, 1024, 160]
     assert trace.settings == {"style": "recall", "chunk": 4096, "note": 40, "chat_template": "flat"}
 
 
 def test_the_answer_is_cited_from_the_text() -> None:
-    found = asked(*NOTES, LAST)[1].answer
-    assert isinstance(found, Answer)
-    assert (found.text, found.reply) == ("Velm", LAST)
-    assert found.citations[0] == Citation("a.txt", 0, 21, "Ada was born in Velm.", found.citations[0].score)
-    bare = asked(*NOTES, " Velm ", style="bare")[1].answer
+    recalling = ask(*NOTES, LAST)[1].answer
+    assert isinstance(recalling, Answer)
+    assert (recalling.text, recalling.reply) == ("Velm", LAST)
+    first = recalling.citations[0]
+    assert first == Citation("a.txt", 0, 21, "Ada was born in Velm.", first.score)
+    bare = ask(*NOTES, " Velm ", style="bare")[1].answer
     assert isinstance(bare, Answer)
     assert bare.text == "Velm"
 
 
-def test_readers_of_different_lengths_share_rounds_and_do_not_mix() -> None:
+def test_questions_on_memories_of_different_lengths_share_steps_and_do_not_mix() -> None:
     """Two questions on memories of three blocks and of one, answered together."""
-    policy = Reads("first of A", "first of B", "second of A", r"\boxed{B}", "third of A", r"\boxed{A}")
+    policy = scripted("first of A", "first of B", "second of A", r"\boxed{B}", "third of A", r"\boxed{A}")
     jobs = [Job(Recurrent(), memory(), QUESTION), Job(Recurrent(), memory(TEXTS[:1]), QUESTION)]
-    traces = dict(run(jobs, policy, places=2))
+    traces = dict(Scheduler(policy, max_concurrency=2).run(jobs))
+    assert policy.rounds == [2, 2, 1, 1]
     assert [[step.reply.text for step in traces[number].steps] for number in (0, 1)] == [
         ["first of A", "second of A", "third of A", r"\boxed{A}"],
         ["first of B", r"\boxed{B}"],
@@ -138,27 +128,25 @@ def test_readers_of_different_lengths_share_rounds_and_do_not_mix() -> None:
 
 
 def test_recorded_notes_are_not_asked_for_again() -> None:
-    _, whole = asked(*NOTES, LAST)
-    policy = Reads(NOTES[2], LAST)
-    again = answer(Job(Recurrent(), memory(), QUESTION, whole.steps[:2]), policy)
+    _, whole = ask(*NOTES, LAST)
+    policy = scripted(NOTES[2], LAST)
+    again = answer(Job(Recurrent(), memory(), QUESTION, recorded=whole.steps[:2]), policy)
     assert (again.steps, again.answer) == (whole.steps, whole.answer)
     assert len(policy.calls) == 2
 
 
 def test_note_and_chunk_stand_for_the_memory(backbone: Backbone) -> None:
-    system = Recurrent(chunk=8, note=16)
+    system = Recurrent(RecurrentFold(chunk=8), RecurrentRead(note=16))
     blocks = list(system.compress([Document("a.txt", "".join(TEXTS))], backbone))
     about = Memory("m", "recurrent", {}, "", ("a.txt",), blocks)
     assert len(blocks) > 2
     assert "".join(block.text or "" for block in blocks) == "".join(TEXTS)
-    steps = system.answer(about, QUESTION)
-    first = next(steps)
-    assert isinstance(first, Call)
-    inputs = system.render(about, first, backbone)
+    (first,) = next(system.answer(about, QUESTION))
+    rendered = system.render(about, first, backbone)
     note, chunk = len(backbone.encode(EMPTY)), len(backbone.encode(blocks[0].text or ""))
-    assert inputs.memory_positions == note + chunk
-    assert inputs.tokens[0] == backbone.end_token
-    assert (inputs.slots, inputs.positions) == (None, list(range(len(inputs.tokens))))
+    assert rendered.memory_positions == note + chunk
+    assert rendered.tokens[0] == backbone.end_token
+    assert (rendered.slots, rendered.positions) == (None, list(range(len(rendered.tokens))))
     trace = answer(Job(system, about, QUESTION), LocalPolicy(backbone))
     assert trace.failure is None
     assert [len(step.reply.tokens) <= 16 for step in trace.steps[:-1]] == [True] * len(blocks)
@@ -168,15 +156,14 @@ def test_a_chunk_past_the_window_is_an_error(new_backbone: Callable[..., Backbon
     backbone = new_backbone(window=200)
     trace = answer(Job(Recurrent(), memory(), QUESTION), LocalPolicy(backbone))
     assert trace.failure is not None
-    assert "DataError: the text takes" in trace.failure
-    assert "the reply up to 1024, the model's window is 200" in trace.failure
+    assert "DataError: the text takes" in str(trace.failure)
+    assert "the reply up to 1024, the model's window is 200" in str(trace.failure)
 
 
 def test_a_memory_without_its_text_cannot_be_read(backbone: Backbone) -> None:
     about = memory()
     about.blocks = [replace(block, text=None) for block in about.blocks]
-    first = next(Recurrent().answer(about, QUESTION))
-    assert isinstance(first, Call)
+    (first,) = next(Recurrent().answer(about, QUESTION))
     with pytest.raises(DataError, match="holds no text"):
         Recurrent().render(about, first, backbone)
 
@@ -190,7 +177,7 @@ def supported() -> Sample:
 
 @pytest.mark.parametrize("tokenised", [False, True])
 def test_a_script_keeps_the_sentences_read_so_far(backbone: Backbone, tokenised: bool) -> None:
-    sample, system = supported(), Recurrent(chunk=6)
+    sample, system = supported(), Recurrent(RecurrentFold(chunk=6))
     tokens = tuple(backbone.encode(sample.document.read()))
     if tokenised:
         sample = replace(sample, document=replace(sample.document, tokens=tokens))
@@ -208,18 +195,18 @@ def test_a_script_keeps_the_sentences_read_so_far(backbone: Backbone, tokenised:
 
 
 def test_a_script_makes_the_calls_that_an_answer_makes(backbone: Backbone) -> None:
-    sample, system = supported(), Recurrent(chunk=6)
+    sample, system = supported(), Recurrent(RecurrentFold(chunk=6))
     blocks = list(system.compress([sample.document], backbone))
     about = Memory("a.txt", "recurrent", {}, "", ("a.txt",), blocks)
-    scripted = [step.call for step in system.script(sample, backbone, "recall").steps]
-    policy = Reads(*(step.reply.text for step in system.script(sample, backbone, "recall").steps))
+    script = system.script(sample, backbone, "recall").steps
+    policy = scripted(*(step.reply.text for step in script))
     made = [step.call for step in answer(Job(system, about, QUESTION), policy).steps]
     tokens = [Text(tokens=chunk.tokens) for chunk in chunks(sample.document, backbone.tokenize, 6)]
 
     def spelled(part: Part) -> Part:
         return tokens[part.index] if isinstance(part, BlockRef) else part
 
-    assert [replace(call, parts=tuple(map(spelled, call.parts))) for call in made] == scripted
+    assert [replace(call, parts=tuple(map(spelled, call.parts))) for call in made] == [step.call for step in script]
 
 
 @pytest.mark.parametrize("change", [{"answers": ()}, {"support": ()}, {"evidence": ()}])
@@ -228,10 +215,13 @@ def test_a_script_needs_a_question_with_its_sentences(backbone: Backbone, change
         Recurrent().script(replace(supported(), **change), backbone, "bare")
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"chunk": 0}, "chunk = 0 is not possible; allowed: 1 token or more"),
-    ({"note": 0}, "note = 0 is not possible; allowed: 1 token or more"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"chunk": 0}, "chunk = 0 is not possible; allowed: 1 token or more"),
+        ({"note": 0}, "note = 0 is not possible; allowed: 1 token or more"),
+    ],
+)
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Recurrent(**settings)
+        Recurrent.of(settings)

@@ -9,7 +9,7 @@ from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.errors import ConfigError
 from memfold.core.types import Answer, Block, BlockRef, Call, Citation, Memory, Reply, Sample, Text
-from memfold.systems.retrieval.system import Retrieval
+from memfold.systems.retrieval.system import Retrieval, RetrievalFold, RetrievalRead
 from memfold.systems.shared.passages import PassageIndex
 
 TEXTS = [
@@ -29,26 +29,29 @@ def memory(texts: list[str], name: str = "m") -> Memory:
     return Memory(name, "retrieval", {}, "", ("a.txt",), blocks)
 
 
+def reading(top: int) -> Retrieval:
+    return Retrieval(read=RetrievalRead(top=top))
+
+
 def ask(system: Retrieval, about: Memory, question: str) -> tuple[list[int], tuple[Citation, ...]]:
     """Which blocks are read, in their order, and the citations of the answer."""
     steps = system.answer(about, question)
-    call = next(steps)
-    assert isinstance(call, Call)
+    (call,) = next(steps)
     with pytest.raises(StopIteration) as stopped:
-        steps.send(Reply("x"))
+        steps.send((Reply("x"),))
     assert isinstance(stopped.value.value, Answer)
     return [part.index for part in call.parts if isinstance(part, BlockRef)], stopped.value.value.citations
 
 
 def test_the_block_with_the_words_is_read() -> None:
     for question, block in [("Who bakes bread?", 0), ("Where did rain fall over hills?", 2), ("BOATS, bridge?", 4)]:
-        read, citations = ask(Retrieval(top=1), memory(TEXTS), question)
+        read, citations = ask(reading(top=1), memory(TEXTS), question)
         assert read == [block]
         assert [citation.text for citation in citations] == [TEXTS[block]]
 
 
 def test_blocks_are_read_in_their_order_and_cited_best_first() -> None:
-    read, citations = ask(Retrieval(top=3), memory(TEXTS), "Ada's vault key, and who opens it?")
+    read, citations = ask(reading(top=3), memory(TEXTS), "Ada's vault key, and who opens it?")
     assert read == sorted(read)
     assert {1, 3} < set(read)
     assert [citation.text for citation in citations[:2]] == [TEXTS[3], TEXTS[1]]
@@ -59,23 +62,25 @@ def test_blocks_are_read_in_their_order_and_cited_best_first() -> None:
 
 def test_asking_twice_gives_the_same(backbone: Backbone) -> None:
     text = " ".join(TEXTS) * 3
-    blocks = list(Retrieval(chunk=16).compress([Document("a.txt", text)], backbone))
+    system = Retrieval(RetrievalFold(chunk=16))
+    blocks = list(system.compress([Document("a.txt", text)], backbone))
     about = Memory("m", "retrieval", {}, "", ("a.txt",), blocks)
-    first = ask(Retrieval(chunk=16), about, "vault key")
-    assert ask(Retrieval(chunk=16), about, "vault key") == first
+    first = ask(system, about, "vault key")
+    assert ask(system, about, "vault key") == first
+    assert ask(Retrieval(RetrievalFold(chunk=16)), about, "vault key") == first
     assert len(first[0]) == 4 < len(blocks)
 
 
 def test_a_question_without_any_known_word_reads_the_beginning() -> None:
-    assert ask(Retrieval(top=2), memory(TEXTS), "zzz?")[0] == [0, 1]
+    assert ask(reading(top=2), memory(TEXTS), "zzz?")[0] == [0, 1]
 
 
 def test_a_short_document_is_read_whole() -> None:
-    assert ask(Retrieval(top=4), memory(TEXTS[:2]), "vault")[0] == [0, 1]
+    assert ask(reading(top=4), memory(TEXTS[:2]), "vault")[0] == [0, 1]
 
 
 def test_two_memories_of_one_name_are_told_apart() -> None:
-    system = Retrieval(top=1)
+    system = reading(top=1)
     assert ask(system, memory(TEXTS), "Who bakes bread?")[0] == [0]
     assert ask(system, memory(TEXTS[::-1]), "Who bakes bread?")[0] == [4]
 
@@ -84,14 +89,14 @@ def test_all_sources_are_searched_and_named() -> None:
     about = memory(TEXTS)
     about.sources = ("a.txt", "b.txt")
     about.blocks = [replace(block, source=int(block.index > 2)) for block in about.blocks]
-    citations = ask(Retrieval(top=2), about, "vault")[1]
+    citations = ask(reading(top=2), about, "vault")[1]
     assert {citation.source for citation in citations} == {"a.txt", "b.txt"}
 
 
 def test_a_script_reads_all_blocks(backbone: Backbone) -> None:
     text = "".join(TEXTS)
     sample = Sample("almanac", Document("a.txt", text), "Code?", ("KX-41",))
-    system = Retrieval(chunk=16)
+    system = Retrieval(RetrievalFold(chunk=16))
     (step,) = system.script(sample, backbone, "bare").steps
     count = len(list(system.compress([sample.document], backbone)))
     assert count > 2
@@ -100,13 +105,16 @@ def test_a_script_reads_all_blocks(backbone: Backbone) -> None:
     assert step.reply.tokens == (*backbone.encode(" KX-41"), backbone.end_token)
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"top": 0}, "top = 0 is not possible; allowed: 1 chunk or more"),
-    ({"chunk": 0}, "chunk = 0 is not possible; allowed: 1 token or more"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"top": 0}, "top = 0 is not possible; allowed: 1 chunk or more"),
+        ({"chunk": 0}, "chunk = 0 is not possible; allowed: 1 token or more"),
+    ],
+)
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Retrieval(**settings)
+        Retrieval.of(settings)
 
 
 def test_an_index_ranks_by_shared_rare_words_and_breaks_ties_by_order() -> None:

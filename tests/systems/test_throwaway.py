@@ -13,7 +13,7 @@ import torch
 from throwaway import GATE, WRITER, Gated
 
 import memfold
-from memfold import api
+from memfold import folding
 from memfold.backbone.adapters import is_lora
 from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.backbone.model import Backbone
@@ -21,7 +21,8 @@ from memfold.backbone.score import logprobs
 from memfold.core import registry
 from memfold.core.config import build
 from memfold.core.document import Document
-from memfold.core.scheduler import Job, Scheduler
+from memfold.core.job import Job
+from memfold.core.scheduler import Scheduler
 from memfold.core.types import HeadScore, Memory, Trace
 from memfold.rl import loop as rl_loop
 from memfold.rl.recipe import RlRecipe
@@ -96,10 +97,10 @@ def test_it_is_folded_saved_opened_and_asked(folder: Path, tmp_path: Path) -> No
 def test_a_file_goes_on_where_a_fold_of_it_ended(folder: Path, tmp_path: Path) -> None:
     session = open_session("gated", str(folder))
     whole, resumed = tmp_path / "whole.fold", tmp_path / "resumed.fold"
-    api.fold_file([Document("t", text=TEXT)], whole, session)
+    folding.fold_file([Document("t", text=TEXT)], whole, session)
     with pytest.raises(KeyboardInterrupt):
-        api.fold_file([Document("t", text=TEXT)], resumed, session, progress=_interrupt)
-    api.fold_file([Document("t", text=TEXT)], resumed, session)
+        folding.fold_file([Document("t", text=TEXT)], resumed, session, progress=_interrupt)
+    folding.fold_file([Document("t", text=TEXT)], resumed, session)
     assert whole.read_bytes() == resumed.read_bytes()
 
 

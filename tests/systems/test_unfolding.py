@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import pytest
+from scripted_policy import scripted
 
-from memfold.core.errors import DataError
+from memfold.core.errors import DataError, Failure
 from memfold.core.scheduler import Job, answer
-from memfold.core.system import MemorySystem
-from memfold.core.types import Block, BlockRef, Call, Citation, Memory, Reply, SamplingParams, Text
+from memfold.core.types import Block, BlockRef, Call, Citation, Generate, Memory, SamplingParams, Text
+from memfold.systems.pooled.settings import PooledRead
 from memfold.systems.pooled.system import Pooled
 from memfold.systems.shared.citations import SentenceIndex
 from memfold.systems.shared.unfolding import unfolded
@@ -57,34 +56,21 @@ def test_a_memory_without_text_cannot_be_unfolded() -> None:
         unfolded(memory(None, None), [], 9)
 
 
-class Says:
-    """A policy with a reply for each call, in order."""
-
-    def __init__(self, *replies: str) -> None:
-        self.replies = list(replies)
-        self.calls: list[Call] = []
-        self.streamed: list[str] = []
-
-    def generate(self, requests: Sequence[tuple[MemorySystem, Memory, Call]],
-                 on_token: Callable[[int, str], None] | None = None,
-                 cancel: Callable[[int], bool] | None = None) -> list[Reply | Exception]:  # fmt: skip
-        self.calls += [call for _, _, call in requests]
-        reply = Reply(self.replies.pop(0))
-        if on_token is not None:
-            on_token(0, reply.text)
-        return [reply]
+def unfolding(tokens: int) -> Pooled:
+    return Pooled(read=PooledRead(unfold=tokens))
 
 
 def test_an_answer_is_read_again_in_the_text_that_it_cites() -> None:
-    says = Says(r" The code is KX-14. \boxed{KX-14}", r" The code is KX-41. \boxed{KX-41}")
+    policy = scripted(r" The code is KX-14. \boxed{KX-14}", r" The code is KX-41. \boxed{KX-41}")
     shown: list[str] = []
-    trace = answer(Job(Pooled(unfold=1), memory(), "What is the code?"), says, lambda _, text: shown.append(text))
+    trace = answer(Job(unfolding(1), memory(), "What is the code?"), policy, shown.append)
     opening, closing = Text(""), Text("\nWhat is the code?\nRecall:")
+    wants = Generate(SamplingParams(max_tokens=160))
     blocks = tuple(BlockRef("m", index) for index in range(3))
-    passages = says.calls[1].parts[1]
-    assert says.calls == [
-        Call("locate", (opening, *blocks, closing), SamplingParams(max_tokens=160)),
-        Call("locate", (opening, passages, closing), SamplingParams(max_tokens=160)),
+    passages = policy.calls[1].parts[1]
+    assert policy.calls == [
+        Call("locate", (opening, *blocks, closing), wants),
+        Call("locate", (opening, passages, closing), wants),
     ]
     assert isinstance(passages, Text)
     assert "The code is KX-41." in passages.text
@@ -97,16 +83,16 @@ def test_where_a_reply_goes_beyond_what_it_read_is_read_too() -> None:
     document = "Ada founded Velm. Lor sells bread. Bo sells bread. It was cold. Salt lies where Ada works."
     held = Memory("m", "pooled", {}, "", ("a.txt",), [Block(0, 0, 0, 22, 0, len(document), text=document)])
     right = r" Ada founded Velm. Salt lies where Ada works. \boxed{salt}"
-    says = Says(
+    policy = scripted(
         r" Lor founded Velm. Lor sells bread. \boxed{bread}",
         r" Ada founded Velm. Ada sells bread. \boxed{bread}",
         right,
     )
     shown: list[str] = []
-    job = Job(Pooled(unfold=2), held, "What does the founder of Velm sell?")
-    trace = answer(job, says, lambda _, text: shown.append(text))
-    assert [call.purpose for call in says.calls] == ["locate", "locate", "answer"]
-    first, second = (call.parts[1] for call in says.calls[1:])
+    job = Job(unfolding(2), held, "What does the founder of Velm sell?")
+    trace = answer(job, policy, shown.append)
+    assert [call.purpose for call in policy.calls] == ["locate", "locate", "answer"]
+    first, second = (call.parts[1] for call in policy.calls[1:])
     assert isinstance(first, Text)
     assert isinstance(second, Text)
     assert "Ada founded Velm." in first.text
@@ -131,6 +117,8 @@ def test_it_follows_the_names_of_what_was_found(quoted: str, read: str, expected
     assert [citation.text for citation in found] == expected
 
 
-def test_nothing_to_unfold_is_said() -> None:
-    trace = answer(Job(Pooled(unfold=9), memory(None, None), "What is the code?"), Says("x"))
-    assert trace.failure == "system: DataError: memory 'm' holds no text to unfold; fold it without --no-text"
+def test_a_memory_without_text_fails_when_it_is_to_be_unfolded() -> None:
+    trace = answer(Job(unfolding(9), memory(None, None), "What is the code?"), scripted("x"))
+    message = "memory 'm' holds no text to unfold; fold it without --no-text"
+    assert trace.failure == Failure("system", "DataError", message)
+    assert str(trace.failure) == f"system: DataError: {message}"

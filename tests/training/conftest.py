@@ -16,7 +16,7 @@ from memfold.training.recipe import Group, Recipe, SupervisedEntry
 @pytest.fixture
 def known_tokenizer(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model from scratch gets the session's tokenizer."""
-    monkeypatch.setattr(scratch, "train_tokenizer", lambda vocabulary, seed: tokenizer)
+    monkeypatch.setattr(scratch, "train_tokenizer", lambda vocabulary, seed, tokens: tokenizer)
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +34,8 @@ def recipe(parent: str) -> Recipe:
         steps=4,
         parent=parent,
         mixture=(
-            SupervisedEntry("group", 0.4, (8,), ratios=(8,), samples=4, level=1),
-            SupervisedEntry("almanac", 0.3, (48, 64), ratios=(4, 8), samples=3, level=0),
+            SupervisedEntry("group", 0.4, (8,), settings={"ratios": [8]}, samples=4, level=1),
+            SupervisedEntry("almanac", 0.3, (48, 64), settings={"ratios": [4, 8]}, samples=3, level=0),
             SupervisedEntry("almanac", 0.3, (48,), system="full", samples=3, level=0),
         ),
         groups=(Group(("*proj.weight",), "muon", 0.01), Group(("*",), lr=3e-3)),

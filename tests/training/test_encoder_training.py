@@ -15,6 +15,7 @@ from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.errors import CheckpointError, ConfigError
 from memfold.systems.pooled.head import HEAD
+from memfold.systems.pooled.settings import PooledFold
 from memfold.systems.pooled.system import Pooled
 from memfold.training import checkpoint
 from memfold.training import tokenizer as tokenizer_training
@@ -40,7 +41,7 @@ def own(recipe: Recipe, small: str) -> Recipe:
 
 def slots(backbone: Backbone) -> torch.Tensor:
     with torch.no_grad():
-        (block,) = Pooled(ratio=4, window=0, mask="causal").compress([Document("a", TEXT)], backbone)
+        (block,) = Pooled(PooledFold(ratio=4, window=0, mask="causal")).compress([Document("a", TEXT)], backbone)
     assert block.slots is not None
     return block.slots
 
@@ -126,7 +127,7 @@ def test_an_encoder_of_other_tokens_or_without_a_model_is_refused(
     own: Recipe, new_backbone: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tokenizer_training, "PAGES", 4)
-    other = replace(new_backbone(hidden=16), tokenizer=tokenizer_training.train_tokenizer(400, 5))
+    other = replace(new_backbone(hidden=16), tokenizer=tokenizer_training.train_tokenizer(400, 5, Pooled.tokens))
     save_backbone(other, tmp_path / "other")
     with pytest.raises(CheckpointError, match=r"encoder .*other has another tokenizer: .*both must have the same"):
         prepare(replace(own, encoder=str(tmp_path / "other")), tmp_path / "run")

@@ -154,9 +154,9 @@ def test_the_next_stage_goes_on_with_the_same_matrices(tmp_path: Path) -> None:
     before = weights(run)
     for name, weight in stored.parameters():
         assert torch.equal(before[name], weight), name
-    assert run.backbone.adapter == stored.adapter
-    assert stored.adapter is not None
-    assert stored.adapter.base == recipe.parent  # the folder that the first stage started from
+    assert run.backbone.base_adapter == stored.base_adapter
+    assert stored.base_adapter is not None
+    assert stored.base_adapter.base == recipe.parent  # the folder that the first stage started from
     assert following.fqlora is not None
     other = replace(following, fqlora=replace(following.fqlora, rank=8))
     with pytest.raises(ConfigError, match="fqlora: rank is 8, and 4 in the parent 'model'; use its settings, or merge"):

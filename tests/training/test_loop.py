@@ -13,7 +13,7 @@ from torch import Tensor
 
 from memfold.backbone.folder import load_backbone
 from memfold.backbone.model import Backbone
-from memfold.backbone.score import Stretch, logprobs
+from memfold.backbone.score import ScoredCall, logprobs
 from memfold.core.errors import CallError, CheckpointError, ConfigError
 from memfold.training import loop
 from memfold.training.batches import batch
@@ -72,8 +72,8 @@ def test_the_reported_losses_are_those_of_the_batches(recipe: Recipe, tmp_path: 
         for number in (0, 1):
             work = batch(recipe, run.backbone, number)
             tokens += work.tokens
-            for stretch, values, _ in logprobs(run.backbone, work.system, work.scored).parts():
-                sums.setdefault(f"{work.entry.label}/{stretch.purpose}", []).extend((-values).tolist())
+            for call, values, _ in logprobs(run.backbone, work.system, work.scored).parts():
+                sums.setdefault(f"{work.entry.label}/{call.purpose}", []).extend((-values).tolist())
     metrics = step(run)
     assert metrics["loss"] == pytest.approx(
         {name: sum(values) / len(values) for name, values in sums.items()}, abs=1e-4
@@ -83,12 +83,12 @@ def test_the_reported_losses_are_those_of_the_batches(recipe: Recipe, tmp_path: 
 
 def test_validation_measures_by_hand(recipe: Recipe, tmp_path: Path) -> None:
     run = prepare(replace(recipe, mixture=recipe.mixture[:1], validation_batches=2), tmp_path)
-    found: list[tuple[Stretch, list[float], list[bool]]] = []
+    found: list[tuple[ScoredCall, list[float], list[bool]]] = []
     with torch.no_grad():
         for number in (0, 1):
             work = batch(run.recipe, run.backbone, number, "validation-0", run.recipe.mixture[0])
             parts = logprobs(run.backbone, work.system, work.scored).parts()
-            found += [(stretch, values.tolist(), correct.tolist()) for stretch, values, correct in parts]
+            found += [(call, values.tolist(), correct.tolist()) for call, values, correct in parts]
     losses = [-value for _, values, _ in found for value in values]
     right = [one for _, _, correct in found for one in correct]
     assert validate(run)["0:pooled/group/answer"] == pytest.approx(
@@ -110,11 +110,11 @@ def test_purposes_are_averaged_separately_and_reading_is_weighted(
     work = batch(run.recipe, run.backbone, 0)
     scores = logprobs(run.backbone, work.system, work.scored)
     means = {
-        purpose: torch.cat([-values for stretch, values, _ in scores.parts() if stretch.purpose == purpose]).mean()
+        purpose: torch.cat([-values for call, values, _ in scores.parts() if call.purpose == purpose]).mean()
         for purpose in ("language", "answer")
     }
     expected = means["answer"] + language * means["language"]
-    torch.testing.assert_close(loop._loss(run, entry, scores), expected)
+    torch.testing.assert_close(loop._loss(run, work, scores, {}), expected)
 
 
 def test_reading_alone_has_its_full_weight(recipe: Recipe, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_reading_alone_has_its_full_weight(recipe: Recipe, tmp_path: Path) -> No
     run = prepare(replace(recipe, mixture=(entry,)), tmp_path)
     work = batch(run.recipe, run.backbone, 0)
     scores = logprobs(run.backbone, work.system, work.scored)
-    torch.testing.assert_close(loop._loss(run, entry, scores), -scores.logprobs.mean())
+    torch.testing.assert_close(loop._loss(run, work, scores, {}), -scores.logprobs.mean())
 
 
 def test_micro_batches_add_up_to_their_mean(recipe: Recipe, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_micro_batches_add_up_to_their_mean(recipe: Recipe, tmp_path: Path) -> N
     for number in range(3):
         work = batch(run.recipe, run.backbone, number)
         scores = logprobs(run.backbone, work.system, work.scored)
-        scores.backward(loop._loss(run, work.entry, scores) / 3)
+        scores.backward(loop._loss(run, work, scores, {}) / 3)
     expected = {name: weight.grad.clone() for name, weight in run.backbone.parameters() if weight.grad is not None}
     norm = torch.cat([gradient.flatten() for gradient in expected.values()]).norm()
     run.backbone.model.zero_grad()
@@ -224,7 +224,7 @@ def test_a_missing_parent_is_named(recipe: Recipe, tmp_path: Path) -> None:
 
 
 def test_settings_of_a_recipe_reach_the_system(recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown key 'wraper'; nearest: 'wrapper'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'settings\.wraper'; nearest: 'settings\.wrapper'"):
         prepare(replace(recipe, settings={"wraper": "span"}), tmp_path / "wrong")
     run = prepare(replace(recipe, settings={"wrapper": "none"}, chat_template="chatml"), tmp_path / "right")
     work = batch(run.recipe, run.backbone, 0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from memfold.backbone.model import Backbone
-from memfold.backbone.rows import Packed
+from memfold.backbone.rows import RowBatch
 from memfold.core.system import SLOT
 from memfold.training.predecessor import PredecessorLoss
 
@@ -19,10 +19,16 @@ SEGMENTS = [[0, 0, 0, 0, 0, 0, 1, 1, 2], [0, 0, 1, -1, -1, -1, -1, -1, -1]]
 COUNTED = {(0, 1): 5, (0, 2): 6, (0, 7): 9, (1, 1): 2}
 
 
+def row_batch(tokens: Tensor, positions: Tensor, segments: Tensor) -> RowBatch:
+    """A batch without slots and without anything to score."""
+    none = torch.zeros(0, dtype=torch.long)
+    return RowBatch(tokens, positions, segments, [], targets=none.view(0, 3), ends=none.view(0, 2))
+
+
 @pytest.fixture
-def packed() -> Packed:
+def packed() -> RowBatch:
     tokens, segments = torch.tensor(TOKENS), torch.tensor(SEGMENTS)
-    return Packed(tokens, torch.zeros_like(tokens), segments, [], torch.zeros(0, 3, dtype=torch.long))
+    return row_batch(tokens, torch.zeros_like(tokens), segments)
 
 
 @pytest.fixture
@@ -40,7 +46,7 @@ def made(loss: PredecessorLoss, hidden: Tensor) -> PredecessorLoss:
     return loss
 
 
-def test_the_loss_by_hand(loss: PredecessorLoss, packed: Packed) -> None:
+def test_the_loss_by_hand(loss: PredecessorLoss, packed: RowBatch) -> None:
     hidden = torch.full((2, 9, 32), 100.0)
     expected = 0.0
     for number, ((row, position), before) in enumerate(COUNTED.items()):
@@ -50,7 +56,7 @@ def test_the_loss_by_hand(loss: PredecessorLoss, packed: Packed) -> None:
     assert float(made(loss, hidden)(packed).detach()) == pytest.approx(expected / 4, rel=1e-5)
 
 
-def test_only_positions_after_a_token_of_the_same_stretch_have_gradient(loss: PredecessorLoss, packed: Packed) -> None:
+def test_only_positions_after_a_token_of_the_same_stretch_have_gradient(loss: PredecessorLoss, packed: RowBatch) -> None:
     hidden = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
     made(loss, hidden)(packed).backward()
     assert hidden.grad is not None
@@ -64,7 +70,7 @@ def test_it_watches_the_first_block(new_backbone: Callable[..., Backbone]) -> No
     loss = PredecessorLoss(backbone)
     tokens = torch.tensor([[5, 6, 7, 8]])
     states = backbone.model(tokens, output_hidden_states=True).hidden_states
-    packed = Packed(tokens, torch.arange(4)[None], torch.zeros_like(tokens), [], torch.zeros(0, 3, dtype=torch.long))
+    packed = row_batch(tokens, torch.arange(4)[None], torch.zeros_like(tokens))
     logits = loss.head(states[1][0, 1:])
     expected = torch.nn.functional.cross_entropy(logits, tokens[0, :-1])
     torch.testing.assert_close(loss(packed), expected)

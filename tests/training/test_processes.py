@@ -32,7 +32,7 @@ checkpoint_every = 2
 task = "group"
 weight = 0.5
 sizes = [8]
-ratios = [8]
+settings = {{ ratios = [8] }}
 samples = 4
 level = 1
 

@@ -11,9 +11,9 @@ import pytest
 from safetensors.torch import load_file
 from two_processes import launched
 
-from memfold.backbone.model import START
 from memfold.core.errors import CheckpointError, ConfigError, DataError
-from memfold.training import parent as parent_module
+from memfold.systems.pooled.learning import START
+from memfold.training import run as run_module
 from memfold.training.loop import prepare, step, train, validate
 from memfold.training.proof import small
 from memfold.training.recipe import Recipe, read_recipe
@@ -129,7 +129,7 @@ def test_a_hugging_face_id_is_a_parent_where_its_architecture_is_named(
         asked.append(where)
         raise CheckpointError("there is no network")
 
-    monkeypatch.setattr(parent_module, "load_backbone", load)
+    monkeypatch.setattr(run_module, "load_backbone", load)
     with pytest.raises(
         CheckpointError, match="there is no network" if wanted else f"no model in .*{parent}; train its"
     ):

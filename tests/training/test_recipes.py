@@ -106,7 +106,7 @@ def test_every_recipe_trains_two_steps(path: Path, parent: str, tmp_path: Path) 
 
 @pytest.mark.usefixtures("known_tokenizer")
 def test_a_model_from_scratch_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
-    recipe = Recipe("base", 1, (SupervisedEntry("group", 1, (8,), ratios=(8,), level=1),), model=SMALL, tokens=1)
+    recipe = Recipe("base", 1, (SupervisedEntry("group", 1, (8,), settings={"ratios": [8]}, level=1),), model=SMALL, tokens=1)
     one, same, other = (
         train(replace(recipe, seed=seed), tmp_path / name) for name, seed in (("one", 3), ("same", 3), ("other", 4))
     )
@@ -136,10 +136,11 @@ def write(folder: Path, text: str) -> Path:
 def test_a_recipe_is_read_with_its_types(tmp_path: Path) -> None:
     text = (
         GOOD
-        + 'ratios = [4, 8]\nbridges = [1, 2]\n[[groups]]\nmatch = ["a", "b"]\nlr = 1\n[schedule]\nkind = "cosine"\n'
+        + 'settings = { ratios = [4, 8] }\nbridges = [1, 2]\n[[groups]]\nmatch = ["a", "b"]\nlr = 1\n[schedule]\nkind = "cosine"\n'
     )
     recipe = read_recipe(write(tmp_path, text))
-    assert recipe.mixture == (SupervisedEntry("cued", 1.0, (64,), ratios=(4, 8), bridges=(1, 2)),)
+    assert recipe.mixture == (SupervisedEntry("cued", 1.0, (64,), settings={"ratios": [4, 8]}, bridges=(1, 2)),)
+    assert recipe.system(recipe.mixture[0]).train.ratios == (4, 8)
     assert recipe.groups == (Group(("a", "b"), lr=1.0),)
     assert (recipe.parent, recipe.schedule.kind, recipe.steps) == ("runs/x", "cosine", 3)
 
@@ -148,7 +149,15 @@ def test_a_recipe_is_read_with_its_types(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (GOOD.replace("steps", "stepz"), "unknown key 'stepz'; nearest: 'steps'"),
-        (GOOD + "raitos = [4]\n", "unknown key 'mixture[0].raitos'; nearest: 'mixture[0].ratios'"),
+        (GOOD + "levle = 4\n", "unknown key 'mixture[0].levle'; nearest: 'mixture[0].level'"),
+        (
+            GOOD + "settings = { raitos = [4] }\n",
+            "unknown setting of system 'pooled' 'raitos'; nearest: 'ratios'; known: chat_template, chunk, cite, ",
+        ),
+        (
+            GOOD + 'system = "recurrent"\nsettings = { notes = 9 }\n',
+            "unknown setting of system 'recurrent' 'notes'; nearest: 'note'; known: chat_template, chunk, note, style",
+        ),
         (GOOD.replace("steps = 3\n", ""), "steps is missing; it has no default"),
         (GOOD.replace("steps = 3", 'steps = "3"'), "steps = '3' must be int, not str"),
         (GOOD.replace("steps = 3", "steps = 0"), "steps = 0 is not possible; allowed: 1 or more"),
@@ -157,7 +166,7 @@ def test_a_recipe_is_read_with_its_types(tmp_path: Path) -> None:
         (GOOD + 'system = "poold"\n', "system = 'poold' is not possible; allowed: pooled, full, retrieval"),
         (GOOD.replace("weight = 1", "weight = 0"), "weight = 0.0 is not possible; allowed: above 0"),
         (GOOD.replace("[64]", "[]"), "sizes = () is not possible; allowed: one or more positive numbers"),
-        (GOOD + "ratios = []\n", "ratios = () is not possible; allowed: one or more positive numbers"),
+        (GOOD + "settings = { ratios = [] }\n", "ratios = () is not possible; allowed: one or more positive numbers"),
         (GOOD + "bridges = [2, 1]\n", "bridges = (2, 1) is not possible; allowed: the minimum, then the maximum"),
         (GOOD + "recall = 1.5\n", "recall = 1.5 is not possible; allowed: 0 to 1"),
         (GOOD.split("[[")[0], "a recipe has either a mixture of at least one entry or a preset"),

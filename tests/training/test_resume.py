@@ -33,10 +33,9 @@ freeze = ["model.norm.weight"]
 task = "group"
 weight = 0.5
 sizes = [8]
-ratios = [4, 8]
+settings = {{ ratios = [4, 8], max_gap = 50 }}
 samples = 4
 level = 1
-gap = 50
 
 [[mixture]]
 task = "almanac"
@@ -137,7 +136,7 @@ def test_resuming_after_a_kill_equals_an_unbroken_run(parent: str, tmp_path: Pat
 def short(recipe: Recipe) -> Recipe:
     return replace(
         recipe,
-        mixture=(SupervisedEntry("group", 1, (8,), ratios=(8,), samples=2, level=1),),
+        mixture=(SupervisedEntry("group", 1, (8,), settings={"ratios": [8]}, samples=2, level=1),),
         tokens=20,
         micro_batches=1,
     )

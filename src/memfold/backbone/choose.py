@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from memfold.backbone.decode import DecodingRow
-    from memfold.core.types import SamplingParams
+from memfold.backbone.decoding_row import DecodingRow
+from memfold.core.types import SamplingParams
 
 
 def choose_tokens(logits: Tensor, rows: Sequence[DecodingRow]) -> Tensor:

@@ -26,7 +26,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from transformers.utils import logging as transformers_logging
 
 from memfold.backbone import adapters
-from memfold.backbone.model import DTYPES, Backbone, add_special_tokens
+from memfold.backbone.model import DTYPES, Backbone
+from memfold.backbone.tokens import add_special_tokens
 from memfold.backbone.weights import load_weights
 from memfold.core import registry
 from memfold.core.errors import CheckpointError, ConfigError

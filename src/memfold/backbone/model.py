@@ -5,8 +5,6 @@ Left out: how it is kept on disk (`memfold.backbone.folder`).
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -20,8 +18,8 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from memfold.backbone import adapters
 from memfold.backbone.adapters import Adapter
+from memfold.backbone.fingerprint import fingerprint
 from memfold.backbone.rows import prefix_layers
-from memfold.backbone.tokens import add_tokens
 from memfold.core.errors import CheckpointError
 from memfold.core.prompt import ChatTemplate
 from memfold.core.system import SLOT, Prefix
@@ -230,10 +228,21 @@ class Backbone:
         output: Tensor = self.model.get_output_embeddings()(hidden)
         return output
 
+    def next_logits(self, embeddings: Tensor, positions: Tensor, cache: Cache, mask: Tensor) -> Tensor:
+        """The logits [b, v] of the last position, read behind what is in the cache; `mask` [b, p + t] is over both."""
+        output = self.model.base_model(
+            inputs_embeds=embeddings,
+            position_ids=positions,
+            attention_mask=None if bool(mask.all()) else mask,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return self.logits(output.last_hidden_state[:, -1]).float()
+
     def fingerprint(self) -> str:
         """SHA-256 over configuration, tokenizer and weights, those of a separate encoder left out."""
         if self.stored_fingerprint is None:
-            self.stored_fingerprint = _fingerprint(self)
+            self.stored_fingerprint = fingerprint(self.model, self.tokenizer, self.parameters())
         return self.stored_fingerprint
 
     def set_encoder(self, encoder: Backbone) -> None:
@@ -245,17 +254,3 @@ class Backbone:
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         """All weights by name, those of heads under `heads.`; not those of a separate encoder."""
         return [*self.model.named_parameters(), *((f"heads.{n}", p) for n, p in self.heads.named_parameters())]
-
-
-def add_special_tokens(backbone: Backbone, tokens: Sequence[str]) -> None:
-    """Give a model special tokens, unless it has them."""
-    if add_tokens(backbone.tokenizer, backbone.model, tokens):
-        backbone.stored_fingerprint = None
-
-
-def _fingerprint(backbone: Backbone) -> str:
-    digest = hashlib.sha256(json.dumps(backbone.model.config.to_dict(), sort_keys=True, default=str).encode())
-    digest.update(backbone.tokenizer.backend_tokenizer.to_str().encode())
-    for _, weight in sorted(backbone.parameters(), key=lambda pair: pair[0]):
-        digest.update(weight.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()

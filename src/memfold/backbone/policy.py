@@ -6,21 +6,18 @@ the batch that is being decoded, as far as it has room, and all of it advances b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import torch
-
 from memfold.backbone.attention import most_attended
-from memfold.backbone.decode import DecodingBatch, DecodingRow, last_states
+from memfold.backbone.decode import DecodingBatch
+from memfold.backbone.decoding_row import DecodingRow
 from memfold.backbone.model import Backbone
-from memfold.backbone.rows import Row
-from memfold.backbone.score import score_rows
+from memfold.backbone.one_pass import answer_at_once, batches
 from memfold.core.errors import Failure
-from memfold.core.scheduler import Done, Execution, Request
+from memfold.core.policy import Done, Execution, Request
 from memfold.core.system import Rendered
-from memfold.core.types import Generate, HeadScore, Likelihood, Reply
+from memfold.core.types import Generate, Reply
 
 BATCH_POSITIONS = 1 << 16
 T = TypeVar("T")
@@ -116,49 +113,7 @@ class LocalExecution:
                 self._waiting.append(_Waiting(request, request.call.wants, row))
             else:
                 quick.append((request, rendered))
-        return [*done, *self._at_once(quick)]
-
-    def _at_once(self, calls: Sequence[tuple[Request, Rendered]]) -> Iterable[Done]:
-        """Head scores and likelihoods, batched by adapter."""
-        for chunk in _batches(calls, lambda call: (call[1].adapter or "", len(call[1].tokens)), self._batch_positions):
-            scored = [call for call in chunk if isinstance(call[0].call.wants, HeadScore)]
-            given = [call for call in chunk if isinstance(call[0].call.wants, Likelihood)]
-            for part, answer in ((scored, self._head_scores), (given, self._likelihoods)):
-                try:
-                    replies = answer(part) if part else []
-                except Exception as error:  # such as a head that is not there: the calls have failed, not the run
-                    yield from ((request, Failure.of("policy", error)) for request, _ in part)
-                else:
-                    yield from zip((request for request, _ in part), replies, strict=True)
-
-    @torch.no_grad()
-    def _head_scores(self, calls: Sequence[tuple[Request, Rendered]]) -> list[Reply]:
-        with self._backbone.adapter(calls[0][1].adapter):
-            states = last_states(self._backbone, [rendered for _, rendered in calls])
-        replies = []
-        for (request, rendered), state in zip(calls, states, strict=True):
-            assert isinstance(request.call.wants, HeadScore)
-            score = float(self._backbone.head_score(request.call.wants.head, state))
-            replies.append(Reply(score=score, positions=rendered.memory_positions))
-        return replies
-
-    @torch.no_grad()
-    def _likelihoods(self, calls: Sequence[tuple[Request, Rendered]]) -> list[Reply]:
-        rows = [
-            Row(rendered, request.call.parts, request.call.wants.tokens)
-            for request, rendered in calls
-            if isinstance(request.call.wants, Likelihood)
-        ]
-        scores, _ = score_rows(self._backbone, rows, range(len(rows)))
-        return [
-            Reply(
-                text=self._backbone.decode(row.targets),
-                tokens=row.targets,
-                logprobs=tuple(result.logprobs.tolist()),
-                positions=row.rendered.memory_positions,
-            )
-            for row, result in zip(rows, scores, strict=True)
-        ]
+        return [*done, *answer_at_once(self._backbone, quick, self._batch_positions)]
 
     def _admit(self) -> None:
         """Let waiting calls into the work, short ones first, as far as there is room; one always finds some."""
@@ -170,7 +125,7 @@ class LocalExecution:
             return
         used = sum(len(batch.rows) * batch.width for batch in self._batches)
         room = self._batch_positions - used
-        chunk = _batches(self._waiting, lambda waiting: (waiting.adapter, waiting.length), max(room, 1))[0]
+        chunk = batches(self._waiting, lambda waiting: (waiting.adapter, waiting.length), max(room, 1))[0]
         if self._batches and len(chunk) * max(waiting.length for waiting in chunk) > room:
             return
         admitted = set(chunk)
@@ -206,17 +161,3 @@ class LocalExecution:
             passage = request.system.passage(request.memory, request.call, slot, self._backbone)
             passages.append(replace(passage, weight=weight))
         return replace(reply, attention=tuple(passages))
-
-
-def _batches(items: Iterable[T], key: Callable[[T], tuple[str, int]], positions: int) -> list[list[T]]:
-    """Items of one adapter and similar length together, as many as have room when padded to the longest, at least one;
-    `key` gives the adapter and the length of an item."""
-    batches: list[list[T]] = []
-    for item in sorted(items, key=key):
-        adapter, length = key(item)
-        last = batches[-1] if batches else None
-        if last is not None and key(last[0])[0] == adapter and (len(last) + 1) * length <= positions:
-            last.append(item)
-        else:
-            batches.append([item])
-    return batches

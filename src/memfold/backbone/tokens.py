@@ -6,21 +6,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import AddedToken, PreTrainedTokenizerBase
+from transformers import AddedToken
+
+from memfold.backbone.model import Backbone
 
 
 @torch.no_grad()
-def add_tokens(tokenizer: PreTrainedTokenizerBase, model: Any, tokens: Sequence[str]) -> bool:
-    """Add special tokens, whose embeddings begin as the mean of all; False where they were known.
+def add_special_tokens(backbone: Backbone, tokens: Sequence[str]) -> None:
+    """Give a model special tokens, unless it has them; their embeddings begin as the mean of all.
 
     Most published models have embeddings to spare; where there are none, rows are added.
     """
+    tokenizer, model = backbone.tokenizer, backbone.model
     before = len(tokenizer)
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=True) for token in tokens], True)
     if len(tokenizer) == before:
-        return False
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    weight = model.get_input_embeddings().weight
+        return
+    embeddings: Any = model.get_input_embeddings()
+    if len(tokenizer) > embeddings.weight.shape[0]:
+        embeddings = model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    weight = embeddings.weight
     weight[before : len(tokenizer)] = weight[:before].float().mean(0).to(weight)
-    return True
+    backbone.stored_fingerprint = None

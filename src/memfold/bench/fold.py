@@ -12,10 +12,11 @@ from pathlib import Path
 from statistics import linear_regression, median
 from typing import Any
 
-from memfold.api import fold_documents, fold_file
+from memfold.api import fold_documents
 from memfold.bench.text import filler
 from memfold.bench.timing import PeakMemory, Told, count_of, ratio, rounds
 from memfold.core.document import Document
+from memfold.folding import fold_file
 from memfold.session import Session
 
 TOGETHER, SHORT = 8, (16, 64, 256)

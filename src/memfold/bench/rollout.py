@@ -12,14 +12,19 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
+import torch
+
 from memfold.api import fold_documents
-from memfold.backbone.decode import decode_again
+from memfold.backbone.decode import LEAVING
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
+from memfold.backbone.prefill import prefill
 from memfold.bench.text import QUESTION, filler
 from memfold.bench.timing import Told, count_of, ratio, rounds
 from memfold.core.document import Document
-from memfold.core.scheduler import Job, Sampling, Scheduler
+from memfold.core.job import Job, Sampling
+from memfold.core.scheduler import Scheduler
+from memfold.core.system import Rendered
 from memfold.core.types import Call, Memory, SamplingParams, Trace
 from memfold.session import Session
 
@@ -84,6 +89,26 @@ def _decode(session: Session, memories: Sequence[Memory], traces: Sequence[Trace
     steps = [(memories[place // REPLIES], step) for place, trace in enumerate(traces) for step in trace.steps]
     rendered = [session.system.render(memory, step.call, backbone) for memory, step in steps]
     decode_again(backbone, rendered, [step.reply.tokens for _, step in steps])
+
+
+@torch.no_grad()
+def decode_again(backbone: Backbone, rendered: Sequence[Rendered], replies: Sequence[Sequence[int]]) -> None:
+    """Feed replies that are known, rows leaving as they end: what decoding costs where no token is chosen."""
+    cache, mask, _ = prefill(backbone, rendered)
+    left = list(range(len(rendered)))
+    for count in range(1, max(map(len, replies)) + 1):
+        active = [number for number in left if len(replies[number]) > count]
+        if not active:
+            return
+        if len(left) - len(active) >= LEAVING * len(left):
+            chosen = torch.tensor([left.index(number) for number in active], device=mask.device)
+            cache.batch_select_indices(chosen)
+            mask, left = mask[chosen], active
+        mask = torch.cat([mask, mask.new_ones(len(left), 1)], 1)
+        tokens = [[replies[number][min(count, len(replies[number])) - 1]] for number in left]
+        positions = [[rendered[number].positions[-1] + count] for number in left]
+        embeddings = backbone.model.get_input_embeddings()(torch.tensor(tokens, device=backbone.device))
+        backbone.next_logits(embeddings, torch.tensor(positions, device=backbone.device), cache, mask)
 
 
 def _line(entry: dict[str, Any]) -> str:

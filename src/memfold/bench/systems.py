@@ -14,16 +14,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from memfold.api import fold_documents, fold_file
+from memfold.api import fold_documents
 from memfold.backbone.model import Backbone
 from memfold.bench.text import QUESTION, filler
 from memfold.bench.timing import PeakMemory, Told, count_of, ratio, rounds
 from memfold.core.document import Document
 from memfold.core.errors import MemfoldError
+from memfold.core.policy import ANSWER, Policy, Request, complete
 from memfold.core.registry import REFERENCE, AnySystem
-from memfold.core.scheduler import ANSWER, Policy, Request, complete
 from memfold.core.types import Call, Memory
 from memfold.evaluation.candidate import make_candidate
+from memfold.folding import fold_file
 from memfold.session import Session
 
 

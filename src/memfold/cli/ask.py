@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from memfold.cli.conversation import converse
 from memfold.cli.options import Device, Json, Model, Ratio, model_dtype
-from memfold.core.errors import ConfigError, DataError, MemfoldError
+from memfold.cli.questions import read_questions
+from memfold.core.errors import ConfigError, DataError
 from memfold.core.prompt import STYLES
 from memfold.core.registry import DEFAULT, SYSTEMS
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from memfold.api import FoldedMemory
 
 NAME = "ask"
@@ -51,7 +51,7 @@ def command(
     _check(source, question, questions, style)
     if budget < 1:
         raise ConfigError(f"--budget {budget} is not possible; allowed: from 1 token")
-    asked = None if questions is None else _read_questions(questions)
+    asked = None if questions is None else read_questions(questions)
     memory = _memory(source, system, model, ratio, device)
     if style is not None:
         memory = memory.answering(style=style)
@@ -62,7 +62,7 @@ def command(
     elif question is not None:
         _ask_one(memory, question, as_json)
     else:
-        _converse(memory, as_json)
+        converse(memory, as_json)
 
 
 def _check(source: str, question: str | None, questions: Path | None, style: str | None) -> None:
@@ -75,28 +75,6 @@ def _check(source: str, question: str | None, questions: Path | None, style: str
         raise DataError("the question is empty; ask something")
     if source == "-" and question is None and questions is None:
         raise ConfigError("standard input holds the text; give the QUESTION as an argument or use --questions")
-
-
-def _read_questions(path: Path) -> list[str]:
-    """The questions of a file of JSON lines."""
-    import json
-
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise DataError(f"cannot read {path}: {reason}; give a file of JSON lines") from None
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(str(json.loads(line)["question"]))
-        except (ValueError, KeyError, TypeError):
-            raise DataError(f'{path}, line {number} is not {{"question": ...}}; correct it') from None
-        if not found[-1].strip():
-            raise DataError(f"{path}, line {number}: the question is empty; ask something")
-    if not found:
-        raise DataError(f"{path} holds no questions; give at least one line")
-    return found
 
 
 def _memory(source: str, system: str | None, model: str, ratio: int | None, device: str) -> FoldedMemory:
@@ -143,36 +121,3 @@ def _ask_all(memory: FoldedMemory, questions: list[str]) -> None:
             shown += 1
     if failed:
         raise typer.Exit(1)
-
-
-def _converse(memory: FoldedMemory, as_json: bool) -> None:
-    """Question after question, replies as they are written; an empty line or Ctrl-D ends."""
-    from memfold.cli.output import notes, screen
-
-    console = screen()
-    if not as_json:
-        console.print(f"{memory.memory.token_count:,} tokens are in memory; an empty line or Ctrl-D ends", style="dim")
-    while question := _next_question(console, "" if as_json else "[bold]question[/]  "):
-        try:
-            _reply(memory, question, console, as_json)
-        except MemfoldError as error:
-            notes().print(f"memfold: {error}", markup=False)
-
-
-def _next_question(console: Console, prompt: str) -> str:
-    try:
-        return console.input(prompt).strip()
-    except EOFError:
-        return ""
-
-
-def _reply(memory: FoldedMemory, question: str, console: Console, as_json: bool) -> None:
-    from memfold.cli.output import print_json, show, show_warning
-
-    if as_json:
-        print_json(memory.ask(question).record())
-        return
-    response = memory.ask(question, lambda text: console.print(text, end="", style="italic", markup=False))
-    console.print()
-    show_warning(response, console)
-    show(response, console, streamed=True)

@@ -16,8 +16,9 @@ from memfold.core.registry import DEFAULT
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from memfold.api import FoldedMemory, Response
+    from memfold.api import FoldedMemory
     from memfold.core.types import Sample
+    from memfold.response import Response
 
 NAME = "demo"
 TOKENS, QUESTIONS, LEVEL, UNFOLD = 24_000, 10, 3, 256

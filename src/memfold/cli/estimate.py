@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from memfold import api
 from memfold.core.document import Document
+from memfold.folding import fold_file
 from memfold.memory import describe
 from memfold.session import Session
 
@@ -60,7 +60,7 @@ def estimate(
                 break
             probe = piece[:length]
             started = time.perf_counter()
-            api.fold_file([Document("probe", text=probe)], path, session, keep_text=keep_text, dtype=dtype)
+            fold_file([Document("probe", text=probe)], path, session, keep_text=keep_text, dtype=dtype)
             seconds = time.perf_counter() - started
         found = describe(path)
     scale = characters / len(probe)

@@ -44,11 +44,11 @@ def command(
     """
     import time
 
-    from memfold import api
     from memfold.cli.estimate import estimate
     from memfold.cli.output import Interrupted, folding, notes, print_json
     from memfold.cli.sizes import Sizes
     from memfold.cli.stdin import read_sources
+    from memfold.folding import append_file, fold_file
     from memfold.memory import open_stored
     from memfold.session import open_session, session_for
 
@@ -79,11 +79,11 @@ def command(
                 progress(block)
 
             if stored is None:
-                api.fold_file(
+                fold_file(
                     documents, memory, session, keep_text=keep_text, dtype=form, progress=count, on_resume=resumed
                 )
             elif documents:
-                api.append_file(documents, stored, session, progress=count, on_resume=resumed)
+                append_file(documents, stored, session, progress=count, on_resume=resumed)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the partial fold is kept, run the same command again to go on") from None
     sizes, seconds = Sizes.of(memory), time.perf_counter() - started

@@ -18,7 +18,7 @@ from memfold.core.errors import MemfoldError
 from memfold.core.types import Block, Citation
 
 if TYPE_CHECKING:
-    from memfold.api import Response
+    from memfold.response import Response
 
 EXCERPT = 160
 BAR = 20_000  # characters from which on folding shows how far it is

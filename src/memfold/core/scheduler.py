@@ -10,102 +10,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
-from typing import Protocol
 
 from memfold.core.errors import DataError, Failure
-from memfold.core.registry import AnySystem
-from memfold.core.system import AnswerSteps
-from memfold.core.types import Answer, Call, Cost, Memory, Reply, SamplingParams, Step, Trace
+from memfold.core.job import Job, Running
+from memfold.core.policy import ANSWER, Policy, Request
+from memfold.core.types import Answer, Reply, Step, Trace
 
-ANSWER = "answer"  # the purpose of calls whose replies are streamed to a user
 MAX_CONCURRENCY = 32
 
 OnText = Callable[[int, str], None]
-Sampling = Callable[[Call, int], SamplingParams]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One question to answer.
-
-    `sampling` gives the sampling parameters of each call by its number, counted from 0, in place of the call's own;
-    they are put on the call, so that a trace records those it was answered with.  `recorded` are steps of an earlier
-    run to feed back first.  `ask` stands in for the system's own `answer`, for callers that make the calls themselves.
-    """
-
-    system: AnySystem
-    memory: Memory
-    question: str
-    sampling: Sampling | None = None
-    recorded: tuple[Step, ...] = ()
-    ask: Callable[[Memory, str], AnswerSteps] | None = None
-
-
-@dataclass(eq=False)
-class Request:
-    """A call on its way to a policy, which hands the text of the reply to `on_text` as it is written."""
-
-    system: AnySystem
-    memory: Memory
-    call: Call
-    on_text: Callable[[str], None] | None = None
-
-
-Done = tuple[Request, Reply | Failure]
-
-
-class Execution(Protocol):
-    """The work that a policy does for one scheduler."""
-
-    def submit(self, request: Request) -> None:
-        """Take a call in; it joins the work at the next step."""
-        ...
-
-    def cancel(self, request: Request) -> None:
-        """End a call early: its reply, with what there is of it, comes back with finish `cancelled`."""
-        ...
-
-    def step(self) -> list[Done]:
-        """Do one piece of work; the calls that are done, each with its reply or why there is none."""
-        ...
-
-    def close(self) -> None:
-        """Drop whatever is not done."""
-        ...
-
-
-class Policy(Protocol):
-    """What makes replies."""
-
-    def start(self) -> Execution:
-        """New work, apart from any other."""
-        ...
-
-
-@dataclass(eq=False)
-class _Running:
-    """A sample between two rounds of calls."""
-
-    number: int
-    job: Job
-    generator: AnswerSteps
-    started: float
-    recorded: deque[Step]
-    calls: tuple[Call, ...] = ()
-    replies: dict[int, Reply] = field(default_factory=dict)
-    requests: dict[Request, int] = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
-    answer: Answer | None = None
-    failure: Failure | None = None
-    first_token: float = 0.0
-    cancelled: bool = False
-
-    @property
-    def finished(self) -> bool:
-        return self.answer is not None or self.failure is not None
 
 
 class Scheduler:
@@ -120,8 +35,8 @@ class Scheduler:
         self._execution = policy.start()
         self._numbers = count()
         self._waiting: deque[tuple[int, Job]] = deque()
-        self._running: dict[int, _Running] = {}
-        self._owners: dict[Request, _Running] = {}
+        self._running: dict[int, Running] = {}
+        self._owners: dict[Request, Running] = {}
         self._cancelled: set[int] = set()
 
     def submit(self, job: Job) -> int:
@@ -160,7 +75,7 @@ class Scheduler:
         for sample in done:
             del self._running[sample.number]
             self._cancelled.discard(sample.number)
-        return [(sample.number, _trace(sample)) for sample in done]
+        return [(sample.number, sample.trace()) for sample in done]
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Trace]]:
         """Answer every job; yields (job number, trace) in the order in which they finish."""
@@ -168,12 +83,7 @@ class Scheduler:
         with self:
             more = True
             while more or not self.idle:
-                while more and self.has_room:
-                    job = next(waiting, None)
-                    if job is None:
-                        more = False
-                    else:
-                        self.submit(job)
+                more = more and self._submit_some(waiting)
                 yield from self.step()
 
     def close(self) -> None:
@@ -186,9 +96,18 @@ class Scheduler:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def _submit_some(self, jobs: Iterator[Job]) -> bool:
+        """Submit jobs as far as there is room; whether there may be more."""
+        while self.has_room:
+            job = next(jobs, None)
+            if job is None:
+                return False
+            self.submit(job)
+        return True
+
     def _begin(self, number: int, job: Job) -> None:
         generator = (job.ask or job.system.answer)(job.memory, job.question)
-        sample = _Running(number, job, generator, time.perf_counter(), deque(job.recorded))
+        sample = Running(number, job, generator, time.perf_counter(), deque(job.recorded))
         sample.cancelled = number in self._cancelled
         self._running[number] = sample
         if job.question.strip():
@@ -196,26 +115,24 @@ class Scheduler:
         else:
             sample.failure = Failure.of("scheduler", DataError("the question is empty; ask something"))
 
-    def _advance(self, sample: _Running, replies: tuple[Reply, ...] | None) -> None:
+    def _advance(self, sample: Running, replies: tuple[Reply, ...] | None) -> None:
         """Run a generator up to its next calls, feeding back recorded replies as long as there are any."""
         while True:
             try:
-                calls = sample.generator.send(replies)  # type: ignore[arg-type]
-                sample.calls = _sampled(sample, calls)
+                recorded = sample.take(sample.generator.send(replies))  # type: ignore[arg-type]
             except StopIteration as stop:
                 self._end(sample, stop.value)
                 return
             except Exception as error:  # a broken sample is data, not the end of the run
                 sample.failure = Failure.of("system", error)
                 return
-            recorded = _recorded(sample)
-            if recorded is None or len(recorded) < len(sample.calls):
+            if recorded is None:
                 break
             replies = recorded
         if not sample.finished:
             self._send(sample)
 
-    def _send(self, sample: _Running) -> None:
+    def _send(self, sample: Running) -> None:
         """Hand the calls of a sample to the policy."""
         sample.replies, sample.requests = {}, {}
         for place, call in enumerate(sample.calls):
@@ -244,7 +161,7 @@ class Scheduler:
             sample.requests = {}
             self._advance(sample, replies)
 
-    def _end(self, sample: _Running, answer: Answer | None) -> None:
+    def _end(self, sample: Running, answer: Answer | None) -> None:
         if answer is None:
             sample.failure = Failure("system", "CallError", "it ended without an answer")
             return
@@ -252,10 +169,10 @@ class Scheduler:
         if answer.reply and not sample.first_token:
             self._show(sample, answer.reply)
 
-    def _listener(self, sample: _Running) -> Callable[[str], None]:
+    def _listener(self, sample: Running) -> Callable[[str], None]:
         return lambda text: self._show(sample, text)
 
-    def _show(self, sample: _Running, text: str) -> None:
+    def _show(self, sample: Running, text: str) -> None:
         sample.first_token = sample.first_token or time.perf_counter() - sample.started
         if self.on_text is not None:
             self.on_text(sample.number, text)
@@ -266,70 +183,3 @@ def answer(job: Job, policy: Policy, on_text: Callable[[str], None] | None = Non
     show = None if on_text is None else lambda number, text: on_text(text)
     ((_, trace),) = Scheduler(policy, 1, show).run([job])
     return trace
-
-
-def complete(policy: Policy, requests: Sequence[Request]) -> list[Reply]:
-    """The replies to some calls, in their order, for callers that have no question to ask.
-
-    Raises:
-        MemfoldError: what the first call that failed failed with.
-    """
-    execution = policy.start()
-    replies: dict[Request, Reply] = {}
-    try:
-        for request in requests:
-            execution.submit(request)
-        while len(replies) < len(requests):
-            for request, outcome in execution.step():
-                if isinstance(outcome, Failure):
-                    raise outcome.exception()
-                replies[request] = outcome
-    finally:
-        execution.close()
-    return [replies[request] for request in requests]
-
-
-def _sampled(sample: _Running, calls: tuple[Call, ...]) -> tuple[Call, ...]:
-    """The calls with the sampling parameters of their job."""
-    sampling, before = sample.job.sampling, len(sample.steps)
-    if sampling is None:
-        return tuple(calls)
-    return tuple(call.sampled(sampling(call, before + place)) for place, call in enumerate(calls))
-
-
-def _recorded(sample: _Running) -> tuple[Reply, ...] | None:
-    """The recorded replies to the calls of a sample; None where they go to the policy, or the sample has failed.
-
-    Parallel calls of which only a part is recorded are asked again as a whole.
-    """
-    calls = sample.calls
-    steps = [sample.recorded.popleft() for _ in calls[: len(sample.recorded)]]
-    if [step.call for step in steps] != list(calls[: len(steps)]):
-        sample.failure = Failure("system", "CallError", "the recorded calls are not those that this system makes")
-        return None
-    if len(steps) < len(calls):
-        return None
-    sample.steps += steps
-    return tuple(step.reply for step in steps)
-
-
-def _trace(sample: _Running) -> Trace:
-    memory = sample.job.memory
-    cost = Cost(
-        calls=len(sample.steps),
-        document_tokens=memory.token_count,
-        slots=memory.slot_count,
-        positions=max((step.reply.positions for step in sample.steps), default=0),
-        generated_tokens=sum(step.reply.token_count for step in sample.steps),
-        seconds=time.perf_counter() - sample.started,
-        first_token_seconds=sample.first_token,
-    )
-    return Trace(
-        question=sample.job.question,
-        system=sample.job.system.name,
-        settings=sample.job.system.settings,
-        steps=tuple(sample.steps),
-        answer=sample.answer,
-        failure=sample.failure,
-        cost=cost,
-    )

@@ -16,11 +16,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING
 
 from memfold.core.config import require
 from memfold.core.errors import CallError, ConfigError, Failure
-from memfold.core.scheduler import ANSWER, Done, Execution, Request
+from memfold.core.policy import ANSWER, Done, Execution, Request
 from memfold.core.system import Rendered
 from memfold.core.types import Finish, Generate, Reply, SamplingParams, Usage
 from memfold.endpoint.model import EndpointModel
@@ -65,6 +66,12 @@ class _Message:
     prompt_tokens: int = 0
     memory_positions: int = 0
     shown: list[str] = field(default_factory=list)
+
+    def show(self, text: str) -> None:
+        """Hand a piece of the reply on."""
+        self.shown.append(text)
+        if self.on_text is not None:
+            self.on_text(text)
 
 
 class EndpointPolicy:
@@ -213,28 +220,28 @@ class _Calls:
 
     async def _ask(self, message: _Message) -> Reply | CallError:
         """Ask until there is a reply, or no use in retrying."""
+        async with self._slots:
+            for attempt in count():
+                outcome = await self._attempt(message, attempt)
+                if not isinstance(outcome, float):
+                    return outcome
+                await asyncio.sleep(outcome)
+        raise AssertionError("attempts end with a reply or an error")
+
+    async def _attempt(self, message: _Message, attempt: int) -> Reply | CallError | float:
+        """A reply, the error that is final, or the seconds after which to try again."""
         from memfold.endpoint.chat import Fault
 
-        def show(piece: str) -> None:
-            message.shown.append(piece)
-            if message.on_text is not None:
-                message.on_text(piece)
-
-        policy, listen, attempt = self._policy, None if message.on_text is None else show, 0
-        async with self._slots:
-            while True:
-                try:
-                    self._client = self._client or policy.chat.client()
-                    said = await policy.chat.ask(self._client, message.text, message.sampling, listen)
-                except Fault as fault:
-                    retried = fault.again and not message.shown
-                    pause = policy.retries.pause(attempt, fault.wait) if retried else None
-                    if pause is None:
-                        return _failed(policy, fault, attempt + 1)
-                else:
-                    return _reply(policy.model, message, said.text, said.finish, said.usage)
-                await asyncio.sleep(pause)
-                attempt += 1
+        policy = self._policy
+        self._client = self._client or policy.chat.client()
+        listen = None if message.on_text is None else message.show
+        try:
+            said = await policy.chat.ask(self._client, message.text, message.sampling, listen)
+        except Fault as fault:
+            retried = fault.again and not message.shown
+            pause = policy.retries.pause(attempt, fault.wait) if retried else None
+            return _failed(policy, fault, attempt + 1) if pause is None else pause
+        return _reply(policy.model, message, said.text, said.finish, said.usage)
 
 
 def _reply(model: EndpointModel, message: _Message, text: str, finish: Finish, usage: Usage | None) -> Reply:

@@ -10,7 +10,7 @@ out: systems that read only a part of a text, since they choose it by a question
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from typing import Any
 
@@ -19,9 +19,9 @@ import torch
 from memfold.backbone.score import logprobs
 from memfold.core.config import require
 from memfold.core.document import Document
-from memfold.core.errors import ConfigError, Failure
+from memfold.core.errors import ConfigError
+from memfold.core.policy import Request, complete
 from memfold.core.registry import DEFAULT
-from memfold.core.scheduler import Request
 from memfold.core.types import BlockRef, Call, Memory, Reply, SamplingParams, Step, Text, Trace
 from memfold.session import load, make_system, policy_of
 from memfold.systems.shared.folding import fold
@@ -105,27 +105,18 @@ class MemfoldLM(LM):  # type: ignore[misc]
         return [sum(next(flat)[0] for _ in own) for own in pieces]
 
     def _generate(self, asked: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
-        stops = [_stops(options.get("until")) for _, options in asked]
-        execution = policy_of(self.model).start()
-        replies: dict[Request, Reply] = {}
-        requests = []
-        for (memory, end), (_, options), own in zip(
-            self._memories([context for context, _ in asked]), asked, stops, strict=True
-        ):
-            request = Request(self.system, memory, _call(memory, Text(end)).sampled(self._sampling(options)))
-            request.on_text = _Listener(own, lambda request=request: execution.cancel(request))  # type: ignore[misc]
-            requests.append(request)
-        try:
-            for request in requests:
-                execution.submit(request)
-            while len(replies) < len(requests):
-                for request, outcome in execution.step():
-                    if isinstance(outcome, Failure):
-                        raise outcome.exception()
-                    replies[request] = outcome
-        finally:
-            execution.close()
-        return [_cut(replies[request].text, own) for request, own in zip(requests, stops, strict=True)]
+        requests, stops = [], {}
+        memories = self._memories([context for context, _ in asked])
+        for (memory, end), (_, options) in zip(memories, asked, strict=True):
+            call = _call(memory, Text(end)).sampled(self._sampling(options))
+            requests.append(Request(self.system, memory, call))
+            stops[requests[-1]] = _stops(options.get("until"))
+
+        def ended(request: Request, text: str) -> bool:
+            return any(stop in text for stop in stops[request])
+
+        replies = complete(policy_of(self.model), requests, ended)
+        return [_cut(reply.text, stops[request]) for request, reply in zip(requests, replies, strict=True)]
 
     def _sampling(self, options: dict[str, Any]) -> SamplingParams:
         """What a task says of its replies; greedy unless it wants them drawn."""
@@ -182,19 +173,6 @@ def _device(given: str | None) -> str:
     """Where the model runs: the harness asks for a GPU whether there is one or not."""
     available = given is not None and (not given.startswith("cuda") or torch.cuda.is_available())
     return str(given) if available else "cpu"
-
-
-class _Listener:
-    """Follows a reply as it is written, and has it ended at the first of its stops."""
-
-    def __init__(self, stops: Sequence[str], end: Callable[[], None]) -> None:
-        self._stops, self._end = stops, end
-        self._text = ""
-
-    def __call__(self, text: str) -> None:
-        self._text += text
-        if any(stop in self._text for stop in self._stops):
-            self._end()
 
 
 class _Pair:

@@ -13,8 +13,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from memfold.core.job import Job
 from memfold.core.model import Model
-from memfold.core.scheduler import Job, Policy, Scheduler
+from memfold.core.policy import Policy
+from memfold.core.scheduler import Scheduler
 from memfold.core.types import Memory, Trace
 from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.folding import Folding

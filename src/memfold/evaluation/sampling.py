@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from memfold.core.errors import unknown
-from memfold.core.scheduler import Sampling
+from memfold.core.job import Sampling
 from memfold.core.types import Call, SamplingParams
 
 GREEDY = "greedy"

@@ -13,9 +13,9 @@ from typing import Any, Protocol, cast
 from memfold.core.config import require
 from memfold.core.document import Document, open_document
 from memfold.core.errors import ConfigError
+from memfold.core.job import Job
 from memfold.core.model import Model
 from memfold.core.registry import load
-from memfold.core.scheduler import Job
 from memfold.core.types import Memory, Sample, Trace
 from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.records import Record

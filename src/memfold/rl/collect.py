@@ -14,7 +14,7 @@ import torch
 
 from memfold.backbone.model import Backbone
 from memfold.core.errors import CallError
-from memfold.core.scheduler import Policy
+from memfold.core.policy import Policy
 from memfold.core.types import Memory, Trace
 from memfold.rl.engines.local import LocalEngine
 from memfold.rl.questions import Draws, Question, draw

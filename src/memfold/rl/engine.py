@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from memfold.core import registry
-from memfold.core.scheduler import Policy
+from memfold.core.policy import Policy
 
 if TYPE_CHECKING:
     from memfold.backbone.model import Backbone

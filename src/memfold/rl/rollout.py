@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from memfold.backbone.model import Backbone
+from memfold.core.job import Job, Sampling
+from memfold.core.policy import ANSWER, Policy
 from memfold.core.registry import AnySystem
-from memfold.core.scheduler import ANSWER, Job, Policy, Sampling, Scheduler
+from memfold.core.scheduler import Scheduler
 from memfold.core.types import Call, Memory, SamplingParams, Trace
 from memfold.rl.questions import Question
 from memfold.systems.shared.folding import fold

@@ -67,7 +67,7 @@ def test_accuracy_by_domain(evaluate: Evaluate, data: tuple[str, ...], tmp_path:
 
 def test_a_judge_decides_where_one_is_named(evaluate: Evaluate, data: tuple[str, ...], tmp_path: Path) -> None:
     evaluation = evaluate("full", suite="longbench-v2", lengths=(4096,), questions=2, data=data)
-    judge = Judge("judge", lambda messages, limits: [Reply("no")] * len(messages), tmp_path / "verdicts.jsonl")
+    judge = Judge("judge", lambda messages, sampling: [Reply("no")] * len(messages), tmp_path / "verdicts.jsonl")
     records = run(replace(evaluation, judge=judge), tmp_path / "out", KnowsEverything(evaluation))
     (table,) = evaluation.suite.tables(records, evaluation.labels)
     assert table.note.startswith("Right by the judge.")

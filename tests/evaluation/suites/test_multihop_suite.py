@@ -29,10 +29,15 @@ def hotpot(path: Path, count: int) -> tuple[str, ...]:
             [f"Ada {number}", [f"Ada {number} wrote book {number}."]],
             [f"Book {number}", [f"It is about town {number}."]],
         ]
-        rows.append({
-            "_id": str(number), "question": f"What is the book of Ada {number} about?", "answer": f"town {number}",
-            "type": "bridge", "supporting_facts": [[f"Ada {number}", 0], [f"Book {number}", 0]], "context": context,
-        })  # fmt: skip
+        row = {
+            "_id": str(number),
+            "question": f"What is the book of Ada {number} about?",
+            "answer": f"town {number}",
+            "type": "bridge",
+            "supporting_facts": [[f"Ada {number}", 0], [f"Book {number}", 0]],
+            "context": context,
+        }
+        rows.append(row)
     path.write_text(json.dumps(rows))
     return (f"hotpotqa={path}",)
 

@@ -9,7 +9,7 @@ from memfold.backbone.model import Backbone
 from memfold.cli.main import execute
 from memfold.core.document import Document
 from memfold.core.errors import ConfigError, MemfoldError
-from memfold.core.system import MemorySystem
+from memfold.core.registry import AnySystem
 from memfold.core.types import Answer, Memory, Trace
 from memfold.evaluation import folding
 from memfold.evaluation.plots import draw
@@ -138,7 +138,7 @@ def test_long_documents_of_a_turn_come_in_pieces(
     assert sum(len(case.pieces) for case in cases[:3]) >= len(turns[0]) + 4
     folded: list[str] = []
 
-    def counting(system: MemorySystem, documents: Sequence[Document], backbone: Backbone) -> list[Memory]:
+    def counting(system: AnySystem, documents: Sequence[Document], backbone: Backbone) -> list[Memory]:
         folded.extend(document.source for document in documents)
         return fold(system, documents, backbone)
 

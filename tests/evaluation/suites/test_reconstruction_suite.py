@@ -6,7 +6,7 @@ from all_knowing import KnowsEverything
 
 from memfold.backbone.model import Backbone
 from memfold.core.errors import ConfigError
-from memfold.core.scheduler import Job
+from memfold.core.job import Job
 from memfold.core.types import BlockRef
 from memfold.evaluation.runner import Evaluation, run
 from memfold.evaluation.suite import Case, Options
@@ -27,11 +27,12 @@ def test_the_prompt_is_that_of_training_with_room_for_the_whole_text(evaluate: E
     evaluation = evaluate("pooled:4", **SMALL)
     case = next(iter(evaluation.suite.cases(evaluation.options, evaluation.model)))
     made = job(evaluation, case)
-    call = next(made.system.answer(made.memory, "unused"))
+    assert made.ask is not None
+    (call,) = next(made.ask(made.memory, "unused"))
     script = evaluation.candidates[0].system.script(case.sample, evaluation.model, "bare").steps[0]
     assert call.parts == script.call.parts
     assert any(isinstance(part, BlockRef) for part in call.parts)
-    assert (call.limits.max_tokens, call.limits.temperature) == (32 + SPARE_TOKENS, 0)
+    assert (call.sampling.max_tokens, call.sampling.temperature) == (32 + SPARE_TOKENS, 0)
     rendered = made.system.render(made.memory, call, evaluation.model)
     assert rendered.memory_positions == 32 // 4
 

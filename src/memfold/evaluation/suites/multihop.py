@@ -14,9 +14,9 @@ from functools import partial
 from itertools import islice
 
 from memfold.core.errors import ConfigError, DataError, unknown
+from memfold.core.job import Job
 from memfold.core.model import Model
 from memfold.core.registry import COMPARED
-from memfold.core.scheduler import Job
 from memfold.core.types import Memory, Sample, Trace
 from memfold.evaluation import local_data
 from memfold.evaluation.candidate import Candidate

@@ -20,9 +20,9 @@ from random import Random
 from memfold.core.config import require
 from memfold.core.document import Document
 from memfold.core.errors import unknown
+from memfold.core.job import Job
 from memfold.core.model import Model
 from memfold.core.registry import COMPARED
-from memfold.core.scheduler import Job
 from memfold.core.types import Memory, Sample, Trace
 from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.grouping import Group, failures, grid, of, splits

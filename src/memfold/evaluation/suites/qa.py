@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from memfold.core.errors import unknown
+from memfold.core.job import Job
 from memfold.core.model import Model
 from memfold.core.registry import COMPARED
-from memfold.core.scheduler import Job
 from memfold.core.types import Memory, Trace
 from memfold.evaluation import local_data
 from memfold.evaluation.candidate import Candidate

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from memfold.core.errors import ConfigError
+from memfold.core.job import Job
 from memfold.core.model import Model
 from memfold.core.registry import DEFAULT
-from memfold.core.scheduler import Job
 from memfold.core.system import AnswerSteps, ask
 from memfold.core.types import Answer, BlockRef, Call, Memory, SamplingParams, Trace
 from memfold.evaluation.candidate import Candidate

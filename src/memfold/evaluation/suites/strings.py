@@ -15,9 +15,9 @@ from random import Random
 
 from memfold.core.document import Document, chunks
 from memfold.core.errors import ConfigError, unknown
+from memfold.core.job import Job
 from memfold.core.model import Model
 from memfold.core.registry import BASELINES, DEFAULT, REFERENCE
-from memfold.core.scheduler import Job
 from memfold.core.types import Citation, Memory, Sample, Span, Text, Trace
 from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, of, splits

@@ -6,7 +6,7 @@ import sys
 
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
-from memfold.core.scheduler import Policy
+from memfold.core.policy import Policy
 from memfold.evaluation.runner import cache_positions
 from memfold.rl.recipe import RlRecipe
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from memfold.backbone.model import DTYPES, Backbone
 from memfold.backbone.vllm import VllmModel
 from memfold.core.errors import ConfigError, DataError, Failure
-from memfold.core.scheduler import Done, Execution, Policy, Request
+from memfold.core.policy import Done, Execution, Policy, Request
 from memfold.core.system import Rendered
 from memfold.core.types import Generate, Reply
 from memfold.rl.recipe import RlRecipe

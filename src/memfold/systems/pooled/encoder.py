@@ -7,13 +7,15 @@ the result does not depend on the batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from memfold.backbone.allocation import give_back
 from memfold.backbone.model import Backbone
+from memfold.core.document import Chunk, Document, chunks
+from memfold.core.types import Block
 from memfold.systems.pooled.head import HEAD
 from memfold.systems.pooled.settings import PooledFold
 
@@ -35,6 +37,39 @@ def windows_of(tokens: Sequence[int], settings: PooledFold) -> list[Sequence[int
     """The windows of a chunk; the last one may be shorter."""
     size = settings.window_tokens
     return [tokens[start : start + size] for start in range(0, len(tokens), size)]
+
+
+def chunk_batches(
+    documents: Sequence[Document], encoder: Backbone, settings: PooledFold
+) -> Iterator[list[tuple[int, Chunk]]]:
+    """Chunks with the numbers of their documents, as many as one forward pass takes."""
+    batch: list[tuple[int, Chunk]] = []
+    for source, document in enumerate(documents):
+        for chunk in chunks(document, encoder.tokenize, settings.chunk):
+            if batch and sum(len(c.tokens) for _, c in batch) + len(chunk.tokens) > BATCH_TOKENS:
+                yield batch
+                batch = []
+            batch.append((source, chunk))
+    if batch:
+        yield batch
+
+
+def encode_chunks(batch: Sequence[tuple[int, Chunk]], encoder: Backbone, settings: PooledFold) -> Iterator[Block]:
+    """The blocks of some chunks, encoded together."""
+    counts = [len(group_starts(len(chunk.tokens), settings.ratio)) for _, chunk in batch]
+    windows = [window for _, chunk in batch for window in windows_of(chunk.tokens, settings)]
+    slots = encode_windows(encoder, windows, settings).split(counts)
+    for (source, chunk), part in zip(batch, slots, strict=True):
+        yield Block(
+            index=chunk.index,
+            source=source,
+            token_start=chunk.token_start,
+            token_end=chunk.token_end,
+            char_start=chunk.char_start,
+            char_end=chunk.char_end,
+            slots=part,
+            text=chunk.text,
+        )
 
 
 def encode_windows(backbone: Backbone, windows: Windows, settings: PooledFold) -> Tensor:

@@ -1,0 +1,79 @@
+"""Calls that one forward pass answers: the score of a head, and the log-probabilities of a given reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+from memfold.backbone.model import Backbone
+from memfold.backbone.prefill import last_states
+from memfold.backbone.rows import Row
+from memfold.backbone.score import score_rows
+from memfold.core.errors import Failure
+from memfold.core.policy import Done, Request
+from memfold.core.system import Rendered
+from memfold.core.types import HeadScore, Likelihood, Reply
+
+T = TypeVar("T")
+RenderedCall = tuple[Request, Rendered]
+
+
+def answer_at_once(backbone: Backbone, calls: Sequence[RenderedCall], batch_positions: int) -> Iterator[Done]:
+    """The replies to some calls, batched by adapter, or why a batch has none."""
+    for chunk in batches(calls, lambda call: (call[1].adapter or "", len(call[1].tokens)), batch_positions):
+        scored = [call for call in chunk if isinstance(call[0].call.wants, HeadScore)]
+        given = [call for call in chunk if isinstance(call[0].call.wants, Likelihood)]
+        for part, answer in ((scored, _head_scores), (given, _likelihoods)):
+            try:
+                replies = answer(backbone, part) if part else []
+            except Exception as error:  # such as a head that is not there: the calls have failed, not the run
+                yield from ((request, Failure.of("policy", error)) for request, _ in part)
+            else:
+                yield from zip((request for request, _ in part), replies, strict=True)
+
+
+@torch.no_grad()
+def _head_scores(backbone: Backbone, calls: Sequence[RenderedCall]) -> list[Reply]:
+    with backbone.adapter(calls[0][1].adapter):
+        states = last_states(backbone, [rendered for _, rendered in calls])
+    replies = []
+    for (request, rendered), state in zip(calls, states, strict=True):
+        assert isinstance(request.call.wants, HeadScore)
+        score = float(backbone.head_score(request.call.wants.head, state))
+        replies.append(Reply(score=score, positions=rendered.memory_positions))
+    return replies
+
+
+@torch.no_grad()
+def _likelihoods(backbone: Backbone, calls: Sequence[RenderedCall]) -> list[Reply]:
+    rows = [
+        Row(rendered, request.call.parts, request.call.wants.tokens)
+        for request, rendered in calls
+        if isinstance(request.call.wants, Likelihood)
+    ]
+    scores, _ = score_rows(backbone, rows, range(len(rows)))
+    return [
+        Reply(
+            text=backbone.decode(row.targets),
+            tokens=row.targets,
+            logprobs=tuple(result.logprobs.tolist()),
+            positions=row.rendered.memory_positions,
+        )
+        for row, result in zip(rows, scores, strict=True)
+    ]
+
+
+def batches(items: Iterable[T], key: Callable[[T], tuple[str, int]], positions: int) -> list[list[T]]:
+    """Items of one adapter and similar length together, as many as have room when padded to the longest, at least one;
+    `key` gives the adapter and the length of an item."""
+    batches: list[list[T]] = []
+    for item in sorted(items, key=key):
+        adapter, length = key(item)
+        last = batches[-1] if batches else None
+        if last is not None and key(last[0])[0] == adapter and (len(last) + 1) * length <= positions:
+            last.append(item)
+        else:
+            batches.append([item])
+    return batches
