@@ -126,6 +126,7 @@ def _train(recipe: Recipe, folder: Path) -> None:
 
 def _measure(name: str, recipe: Recipe, folder: Path, measuring: Measuring) -> Result:
     session = open_session("pooled", str(folder), 16)
+    backbone = session.model.weights()
     options = Options(measuring.lengths, measuring.questions, (SPLIT,), LEVEL)
     answers = _records("almanac", options, folder)
     texts = _records("reconstruction", replace(options, questions=measuring.texts), folder)
@@ -138,14 +139,14 @@ def _measure(name: str, recipe: Recipe, folder: Path, measuring: Measuring) -> R
         trained={"steps": last["step"], "tokens": last["tokens"], "tokens_per_second": last["tokens_per_second"]},
         asked=asdict(measuring) | {"system": SYSTEM, "level": LEVEL, "split": SPLIT},
         one_hop={record.case: float(record.correct) for record in answers if record.hops == 1},
-        losses=_losses(recipe, session.model, measuring.batches),
+        losses=_losses(recipe, backbone, measuring.batches),
         rouge={record.case: record.figures.get("rougeL", 0.0) for record in texts},
         fold_times=fold_times,
-        effective_ratio=session.effective_ratio(max(measuring.lengths)) or 0.0,
+        effective_ratio=session.system.effective_ratio(max(measuring.lengths)) or 0.0,
         curves=_curves(metrics),
-        fingerprint=session.model.fingerprint(),
+        fingerprint=backbone.fingerprint(),
         commit=commit(),
-        hardware=hardware(session.model.device),
+        hardware=hardware(backbone.device),
     )
 
 
@@ -169,7 +170,7 @@ def _as_json(recipe: Recipe) -> dict[str, Any]:
 
 def _records(suite: str, options: Options, folder: Path) -> list[Record]:
     """The records of a suite on the same samples for every row; samples on disk are not run again."""
-    backbone = open_session("pooled", str(folder), 16).backbone
+    backbone = open_session("pooled", str(folder), 16).model.weights()
     evaluation = Evaluation(load_suite(suite), options, (make_candidate(SYSTEM, backbone),), backbone)
     evaluation.suite.check(options)
     records = run(evaluation, folder / suite)
@@ -200,7 +201,7 @@ def _fold_times(session: Session, baseline: Path, runs: int) -> list[float]:
     document = Document(sample.document.source, text=sample.document.read())
     sessions = {"row": session, "baseline": open_session("pooled", str(baseline), 16)}
     actions = {name: partial(fold_documents, [document], folding) for name, folding in sessions.items()}
-    seconds = rounds(actions, session.model, 3, runs)
+    seconds = rounds(actions, session.model.weights(), 3, runs)
     return [round(time / base, 6) for time, base in zip(seconds["row"], seconds["baseline"], strict=True)]
 
 

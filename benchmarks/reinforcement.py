@@ -76,7 +76,8 @@ def compare(name: str, models: Mapping[str, Path], ratio: int, runs: Sequence[Su
     for suite_run in runs:
         load_suite(suite_run.suite).check(suite_run.options)
     trained = {label: training_summary(folder) for label, folder in models.items() if label != PARENT}
-    backbones = {label: open_session("pooled", str(folder), ratio).backbone for label, folder in models.items()}
+    sessions = {label: open_session("pooled", str(folder), ratio) for label, folder in models.items()}
+    backbones = {label: session.model.weights() for label, session in sessions.items()}
     outcomes: dict[str, dict[str, Outcomes]] = {}
     recalls: dict[str, dict[str, Outcomes]] = {}
     failed: dict[str, int] = {}

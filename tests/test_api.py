@@ -5,19 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import memfold
-from memfold.api import Response
 from memfold.backbone import familiarity, policy
-from memfold.backbone.decode import generate
 from memfold.backbone.folder import save_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.resolve import model_folder, resolve_model
 from memfold.core.errors import CheckpointError, ConfigError, DataError
+from memfold.core.system import Rendered
 from memfold.core.types import SamplingParams
+from memfold.response import Response
 from memfold.sources import documents, is_memory
 
 TEXT = "Velm is a town by the sea. Ada Lorn was born in Velm. She wrote 20 books.\n" * 12
@@ -34,9 +35,12 @@ def model(tmp_path_factory: pytest.TempPathFactory, new_backbone) -> str:
 
 @pytest.fixture(autouse=True)
 def short_replies(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = SamplingParams(max_tokens=12)
-    short = lambda model, inputs, _, *rest: generate(model, inputs, [few] * len(inputs), *rest)  # noqa: E731
-    monkeypatch.setattr(policy, "generate", short)
+    plain = policy.DecodingRow
+
+    def short(rendered: Rendered, sampling: SamplingParams, *rest: Any) -> policy.DecodingRow:
+        return plain(rendered, SamplingParams(max_tokens=12), *rest)
+
+    monkeypatch.setattr(policy, "DecodingRow", short)
 
 
 def test_importing_memfold_does_not_import_torch() -> None:
@@ -56,9 +60,8 @@ def test_fold_ask_save_open(model: str, tmp_path: Path) -> None:
     memory.save(tmp_path / "text.fold", dtype="float32")
     opened = memfold.open(tmp_path / "text.fold", model=model)
     assert opened.memory.settings == memory.memory.settings
-    assert all(
-        torch.equal(a.slots, b.slots) for a, b in zip(memory.memory.blocks, opened.memory.blocks, strict=True)
-    )  # fmt: skip
+    blocks = zip(memory.memory.blocks, opened.memory.blocks, strict=True)
+    assert all(torch.equal(before.slots, after.slots) for before, after in blocks)
     assert opened.ask("Where was Ada Lorn born?").text == answer.text
 
 
@@ -67,7 +70,7 @@ def test_many_questions_keep_their_order_and_equal_single_ones(model: str) -> No
     questions = ["Who?", "Where was Ada Lorn born?", " ", "What did she write, and how many of them?"]
     many = memory.ask_many(questions)
     assert [response.trace.question for response in many] == questions
-    assert many[2].error == "driver: DataError: the question is empty; ask something"
+    assert many[2].error == "scheduler: DataError: the question is empty; ask something"
     assert many[2].record()["error"] == many[2].error
     for question, response in zip(questions, many, strict=True):
         if response.error is None:
@@ -96,9 +99,9 @@ def test_only_how_a_question_is_answered_can_be_changed(model: str) -> None:
     memory = memfold.fold(TEXT, model=model)
     response = memory.answering(unfold=64).ask("Where was Ada Lorn born?")
     assert response.usage["calls"] == 2
-    with pytest.raises(ConfigError, match="system 'pooled' answers with no setting 'ratio' of its own; it has: style"):
+    with pytest.raises(ConfigError, match="system 'pooled' answers with no setting 'ratio'; its settings: style"):
         memory.answering(ratio=4)
-    with pytest.raises(ConfigError, match="system 'full' answers with no setting 'unfold' of its own; it has: style"):
+    with pytest.raises(ConfigError, match="system 'full' answers with no setting 'unfold'; its settings: style"):
         memfold.fold(TEXT, model=model, system="full").answering(unfold=9)
 
 

@@ -33,11 +33,11 @@ def headed(backbone: Backbone) -> Backbone:
 
 
 def test_every_figure_of_the_first_token_comes_from_its_raw_times(headed: Backbone) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     session = Session(Pooled.of({"ratio": 16}), headed)
-    found = bench_first_token(session, [32, 64], warmups=0, runs=3, tell=said.append)
+    found = bench_first_token(session, [32, 64], warmups=0, runs=3, report=lines.append)
     assert [entry["tokens"] for entry in found["lengths"]] == [32, 64]
-    assert len(said) == 2
+    assert len(lines) == 2
     shares = []
     for entry in found["lengths"]:
         runs = {name: len(values) for name, values in entry["seconds"].items()}
@@ -56,19 +56,19 @@ def test_every_figure_of_the_first_token_comes_from_its_raw_times(headed: Backbo
 
 
 def test_sampling_is_timed_beside_decoding_the_same_replies(headed: Backbone) -> None:
-    said: list[str] = []
-    found = bench_rollout(Session(Pooled.of({"ratio": 16}), headed), [32], warmups=0, runs=3, tell=said.append)
+    lines: list[str] = []
+    found = bench_rollout(Session(Pooled.of({"ratio": 16}), headed), [32], warmups=0, runs=3, report=lines.append)
     (entry,) = found["lengths"]
     assert entry["replies"] == 128
     assert 128 < entry["reply_tokens"] <= 128 * 48
     pairs = zip(entry["seconds"]["decoded"], entry["seconds"]["sampled"], strict=True)
     assert entry["share_of_decoding"] == pytest.approx(median(one / other for one, other in pairs), abs=1e-3)
     assert found["ratio"] == entry["share_of_decoding"]
-    assert "of the rate at which the backbone decodes the same 128 replies" in said[0]
+    assert "of the rate at which the backbone decodes the same 128 replies" in lines[0]
 
 
 def test_folding_is_timed_beside_the_forward_pass(headed: Backbone) -> None:
-    found = bench_fold(Session(Pooled.of({"ratio": 4}), headed), [64, 256], warmups=0, runs=2, tell=lambda line: None)
+    found = bench_fold(Session(Pooled.of({"ratio": 4}), headed), [64, 256], warmups=0, runs=2, report=lambda line: None)
     first, last = found["lengths"]
     assert first["tokens"] >= 64
     assert last["tokens"] >= 256
@@ -101,7 +101,7 @@ def test_the_command_writes_what_it_prints(
 def test_the_ratio_is_that_of_the_slots_that_are_timed(headed: Backbone) -> None:
     def positions(ratio: int) -> int:
         session = Session(Pooled.of({"ratio": ratio}), headed)
-        (entry,) = bench_first_token(session, [64], 0, 1, tell=lambda line: None)["lengths"]
+        (entry,) = bench_first_token(session, [64], 0, 1, report=lambda line: None)["lengths"]
         return int(entry["wrappers"]["span"]["positions"])
 
     assert positions(4) - positions(16) == 64 // 4 - 64 // 16
@@ -109,9 +109,9 @@ def test_the_ratio_is_that_of_the_slots_that_are_timed(headed: Backbone) -> None
 
 def test_systems_are_timed_side_by_side(new_backbone: Callable[..., Backbone]) -> None:
     small = new_backbone(window=700)
-    said: list[str] = []
+    lines: list[str] = []
     labels = ("full", "retrieval", "pooled:4", "recurrent/chunk=64/note=4")
-    found = bench_systems(small, labels, [64, 800], warmups=0, runs=2, tell=said.append)
+    found = bench_systems(small, labels, [64, 800], warmups=0, runs=2, report=lines.append)
     short, long = found["lengths"]
     assert short["tokens"] >= 64
     for label in labels:
@@ -120,7 +120,7 @@ def test_systems_are_timed_side_by_side(new_backbone: Callable[..., Backbone]) -
         assert one["file_bytes"] > 0
         assert set(one["peak_bytes_above_weights"]) == {"fold", "first_token"}
     assert "the model's window is 700" in long["systems"]["full"]["error"]
-    assert "full cannot read it" in said[1]
+    assert "full cannot read it" in lines[1]
     assert set(long["systems"]) == set(labels)
     full, *others = (short["systems"][label]["first_token_seconds"] for label in labels)
     gains = [median(slow / fast for slow, fast in zip(full, other, strict=True)) for other in others]

@@ -19,6 +19,7 @@ from memfold.bench.fold import bench_fold
 from memfold.bench.systems import bench_systems
 from memfold.cli.main import execute
 from memfold.session import Session
+from memfold.systems.pooled.settings import PooledFold
 from memfold.systems.pooled.system import Pooled
 
 ABOUT = {"model": "small", "hardware": {"cpu": "Some CPU"}, "commit": "abc"}
@@ -64,7 +65,7 @@ def test_files_of_other_scripts_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_benchmarks_become_tables(tmp_path: Path, backbone: Backbone) -> None:
-    session = Session(Pooled(ratio=16), backbone)
+    session = Session(Pooled(PooledFold(ratio=16)), backbone)
     quiet = lambda line: None  # noqa: E731
     keep(tmp_path, "fold", fold=bench_fold(session, [64], 0, 2, quiet))
     keep(tmp_path, "growth", growth=bench_fold(session, [64, 128], 0, 2, quiet))

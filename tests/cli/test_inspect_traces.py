@@ -54,7 +54,7 @@ def test_replies_are_shown_with_what_they_expand(cli: Cli) -> None:
     shown = cli("inspect", "samples.jsonl")
     assert shown.code == 0
     assert "in/128/0/0 (pooled, one-hop): reward 1" in shown.out
-    assert "said      \u27e6Ada was born in Velm.\u27e7 She [x] met Tibur" in shown.out
+    assert "reply     \u27e6Ada was born in Velm.\u27e7 She [x] met Tibur" in shown.out
     assert "expanded  1, 1 verbatim, fidelity 100%" in shown.out
     assert "invented  Tibur" in shown.out
     assert shown.out.count("\u27e6") == 1
@@ -86,7 +86,7 @@ def test_a_trace_of_several_calls_is_shown_step_by_step(cli: Cli) -> None:
     Path("several.jsonl").write_text(json.dumps(record) + "\n")
     shown = " ".join(cli("inspect", "several.jsonl").out.split())
     assert "step 1, note: 3 tokens (length) a note long long" in shown
-    assert "... step 2, answer: 3 tokens (stop) Velm said" in shown
+    assert "... step 2, answer: 3 tokens (stop) Velm reply" in shown
     record["trace"] = {"steps": steps[1:]}
     Path("several.jsonl").write_text(json.dumps(record) + "\n")
     assert "step" not in cli("inspect", "several.jsonl").out

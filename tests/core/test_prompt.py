@@ -7,12 +7,15 @@ import pytest
 from memfold.core.prompt import CHAT_TEMPLATES, STYLES, Style, after_memory, final_answer, recalled, target
 
 
-@pytest.mark.parametrize(("style", "support", "written"), [
-    ("bare", ("Ada was born in Velm.",), " Velm"),
-    ("recall", ("Ada is a smith.", "She is of Velm."), " Ada is a smith. She is of Velm. \\boxed{Velm}"),
-    ("free", ("Ada was born in Velm.",), " Ada was born in Velm. \\boxed{Velm}"),
-    ("free", (), " \\boxed{Velm}"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("style", "support", "written"),
+    [
+        ("bare", ("Ada was born in Velm.",), " Velm"),
+        ("recall", ("Ada is a smith.", "She is of Velm."), " Ada is a smith. She is of Velm. \\boxed{Velm}"),
+        ("free", ("Ada was born in Velm.",), " Ada was born in Velm. \\boxed{Velm}"),
+        ("free", (), " \\boxed{Velm}"),
+    ],
+)
 def test_a_written_reply_is_read_back(style: Style, support: tuple[str, ...], written: str) -> None:
     assert target("Velm", support, style) == written
     assert final_answer(written, style) == "Velm"

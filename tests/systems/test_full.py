@@ -54,7 +54,8 @@ def test_past_the_window_both_numbers_are_named(new_backbone: Callable[..., Back
     assert answer(Job(system, fold(system, backbone, fits), "Who?"), LocalPolicy(backbone)).failure is None
     memory = fold(system, backbone, backbone.decode(tokens[: room + 1]))
     (call,) = next(system.answer(memory, "Who?"))
-    with pytest.raises(DataError, match="takes 41 tokens and the reply up to 160, the model's window is 200; use --system"):
+    problem = "takes 41 tokens and the reply up to 160, the model's window is 200; use --system retrieval or recurrent"
+    with pytest.raises(DataError, match=problem):
         system.render(memory, call, backbone)
     failure = answer(Job(system, memory, "Who?"), LocalPolicy(backbone)).failure
     assert failure is not None

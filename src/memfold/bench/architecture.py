@@ -20,7 +20,7 @@ def check_architecture(name: str, device: str, force: bool) -> str:
     """The whole name of an architecture; `7b` stands for the one that ends so.
 
     Raises:
-        ConfigError: for an unknown name, or a processor that nobody would wait for.
+        ConfigError: for an unknown name, or for a CPU, which takes far too long, without `force`.
     """
     found = next((known for known in SHAPES if known == name or known.endswith(f"-{name}")), None)
     if found is None:

@@ -1,7 +1,7 @@
 """Time and memory up to the first token of an answer: from a stored memory, with folding, and from the full text.
 
-Appendix E of the pooled paper times stored memories with wrapper `slot`.  Here each length also has `span`, the time
-with folding, what counting operations predicts, and the number of questions from which on folding pays.
+Appendix E of the pooled paper times stored memories.  Here each length has every layout of the memory that the system
+knows, the time with folding, what counting operations predicts, and the number of questions from which on folding pays.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from memfold.backbone.decode import generate
 from memfold.backbone.model import Backbone
 from memfold.bench.operations import encoding, prefill
 from memfold.bench.text import QUESTION
-from memfold.bench.timing import Action, PeakMemory, Told, count_of, ratio, rounds
+from memfold.bench.timing import Action, PeakMemory, Report, count_of, ratio, rounds
 from memfold.core.document import Document
 from memfold.core.prompt import after_memory
 from memfold.core.registry import REFERENCE, AnySystem
@@ -29,13 +29,15 @@ from memfold.session import Session
 FULL_TEXT = REFERENCE  # the model reading the tokens themselves
 
 
-def bench_first_token(session: Session, lengths: Sequence[int], warmups: int, runs: int, tell: Told) -> dict[str, Any]:
+def bench_first_token(
+    session: Session, lengths: Sequence[int], warmups: int, runs: int, report: Report
+) -> dict[str, Any]:
     """One entry for each length; `ratio` is the least share of the predicted ratio that any of them reaches."""
     peak = PeakMemory(session.model.weights())
     entries = []
     for length in lengths:
         entries.append(_length(session, length, count_of(length, warmups, runs), peak))
-        tell(_line(entries[-1]))
+        report(_line(entries[-1]))
     shares = [found["share_of_predicted"] for entry in entries for found in entry["wrappers"].values()]
     return {"ratio": round(min(shares), 3), "lengths": entries}
 
@@ -47,10 +49,10 @@ def _length(session: Session, length: int, times: tuple[int, int], peak: PeakMem
     document = Document("random", tokens=tuple(tokens))
     systems = session.system.layouts()
     default = next(iter(systems))
-    memories = {wrapper: _fold(system, document, backbone) for wrapper, system in systems.items()}
+    memories = {layout: _fold(system, document, backbone) for layout, system in systems.items()}
 
-    def stored(wrapper: str) -> None:
-        _first(backbone, _rendered(systems[wrapper], memories[wrapper], backbone))
+    def stored(layout: str) -> None:
+        _first(backbone, _rendered(systems[layout], memories[layout], backbone))
 
     def folded() -> None:
         _first(backbone, _rendered(systems[default], _fold(systems[default], document, backbone), backbone))
@@ -64,17 +66,17 @@ def _length(session: Session, length: int, times: tuple[int, int], peak: PeakMem
     seconds = rounds(actions, backbone, *times)
     question = len(backbone.encode(after_memory(backbone.chat_template, QUESTION, "bare")))
     whole = prefill(backbone, length + question)
-    positions = {wrapper: len(_rendered(systems[wrapper], memories[wrapper], backbone).tokens) for wrapper in systems}
+    positions = {layout: len(_rendered(systems[layout], memories[layout], backbone).tokens) for layout in systems}
     found = {}
-    for wrapper in systems:
-        measured, predicted = ratio(seconds[FULL_TEXT], seconds[wrapper]), whole / prefill(backbone, positions[wrapper])
-        found[wrapper] = {
-            "positions": positions[wrapper],
+    for layout in systems:
+        measured, predicted = ratio(seconds[FULL_TEXT], seconds[layout]), whole / prefill(backbone, positions[layout])
+        found[layout] = {
+            "positions": positions[layout],
             "measured": round(measured, 3),
             "predicted": round(predicted, 3),
             "share_of_predicted": round(measured / predicted, 3),
-            "memory_share": _share(memory[wrapper], memory[FULL_TEXT]),
-            "questions_until_it_pays": _pays(seconds, wrapper, default),
+            "memory_share": _share(memory[layout], memory[FULL_TEXT]),
+            "questions_until_it_pays": _pays(seconds, layout, default),
         }
     included = whole / (prefill(backbone, positions[default]) + encoding(backbone, systems[default].footprint(length)))
     return {
@@ -110,15 +112,15 @@ def _first(backbone: Backbone, rendered: Rendered) -> None:
     generate(backbone, [rendered], [SamplingParams(max_tokens=1)])
 
 
-def _pays(seconds: dict[str, list[float]], wrapper: str, default: str) -> int | None:
+def _pays(seconds: dict[str, list[float]], layout: str, default: str) -> int | None:
     """Questions from which on folding once is faster than reading the text each time; None if it never is."""
-    saved = median(seconds[FULL_TEXT]) - median(seconds[wrapper])
+    saved = median(seconds[FULL_TEXT]) - median(seconds[layout])
     cost = max(0.0, median(seconds["folded"]) - median(seconds[default]))
     return max(1, math.ceil(cost / saved)) if saved > 0 else None
 
 
-def _share(one: int | None, other: int | None) -> float | None:
-    return round(one / other, 3) if one is not None and other else None
+def _share(part: int | None, whole: int | None) -> float | None:
+    return round(part / whole, 3) if part is not None and whole else None
 
 
 def _line(entry: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from memfold.api import fold_documents
 from memfold.bench.text import filler
-from memfold.bench.timing import PeakMemory, Told, count_of, ratio, rounds
+from memfold.bench.timing import PeakMemory, Report, count_of, ratio, rounds
 from memfold.core.document import Document
 from memfold.folding import fold_file
 from memfold.session import Session
@@ -22,14 +22,14 @@ from memfold.session import Session
 TOGETHER, SHORT = 8, (16, 64, 256)
 
 
-def bench_fold(session: Session, lengths: Sequence[int], warmups: int, runs: int, tell: Told) -> dict[str, Any]:
+def bench_fold(session: Session, lengths: Sequence[int], warmups: int, runs: int, report: Report) -> dict[str, Any]:
     """One entry for each length; `ratio` is the least share of the forward pass's speed."""
     peak = PeakMemory(session.model.weights())
     entries = []
     with tempfile.TemporaryDirectory() as folder:
         for length in lengths:
             entries.append(_length(session, length, count_of(length, warmups, runs), peak, Path(folder)))
-            tell(_line(entries[-1]))
+            report(_line(entries[-1]))
     return {
         "ratio": min(entry["share_of_forward"] for entry in entries),
         "slope": _slope(entries),
@@ -61,7 +61,7 @@ def _length(session: Session, length: int, times: tuple[int, int], peak: PeakMem
 
 
 def _together(session: Session, warmups: int, runs: int) -> list[dict[str, Any]]:
-    """Several short documents folded at once against one by one, for each size: what fills a processor gains little."""
+    """Short documents folded at once and one by one, for each size; those that fill a processor gain little."""
     return [_at_once(session, size, warmups, runs) for size in SHORT]
 
 

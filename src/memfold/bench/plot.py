@@ -16,18 +16,18 @@ Lines = dict[str, list[float]]
 def draw(result: dict[str, Any], path: Path) -> None:
     """Write the picture of what `memfold bench` printed."""
     pyplot = load_pyplot()
-    drawn, place = pyplot.subplots(figsize=PANEL_INCHES)
+    drawn, axes = pyplot.subplots(figsize=PANEL_INCHES)
     title, lines = PICTURES[result["bench"]](result["lengths"])
     lengths = [entry["tokens"] for entry in result["lengths"]]
     for name, values in lines.items():
-        place.plot(lengths, values, label=name, marker="o", markersize=4, linestyle="--" if "counted" in name else "-")
+        axes.plot(lengths, values, label=name, marker="o", markersize=4, linestyle="--" if "counted" in name else "-")
     seconds = "seconds" in title
-    place.set(title=title, xlabel="document tokens", xscale="log")
-    place.set(**({"yscale": "log"} if seconds else {"ylim": (0, None)}))
-    place.set_xticks(lengths, [short(length) for length in lengths])
-    place.minorticks_off()
-    place.grid(alpha=0.3)
-    place.legend(fontsize="small")
+    axes.set(title=title, xlabel="document tokens", xscale="log")
+    axes.set(**({"yscale": "log"} if seconds else {"ylim": (0, None)}))
+    axes.set_xticks(lengths, [short(length) for length in lengths])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
     drawn.tight_layout()
     drawn.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
     pyplot.close(drawn)
@@ -50,7 +50,8 @@ def _first_token(entries: list[dict[str, Any]]) -> tuple[str, Lines]:
     for wrapper in entries[0]["wrappers"]:
         for label, key in ((wrapper, "measured"), (f"{wrapper}, counted", "predicted")):
             lines[label] = [entry["wrappers"][wrapper][key] for entry in entries]
-    lines["span, with folding"] = [entry["with_folding"]["measured"] for entry in entries]
+    default = next(iter(entries[0]["wrappers"]))
+    lines[f"{default}, with folding"] = [entry["with_folding"]["measured"] for entry in entries]
     return "first token, times faster than the full text", lines
 
 

@@ -20,7 +20,7 @@ from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.backbone.prefill import prefill
 from memfold.bench.text import QUESTION, filler
-from memfold.bench.timing import Told, count_of, ratio, rounds
+from memfold.bench.timing import Report, count_of, ratio, rounds
 from memfold.core.document import Document
 from memfold.core.job import Job, Sampling
 from memfold.core.scheduler import Scheduler
@@ -31,12 +31,12 @@ from memfold.session import Session
 DOCUMENTS, REPLIES, REPLY_TOKENS = 16, 8, 48
 
 
-def bench_rollout(session: Session, lengths: Sequence[int], warmups: int, runs: int, tell: Told) -> dict[str, Any]:
+def bench_rollout(session: Session, lengths: Sequence[int], warmups: int, runs: int, report: Report) -> dict[str, Any]:
     """One entry for each length; `ratio` is the least share of the backbone's rate that sampling reaches."""
     entries = []
     for length in lengths:
         entries.append(_length(session, length, count_of(length, warmups, runs)))
-        tell(_line(entries[-1]))
+        report(_line(entries[-1]))
     return {"ratio": min(entry["share_of_decoding"] for entry in entries), "lengths": entries}
 
 
@@ -75,8 +75,8 @@ def _sample(session: Session, memories: Sequence[Memory]) -> list[Trace]:
         return params
 
     jobs = [
-        Job(session.system, memory, QUESTION, sampling(place * REPLIES + number))
-        for place, memory in enumerate(memories)
+        Job(session.system, memory, QUESTION, sampling(index * REPLIES + number))
+        for index, memory in enumerate(memories)
         for number in range(REPLIES)
     ]
     scheduler = Scheduler(LocalPolicy(session.model.weights()), len(jobs))
@@ -86,7 +86,7 @@ def _sample(session: Session, memories: Sequence[Memory]) -> list[Trace]:
 def _decode(session: Session, memories: Sequence[Memory], traces: Sequence[Trace]) -> None:
     """The backbone alone, over the same prompts and tokens."""
     backbone: Backbone = session.model.weights()
-    steps = [(memories[place // REPLIES], step) for place, trace in enumerate(traces) for step in trace.steps]
+    steps = [(memories[index // REPLIES], step) for index, trace in enumerate(traces) for step in trace.steps]
     rendered = [session.system.render(memory, step.call, backbone) for memory, step in steps]
     decode_again(backbone, rendered, [step.reply.tokens for _, step in steps])
 

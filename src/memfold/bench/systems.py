@@ -1,7 +1,7 @@
 """Every system beside the others: what folding, the first token of an answer and the memory on disk cost, in one run.
 
-The first token is that of a first question: a search index, notes or a place to look up are part of it.  It is timed up
-to the call that answers and that call's first token, so nothing depends on how much a model has to say.
+The first token is that of a first question: building a search index, writing notes or locating a passage is part of
+it.  It is timed up to the first token of the call that answers, so nothing depends on how long the reply is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from memfold.api import fold_documents
 from memfold.backbone.model import Backbone
 from memfold.bench.text import QUESTION, filler
-from memfold.bench.timing import PeakMemory, Told, count_of, ratio, rounds
+from memfold.bench.timing import PeakMemory, Report, count_of, ratio, rounds
 from memfold.core.document import Document
 from memfold.core.errors import MemfoldError
 from memfold.core.policy import ANSWER, Policy, Request, complete
@@ -29,10 +29,10 @@ from memfold.session import Session
 
 
 def bench_systems(
-    backbone: Backbone, labels: Sequence[str], lengths: Sequence[int], warmups: int, runs: int, tell: Told
+    backbone: Backbone, labels: Sequence[str], lengths: Sequence[int], warmups: int, runs: int, report: Report
 ) -> dict[str, Any]:
-    """One entry for each length; `ratio` is how many times sooner than the reference the best other system answers, at
-    worst.
+    """One entry for each length; `ratio` is how many times sooner than the reference the fastest other system gives its
+    first token, at the length where that is least.
 
     A system that cannot read a length has its `error` there.
     """
@@ -42,7 +42,7 @@ def bench_systems(
         for length in lengths:
             times = count_of(length, warmups, runs)
             entries.append(_length(backbone, labels, length, times, peak, Path(folder)))
-            tell(_line(entries[-1]))
+            report(_line(entries[-1]))
     return {"ratio": _gain(entries), "lengths": entries}
 
 
@@ -92,30 +92,31 @@ def _length(
             systems[label] = {"file_bytes": size, "peak_bytes_above_weights": memory}
     able = [label for label in labels if "error" not in systems[label]]
     for name, action in (("fold", fold), ("first_token", ask)):
-        for label, seconds in rounds({one: partial(action, one) for one in able}, backbone, *times).items():
+        actions = {label: partial(action, label) for label in able}
+        for label, seconds in rounds(actions, backbone, *times).items():
             systems[label][f"{name}_seconds"] = [round(value, 6) for value in seconds]
     return {"tokens": memories[labels[0]].token_count, "systems": systems}
 
 
 def _gain(entries: Sequence[dict[str, Any]]) -> float | None:
-    """The least over lengths of the best over systems; None without `full`, or without another."""
+    """The least over lengths of the best over systems; None without the reference, or without another system."""
     gains = []
     for entry in entries:
         first = {
             label: found["first_token_seconds"] for label, found in entry["systems"].items() if "error" not in found
         }
-        full = first.pop(REFERENCE, None)
-        if full is not None and first:
-            gains.append(max(ratio(full, other) for other in first.values()))
+        reference = first.pop(REFERENCE, None)
+        if reference is not None and first:
+            gains.append(max(ratio(reference, other) for other in first.values()))
     return round(min(gains), 3) if gains else None
 
 
 def _line(entry: dict[str, Any]) -> str:
-    parts = [f"{label} {_told(found)}" for label, found in entry["systems"].items()]
+    parts = [f"{label} {_described(found)}" for label, found in entry["systems"].items()]
     return f"{entry['tokens']:,} tokens: {'; '.join(parts)}"
 
 
-def _told(found: dict[str, Any]) -> str:
+def _described(found: dict[str, Any]) -> str:
     if "error" in found:
         return "cannot read it"
     fold, first = (median(found[f"{name}_seconds"]) for name in ("fold", "first_token"))

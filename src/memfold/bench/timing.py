@@ -18,9 +18,9 @@ from memfold.backbone.allocation import give_back
 from memfold.backbone.model import Backbone
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-SHORT, LONG_RUNS = 65536, 3  # tokens up to which everything is run as often as it was asked, and runs beyond
+SHORT, LONG_RUNS = 65536, 3  # longer texts (in tokens) are timed in at most so many runs
 Action = Callable[[], object]
-Told = Callable[[str], None]  # a line for each length, as soon as it is measured
+Report = Callable[[str], None]  # receives a line for each length as soon as it is measured
 
 
 def rounds(actions: Mapping[str, Action], backbone: Backbone, warmups: int, runs: int) -> dict[str, list[float]]:
@@ -38,19 +38,19 @@ def rounds(actions: Mapping[str, Action], backbone: Backbone, warmups: int, runs
 
 
 def count_of(length: int, warmups: int, runs: int) -> tuple[int, int]:
-    """Warm-ups and runs at a length: of texts that take minutes each few runs, and none to warm up."""
+    """Warm-ups and runs at a length: texts that take minutes each get few runs and no warm-up."""
     return (warmups, runs) if length <= SHORT else (0, min(runs, LONG_RUNS))
 
 
 def ratio(slow: list[float], fast: list[float]) -> float:
     """The median over rounds of how many times longer the first took than the second."""
-    return median(one / other for one, other in zip(slow, fast, strict=True))
+    return median(first / second for first, second in zip(slow, fast, strict=True))
 
 
 class PeakMemory:
     """Bytes above what is in use when it is made, with the weights loaded: of the device, or of this process.
 
-    `of` is None where neither can be told (a CPU outside Linux).
+    `of` gives None where neither can be measured (a CPU outside Linux).
     """
 
     def __init__(self, backbone: Backbone) -> None:

@@ -104,11 +104,11 @@ def _measure(
     from memfold.cli.output import notes
     from memfold.core.registry import load
 
-    measure, tell = load("benchmark", what, BENCHES), notes().print
+    measure, report = load("benchmark", what, BENCHES), notes().print
     if what != SYSTEMS:
-        return dict(measure(session, lengths, warmups, runs, tell))
+        return dict(measure(session, lengths, warmups, runs, report))
     usual = [f"{DEFAULT}:{session.system.ratio}" if label == DEFAULT else label for label in TIMED]
-    return dict(measure(session.model, labels or usual, lengths, warmups, runs, tell))
+    return dict(measure(session.model, labels or usual, lengths, warmups, runs, report))
 
 
 def _report(result: dict[str, Any], out: Path | None) -> None:

@@ -31,20 +31,20 @@ next: memfold sample almanac --tokens 100000 --seed 7 -o try     another text, w
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question with the answer from the slots alone and the one that read the cited text `again`."""
+class Outcome:
+    """A question with the answer from the slots alone, and the one after the cited text was read again (`unfolded`)."""
 
     sample: Sample
     response: Response
-    again: Response
+    unfolded: Response
     right: bool
-    right_again: bool
+    right_unfolded: bool
 
     def record(self) -> dict[str, Any]:
-        """For `--json`: the question, the response, and the answer read again."""
-        asked = {"question": self.sample.question, "answers": list(self.sample.answers), "kind": self.sample.kind}
-        again = {"answer": self.again.text, "right": self.right_again}
-        return asked | {"right": self.right} | self.response.record() | {"unfolded": again}
+        """For `--json`: the question, the response, and the answer after the cited text was read again."""
+        question = {"question": self.sample.question, "answers": list(self.sample.answers), "kind": self.sample.kind}
+        unfolded = {"answer": self.unfolded.text, "right": self.right_unfolded}
+        return question | {"right": self.right} | self.response.record() | {"unfolded": unfolded}
 
 
 def command(
@@ -77,23 +77,23 @@ def command(
     if not as_json:
         _show_sizes(console, memory)
     questions = [sample.question for sample in samples]
-    replies = zip(memory.ask_many(questions), memory.unfolding(UNFOLD).ask_many(questions), strict=True)
-    asked = [
-        Asked(sample, response, again, answered(sample, response.text), answered(sample, again.text))
-        for sample, (response, again) in zip(samples, replies, strict=True)
+    responses = zip(memory.ask_many(questions), memory.unfolding(UNFOLD).ask_many(questions), strict=True)
+    outcomes = [
+        Outcome(sample, response, unfolded, answered(sample, response.text), answered(sample, unfolded.text))
+        for sample, (response, unfolded) in zip(samples, responses, strict=True)
     ]
     seconds = time.perf_counter() - started
-    right, unfolded = sum(one.right for one in asked), sum(one.right_again for one in asked)
+    right, right_unfolded = sum(each.right for each in outcomes), sum(each.right_unfolded for each in outcomes)
     if as_json:
-        counts = {"right": right, "right_unfolded": unfolded, "asked": len(asked), "seconds": round(seconds, 2)}
-        print_json(counts | {"questions": [one.record() for one in asked]})
+        counts = {"right": right, "right_unfolded": right_unfolded, "asked": len(outcomes)}
+        print_json(counts | {"seconds": round(seconds, 2), "questions": [each.record() for each in outcomes]})
         return
     characters = len(document.read())
-    for number, one in enumerate(asked, 1):
-        _show(console, f"{number:2}", one, characters)
+    for number, outcome in enumerate(outcomes, 1):
+        _show(console, f"{number:2}", outcome, characters)
     console.print(
-        f"\n[bold]{right} of {len(asked)} right[/] from the slots alone, [bold]{unfolded}[/] with the cited text read "
-        f"again; {seconds:.0f} s in all\n\n{NEXT}"
+        f"\n[bold]{right} of {len(outcomes)} right[/] from the slots alone, [bold]{right_unfolded}[/] with the cited "
+        f"text read again; {seconds:.0f} s in all\n\n{NEXT}"
     )
 
 
@@ -109,21 +109,21 @@ def _show_sizes(console: Console, memory: FoldedMemory) -> None:
     console.print("the model now answers from the slots alone:\n", style="dim")
 
 
-def _show(console: Console, number: str, asked: Asked, characters: int) -> None:
-    """One question with what was recalled, the answer and its place in the text, and the answer read again."""
-    from memfold.cli.output import place
+def _show(console: Console, number: str, outcome: Outcome, characters: int) -> None:
+    """Print a question with what was recalled, the answer and where it stands, and the answer read again."""
+    from memfold.cli.output import located
 
-    response = asked.response
-    console.print(f"{number}  {asked.sample.question}", style="bold", markup=False)
+    response = outcome.response
+    console.print(f"{number}  {outcome.sample.question}", style="bold", markup=False)
     if response.recalled:
         console.print(f"    recalled  {response.recalled}", style="italic", markup=False)
-    _verdict(console, "answer", response, asked.right)
+    _verdict(console, "answer", response, outcome.right)
     for citation in response.citations[:1]:
         at = f" (at {citation.start / characters:.0%} of the text)"
-        console.print(f"    from      {place(citation)}{at}", style="dim", markup=False)
-    _verdict(console, "unfolded", asked.again, asked.right_again)
-    if not (asked.right or asked.right_again):
-        console.print(f"    expected  {asked.sample.expected}  ({asked.sample.kind})", style="dim", markup=False)
+        console.print(f"    from      {located(citation)}{at}", style="dim", markup=False)
+    _verdict(console, "unfolded", outcome.unfolded, outcome.right_unfolded)
+    if not (outcome.right or outcome.right_unfolded):
+        console.print(f"    expected  {outcome.sample.expected}  ({outcome.sample.kind})", style="dim", markup=False)
 
 
 def _verdict(console: Console, label: str, response: Response, right: bool) -> None:

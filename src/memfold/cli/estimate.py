@@ -1,4 +1,4 @@
-"""What a long fold will take, told before it begins: the beginning of its longest document is folded and scaled up.
+"""Estimates what a long fold will take: the beginning of its longest document is folded, and the result scaled up.
 
 A short piece is folded first.  Only where that is quick a longer one follows, which is closer to the speed of a long
 fold: a model that is slow on this machine is not kept busy by an estimate.  Left out: what an interrupted fold has done
@@ -26,7 +26,7 @@ _UNITS = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB"))
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of a fold as a whole; `probe` are the tokens that were folded to tell."""
+    """What a whole fold takes; `probe` is how many tokens were folded for the estimate."""
 
     tokens: int
     slots: int
@@ -35,7 +35,7 @@ class Estimate:
     probe: int
 
     def line(self, added: bool = False) -> str:
-        """For people; `added` to a file that is there."""
+        """As a line of text; `added` to an existing file."""
         file = "growing the memory file by" if added else "a memory file of"
         slots = f" in {_rounded(self.slots)} slots" if self.slots else ""
         return (
@@ -62,15 +62,15 @@ def estimate(
             started = time.perf_counter()
             fold_file([Document("probe", text=probe)], path, session, keep_text=keep_text, dtype=dtype)
             seconds = time.perf_counter() - started
-        found = describe(path)
+        probed = describe(path)
     scale = characters / len(probe)
-    grows = scale * (found["bytes"]["total"] - found["bytes"]["header"])
+    growth = scale * (probed["bytes"]["total"] - probed["bytes"]["header"])
     return Estimate(
-        tokens=round(scale * found["tokens"]),
-        slots=round(scale * found["slots"]),
-        bytes=round(grows) + found["bytes"]["header"],
+        tokens=round(scale * probed["tokens"]),
+        slots=round(scale * probed["slots"]),
+        bytes=round(growth) + probed["bytes"]["header"],
         seconds=scale * seconds,
-        probe=found["tokens"],
+        probe=probed["tokens"],
     )
 
 
@@ -89,7 +89,7 @@ def _size(count: int) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """In the unit that people would use.
+    """In a readable unit.
 
     >>> _duration(0.4), _duration(90), _duration(7300)
     ('1 s', '90 s', '2.0 h')

@@ -40,7 +40,7 @@ Cells = Annotated[
     str | None, typer.Option("--cells", help="graded: 1,000 questions to 4K tokens, 128 to 32K, 32 beyond.")
 ]
 Sampling = Annotated[str | None, typer.Option("--sampling", help="greedy (default), or paper: temperature by suite.")]
-Depths = Annotated[int | None, typer.Option("--depths", help="needle: places from beginning to end.")]
+Depths = Annotated[int | None, typer.Option("--depths", help="needle: how many depths, from beginning to end.")]
 Needles = Annotated[int | None, typer.Option("--needles", help="needle: values of one answer.")]
 Kinds = Annotated[
     list[str] | None,

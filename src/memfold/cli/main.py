@@ -1,4 +1,4 @@
-"""The `memfold` command: one thin file for each subcommand, and the place where errors become one line.
+"""The `memfold` command: one thin file for each subcommand.  Errors become one line here.
 
 A command's file has a NAME and a `command`, and imports what is heavy inside it: help is printed without torch.
 Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted.

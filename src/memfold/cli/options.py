@@ -17,7 +17,7 @@ Model = Annotated[
     str,
     typer.Option("--model", help="tiny (shipped), a model or run folder, a Hugging Face id, or http://HOST/v1#NAME."),
 ]
-Ratio = Annotated[int | None, typer.Option("--ratio", help="Tokens per slot; by default 16 if the model knows it.")]
+Ratio = Annotated[int | None, typer.Option("--ratio", help="Tokens per slot; by default 16 if trained at it.")]
 Device = Annotated[str, typer.Option("--device", help="Where the model runs: cpu, cuda, mps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to; made if it is not there.")]

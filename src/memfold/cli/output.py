@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from memfold.response import Response
 
 EXCERPT = 160
-BAR = 20_000  # characters from which on folding shows how far it is
+BAR = 20_000  # characters from which on folding shows a progress bar
 
 
 class Interrupted(MemfoldError):
@@ -47,7 +47,7 @@ def print_json(record: dict[str, Any]) -> None:
 
 
 def show(response: Response, console: Console, streamed: bool = False) -> None:
-    """What was recalled (unless it was `streamed` before), the answer, and the places it came from."""
+    """Print what was recalled (unless it was `streamed` before), the answer, and where it comes from."""
     if response.recalled and not streamed:
         _line(console, "recalled", response.recalled, "italic")
     _line(console, "answer", response.text, "bold")
@@ -62,19 +62,19 @@ def show(response: Response, console: Console, streamed: bool = False) -> None:
 
 
 def show_warning(response: Response, console: Console) -> None:
-    """That an answer is not to be trusted, and what a search finds instead."""
+    """Warn that an answer is not to be trusted, and print what a search finds instead."""
     if response.warning is not None:
         console.print(f"warning: {response.warning}", style="yellow", markup=False)
         show_citations(response.passages, console, "passage")
 
 
 def show_citations(citations: Sequence[Citation], console: Console, label: str = "from") -> None:
-    """Each citation with its place and the beginning of its text."""
+    """Print each citation: where it stands and the beginning of its text."""
     for citation in citations:
-        _line(console, label, place(citation))
+        _line(console, label, located(citation))
 
 
-def place(citation: Citation) -> str:
+def located(citation: Citation) -> str:
     """Source, offsets and an excerpt, on one line."""
     text = " ".join(citation.text.split())
     text = text if len(text) <= EXCERPT else f"{text[:EXCERPT]} ..."
@@ -84,7 +84,7 @@ def place(citation: Citation) -> str:
 
 @contextmanager
 def folding(documents: Sequence[Document]) -> Iterator[Callable[[Block], None]]:
-    """A progress bar over the characters of documents, none for a page or two; call what it gives with each block."""
+    """A progress bar over the characters of documents, none for short ones; yields a function to call with each block."""
     lengths = [document.characters for document in documents]
     columns = [TextColumn("folding"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), _Tokens()]
     console = notes()

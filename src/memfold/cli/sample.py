@@ -46,10 +46,10 @@ def command(
     document = made[0].document if made else None
     if document is None or not document.text:
         raise ConfigError(f"task {task!r} works on tokens and has no text to write; use almanac or needle")
-    asked = [_record(sample) for sample in made if sample.document is document and sample.question]
-    _write(out, document.text, asked)
+    records = [_record(sample) for sample in made if sample.document is document and sample.question]
+    _write(out, document.text, records)
     size = {"tokens": len(encode(document.text)), "measure": measure, "characters": len(document.text)}
-    _report(out, size | {"questions": len(asked)}, as_json)
+    _report(out, size | {"questions": len(records)}, as_json)
 
 
 def _measure() -> tuple[str, Encode]:
@@ -86,7 +86,7 @@ def _write(folder: Path, text: str, records: list[dict[str, Any]]) -> None:
         (folder / "document.txt").write_text(text, encoding="utf-8", newline="")
         (folder / "questions.jsonl").write_text(lines, encoding="utf-8", newline="")
     except OSError as error:
-        raise DataError(f"cannot write to {folder}: {error.strerror}; choose another place") from None
+        raise DataError(f"cannot write to {folder}: {error.strerror}; choose another folder") from None
 
 
 def _report(folder: Path, size: dict[str, Any], as_json: bool) -> None:

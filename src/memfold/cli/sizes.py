@@ -46,7 +46,7 @@ class Sizes:
         settings = (
             f"{name} {value}" for name, value in sorted(found["settings"].items()) if name not in shown_elsewhere
         )
-        documents = [f"{one['source']} (sha256 {one['sha256'][:16]})" for one in found["documents"]]
+        documents = [f"{each['source']} (sha256 {each['sha256'][:16]})" for each in found["documents"]]
         return [
             *(("document", document) for document in documents),
             ("system", found["system"]),

@@ -1,5 +1,4 @@
-"""Replies that were recorded, as the terminal shows them, traces step by step: what is written out of the document is
-marked."""
+"""Shows recorded replies at the terminal, traces step by step, with what is written out of the document marked."""
 
 from __future__ import annotations
 
@@ -32,24 +31,24 @@ class Recorded:
 
     @property
     def title(self) -> str:
-        """Which reply it is, and what it earned."""
+        """Which reply it is, and its reward."""
         record = self.record
         reward = "no reward" if self.reward is None else f"reward {self.reward:g}"
         error = f", error: {record['error']}" if record.get("error") else ""
         return f"{record['case']} ({record['system']}, {record['kind'] or 'no kind'}): {reward}{error}"
 
     def steps(self) -> list[str]:
-        """What a trace of several calls wrote in each; nothing where its reply is all there was."""
-        found = (self.record.get("trace") or {}).get("steps", [])
-        return [_step(number, step) for number, step in enumerate(found, 1)] if len(found) > 1 else []
+        """A line for each call of a trace; none for a trace of a single call."""
+        steps = (self.record.get("trace") or {}).get("steps", [])
+        return [_step(number, step) for number, step in enumerate(steps, 1)] if len(steps) > 1 else []
 
     def marked(self) -> Text:
         """The reply with its expansions between marks and in colour, invented names in red."""
         reply, text, at = str(self.record["reply"]), Text(), 0
-        for one in self.expansions:
-            text.append(reply[at : one.start])
-            text.append(f"\u27e6{reply[one.start : one.end]}\u27e7", VERBATIM if one.verbatim else ALTERED)
-            at = one.end
+        for span in self.expansions:
+            text.append(reply[at : span.start])
+            text.append(f"\u27e6{reply[span.start : span.end]}\u27e7", VERBATIM if span.verbatim else ALTERED)
+            at = span.end
         text.append(reply[at:])
         text.highlight_words(self.invented, INVENTED)
         return text
@@ -67,35 +66,35 @@ def read_replies(path: Path, first: int, case: str, wrong: bool) -> list[Recorde
         DataError: for a file that is missing, or a line that is no recorded reply.
     """
     require(first > 0, "--first", first, "1 or more")
-    found: list[Recorded] = []
-    for one in _lines(_file(path)):
-        if len(found) == first:
+    replies: list[Recorded] = []
+    for reply in _lines(_file(path)):
+        if len(replies) == first:
             break
-        if str(one.record["case"]).startswith(case) and not (wrong and (one.reward or 0.0) > 0):
-            found.append(one)
-    return found
+        if str(reply.record["case"]).startswith(case) and not (wrong and (reply.reward or 0.0) > 0):
+            replies.append(reply)
+    return replies
 
 
 def show_replies(replies: Sequence[Recorded]) -> None:
-    """Question, accepted answers and reply of each, and what its expansions are."""
+    """Print question, accepted answers, steps, reply and expansions of each."""
     console = screen()
     if not replies:
         console.print("no such reply")
-    for number, one in enumerate(replies):
-        record = one.record
+    for number, reply in enumerate(replies):
+        record, expansions = reply.record, reply.expansions
         console.print("" if number == 0 else "\n", end="")
-        console.print(one.title, style="bold", markup=False)
-        console.print(f"  asked     {record['question']}", markup=False)
+        console.print(reply.title, style="bold", markup=False)
+        console.print(f"  question  {record['question']}", markup=False)
         console.print(f"  accepted  {', '.join(record['accepted'])}", markup=False)
-        for line in one.steps():
+        for line in reply.steps():
             console.print(f"  step      {line}", markup=False)
-        console.print(Text("  said      ").append_text(one.marked()))
-        if one.expansions:
-            exact = sum(expansion.verbatim for expansion in one.expansions)
-            fidelity = sum(expansion.fidelity for expansion in one.expansions) / len(one.expansions)
-            console.print(f"  expanded  {len(one.expansions)}, {exact} verbatim, fidelity {fidelity:.0%}", markup=False)
-        if one.invented:
-            console.print(f"  invented  {', '.join(one.invented)}", markup=False)
+        console.print(Text("  reply     ").append_text(reply.marked()))
+        if expansions:
+            exact = sum(expansion.verbatim for expansion in expansions)
+            fidelity = sum(expansion.fidelity for expansion in expansions) / len(expansions)
+            console.print(f"  expanded  {len(expansions)}, {exact} verbatim, fidelity {fidelity:.0%}", markup=False)
+        if reply.invented:
+            console.print(f"  invented  {', '.join(reply.invented)}", markup=False)
 
 
 def _step(number: int, step: dict[str, Any]) -> str:

@@ -58,7 +58,7 @@ class Retries:
 
 @dataclass(frozen=True)
 class _Message:
-    """What is sent for one call; `shown` is what of its reply has been handed on so far."""
+    """What is sent for one call; `shown` is what of its reply has come so far, `heard` what its listener was given."""
 
     text: str
     sampling: SamplingParams
@@ -66,6 +66,7 @@ class _Message:
     prompt_tokens: int = 0
     memory_positions: int = 0
     shown: list[str] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)
 
     def show(self, text: str) -> None:
         """Hand a piece of the reply on."""
@@ -121,29 +122,32 @@ class EndpointExecution:
     def __init__(self, policy: EndpointPolicy) -> None:
         self._policy = policy
         self._calls: _Calls | None = None
+        self._waiting: dict[Request, _Message] = {}
         self._events: queue.SimpleQueue[Callable[[], Done | None]] = queue.SimpleQueue()
         self._sent: dict[Request, tuple[_Message, Future[Reply | CallError]]] = {}
 
     def submit(self, request: Request) -> None:
-        """Send it, unless it cannot be rendered as text."""
+        """Send it at the next step, unless it cannot be rendered as text."""
         try:
-            message = self._message(request)
+            self._waiting[request] = self._message(request)
         except Exception as error:  # one call that cannot be rendered leaves the others alone
             failure = Failure.of("policy", error)
             self._events.put(lambda: (request, failure))
-            return
-        self._calls = self._calls or _Calls(self._policy)
-        future = self._calls.send(message)
-        self._sent[request] = message, future
-        future.add_done_callback(lambda _: self._events.put(lambda: self._done(request)))
 
     def cancel(self, request: Request) -> None:
-        """Close its connection."""
-        if request in self._sent:
+        """Close its connection; a call that has not been sent never is."""
+        message = self._waiting.pop(request, None)
+        if message is not None:
+            reply = self._cancelled(message)
+            self._events.put(lambda: (request, reply))
+        elif request in self._sent:
             self._sent[request][1].cancel()
 
     def step(self) -> list[Done]:
-        """Wait for something to happen, then take in all that has."""
+        """Send what waits; wait for something to happen, then take in all that has."""
+        waiting, self._waiting = self._waiting, {}
+        for request, message in waiting.items():
+            self._send(request, message)
         done = [self._events.get()()]
         while not self._events.empty():
             done.append(self._events.get()())
@@ -153,6 +157,12 @@ class EndpointExecution:
         """Drop all connections."""
         if self._calls is not None:
             self._calls.close()
+
+    def _send(self, request: Request, message: _Message) -> None:
+        self._calls = self._calls or _Calls(self._policy)
+        future = self._calls.send(message)
+        self._sent[request] = message, future
+        future.add_done_callback(lambda _: self._events.put(lambda: self._done(request)))
 
     def _message(self, request: Request) -> _Message:
         model, wants = self._policy.model, request.call.wants
@@ -172,18 +182,22 @@ class EndpointExecution:
         if listen is None:
             return None
 
-        def show(text: str) -> None:
-            self._events.put(lambda: listen(text))
+        def hear(text: str) -> None:
+            if request in self._sent:  # what comes after a cancelled reply was given back is dropped
+                self._sent[request][0].heard.append(text)
+                listen(text)
 
-        return show
+        return lambda text: self._events.put(lambda: hear(text))
 
     def _done(self, request: Request) -> Done:
         message, future = self._sent.pop(request)
         if future.cancelled():
-            text = "".join(message.shown)
-            return request, _reply(self._policy.model, message, text, "cancelled", None)
+            return request, self._cancelled(message)
         outcome = future.result()
         return request, Failure.of("policy", outcome) if isinstance(outcome, CallError) else outcome
+
+    def _cancelled(self, message: _Message) -> Reply:
+        return _reply(self._policy.model, message, "".join(message.heard), "cancelled", None)
 
 
 class _Calls:
