@@ -1,5 +1,5 @@
 # make demo and make test do all the set-up on a fresh machine: an environment in .venv, the pinned packages, the job.
-# Another Python: make demo PYTHON=python3.12.  On a machine whose pip finds no torch 2.13.0, see README.md.
+# Another Python: make demo PYTHON=python3.12.  On a machine whose pip finds no torch 2.13.0, see docs/install.md.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -35,7 +35,7 @@ unit: $(VENV)/installed-dev
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# torch first, by its pin; which build that is, for CUDA or for a CPU alone, the package index decides (README.md)
+# torch first, by its pin; which build that is, for CUDA or for a CPU alone, the package index decides (docs/install.md)
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "memfold needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)

@@ -99,15 +99,15 @@ def test_only_how_a_question_is_answered_can_be_changed(model: str) -> None:
     memory = memfold.fold(TEXT, model=model)
     response = memory.answering(unfold=64).ask("Where was Ada Lorn born?")
     assert response.usage["calls"] == 2
-    with pytest.raises(ConfigError, match="system 'pooled' answers with no setting 'ratio'; its settings: style"):
+    with pytest.raises(ConfigError, match="system 'pooled' has no reading setting 'ratio'; allowed: style"):
         memory.answering(ratio=4)
-    with pytest.raises(ConfigError, match="system 'full' answers with no setting 'unfold'; its settings: style"):
+    with pytest.raises(ConfigError, match="system 'full' has no reading setting 'unfold'; allowed: style"):
         memfold.fold(TEXT, model=model, system="full").answering(unfold=9)
 
 
 def test_the_default_ratio_is_a_trained_one(model: str) -> None:
     assert memfold.fold(TEXT, model=model).memory.settings["ratio"] == 16
-    with pytest.raises(ConfigError, match="ratio 8 is not one that model 'small' was trained for; its ratios: 4, 16"):
+    with pytest.raises(ConfigError, match="ratio 8 is not one that model 'small' was trained at; allowed: 4, 16"):
         memfold.fold(TEXT, model=model, ratio=8)
 
 

@@ -1,6 +1,6 @@
-"""memfold: long documents folded into small memories that a language model answers from.
+"""memfold compresses long documents into small memories that a language model answers from.
 
-`memfold.fold` and `memfold.open` are loaded when they are first asked for: `import memfold` does not import torch.
+`memfold.fold` and `memfold.open` are loaded on first access, so `import memfold` does not import torch.
 """
 
 from __future__ import annotations

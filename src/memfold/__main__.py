@@ -1,4 +1,4 @@
-"""`python -m memfold`, as `torchrun -m memfold train` needs it."""
+"""Entry point of `python -m memfold`, which `torchrun -m memfold train` needs."""
 
 from memfold.cli.main import run
 

@@ -1,10 +1,10 @@
-"""memfold from Python: fold documents, keep the memory, ask it.
+"""The Python API: fold documents, save and open the memory, ask questions.
 
     memory = memfold.fold("report.txt")
     memory.save("report.fold")
     print(memfold.open("report.fold").ask("Who signed it?").text)
 
-The command line stands on the same functions.  Left out: training and measuring, which have their own modules.
+The command line uses the same functions.  Training and evaluation have their own modules.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from memfold.systems.shared.citations import sentence_index
 
 __all__ = ["FoldedMemory", "Response", "fold", "fold_documents", "open"]
 
-LOOK_BLOCKS = 16  # of a memory, to tell whether its text is familiar
+FAMILIARITY_BLOCKS = 16  # blocks of a memory whose text is checked for being familiar to the model
 
 Progress = Callable[[Block], None]
 OnToken = Callable[[str], None]
 
 
 class FoldedMemory:
-    """A memory with the model that answers from it."""
+    """A memory together with the session (system and model) that answers from it."""
 
     def __init__(self, memory: Memory, session: Session, fold_seconds: float = 0.0) -> None:
         self.memory, self.session, self.fold_seconds = memory, session, fold_seconds
@@ -50,17 +50,17 @@ class FoldedMemory:
 
     @cached_property
     def warning(self) -> str | None:
-        """Why answers about this text are not to be trusted; None when nothing speaks against them."""
+        """A warning that the text is unlike the training text of the model, so answers are unreliable; else None."""
         blocks = self.memory.blocks
-        looks = blocks[:: -(-len(blocks) // LOOK_BLOCKS)]
-        return familiarity.warning(self.session.model, "".join(block.read() or "" for block in looks))
+        excerpts = blocks[:: -(-len(blocks) // FAMILIARITY_BLOCKS)]
+        return familiarity.warning(self.session.model, "".join(block.read() or "" for block in excerpts))
 
     def ask(self, question: str, on_token: OnToken | None = None) -> Response:
-        """Answer one question; `on_token` receives the reply's text as it is written.
+        """Answer one question; `on_token` receives the text of the reply as it is generated.
 
         Raises:
-            DataError: for an empty question, or text past the window of a system that reads all of it.
-            CallError: when the model failed.
+            DataError: for an empty question, or a text that exceeds the context window of the model.
+            CallError: if the model or the endpoint fails.
         """
         trace = answer(self._job(question), self._policy, on_token)
         if trace.failure is not None:
@@ -68,41 +68,41 @@ class FoldedMemory:
         return self._response(trace)
 
     def ask_many(self, questions: Sequence[str]) -> list[Response]:
-        """Answer many questions in batches, in their order; one that fails has its `error` set."""
-        found = dict(self.answers(questions))
-        return [found[number] for number in range(len(questions))]
+        """Answer questions in batches and return the responses in order; a failed question has its `error` set."""
+        responses = dict(self.answers(questions))
+        return [responses[number] for number in range(len(questions))]
 
     def answers(
         self, questions: Sequence[str], max_concurrency: int = MAX_CONCURRENCY
     ) -> Iterator[tuple[int, Response]]:
-        """Answer many questions in batches; (number of the question, response) as they finish."""
+        """Answer questions in batches; yield (index of the question, response) in the order in which they finish."""
         for number, trace in Scheduler(self._policy, max_concurrency).run(map(self._job, questions)):
             yield number, self._response(trace)
 
     def answering(self, **settings: Any) -> FoldedMemory:
-        """The same memory, answered with other settings: `style` ("bare", "recall", "free") in every system; others are
-        listed with the system (docs/concepts.md), such as `unfold` and `cite` of pooled memory.
+        """Return the same memory with other reading settings: `style` ("bare", "recall", "free") in every system, and
+        those of the system (docs/concepts.md), such as `unfold` and `cite` of pooled memory.
 
         Raises:
-            ConfigError: for a setting that the system does not have, or that the fold has fixed.
+            ConfigError: for a setting that the system does not have, or that was fixed when folding.
         """
         system = self.session.system
         for name in settings:
             if name not in system.answering_settings:
-                known = ", ".join(system.answering_settings)
-                raise ConfigError(f"system {system.name!r} answers with no setting {name!r}; its settings: {known}")
+                allowed = ", ".join(system.answering_settings)
+                raise ConfigError(f"system {system.name!r} has no reading setting {name!r}; allowed: {allowed}")
         return self._with(system.changed(**settings))
 
     def unfolding(self, tokens: int) -> FoldedMemory:
-        """The same memory; about `tokens` tokens of cited text are read again before the final answer.
+        """Return the same memory; about `tokens` tokens of cited text are read again before the final answer.
 
         Raises:
-            ConfigError: for a system that reads the text anyway.
+            ConfigError: for a system that cannot unfold.
         """
         return self._with(self.session.system.unfolding(tokens))
 
     def save(self, path: str | Path, keep_text: bool = True, dtype: str = "bfloat16") -> None:
-        """Write a memory file; `dtype` is that of the stored slots, float32 keeps them bit for bit."""
+        """Write a memory file; `dtype` is the data type of the stored slots: float32 (lossless), bfloat16 or int8."""
         save_memory(self.memory, path, dtype=dtype, keep_text=keep_text)
 
     def _with(self, system: AnySystem) -> FoldedMemory:
@@ -127,17 +127,17 @@ def fold(
     dtype: str = "float32",
     progress: Progress | None = None,
 ) -> FoldedMemory:
-    """Fold a path, a folder, a list of paths, or text itself, in this process's memory.
+    """Fold a file, a folder, a list of paths, or a text, and keep the memory in RAM.
 
-    `progress` is called with each block.  `memfold fold` writes a file block by block instead and needs no more memory
-    for a longer text.
+    `progress` is called with each block.  `memfold fold` instead writes a file block by block, with constant memory use
+    for texts of any length.
 
     Raises:
-        ConfigError, DataError, CheckpointError: saying what cannot be used.
+        ConfigError, DataError, CheckpointError: for an argument or a file that cannot be used.
     """
-    found = documents(source)
+    inputs = documents(source)
     session = open_session(system, model, ratio, device, dtype)
-    return fold_documents(found, session, progress)
+    return fold_documents(inputs, session, progress)
 
 
 def open(
@@ -149,27 +149,27 @@ def open(
     device: str = "cpu",
     dtype: str = "float32",
 ) -> FoldedMemory:
-    """Open a memory file for the model that it was folded with.
+    """Open a memory file; `model` must be the model that folded it, or one trained to read its memories.
 
     Raises:
-        DataError: for a damaged file, or one of another model, system or ratio; both values are named.
+        DataError: for a damaged file, or another model, system or ratio; the message gives both values.
     """
     memory = open_memory(path)
     return FoldedMemory(memory, session_for(memory, model, system, ratio, device, dtype))
 
 
-def fold_documents(found: Sequence[Document], session: Session, progress: Progress | None = None) -> FoldedMemory:
-    """Fold documents in memory."""
-    hashes = tuple(document.sha256() for document in found)
+def fold_documents(inputs: Sequence[Document], session: Session, progress: Progress | None = None) -> FoldedMemory:
+    """Fold documents and keep the memory in RAM; `progress` is called with each block."""
+    hashes = tuple(document.sha256() for document in inputs)
     started = time.perf_counter()
     blocks: list[Block] = []
     with torch.no_grad():
-        for block in session.system.compress(found, session.model):
+        for block in session.system.compress(inputs, session.model):
             blocks.append(replace(block, index=len(blocks)))
             if progress is not None:
                 progress(block)
     fingerprint = session.model.readable[0]
     name = hashlib.sha256(repr((hashes, session.settings, fingerprint)).encode()).hexdigest()[:16]
-    sources = tuple(document.source for document in found)
+    sources = tuple(document.source for document in inputs)
     memory = Memory(name, session.system.name, session.settings, fingerprint, sources, blocks, hashes)
     return FoldedMemory(memory, session, time.perf_counter() - started)

@@ -1,5 +1,7 @@
-"""Folds straight into a memory file, block by block: a long text needs no more memory than a short one, and an
-interrupted fold goes on where it ended."""
+"""Folds documents into a memory file block by block, so RAM use does not grow with the length of the text.
+
+An interrupted fold can be resumed after its last complete block.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ Progress = Callable[[Block], None]
 
 
 def fold_file(
-    found: Sequence[Document],
+    documents: Sequence[Document],
     path: str | Path,
     session: Session,
     *,
@@ -28,34 +30,35 @@ def fold_file(
     progress: Progress | None = None,
     on_resume: Callable[[int], None] | None = None,
 ) -> None:
-    """Fold documents straight into a memory file, block by block, going on where an interrupted fold of them ended.
+    """Fold documents into a memory file, resuming an interrupted fold of the same documents.
 
-    `progress` is called with each new block, `on_resume` first with the number of blocks that are there already.
+    `progress` is called with each new block.  When a fold is resumed, `on_resume` is first called with the number of
+    blocks that are already written.
     """
-    _write(found, path, session, _manifest(found, session, dtype, keep_text), None, progress, on_resume)
+    _write(documents, path, session, _manifest(documents, session, dtype, keep_text), None, progress, on_resume)
 
 
 def append_file(
-    found: Sequence[Document],
+    documents: Sequence[Document],
     stored: StoredMemory,
     session: Session,
     *,
     progress: Progress | None = None,
     on_resume: Callable[[int], None] | None = None,
 ) -> None:
-    """Add documents to a memory file: its blocks are copied as they are, the new ones folded behind them.
+    """Append documents to a memory file: existing blocks are copied unchanged, and new blocks follow them.
 
-    `session` is that of `session_for`; slots and text are stored as the file stores its own.  The file is replaced at
-    the end, and an interrupted call goes on as one of `fold_file` does.
+    `session` must come from `session_for`.  New slots and text are stored in the format of the file.  The file is
+    replaced at the end; an interrupted call is resumed as in `fold_file`.
     """
-    old = stored.manifest
-    added = _manifest(found, session, old.dtype, old.keep_text)
-    manifest = replace(old, sources=old.sources + added.sources, sha256=old.sha256 + added.sha256)
-    _write(found, stored.path, session, manifest, stored, progress, on_resume)
+    existing = stored.manifest
+    added = _manifest(documents, session, existing.dtype, existing.keep_text)
+    manifest = replace(existing, sources=existing.sources + added.sources, sha256=existing.sha256 + added.sha256)
+    _write(documents, stored.path, session, manifest, stored, progress, on_resume)
 
 
 def _write(
-    found: Sequence[Document],
+    documents: Sequence[Document],
     path: str | Path,
     session: Session,
     manifest: Manifest,
@@ -63,24 +66,24 @@ def _write(
     progress: Progress | None,
     on_resume: Callable[[int], None] | None,
 ) -> None:
-    """Write a memory file: the blocks of a stored one, if any, as they are, then those of documents."""
-    blocks, sources = (stored.block_count, len(stored.manifest.sources)) if stored is not None else (0, 0)
+    """Write a memory file: first the unchanged blocks of a stored one, if any, then those of the documents."""
+    old_blocks, old_sources = (stored.block_count, len(stored.manifest.sources)) if stored is not None else (0, 0)
     with MemoryWriter(path, manifest, resume=True) as writer, torch.no_grad():
-        kept = sum(writer.complete)
-        if kept and on_resume is not None:
-            on_resume(kept)
-        for row, data in islice(stored.blocks() if stored is not None else (), kept, None):
+        written = sum(writer.complete)
+        if written and on_resume is not None:
+            on_resume(written)
+        for row, data in islice(stored.blocks() if stored is not None else (), written, None):
             writer.copy(row, data)
-        for block in session.system.compress(found, session.model, done=max(kept - blocks, 0)):
-            writer.add(replace(block, source=block.source + sources))
+        for block in session.system.compress(documents, session.model, done=max(written - old_blocks, 0)):
+            writer.add(replace(block, source=block.source + old_sources))
             if progress is not None:
                 progress(block)
         writer.finish()
 
 
-def _manifest(found: Sequence[Document], session: Session, dtype: str, keep_text: bool) -> Manifest:
-    """What a memory file of these documents says of itself."""
-    sources = tuple(document.source for document in found)
-    hashes = tuple(document.sha256() for document in found)
+def _manifest(documents: Sequence[Document], session: Session, dtype: str, keep_text: bool) -> Manifest:
+    """Create the manifest of a memory file of these documents."""
+    sources = tuple(document.source for document in documents)
+    hashes = tuple(document.sha256() for document in documents)
     fingerprint = session.model.readable[0]
     return Manifest(session.system.name, session.settings, fingerprint, sources, hashes, dtype, keep_text)

@@ -1,4 +1,4 @@
-"""What comes of one question, as Python, the command line and `--json` give it."""
+"""The response to one question, for the Python API, the command line and `--json`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from memfold.core.types import Citation, Trace
 
 @dataclass(frozen=True)
 class Response:
-    """What came of one question: the answer, where it stands in the text, and everything that happened (`trace`).
+    """The response to one question: the answer, its citations and the full `trace`.
 
-    `warning` says when the answer is not to be trusted; `passages` are then what a plain search finds.
+    `warning` says why the answer is unreliable, if it is; `passages` then holds the results of a text search for the
+    question.
     """
 
     trace: Trace
@@ -24,27 +25,27 @@ class Response:
 
     @property
     def text(self) -> str:
-        """The bare answer; empty when the question failed."""
+        """The answer alone, without recalled sentences; empty if the question failed."""
         return self.trace.answer.text if self.trace.answer else ""
 
     @property
     def recalled(self) -> str:
-        """The sentences that the model wrote out before it answered."""
+        """The supporting sentences that the model recalled before its answer."""
         return recalled(self.trace.answer.reply) if self.trace.answer else ""
 
     @property
     def citations(self) -> tuple[Citation, ...]:
-        """The passages that the answer rests on, best first."""
+        """The passages that support the answer, best first."""
         return self.trace.answer.citations if self.trace.answer else ()
 
     @property
     def error(self) -> str | None:
-        """Why there is no answer."""
+        """Why there is no answer; None if there is one."""
         return None if self.trace.failure is None else str(self.trace.failure)
 
     @property
     def usage(self) -> dict[str, Any]:
-        """Tokens, slots, positions and calls."""
+        """Counts of document tokens, slots, decoder positions, calls and generated tokens, and the effective ratio."""
         cost = self.trace.cost
         return {
             "document_tokens": cost.document_tokens,
@@ -57,14 +58,14 @@ class Response:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Folding (0 for a memory that was opened), up to the first token, and both with the rest of the reply."""
+        """Seconds spent folding (0 for an opened memory), to the first token, and in total (fold and reply)."""
         cost = self.trace.cost
         total = self.fold_seconds + cost.seconds
-        parts = {"fold": self.fold_seconds, "first_token": cost.first_token_seconds, "total": total}
-        return {name: round(value, 4) for name, value in parts.items()}
+        seconds = {"fold": self.fold_seconds, "first_token": cost.first_token_seconds, "total": total}
+        return {name: round(value, 4) for name, value in seconds.items()}
 
     def record(self) -> dict[str, Any]:
-        """The object that `--json` prints."""
+        """Return the JSON object that `--json` prints."""
         record: dict[str, Any] = {
             "answer": self.text,
             "recalled": self.recalled,
@@ -81,7 +82,7 @@ class Response:
 
 
 def unended(trace: Trace) -> str | None:
-    """What to say of a reply that ran to its limit: it has come to no answer."""
+    """Return a warning if the last reply was cut off at its token limit, else None."""
     if not trace.steps or trace.steps[-1].reply.finish != "length":
         return None
     count = trace.steps[-1].reply.token_count

@@ -1,4 +1,4 @@
-"""A system with the model that it works with: by their names, or as a memory asks for them."""
+"""Sessions: a system together with a model, opened by name or for a given memory."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ from memfold.endpoint.model import EndpointModel, is_address, open_endpoint
 from memfold.endpoint.policy import EndpointPolicy
 from memfold.memory import Manifest, check_readable
 
-# what a memory records beside its system's settings, for `inspect`
+# properties of the model that a memory records in addition to the settings of the system, for `memfold inspect`
 DESCRIPTIVE = ("model", "hidden_size", "kv_bytes_per_token")
 GREETING, GREETING_TOKENS = "Reply with the word yes.", 8
 
 
 @dataclass(frozen=True)
 class Session:
-    """A system made for a model; what folds and what answers."""
+    """A system together with the model that folds and answers."""
 
     system: AnySystem
     model: Model
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The system's settings and what is known of the model, as a memory records them."""
-        described = (self.model.name, self.model.hidden_size, self.model.kv_bytes_per_token)
-        known = {name: value for name, value in zip(DESCRIPTIVE, described, strict=True) if value}
-        return self.system.settings | known
+        """The settings of the system and the known properties of the model, as recorded in a memory."""
+        properties = (self.model.name, self.model.hidden_size, self.model.kv_bytes_per_token)
+        known_properties = {name: value for name, value in zip(DESCRIPTIVE, properties, strict=True) if value}
+        return self.system.settings | known_properties
 
     def policy(self) -> Policy:
-        """What answers for the model."""
+        """Create the policy of the model."""
         return policy_of(self.model)
 
 
 def policy_of(model: Model, batch_positions: int = BATCH_POSITIONS) -> Policy:
-    """What answers for a model: its endpoint where it has one, else this process, so many token positions at a time."""
+    """Create the policy of a model; a local one processes up to `batch_positions` token positions per batch."""
     if isinstance(model, EndpointModel):
         return EndpointPolicy(model)
     return LocalPolicy(model.weights(), batch_positions)
 
 
 def check_reached(model: Model) -> None:
-    """Raise a `CallError` when the model is behind an address where nothing answers."""
+    """Raise a `CallError` if the model is behind an endpoint that cannot be reached."""
     if isinstance(model, EndpointModel):
         (reply,) = EndpointPolicy(model).ask([GREETING], SamplingParams(max_tokens=GREETING_TOKENS))
         if isinstance(reply, CallError):
@@ -66,8 +66,8 @@ def check_reached(model: Model) -> None:
 def open_session(
     system: str = DEFAULT, model: str = TINY, ratio: int | None = None, device: str = "cpu", dtype: str = "float32"
 ) -> Session:
-    """A system by name for a model by name."""
-    registry.system_class(system)  # before the model is loaded: a wrong name is told at once
+    """Load a model by name and create a system for it, optionally at another ratio."""
+    registry.system_class(system)  # checks the name before the model is loaded
     loaded = load(model, device, dtype)
     return Session(make_system(system, loaded, ratio), loaded)
 
@@ -80,19 +80,21 @@ def session_for(
     device: str = "cpu",
     dtype: str = "float32",
 ) -> Session:
-    """The system that a memory was made with, for the model that made it; `system` and `ratio` are the memory's own.
+    """Open the session for a memory: load the model and create the system with the settings of the memory.
+
+    `system` and `ratio`, if given, must be those of the memory.
 
     Raises:
-        DataError: for another model, system or ratio; both values are named.
+        DataError: for another model, system or ratio; the message gives both values.
     """
     loaded = load(model, device, dtype)
     check_readable(memory, system=system or memory.system, fingerprints=loaded.readable, settings={})
-    folded = rebuild(memory.system, memory.settings).ratio
-    if ratio not in (None, folded):
-        raise DataError(f"the memory has ratio {folded}, the reader {ratio}; fold again or leave the ratio out")
+    memory_ratio = rebuild(memory.system, memory.settings).ratio
+    if ratio not in (None, memory_ratio):
+        raise DataError(f"the memory has ratio {memory_ratio}, the reader {ratio}; fold again or leave the ratio out")
     reader = registry.make_system(memory.system, loaded)
-    if reader.ratio != folded:
-        reader = make_system(memory.system, loaded, folded)
+    if reader.ratio != memory_ratio:
+        reader = make_system(memory.system, loaded, memory_ratio)
     check_readable(memory, system=memory.system, fingerprints=loaded.readable, settings=reader.fixed)
     if isinstance(memory, Memory):
         reader.check_memory(memory)
@@ -100,10 +102,10 @@ def session_for(
 
 
 def make_system(name: str, model: Model, ratio: int | None = None) -> AnySystem:
-    """A system with the settings that the model was trained with for it.
+    """Create a system with the settings that the model was trained with, optionally at another ratio.
 
     Raises:
-        ConfigError: for a ratio that the model was not trained for, or that the system does not have.
+        ConfigError: for a ratio that the model was not trained at, or a system without ratios.
     """
     system = registry.make_system(name, model)
     if ratio is None:
@@ -111,38 +113,38 @@ def make_system(name: str, model: Model, ratio: int | None = None) -> AnySystem:
     record = model.trained.get(name, {})
     chosen = system.at_ratio(ratio)
     if not chosen.trained_at(record):
-        known = ", ".join(map(str, system.trained_ratios(record)))
-        raise ConfigError(f"ratio {ratio} is not one that model {model.name!r} was trained for; its ratios: {known}")
+        trained = ", ".join(map(str, system.trained_ratios(record)))
+        raise ConfigError(f"ratio {ratio} is not one that model {model.name!r} was trained at; allowed: {trained}")
     return chosen
 
 
 def rebuild(name: str, settings: Mapping[str, Any]) -> AnySystem:
-    """A system from the settings that a memory records."""
-    own = {key: value for key, value in settings.items() if key not in DESCRIPTIVE}
-    return registry.system_class(name).of(own)
+    """Create a system from the settings that a memory records."""
+    system_settings = {key: value for key, value in settings.items() if key not in DESCRIPTIVE}
+    return registry.system_class(name).of(system_settings)
 
 
 def load(model: str, device: str = "cpu", dtype: str = "float32") -> Model:
-    """A model by name, loaded once; one behind an address is taken at its word until it is asked."""
+    """Load a model by name, folder or address; local models are cached, and an endpoint is not contacted yet."""
     if is_address(model):
         return open_endpoint(model)
-    where = resolve_model(model)
-    backbone = _load(where, device, dtype)
-    backbone.name = TINY if model == TINY else _label(where)
+    location = resolve_model(model)
+    backbone = _load(location, device, dtype)
+    backbone.name = TINY if model == TINY else _label(location)
     return backbone
 
 
 @lru_cache(maxsize=2)
-def _load(where: str, device: str, dtype: str) -> Backbone:
+def _load(location: str, device: str, dtype: str) -> Backbone:
     transformers_logging.set_verbosity_error()
-    return load_backbone(where, device, dtype)
+    return load_backbone(location, device, dtype)
 
 
-def _label(where: str) -> str:
-    """The name of a Hugging Face model, or of a model folder: a run's without its `model`."""
-    path = Path(where)
+def _label(location: str) -> str:
+    """Return the id of a Hugging Face model, or the name of a model folder or of the run folder that contains it."""
+    path = Path(location)
     if not path.is_dir():
-        return where
+        return location
     path = path.resolve()
     path = path.parent if path.name == "model" else path
     return f"{path.parent.name}/{path.name}" if path.name.startswith("step-") else path.name

@@ -1,6 +1,6 @@
-"""What a user names, as documents: a file, a folder of them, several, or text itself; and what is a memory file.
+"""Turns user input (a file, a folder, a list of paths, or text) into documents, and recognises memory files.
 
-Left out: reading and checking, which is the document's own.
+Reading and checking the content of a document is in `memfold.core.document`.
 """
 
 from __future__ import annotations
@@ -12,32 +12,33 @@ from memfold.core.document import READABLE, SUFFIXES, Document, open_document
 from memfold.core.errors import DataError
 
 Source = str | Path | Sequence[str | Path]
-NAMED = tuple(suffix for suffix in SUFFIXES if suffix)  # the names that say that a file is a document
+NAMED = tuple(suffix for suffix in SUFFIXES if suffix)  # suffixes of document files
 MEMORY_SUFFIX = ".fold"
-LONGEST_PATH = 250
+LONGEST_PATH = 250  # characters; a longer string is text
 
 
 def documents(source: Source) -> list[Document]:
-    """The documents of a path, a folder (its readable files, by name), a list of them, or of text itself.
+    """Open the documents of a path, a folder (all readable files in it, sorted by name), a list of these, or a text.
 
-    A string is text when it has a line break, or a space without the name of a document.
+    A string is taken as text if it contains a line break, is longer than a path, or contains a space but is neither an
+    existing path nor the name of a document.
 
     Raises:
-        DataError: for a path that is missing, empty, binary or of a kind that cannot be read.
+        DataError: for a path that is missing, empty, binary or in a format that cannot be read.
     """
     if isinstance(source, str) and _is_text(source):
         if not source.strip():
             raise DataError("the text is empty; a document needs at least one character that is not a space")
         return [Document("text", text=source)]
     paths = [source] if isinstance(source, str | Path) else list(source)
-    found = [document for path in paths for document in _documents_at(Path(path).expanduser())]
-    if not found:
+    opened = [document for path in paths for document in _documents_at(Path(path).expanduser())]
+    if not opened:
         raise DataError(f"no documents; name at least one file ({READABLE})")
-    return found
+    return opened
 
 
 def is_memory(path: Path) -> bool:
-    """Whether a path names a memory file, as far as its name and first bytes tell."""
+    """Return whether a path is a memory file, judging by its suffix and first bytes."""
     if path.suffix.lower() == MEMORY_SUFFIX:
         return True
     if path.suffix.lower() in NAMED or not path.is_file():
@@ -59,5 +60,5 @@ def _documents_at(path: Path) -> list[Document]:
 def _is_text(source: str) -> bool:
     if "\n" in source or not source.strip() or len(source) > LONGEST_PATH:
         return True
-    named = Path(source).suffix.lower() in NAMED
-    return " " in source and not named and not Path(source).expanduser().exists()
+    has_document_suffix = Path(source).suffix.lower() in NAMED
+    return " " in source and not has_document_suffix and not Path(source).expanduser().exists()

@@ -12,11 +12,11 @@ def test_it_holds_the_same_whatever_is_done_to_it() -> None:
     caches = (growing_cache(), DynamicCache())
     draw = torch.Generator().manual_seed(0)
 
-    def add(rows: int, places: int) -> None:
+    def add(rows: int, count: int) -> None:
         for layer in range(2):
-            keys, values = (torch.randn(rows, 3, places, 4, generator=draw) for _ in range(2))
+            keys, values = (torch.randn(rows, 3, count, 4, generator=draw) for _ in range(2))
             held = [cache.update(keys, values, layer) for cache in caches]
-            assert all(torch.equal(one, other) for one, other in zip(*held, strict=True))
+            assert all(torch.equal(ours, theirs) for ours, theirs in zip(*held, strict=True))
         assert caches[0].get_seq_length() == caches[1].get_seq_length()
 
     add(1, 50)

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from memfold.backbone.folder import load_backbone, save_backbone
-from memfold.backbone.model import END, START, Backbone
+from memfold.backbone.model import Backbone
 from memfold.core.errors import CheckpointError, ConfigError
+from memfold.systems.pooled.learning import END, START
 
 
 @pytest.fixture
@@ -69,11 +70,11 @@ def test_a_damaged_folder_is_a_checkpoint_error(backbone: Backbone, tmp_path: Pa
     assert str(tmp_path) in str(raised.value)
 
 
-def test_another_format_and_frame_are_named(backbone: Backbone, tmp_path: Path) -> None:
+def test_another_format_and_chat_template_are_named(backbone: Backbone, tmp_path: Path) -> None:
     save_backbone(backbone, tmp_path)
     settings = json.loads((tmp_path / "memfold.json").read_text())
     (tmp_path / "memfold.json").write_text(json.dumps(settings | {"format": 7}))
-    with pytest.raises(CheckpointError, match="has format 7, this memfold reads 1"):
+    with pytest.raises(CheckpointError, match="has format 7, this memfold reads 2"):
         load_backbone(tmp_path)
     (tmp_path / "memfold.json").write_text(json.dumps(settings | {"chat_template": "round"}))
     with pytest.raises(CheckpointError, match="chat_template 'round' is not one of"):
@@ -88,14 +89,14 @@ def test_a_plain_model_folder_has_no_heads(backbone: Backbone, tmp_path: Path) -
     assert (len(again.heads), again.chat_template, again.trained) == (0, "flat", {})
 
 
-def test_a_plain_model_with_a_chat_template_is_framed_by_it(backbone: Backbone, tmp_path: Path) -> None:
+def test_a_plain_model_with_a_chat_template_uses_it(backbone: Backbone, tmp_path: Path) -> None:
     save_backbone(backbone, tmp_path)
     (tmp_path / "memfold.json").unlink()
-    frames = []
+    templates = []
     for template in ("{{ '<|im_start|>' + messages[0].content }}", "{{ '[INST]' + messages[0].content }}"):
         (tmp_path / "chat_template.jinja").write_text(template)
-        frames.append(load_backbone(tmp_path).chat_template)
-    assert frames == ["chatml", "flat"]
+        templates.append(load_backbone(tmp_path).chat_template)
+    assert templates == ["chatml", "flat"]
 
 
 def test_impossible_places_and_types_are_refused(tmp_path: Path) -> None:

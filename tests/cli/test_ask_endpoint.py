@@ -98,9 +98,9 @@ def test_what_fails_is_one_line_and_exit_code_1(
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     for fault, message in [
         (fails(401, f"bad key {KEY}"), "401 Unauthorized (bad key ***); set OPENAI_API_KEY"),
-        (fails(429), "429 Too Many Requests (no luck), asked 5 times"),
-        (sends(b"<html></html>", "text/html"), "it sent text/html, not a stream; check the address"),
-        (sends(b'data: {"choices": []}\n\n', "text/event-stream"), "a reply without choices"),
+        (fails(429), "429 Too Many Requests (no luck), after 5 attempts"),
+        (sends(b"<html></html>", "text/html"), "the response is text/html, not an event stream; check the address"),
+        (sends(b'data: {"choices": []}\n\n', "text/event-stream"), "the response has no choices"),
     ]:
         chat_server.usual = fault
         result = cli("ask", page.path, "Who?", *remote, "--system", "full")
@@ -120,7 +120,7 @@ def test_what_cannot_be_asked_is_exit_code_2(cli: Cli, page: SimpleNamespace, re
         ((*remote,), "system 'pooled' is not possible with model 'some-model'"),
         ((*remote, "--system", "full", "--ratio", 4), "ratio 4 is not possible"),
         (("--model", at, "--system", "full"), f"write {at}#NAME"),
-        (("--model", "http://:8000/v1#m", "--system", "full"), "no address of an endpoint"),
+        (("--model", "http://:8000/v1#m", "--system", "full"), "not the address of an endpoint"),
     ]
     for arguments, message in cases:
         for command in (("ask", page.path, "Who?"), ("fold", page.path, "-o", "never.fold")):

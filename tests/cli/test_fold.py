@@ -135,14 +135,14 @@ def test_bad_standard_input_is_named(cli: Cli, model: tuple[str, str]) -> None:
 
 
 BAD_CHOICES = [
-    (("--ratio", 64), "ratio 64 is not one that model 'first' was trained for; its ratios: 4, 16"),
+    (("--ratio", 64), "ratio 64 is not one that model 'first' was trained at; allowed: 4, 16"),
     (("--system", "poold"), "unknown system 'poold'; nearest: 'pooled'"),
     (("--system", "full", "--ratio", 4), "ratio 4 is not possible: system 'full' keeps the text as it is"),
     (("--dtype", "int4"), "memory dtype 'int4' is not possible; allowed: float32, bfloat16, int8"),
     (("--device", "abacus"), "device 'abacus' cannot be used"),
     (("--model", "tinny"), "unknown model 'tinny'; nearest: 'tiny'"),
     (("--model", "./nowhere"), "no model at './nowhere'"),
-    (("--model", "http://localhost:8000"), "which model of the endpoint is meant; write http://localhost:8000#NAME"),
+    (("--model", "http://localhost:8000"), "does not name a model of the endpoint; write http://localhost:8000#NAME"),
     (("-o", "no/such/folder/page.fold"), "not a file in an existing folder"),
     (("--rato", 4), "No such option: --rato"),
 ]

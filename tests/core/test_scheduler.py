@@ -12,7 +12,7 @@ from scripted_policy import ScriptedPolicy
 
 from memfold.core.document import Document
 from memfold.core.errors import CallError, ConfigError, DataError, Failure, MemfoldError
-from memfold.core.job import Job
+from memfold.core.job import DIVERGED, Job
 from memfold.core.model import Model
 from memfold.core.policy import Request, complete
 from memfold.core.prompt import Style
@@ -303,13 +303,13 @@ def test_a_failing_system_is_recorded_on_its_own_trace(memory: Memory) -> None:
         None,
         Failure("system", "KeyError", "'lost'"),
         Failure("reward", "CallError", "no judge"),
-        Failure("system", "CallError", "it ended without an answer"),
+        Failure("system", "CallError", "answer() returned None; it must return an Answer"),
         None,
     ]
     assert [str(trace.failure) for trace in traces if trace.failure is not None] == [
         "system: KeyError: 'lost'",
         "reward: no judge",
-        "system: it ended without an answer",
+        "system: answer() returned None; it must return an Answer",
     ]
     assert [trace.answer for trace in traces] == [Answer("[q0]"), None, None, None, Answer("[q4 [q4]]")]
     assert [len(trace.steps) for trace in traces] == [1, 1, 0, 1, 2]
@@ -447,9 +447,9 @@ def test_recorded_steps_of_another_run_are_an_error_on_their_trace(memory: Memor
         Job(system, memory, "fine"),
     ]
     traces = finished(jobs, policy)
-    failure = Failure("system", "CallError", "the recorded calls are not those that this system makes")
+    failure = Failure("system", "CallError", DIVERGED)
     assert [trace.failure for trace in traces] == [failure, failure, None]
-    assert str(failure) == "system: the recorded calls are not those that this system makes"
+    assert str(failure) == f"system: {DIVERGED}"
     assert traces[2].answer == Answer("[fine [fine]]")
     assert set(map(text_of, policy.calls)) == {"fine", "fine [fine]"}
 
@@ -686,7 +686,7 @@ def one_call_at_a_time(program: Program, question: str) -> tuple[tuple[Step, ...
                 return tuple(steps), None, f"policy: LookupError: {error}"
             steps += [Step(call, reply) for call, reply in zip(calls, replies, strict=True)]
     except StopIteration as stop:
-        ended = "system: it ended without an answer" if stop.value is None else None
+        ended = "system: answer() returned None; it must return an Answer" if stop.value is None else None
         return tuple(steps), stop.value, ended
     except DataError as error:
         return tuple(steps), None, f"system: DataError: {error}"

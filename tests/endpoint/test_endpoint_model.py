@@ -51,7 +51,7 @@ def test_documents_are_cut_by_its_tokens() -> None:
 
 def test_what_needs_weights_is_refused() -> None:
     assert not REMOTE.has_weights
-    with pytest.raises(ConfigError, match=r"'some-model' is an endpoint, and its weights are needed here"):
+    with pytest.raises(ConfigError, match=r"'some-model' is an endpoint, but its weights are needed here"):
         REMOTE.weights()
     for name in ("model", "tokenizer", "heads", "dtype", "device"):
         assert not hasattr(REMOTE, name)
@@ -87,16 +87,16 @@ def test_an_address_names_an_endpoint_and_its_model(model: str, url: str, name: 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("http://localhost:8000/v1", r"which model of the endpoint is meant; write http://localhost:8000/v1#NAME"),
-        ("http://localhost:8000/v1#", "which model of the endpoint is meant"),
-        ("http://#m", "no address of an endpoint; write http://HOST:PORT/v1#NAME"),
-        ("http://host:99999/v1#m", "no address"),
-        ("http://host:port/v1#m", "no address"),
-        ("http://host:0/v1#m", "no address"),
-        ("http://ho st/v1#m", "no address"),
-        ("http://[::1/v1#m", "no address"),
-        ("http://host/v1?key=1#m", "no address"),
-        ("http://me:sesame@host/v1#m", "a name or password in it is not possible"),
+        ("http://localhost:8000/v1", r"does not name a model of the endpoint; write http://localhost:8000/v1#NAME"),
+        ("http://localhost:8000/v1#", "does not name a model of the endpoint"),
+        ("http://#m", "not the address of an endpoint; write http://HOST:PORT/v1#NAME"),
+        ("http://host:99999/v1#m", "not a valid address"),
+        ("http://host:port/v1#m", "not a valid address"),
+        ("http://host:0/v1#m", "not the address"),
+        ("http://ho st/v1#m", "not the address"),
+        ("http://[::1/v1#m", "not a valid address"),
+        ("http://host/v1?key=1#m", "not the address"),
+        ("http://me:sesame@host/v1#m", "a user name or password is not possible"),
     ],
 )
 def test_other_addresses_are_refused(model: str, message: str) -> None:

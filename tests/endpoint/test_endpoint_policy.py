@@ -220,14 +220,14 @@ def test_a_wait_is_given_in_seconds_or_as_a_date() -> None:
     [
         (fails(400, "context is 4096 tokens"), "400 Bad Request (context is 4096 tokens); if the text is too long", 1),
         (fails(401, f"wrong key {KEY}"), "401 Unauthorized (wrong key ***); set OPENAI_API_KEY", 1),
-        (fails(403), "403 Forbidden (no luck); set OPENAI_API_KEY to a key that may use this model", 1),
+        (fails(403), "403 Forbidden (no luck); set OPENAI_API_KEY to a key with access to this model", 1),
         (fails(404, "no such\n  model"), "404 Not Found (no such model); check the address", 1),
         (sends(HTML, "text/html", 404), "404 Not Found (<html><body> Welcome </body></html>); check the address", 1),
-        (fails(429), "429 Too Many Requests (no luck), asked 4 times; ask again later", 4),
-        (fails(429, retry_after="3600"), "429 Too Many Requests (no luck), it asks to wait 3600 s; ask again later", 1),
-        (fails(500, "x" * 999), f"500 Internal Server Error ({'x' * 200} ...), asked 4 times; look at", 4),
-        (sends(b"", status=599), ": 599, asked 4 times; look at", 4),
-        (says("no", "content_filter"), "its content filter stopped the reply; ask in other words", 1),
+        (fails(429), "429 Too Many Requests (no luck), after 4 attempts; try again later", 4),
+        (fails(429, retry_after="3600"), "429 Too Many Requests (no luck), with a requested wait of 3600 s; try", 1),
+        (fails(500, "x" * 999), f"500 Internal Server Error ({'x' * 200} ...), after 4 attempts; check", 4),
+        (sends(b"", status=599), ": 599, after 4 attempts; check", 4),
+        (says("no", "content_filter"), "the content filter stopped the reply; rephrase", 1),
     ],
 )
 def test_what_does_not_pass_is_one_clear_line(
@@ -252,14 +252,14 @@ def test_what_does_not_pass_is_one_clear_line(
 @pytest.mark.parametrize(
     ("fault", "whole", "streamed"),
     [
-        (sends(HTML, "text/html"), "it sent text that is not JSON", "it sent text/html, not a stream"),
-        (sends(b"{"), "it sent something that is not JSON (", "it sent application/json, not a stream"),
-        (sends(b'{"choices": []}'), "it sent a reply without choices", "it sent application/json, not a stream"),
-        (sends(b'{"choices": "none"}'), "it sent a reply without choices", "not a stream"),
-        (sends(b"[1]"), "it sent a reply without choices", "not a stream"),
-        (sends(b'data: {"choices": []}\n\ndata: [DONE]\n\n', STREAM), "not JSON", "it sent a reply without choices"),
-        (sends(b"data: {\n\n", STREAM), "not JSON", "it sent something that is not JSON ("),
-        (sends(b'data: {"error": {"message": "full"}}\n\n', STREAM), "not JSON", "it broke off with an error (full)"),
+        (sends(HTML, "text/html"), "the response is not valid JSON", "the response is text/html, not an event stream"),
+        (sends(b"{"), "the response is not valid JSON (", "the response is application/json, not an"),
+        (sends(b'{"choices": []}'), "the response has no choices", "the response is application/json, not an"),
+        (sends(b'{"choices": "none"}'), "the response has no choices", "not an event stream"),
+        (sends(b"[1]"), "the response has no choices", "not an event stream"),
+        (sends(b'data: {"choices": []}\n\ndata: [DONE]\n\n', STREAM), "not valid JSON", "the response has no choices"),
+        (sends(b"data: {\n\n", STREAM), "not valid JSON", "the response is not valid JSON ("),
+        (sends(b'data: {"error": {"message": "full"}}\n\n', STREAM), "not valid JSON", "reported an error (full)"),
     ],
 )
 def test_nonsense_is_told_and_not_asked_for_again(
@@ -278,9 +278,9 @@ def test_nonsense_is_told_and_not_asked_for_again(
 @pytest.mark.parametrize(
     ("fault", "timeout", "reason"),
     [
-        (breaks_off("in Velm"), SECONDS, "the reply broke off after 7 characters"),
+        (breaks_off("in Velm"), SECONDS, "the reply was cut off after 7 characters"),
         (loses_connection("in Velm"), SECONDS, "the connection failed (peer closed connection"),
-        (hangs("in Velm"), 0.8, "no answer within 0.8 s"),
+        (hangs("in Velm"), 0.8, "no response within 0.8 s"),
     ],
 )
 def test_a_reply_that_was_shown_is_not_asked_for_again(
@@ -301,7 +301,7 @@ def test_nobody_at_the_address(chat_server: ChatServer) -> None:
     assert isinstance(failure, Failure)
     assert failure.kind == "CallError"
     assert "the connection failed (" in str(failure)
-    assert str(failure).endswith("), asked 3 times; check the address, and that it is running")
+    assert str(failure).endswith("), after 3 attempts; check the address, and that the endpoint is running")
 
 
 def test_an_address_that_never_connects() -> None:
@@ -322,7 +322,7 @@ def test_an_endpoint_that_is_silent(chat_server: ChatServer, purpose: str) -> No
     chat_server.usual = hangs()
     (failure,) = replies(chat_server, call("Who?", purpose), on_text=into([]), timeout=0.3, retries=Retries(1, 0.0))
     assert isinstance(failure, Failure)
-    assert "no answer within 0.3 s, asked 2 times; look at" in str(failure)
+    assert "no response within 0.3 s, after 2 attempts; check" in str(failure)
 
 
 def test_calls_in_flight_are_bounded_and_replies_in_order(chat_server: ChatServer) -> None:
@@ -473,7 +473,7 @@ def test_what_is_not_text_is_refused(chat_server: ChatServer, wants: Wants, chan
     (failure,) = outcomes(execution, [request])
     assert isinstance(failure, Failure)
     assert (failure.boundary, failure.kind) == ("policy", "ConfigError")
-    assert "is an endpoint: it reads and writes text, and nothing else" in str(failure)
+    assert "is an endpoint: it reads and writes text only" in str(failure)
     assert chat_server.asked == []
 
 
@@ -519,5 +519,5 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
 
 def test_a_key_that_cannot_be_sent_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "clé-secrète")
-    with pytest.raises(ConfigError, match=r"^OPENAI_API_KEY holds characters that no key has; set it again$"):
+    with pytest.raises(ConfigError, match=r"^OPENAI_API_KEY contains a character that is not printable ASCII; set it"):
         EndpointPolicy(EndpointModel("http://localhost/v1", "m"))

@@ -26,7 +26,6 @@ from memfold.rl.loop import prepare, step, train
 from memfold.rl.questions import Draws
 from memfold.rl.recipe import RlRecipe
 from memfold.rl.rollout import Rollouts, RolloutSampling, roll_out
-from memfold.training.recipe import Entry
 
 SETTINGS = {"positions": "consecutive", "wrapper": "span"}
 

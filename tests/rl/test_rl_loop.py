@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from memfold.rl import update
 from memfold.rl.loop import prepare, step, train
 from memfold.rl.recipe import JudgeSettings, RlRecipe
 from memfold.rl.update import Sums
+from memfold.systems.pooled.system import Pooled
 from memfold.training.recipe import Entry, Group
 
 TIMED = ("seconds", "tokens_per_second")
@@ -202,6 +204,54 @@ def test_any_system_is_trained_and_describes_itself(recipe: RlRecipe, tmp_path: 
     with pytest.raises(ConfigError, match=r"unknown key 'settings\.wrapper'"):
         train(replace(recipe, mixture=(entry,), settings={"wrapper": "slot"}), tmp_path / "refused")
     assert not (tmp_path / "refused").exists()
+
+
+def test_a_parent_without_heads_is_trained_for_a_system_of_text(
+    recipe: RlRecipe, new_backbone: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    plain = new_backbone()
+    plain.heads.clear()
+    save_backbone(plain, tmp_path / "plain")
+    entry = Entry("almanac", 1.0, (48,), system="recurrent", level=0, settings={"note": 8})
+    alone = replace(recipe, steps=1, parent=str(tmp_path / "plain"), mixture=(entry,), settings={"chunk": 32})
+    train(alone, tmp_path / "run")
+    loaded = load_backbone(tmp_path / "run" / "model")
+    assert loaded.trained == {"recurrent": {"note": 8, "chunk": 32, "style": "recall"}}
+    assert list(loaded.heads) == list(loaded.compressor.heads) == []
+    system = make_system("recurrent", loaded)
+    assert {name: system.settings[name] for name in ("note", "chunk", "style")} == loaded.trained["recurrent"]
+
+
+def test_a_system_of_slots_needs_a_parent_that_was_trained_for_it(
+    recipe: RlRecipe, new_backbone: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    save_backbone(new_backbone(), tmp_path / "untrained")
+    untrained = replace(recipe, parent=str(tmp_path / "untrained"))
+    with pytest.raises(CheckpointError, match=r"untrained was not trained for system 'pooled'; name a run of a super"):
+        prepare(untrained, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    prepare(replace(untrained, mixture=recipe.mixture[1:]), tmp_path / "run")
+
+
+def test_a_parent_keeps_the_kind_of_its_head(
+    recipe: RlRecipe, new_backbone: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    system = Pooled.of({"pooling": "gqa", "projection": "mlp", "ratios": (4, 8)})
+    rich = new_backbone()
+    system.prepare(rich)
+    rich.trained["pooled"] = system.record({})
+    save_backbone(rich, tmp_path / "rich")
+    pooled = replace(recipe, parent=str(tmp_path / "rich"), mixture=recipe.mixture[:1])
+    run = prepare(pooled, tmp_path / "run")
+    step(run)
+    record = run.backbone.trained["pooled"]
+    assert (record["pooling"], record["projection"]) == ("gqa", "mlp")
+    head = rich.heads["pooled"].state_dict()
+    kept = run.backbone.compressor.heads["pooled"].state_dict()
+    assert kept.keys() == head.keys()
+    assert all(torch.equal(kept[name], weight) for name, weight in head.items())
+    with pytest.raises(CheckpointError, match="a head of pooling gqa and projection mlp, the settings ask for mean"):
+        prepare(replace(pooled, settings={"pooling": "mean"}), tmp_path / "other")
 
 
 def test_a_judge_rewards_and_what_it_has_cost_is_kept_on_resume(

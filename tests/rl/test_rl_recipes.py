@@ -126,6 +126,10 @@ GOOD = 'stage = "rl"\nsteps = 3\nparent = "runs/x"\n[[mixture]]\ntask = "almanac
         (GOOD.replace('parent = "runs/x"\n', ""), "a recipe of reinforcement learning names a parent"),
         (GOOD.split("[[")[0], "a recipe of reinforcement learning has a mixture"),
         (GOOD + "recall = 0.5\n", "unknown key 'mixture[0].recall'"),
+        (
+            GOOD + "settings = { max_gpa = 9 }\n",
+            "unknown setting of system 'pooled' 'max_gpa'; nearest: 'max_gap'; known: chat_template, chunk, cite, ",
+        ),
     ],
 )
 def test_invalid_recipes_are_refused(text: str, message: str) -> None:

@@ -18,7 +18,7 @@ from memfold.rl.collect import Group, collect
 from memfold.rl.losses import MEANS
 from memfold.rl.questions import Draws, Question, draw
 from memfold.rl.recipe import RlRecipe
-from memfold.rl.replay import passes, score, turns_of
+from memfold.rl.replay import Turn, passes, score, turns_of
 from memfold.rl.rewards import Reward, Rules
 from memfold.rl.rollout import Rollouts, RolloutSampling, roll_out
 from memfold.rl.trace_file import read_trace, trace_record, write_groups
@@ -123,21 +123,21 @@ def test_tampering_with_a_reply_shows(recipe: RlRecipe, backbone: Backbone) -> N
 @pytest.mark.parametrize("tokens", [1, 60, 100_000])
 def test_every_division_into_passes_gives_the_same(recipe: RlRecipe, backbone: Backbone, tokens: int) -> None:
     """Padded rows with shared prefixes give the same result as one row for each turn."""
-    given = []
-    for one in rolled(recipe, backbone):
-        for trajectory in turns_of(one.question, one.memory, one.traces, len(given)):
-            given += trajectory
-    cut = list(passes(given, tokens))
-    assert sorted(each.trajectory for one in cut for each in one.turns) == list(range(12))
-    assert (len(cut) == 12) == (tokens == 1)
-    for one in cut:
-        values = score(backbone, one).logprobs.detach().split([each.size for each in one.turns])
-        for each, value in zip(one.turns, values, strict=True):
-            (alone,) = passes([each], 1)
+    turns: list[Turn] = []
+    for rollouts in rolled(recipe, backbone):
+        for trajectory in turns_of(rollouts.question, rollouts.memory, rollouts.traces, len(turns)):
+            turns += trajectory
+    divided = list(passes(turns, tokens))
+    assert sorted(turn.trajectory for forward in divided for turn in forward.turns) == list(range(12))
+    assert (len(divided) == 12) == (tokens == 1)
+    for forward in divided:
+        values = score(backbone, forward).logprobs.detach().split([turn.size for turn in forward.turns])
+        for turn, value in zip(forward.turns, values, strict=True):
+            (alone,) = passes([turn], 1)
             torch.testing.assert_close(value, score(backbone, alone).logprobs.detach(), atol=1e-4, rtol=1e-4)
         assert torch.equal(
-            one.spread(lambda each: each.trajectory, torch.device("cpu")).long().unique(),
-            torch.tensor(sorted(each.trajectory for each in one.turns)),
+            forward.spread(lambda turn: turn.trajectory, torch.device("cpu")).long().unique(),
+            torch.tensor(sorted(turn.trajectory for turn in forward.turns)),
         )
 
 

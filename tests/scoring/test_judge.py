@@ -75,7 +75,7 @@ def test_a_failed_request_is_an_error_of_its_claim_only(chat_server: ChatServer,
 
 
 def test_a_judge_is_an_address(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'tiny' is no address of an endpoint"):
+    with pytest.raises(ConfigError, match="'tiny' is not the address of an endpoint"):
         open_judge("tiny", tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot cache verdicts"):

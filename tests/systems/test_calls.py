@@ -9,8 +9,9 @@ import pytest
 from scripted_policy import ScriptedPolicy
 
 from memfold.core.errors import ConfigError, Failure
+from memfold.core.job import Job
 from memfold.core.registry import SYSTEMS, system_class
-from memfold.core.scheduler import Job, answer
+from memfold.core.scheduler import answer
 from memfold.core.types import (
     Answer,
     Block,

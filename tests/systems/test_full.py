@@ -9,7 +9,8 @@ from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.core.document import Document
 from memfold.core.errors import DataError
-from memfold.core.scheduler import Job, answer
+from memfold.core.job import Job
+from memfold.core.scheduler import answer
 from memfold.core.types import BlockRef, Call, Memory, Reply, Sample, Step, Text
 from memfold.systems.full.system import Full, FullFold, FullTrain
 

@@ -14,7 +14,8 @@ from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.core.document import Document, open_document
 from memfold.core.errors import CheckpointError, ConfigError, DataError
-from memfold.core.scheduler import Job, answer
+from memfold.core.job import Job
+from memfold.core.scheduler import answer
 from memfold.core.system import SLOT, Rendered
 from memfold.core.types import Block, BlockRef, Call, Memory, Sample, SamplingParams, Text
 from memfold.memory import open_memory, save_memory

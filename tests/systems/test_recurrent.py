@@ -13,7 +13,8 @@ from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.core.document import Document, chunks
 from memfold.core.errors import ConfigError, DataError
-from memfold.core.scheduler import Job, Scheduler, answer
+from memfold.core.job import Job
+from memfold.core.scheduler import Scheduler, answer
 from memfold.core.types import (
     Answer,
     Block,

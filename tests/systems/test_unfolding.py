@@ -6,7 +6,8 @@ import pytest
 from scripted_policy import scripted
 
 from memfold.core.errors import DataError, Failure
-from memfold.core.scheduler import Job, answer
+from memfold.core.job import Job
+from memfold.core.scheduler import answer
 from memfold.core.types import Block, BlockRef, Call, Citation, Generate, Memory, SamplingParams, Text
 from memfold.systems.pooled.settings import PooledRead
 from memfold.systems.pooled.system import Pooled

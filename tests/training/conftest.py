@@ -27,6 +27,16 @@ def parent(new_backbone: Callable[..., Backbone], tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
+def plain_parent(new_backbone: Callable[..., Backbone], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model that no system has added a head to."""
+    folder = tmp_path_factory.mktemp("plain-parent") / "model"
+    backbone = new_backbone()
+    backbone.heads.clear()
+    save_backbone(backbone, folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def recipe(parent: str) -> Recipe:
     """Three kinds of batches and both optimisers, in float32."""
     return Recipe(

@@ -145,6 +145,19 @@ def test_random_positions_are_drawn_in_training_alone_and_change_nothing_else(
     assert min(drawn) > 0
 
 
+@pytest.mark.parametrize("purpose", ["train", "validation-0"])
+def test_every_system_reads_the_same_documents(recipe: Recipe, backbone: Backbone, purpose: str) -> None:
+    entry = replace(recipe.mixture[2], sizes=(48, 64, 96))
+    for number in range(4):
+        found = [
+            batch(recipe, backbone, number, purpose, replace(entry, system=system))
+            for system in ("full", "recurrent", "pooled")
+        ]
+        first = [[trace.question for trace in work.scored[0][1]] for work in found]
+        assert first[0] == first[1] == first[2]
+        assert len({work.scored[0][0].text for work in found}) == 1
+
+
 def test_documents_are_tokenised_once_for_all_their_questions(recipe: Recipe, backbone: Backbone) -> None:
     work = batch(recipe, backbone, 0, entry=recipe.mixture[1])
     for document, traces in work.scored:

@@ -2,24 +2,28 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from memfold.backbone.folder import load_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.score import ScoredCall, logprobs
 from memfold.core.errors import CallError, CheckpointError, ConfigError
-from memfold.training import loop
+from memfold.core.registry import make_system
+from memfold.systems.pooled.system import Pooled
+from memfold.training import loop, scratch
 from memfold.training.batches import batch
 from memfold.training.loop import prepare, step, train, validate
 from memfold.training.optimisers import Optimisers
-from memfold.training.recipe import Group, Recipe, Schedule, SupervisedEntry
+from memfold.training.recipe import Group, ModelSize, Recipe, Schedule, SupervisedEntry
 
 
 def weights(backbone: Backbone) -> dict[str, Tensor]:
@@ -230,6 +234,61 @@ def test_settings_of_a_recipe_reach_the_system(recipe: Recipe, tmp_path: Path) -
     work = batch(run.recipe, run.backbone, 0)
     assert (work.system.settings["wrapper"], work.system.settings["chat_template"]) == ("none", "chatml")
     assert (run.backbone.trained["pooled"]["wrapper"], run.backbone.chat_template) == ("none", "chatml")
+
+
+@pytest.mark.parametrize("level", ["recipe", "entry"])
+def test_a_recipe_of_recurrent_alone_writes_a_model_folder_that_says_so(
+    recipe: Recipe, plain_parent: str, tmp_path: Path, level: str
+) -> None:
+    entry = SupervisedEntry("almanac", 1, (64,), system="recurrent", samples=2, level=0)
+    settings = {"chunk": 32, "note": 24}
+    if level == "recipe":
+        alone = replace(recipe, parent=plain_parent, mixture=(entry,), settings=settings)
+    else:
+        entry = replace(entry, settings={"note": 24})
+        alone = replace(recipe, parent=plain_parent, mixture=(entry,), settings={"chunk": 32, "note": 512})
+    before = weights(load_backbone(plain_parent))
+    trained = train(alone, tmp_path)
+    loaded = load_backbone(tmp_path / "model")
+    assert trained.trained == loaded.trained == {"recurrent": settings}
+    assert list(trained.heads) == list(loaded.heads) == []
+    assert load_file(tmp_path / "model" / "heads.safetensors") == {}
+    assert lines(tmp_path)[-1]["loss"].keys() == {"recurrent/almanac/update", "recurrent/almanac/answer"}
+    assert not any(torch.equal(weight, before[name]) for name, weight in weights(loaded).items())
+    system = make_system("recurrent", loaded)
+    assert {name: system.settings[name] for name in settings} == settings
+    calls = [step.call for _, traces in batch(alone, trained, 0).scored for step in traces[0].steps]
+    assert {call.sampling.max_tokens for call in calls if call.purpose == "update"} == {24}
+
+
+def test_a_model_from_scratch_has_the_tokens_of_its_systems(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Sequence[str]] = []
+
+    def train_tokenizer(vocabulary: int, seed: int, tokens: Sequence[str]) -> PreTrainedTokenizerFast:
+        given.append(tuple(tokens))
+        return tokenizer
+
+    monkeypatch.setattr(scratch, "train_tokenizer", train_tokenizer)
+    size = ModelSize(vocabulary=512, hidden=32, layers=2, heads=4, feedforward=64)
+    groups = (Group(("*",)),)
+    for system in ("pooled", "recurrent"):
+        entry = SupervisedEntry("almanac", 1, (64,), system=system, level=0)
+        prepare(replace(recipe, parent=None, model=size, groups=groups, mixture=(entry,)), tmp_path / system)
+    both = (recipe.mixture[0], replace(recipe.mixture[2], system="recurrent"))
+    prepare(replace(recipe, parent=None, model=size, groups=groups, mixture=both), tmp_path / "both")
+    assert given == [Pooled.tokens, (), Pooled.tokens]
+
+
+def test_a_later_stage_keeps_what_the_folder_says_of_other_systems(recipe: Recipe, tmp_path: Path) -> None:
+    train(replace(recipe, steps=1), tmp_path / "one")
+    entry = SupervisedEntry("almanac", 1, (64,), system="recurrent", level=0)
+    later = replace(recipe, steps=1, parent=str(tmp_path / "one"), mixture=(entry,), settings={"note": 24})
+    backbone = train(later, tmp_path / "two")
+    assert backbone.trained.keys() == {"pooled", "full", "recurrent"}
+    assert backbone.trained["pooled"] == load_backbone(tmp_path / "one" / "model").trained["pooled"]
+    assert "pooled" in backbone.heads
 
 
 @pytest.mark.usefixtures("known_tokenizer")

@@ -47,6 +47,16 @@ def test_parameters_and_positions_of_the_7b_by_hand() -> None:
     assert found.positions == pytest.approx(1250 * 256 * sequence)
 
 
+def test_a_plan_counts_what_the_systems_of_a_mixture_add() -> None:
+    given = recipe("qwen2.5-7b/cpt1")
+    by_preset = replace(given, mixture=(), preset="paper")
+    assert plan(by_preset).weights == plan(given).weights
+    note = SupervisedEntry("almanac", 1, (2048,), system="recurrent", settings={"note": 64})
+    alone = replace(given, mixture=(note,), settings={}, activation_checkpointing=False)
+    assert plan(alone).weights == replace(plan(given).weights, projection=0)
+    assert plan(replace(given, freeze=("heads.pooled.*",))).weights.projection == 0
+
+
 def test_memory_by_hand() -> None:
     found = plan(recipe("qwen2.5-7b/cpt1")).memory
     four_bits = 18 * MATRICES

@@ -56,7 +56,7 @@ def test_the_loss_by_hand(loss: PredecessorLoss, packed: RowBatch) -> None:
     assert float(made(loss, hidden)(packed).detach()) == pytest.approx(expected / 4, rel=1e-5)
 
 
-def test_only_positions_after_a_token_of_the_same_stretch_have_gradient(loss: PredecessorLoss, packed: RowBatch) -> None:
+def test_only_positions_after_a_token_of_their_stretch_have_gradient(loss: PredecessorLoss, packed: RowBatch) -> None:
     hidden = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
     made(loss, hidden)(packed).backward()
     assert hidden.grad is not None

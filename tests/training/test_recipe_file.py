@@ -50,6 +50,17 @@ def test_every_applies_to_each_entry_of_the_mixture(tmp_path: Path) -> None:
     assert [(entry.bridges, entry.level, entry.task) for entry in found] == [((0, 4), 2, "group"), ((0, 4), 2, "prose")]
 
 
+def test_every_keeps_the_other_settings_of_an_entry(tmp_path: Path) -> None:
+    text = BASELINE.replace("sizes = [16]\n", "sizes = [16]\nsettings = { ratios = [4], max_gap = 9 }\n")
+    write(tmp_path, "baseline.toml", text.replace('system = "full"\n', ""))
+    row = write(tmp_path, "row.toml", 'like = "baseline.toml"\nevery = { settings = { ratios = [8] } }\n')
+    recipe = read_recipe(row)
+    assert [entry.settings for entry in recipe.mixture] == [{"ratios": [8], "max_gap": 9}, {"ratios": [8]}]
+    (first, second) = (recipe.system(entry) for entry in recipe.mixture)
+    assert (first.train.ratios, first.train.max_gap, second.train.max_gap) == ((8,), 9, 0)
+    assert (first.fold.wrapper, first.fold.window) == ("span", 32)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -106,7 +106,8 @@ def test_every_recipe_trains_two_steps(path: Path, parent: str, tmp_path: Path) 
 
 @pytest.mark.usefixtures("known_tokenizer")
 def test_a_model_from_scratch_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
-    recipe = Recipe("base", 1, (SupervisedEntry("group", 1, (8,), settings={"ratios": [8]}, level=1),), model=SMALL, tokens=1)
+    entry = SupervisedEntry("group", 1, (8,), settings={"ratios": [8]}, level=1)
+    recipe = Recipe("base", 1, (entry,), model=SMALL, tokens=1)
     one, same, other = (
         train(replace(recipe, seed=seed), tmp_path / name) for name, seed in (("one", 3), ("same", 3), ("other", 4))
     )
@@ -134,11 +135,9 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_a_recipe_is_read_with_its_types(tmp_path: Path) -> None:
-    text = (
-        GOOD
-        + 'settings = { ratios = [4, 8] }\nbridges = [1, 2]\n[[groups]]\nmatch = ["a", "b"]\nlr = 1\n[schedule]\nkind = "cosine"\n'
-    )
-    recipe = read_recipe(write(tmp_path, text))
+    entry = "settings = { ratios = [4, 8] }\nbridges = [1, 2]\n"
+    others = '[[groups]]\nmatch = ["a", "b"]\nlr = 1\n[schedule]\nkind = "cosine"\n'
+    recipe = read_recipe(write(tmp_path, GOOD + entry + others))
     assert recipe.mixture == (SupervisedEntry("cued", 1.0, (64,), settings={"ratios": [4, 8]}, bridges=(1, 2)),)
     assert recipe.system(recipe.mixture[0]).train.ratios == (4, 8)
     assert recipe.groups == (Group(("a", "b"), lr=1.0),)

@@ -59,7 +59,16 @@ class Adapter:
 
 
 def attach(backbone: Backbone, adapter: Adapter, dropout: float = 0.0) -> None:
-    """Put LoRA matrices (float32, adding nothing yet) beside the targets, after bringing these into 4 bits if asked."""
+    """Put LoRA matrices (float32, adding nothing yet) beside the targets, after bringing these into 4 bits if asked.
+
+    Raises:
+        ConfigError: for a model with roles.
+    """
+    if backbone.roles:
+        raise ConfigError(
+            f"model {backbone.name!r} has adapters for roles ({', '.join(backbone.roles)}), and a base adapter cannot "
+            "be put beside them; begin with a model without roles"
+        )
     from_peft = _peft()
     if adapter.quantisation == "nf4":
         for name in adapter.targets:
@@ -104,12 +113,21 @@ def add_role(backbone: Backbone, role: str, rank: int, alpha: float, targets: tu
     _activate(backbone, backbone.active_role)
 
 
-@contextmanager
-def active(backbone: Backbone, role: str | None) -> Iterator[None]:
-    """See `Backbone.adapter`; what the block raises leaves no adapter active either."""
+def check_role(backbone: Backbone, role: str | None) -> None:
+    """Refuse a role that the model has no adapter for.
+
+    Raises:
+        CheckpointError: naming those that it has.
+    """
     if role is not None and role not in backbone.roles:
         known = ", ".join(backbone.roles) or "none"
         raise CheckpointError(f"model {backbone.name!r} has no adapter {role!r}; its adapters: {known}; train it first")
+
+
+@contextmanager
+def active(backbone: Backbone, role: str | None) -> Iterator[None]:
+    """See `Backbone.adapter`; what the block raises leaves no adapter active either."""
+    check_role(backbone, role)
     before = backbone.active_role
     if role == before:
         yield
@@ -136,14 +154,13 @@ def _activate(backbone: Backbone, role: str | None) -> None:
                 parameter.requires_grad_(was_trained)
 
 
-def save_roles(backbone: Backbone, folder: Path) -> None:
-    """Write every role's adapter into `folder`/adapters, as `peft` stores it."""
-    named = dict(backbone.model.named_parameters())
+def save_roles(backbone: Backbone, folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write every role's adapter into `folder`/adapters, as `peft` stores it; `weights` are the model's, by name."""
     for role, adapter in backbone.roles.items():
         place = folder / ROLES_FOLDER / role
         place.mkdir(parents=True, exist_ok=True)
         _config(adapter, 0.0).save_pretrained(str(place))
-        lora = {_stored(name, role): _plain(named[name]) for name in _matrices(named, role)}
+        lora = {_stored(name, role): _plain(weights[name]) for name in _matrices(weights, role)}
         save_file(lora, place / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
@@ -163,12 +180,12 @@ def restore_roles(backbone: Backbone, folder: Path) -> None:
 
 def _matrices(names: Iterable[str], role: str) -> set[str]:
     """Those of the parameters that belong to a role."""
-    return {name for name in names if is_lora(name) and f".{role}." in name}
+    return {name for name in names if f".lora_A.{role}." in name or f".lora_B.{role}." in name}
 
 
-def base_state(backbone: Backbone) -> dict[str, Tensor]:
-    """The model's own weights by their own names, without roles."""
-    return {_plain_name(name): value for name, value in backbone.model.state_dict().items() if not is_lora(name)}
+def without_roles(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's own weights by their own names."""
+    return {_plain_name(name): value for name, value in weights.items() if not is_lora(name)}
 
 
 def is_lora(name: str) -> bool:
@@ -317,7 +334,7 @@ def _config(adapter: Adapter, dropout: float) -> Any:
 
 def _stored(name: str, adapter: str) -> str:
     """The name under which `peft` stores a matrix of an adapter."""
-    return PREFIX + name.replace(f".{adapter}.", ".")
+    return PREFIX + name.replace(f".lora_A.{adapter}.", ".lora_A.").replace(f".lora_B.{adapter}.", ".lora_B.")
 
 
 def _live(name: str, adapter: str) -> str:

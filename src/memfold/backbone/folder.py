@@ -120,8 +120,9 @@ def save_backbone(
     """Write a model folder that `load_backbone` reads back; `weights` stand for the model's own where given."""
     folder.mkdir(parents=True, exist_ok=True)
     if backbone.base_adapter is None:
-        values = adapters.base_state(backbone) if weights is None else weights
-        state = {name: value.to(DTYPES[dtype]) for name, value in values.items()}
+        values = backbone.model.state_dict() if weights is None else weights
+        state = {name: value.to(DTYPES[dtype]) for name, value in adapters.without_roles(values).items()}
+        adapters.save_roles(backbone, folder, values)
         backbone.model.save_pretrained(folder, state_dict=state)
     else:
         adapters.save_adapter(backbone, folder, dict(backbone.model.named_parameters()) if weights is None else weights)
@@ -129,7 +130,6 @@ def save_backbone(
     config["dtype"] = dtype
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     backbone.tokenizer.save_pretrained(folder)
-    adapters.save_roles(backbone, folder)
     heads = {name: value.to(DTYPES[dtype]).contiguous() for name, value in backbone.heads.state_dict().items()}
     save_file(heads, folder / HEADS_FILE)
     settings = {

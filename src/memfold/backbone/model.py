@@ -199,6 +199,8 @@ class Backbone:
         if mask is not None and self.model.config._attn_implementation == "eager":  # it adds the mask to the scores
             dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else embeddings.dtype
             mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(torch.bfloat16).min)
+        if mask is None and positions is not None and cache is None:
+            cache = DynamicCache()  # without one, `transformers` takes a jump of positions for another sequence's start
         options: dict[str, Any] = {"output_hidden_states": True} if all_layers else {}
         if cache is not None:
             options["past_key_values"] = cache

@@ -27,27 +27,31 @@ def answer_at_once(backbone: Backbone, calls: Sequence[RenderedCall], batch_posi
         given = [call for call in chunk if isinstance(call[0].call.wants, Likelihood)]
         for part, answer in ((scored, _head_scores), (given, _likelihoods)):
             try:
-                replies = answer(backbone, part) if part else []
-            except Exception as error:  # such as a head that is not there: the calls have failed, not the run
+                outcomes = answer(backbone, part) if part else []
+            except Exception as error:  # the calls have failed, not the run
                 yield from ((request, Failure.of("policy", error)) for request, _ in part)
             else:
-                yield from zip((request for request, _ in part), replies, strict=True)
+                yield from zip((request for request, _ in part), outcomes, strict=True)
 
 
 @torch.no_grad()
-def _head_scores(backbone: Backbone, calls: Sequence[RenderedCall]) -> list[Reply]:
+def _head_scores(backbone: Backbone, calls: Sequence[RenderedCall]) -> list[Reply | Failure]:
     with backbone.adapter(calls[0][1].adapter):
         states = last_states(backbone, [rendered for _, rendered in calls])
-    replies = []
+    outcomes: list[Reply | Failure] = []
     for (request, rendered), state in zip(calls, states, strict=True):
         assert isinstance(request.call.wants, HeadScore)
-        score = float(backbone.head_score(request.call.wants.head, state))
-        replies.append(Reply(score=score, positions=rendered.memory_positions))
-    return replies
+        try:
+            score = float(backbone.head_score(request.call.wants.head, state))
+        except Exception as error:  # such as a head that is not there: the other calls have theirs
+            outcomes.append(Failure.of("policy", error))
+        else:
+            outcomes.append(Reply(score=score, positions=rendered.memory_positions))
+    return outcomes
 
 
 @torch.no_grad()
-def _likelihoods(backbone: Backbone, calls: Sequence[RenderedCall]) -> list[Reply]:
+def _likelihoods(backbone: Backbone, calls: Sequence[RenderedCall]) -> list[Reply | Failure]:
     rows = [
         Row(rendered, request.call.parts, request.call.wants.tokens)
         for request, rendered in calls

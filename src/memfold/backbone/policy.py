@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from memfold.backbone.adapters import check_role
 from memfold.backbone.attention import most_attended
 from memfold.backbone.decode import DecodingBatch
 from memfold.backbone.decoding_row import DecodingRow
@@ -73,11 +74,13 @@ class LocalExecution:
         self._submitted.append(request)
 
     def cancel(self, request: Request) -> None:
-        """It ends at the next step."""
-        self._cancelled.add(request)
+        """It ends at the next step; one that is done stays as it is."""
         for running in self._running:
             if running.request is request:
                 running.row.cancelled = True
+                return
+        if request in self._submitted or any(waiting.request is request for waiting in self._waiting):
+            self._cancelled.add(request)
 
     def step(self) -> list[Done]:
         """Answer what needs one forward pass, let in what waits, decode one token."""
@@ -88,7 +91,9 @@ class LocalExecution:
         self._batches = [batch for batch in self._batches if not batch.finished]
         finished = [running for running in self._running if running.row.finish is not None]
         self._running = [running for running in self._running if running.row.finish is None]
-        return [*done, *((running.request, self._reply(running)) for running in finished)]
+        done += [(running.request, self._reply(running)) for running in finished]
+        self._cancelled.difference_update(request for request, _ in done)
+        return done
 
     def close(self) -> None:
         """Free the caches."""
@@ -105,6 +110,7 @@ class LocalExecution:
                 continue
             try:
                 rendered = request.system.render(request.memory, request.call, self._backbone)
+                check_role(self._backbone, rendered.adapter)
             except Exception as error:  # one call that cannot be rendered leaves the others alone
                 done.append((request, Failure.of("policy", error)))
                 continue

@@ -84,7 +84,7 @@ def located(citation: Citation) -> str:
 
 @contextmanager
 def folding(documents: Sequence[Document]) -> Iterator[Callable[[Block], None]]:
-    """A progress bar over the characters of documents, none for short ones; yields a function to call with each block."""
+    """A progress bar over the characters of documents, none for short ones; yields what to call with each block."""
     lengths = [document.characters for document in documents]
     columns = [TextColumn("folding"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), _Tokens()]
     console = notes()

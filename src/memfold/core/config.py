@@ -1,6 +1,6 @@
 """Typed configuration: builds frozen dataclasses from mappings, such as parsed TOML or JSON, and checks keys and types.
 
-Each dataclass checks the ranges of its own values in `__post_init__`, with `require`.
+Each dataclass checks the ranges of its values in `__post_init__`, with `require`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """Build a dataclass from a mapping, including nested dataclasses, lists and tuples of them, and optional fields.
 
     Raises:
-        ConfigError: for an unknown key (with the nearest known one), a missing key, or a value of the wrong type; the
-            message gives the path to it, which starts with `where`.
+        ConfigError: for an unknown key (the message names the nearest known one), a missing key, or a value of the
+            wrong type; the message gives the path of the key, prefixed with `where`.
     """
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -36,7 +36,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
 
 def require(condition: bool, name: str, value: object, allowed: str) -> None:
-    """Raise `ConfigError` with the name of a setting, its value and the allowed values unless `condition` holds."""
+    """Raise a `ConfigError` that gives a setting's name, value and allowed values, unless `condition` holds."""
     if not condition:
         raise ConfigError(f"{name} = {value!r} is not possible; allowed: {allowed}")
 

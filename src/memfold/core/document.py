@@ -1,7 +1,7 @@
 """A document and the chunks in which it is processed.
 
-A document is read and tokenised in pieces, so that folding 10 MB needs no more memory than folding 1 MB.  Where the
-pieces are cut depends on the text alone, so the tokens are the same however the document is streamed.
+A document is read and tokenised in pieces, so folding 10 MB needs no more memory than folding 1 MB.  The cuts between
+pieces depend only on the text, so the tokens do not depend on how the document is streamed.
 For formats other than plain text, the document is the text that a reader extracts; hash and offsets refer to that text.
 The readers are in `memfold.readers`, because they need optional packages.
 """
@@ -39,7 +39,7 @@ Tokenize = Callable[[str], tuple[list[int], list[tuple[int, int]]]]
 class Document:
     """Text with a source name: held in memory (`text`), read from a file on demand (`path`), or already tokenised.
 
-    `tokens` are for training tasks that cut a document between tokens; they are used instead of tokenising `text`.
+    `tokens` are for training tasks that cut a document at token boundaries; they replace the tokens of `text`.
     """
 
     source: str
@@ -66,12 +66,12 @@ class Document:
         return self.text if self.text is not None else "".join(self.pieces())
 
     def sha256(self) -> str:
-        """The hash of the UTF-8 bytes, in hex."""
+        """The SHA-256 hash of the UTF-8 bytes, in hex."""
         return self._measured[0]
 
     @property
     def characters(self) -> int:
-        """The length of the text."""
+        """The length of the text in characters."""
         return self._measured[1]
 
     @property
@@ -81,7 +81,7 @@ class Document:
 
     @cached_property
     def _measured(self) -> tuple[str, int, bool]:
-        """Hash, length and blankness, computed once and in one pass, because extracting the text of a PDF is slow."""
+        """Hash, length and whether the text is blank, computed in one pass because extracting PDF text is slow."""
         digest, characters, blank = hashlib.sha256(), 0, True
         for piece in self.pieces():
             digest.update(piece.encode())
@@ -99,7 +99,10 @@ class Document:
 
 @dataclass(frozen=True)
 class Chunk:
-    """The unit of streaming: consecutive tokens with their `offsets` in characters of the whole document."""
+    """Consecutive tokens of a document, the unit of streaming.
+
+    `offsets` are the (start, end) of each token, in characters of the whole document.
+    """
 
     index: int
     tokens: tuple[int, ...]
@@ -118,10 +121,10 @@ class Chunk:
 def open_document(path: str | Path, source: str | None = None) -> Document:
     """Open a file as a document after checking that it exists, has a readable format and contains text.
 
-    `source` is the name of the document, by default that of the file.
+    `source` is the name of the document; it defaults to the file name.
 
     Raises:
-        DataError: with the path and, for an invalid byte, its offset.
+        DataError: if the file cannot be used; the message has the path and the offset of an invalid byte.
     """
     path = Path(path)
     if path.is_dir():
@@ -140,24 +143,24 @@ def open_bytes(path: Path) -> BinaryIO:
     """Open a file for reading.
 
     Raises:
-        DataError: if it cannot be opened; the message says why.
+        DataError: if the file cannot be opened; the message gives the reason.
     """
     try:
         return path.open("rb")
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; give a file that can be read") from None
+        raise DataError(f"cannot read {path}: {error.strerror}; pass a readable file") from None
 
 
 def chunks(document: Document, tokenize: Tokenize, size: int) -> Iterator[Chunk]:
     """Cut a document into chunks of at most `size` tokens, never inside a character.
 
-    A byte-level tokenizer may spend several tokens on one character; they all go into the same chunk.
+    A byte-level tokenizer may split one character into several tokens; they all go into the same chunk.
 
     Raises:
         DataError: if one character has more tokens than `size`, or `size` is less than 1.
     """
     if size < 1:
-        raise DataError(f"chunk size {size} is not possible; allowed: from 1 token")
+        raise DataError(f"chunk size {size} is not possible; allowed: 1 token or more")
     if document.tokens is not None:
         yield from _token_chunks(document.tokens, size)
         return
@@ -187,7 +190,7 @@ def _token_chunks(tokens: tuple[int, ...], size: int) -> Iterator[Chunk]:
 
 
 def _token_cut(offsets: list[tuple[int, int]], size: int) -> int:
-    """The largest number of tokens up to `size` after which no character continues."""
+    """Return the largest number of tokens, at most `size`, that does not end inside a character."""
     cut = size
     while cut > 0 and offsets[cut][0] < offsets[cut - 1][1]:
         cut -= 1
@@ -197,7 +200,7 @@ def _token_cut(offsets: list[tuple[int, int]], size: int) -> int:
 
 
 def _cut(text: str, start: int) -> int:
-    """The end of the piece that begins at `start`: after a line end, else before a space, else at the limit."""
+    """Return the end of the piece at `start`: after the last line end, else before the last space, else the limit."""
     limit = start + PIECE_CHARACTERS
     line = text.rfind("\n", start + 1, limit)
     if line > start:
@@ -207,7 +210,7 @@ def _cut(text: str, start: int) -> int:
 
 
 def _checked(text: str, source: str) -> Iterator[str]:
-    """Yield a string if it can be encoded as UTF-8, which hashes, tokenizers and memory files need."""
+    """Yield the text after checking that it can be encoded as UTF-8, as hashes, tokenizers and memory files need."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -216,29 +219,31 @@ def _checked(text: str, source: str) -> Iterator[str]:
 
 
 def _extract(path: Path) -> Iterator[str]:
-    """The text from a reader, made valid UTF-8: a wrong font table in a PDF yields NULs and unpaired surrogates."""
+    """Yield the text from a reader as valid UTF-8; faulty font tables in PDFs yield NULs and unpaired surrogates."""
     read = resolve_name(READERS[path.suffix.lower()])
     for text in read(path):
         yield text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _decode(path: Path | None, source: str) -> Iterator[str]:
-    """The text of a UTF-8 file in parts, with its line ends unchanged."""
+    """Yield the text of a UTF-8 file in parts, with its line ends unchanged."""
     if path is None:
-        raise DataError(f"document {source!r} has neither text nor path")
+        raise DataError(f"document {source!r} has neither text nor path; give one of them")
     decoder, offset, started = codecs.getincrementaldecoder("utf-8")(), 0, False
     with open_bytes(path) as file:
         while True:
             data = file.read(READ_BYTES)
             pending = len(decoder.getstate()[0])
-            zero = data.find(b"\0")
-            if zero >= 0:
-                raise DataError(f"{path} is binary: byte 0x00 at offset {offset + zero}; only UTF-8 text can be folded")
+            null = data.find(b"\0")
+            if null >= 0:
+                raise DataError(f"{path} is binary: byte 0x00 at offset {offset + null}; only UTF-8 text can be folded")
             try:
                 text = decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
-                wrong, byte = offset - pending + error.start, error.object[error.start]
-                raise DataError(f"{path} is not UTF-8: byte 0x{byte:02x} at offset {wrong}; convert it first") from None
+                invalid, byte = offset - pending + error.start, error.object[error.start]
+                raise DataError(
+                    f"{path} is not UTF-8: byte 0x{byte:02x} at offset {invalid}; convert it to UTF-8 first"
+                ) from None
             if text:
                 yield text if started else text.removeprefix("\ufeff")
                 started = True

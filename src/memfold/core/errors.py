@@ -1,8 +1,8 @@
-"""The few kinds of error that somebody acts on differently.
+"""Exception classes: one for each kind of error that callers handle differently.
 
-Every error raised on purpose is a `MemfoldError` whose message is one line: the value, the allowed range, what to do.
-The command line prints that line and exits with `exit_code`.  A sample that fails becomes data instead: a `Failure` on
-its own trace.
+Every deliberate error is a `MemfoldError` with a message of one line: the value, the allowed range, what to do.  The
+command line prints that line and exits with `exit_code`.  A question that fails does not raise; the error becomes a
+`Failure` on its trace.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 
 class MemfoldError(Exception):
-    """Base of all errors raised on purpose; bad usage or bad input unless a subclass says otherwise."""
+    """Base class of all deliberate errors; `exit_code` 2 stands for bad usage or bad input."""
 
     exit_code = 2
 
@@ -23,17 +23,17 @@ class ConfigError(MemfoldError):
 
 
 class DataError(MemfoldError):
-    """A document, question or memory file that cannot be read or does not fit."""
+    """A document, question or memory file that cannot be read, or that does not match the model or the system."""
 
 
 class CheckpointError(MemfoldError):
-    """Weights, tokenizer or run folder that are missing, damaged or do not belong together."""
+    """Weights, a tokenizer or a run folder that are missing, damaged or inconsistent."""
 
 
 class CallError(MemfoldError):
-    """One sample, or a step of training, failed while it ran.
+    """A question or a training step failed at run time.
 
-    `boundary` names the side that failed: system, policy, judge, reward or training.
+    `boundary` names the component that failed: system, policy, judge, reward or training.
     """
 
     exit_code = 1
@@ -48,7 +48,7 @@ _INPUT_ERRORS = (ConfigError, DataError, CheckpointError)
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a sample has no answer: the side that failed, the kind of error, and its message."""
+    """Why a question has no answer: the component that failed, the name of the error class, and the message."""
 
     boundary: str
     kind: str
@@ -56,7 +56,7 @@ class Failure:
 
     @classmethod
     def of(cls, boundary: str, error: Exception) -> Failure:
-        """The record of an error; a `CallError` knows its boundary better."""
+        """Record an error; the boundary of a `CallError` overrides `boundary`."""
         if isinstance(error, CallError):
             return cls(error.boundary, CallError.__name__, error.message)
         return cls(boundary, type(error).__name__, str(error))
@@ -66,7 +66,7 @@ class Failure:
         return f"{self.boundary}: {kind}{self.message}"
 
     def exception(self) -> MemfoldError:
-        """The error as it can be raised again: bad input under its own class, anything else as a `CallError`."""
+        """Return an exception to raise: input errors keep their class, all others become a `CallError`."""
         for error in _INPUT_ERRORS:
             if self.kind == error.__name__:
                 return error(self.message)
@@ -75,7 +75,7 @@ class Failure:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
-    """A `ConfigError` for a name outside a table, with the nearest known name.
+    """Return a `ConfigError` for a name that is not in a table, with the nearest known name.
 
     >>> str(unknown("colour", "gren", ["blue", "green"]))
     "unknown colour 'gren'; nearest: 'green'; known: blue, green"

@@ -1,6 +1,6 @@
-"""One question on its way to an answer: what is asked (`Job`) and how far it has come (`Running`).
+"""A question to answer (`Job`) and the state of a question that is being answered (`Running`).
 
-Left out: when its calls are worked on (`memfold.core.scheduler`).
+Scheduling of the calls is in `memfold.core.scheduler`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from memfold.core.system import AnswerSteps
 from memfold.core.types import Answer, Call, Cost, Memory, Reply, SamplingParams, Step, Trace
 
 Sampling = Callable[[Call, int], SamplingParams]
+DIVERGED = "the recorded calls differ from the calls of this system; resume with the settings of the recorded run"
 
 
 @dataclass(frozen=True)
 class Job:
     """One question to answer.
 
-    `sampling` gives the sampling parameters of each call by its number, counted from 0, in place of the call's own;
-    they are put on the call, so that a trace records those it was answered with.  `recorded` are steps of an earlier
-    run to feed back first.  `ask` stands in for the system's own `answer`, for callers that make the calls themselves.
+    `sampling(call, number)` returns the sampling parameters of a call, numbered from 0; they replace the parameters of
+    the call, so the trace records the ones that were used.  `recorded` holds the steps of an interrupted run; their
+    replies are reused instead of sampling new ones.  `ask` replaces the system's `answer`, for callers that make the
+    calls themselves.
     """
 
     system: AnySystem
@@ -38,7 +40,7 @@ class Job:
 
 @dataclass(eq=False)
 class Running:
-    """A job between two rounds of calls."""
+    """The state of a job that has been started: its generator, pending calls, and the steps so far."""
 
     number: int
     job: Job
@@ -56,28 +58,29 @@ class Running:
 
     @property
     def finished(self) -> bool:
-        """Whether there is an answer, or none will come."""
+        """Whether the job has an answer or has failed."""
         return self.answer is not None or self.failure is not None
 
     def take(self, calls: tuple[Call, ...]) -> tuple[Reply, ...] | None:
-        """Make the next calls; their recorded replies, None where they are to be asked or the job has failed.
+        """Set the next calls and return their recorded replies.
 
-        Parallel calls of which only a part is recorded are asked again as a whole.
+        Returns None if the calls must be sent to the policy or the job has failed.  If only some of several parallel
+        calls are recorded, all of them are sent again.
         """
-        sampling, before = self.job.sampling, len(self.steps)
+        sampling, first = self.job.sampling, len(self.steps)
         if sampling is not None:
-            calls = tuple(call.sampled(sampling(call, before + place)) for place, call in enumerate(calls))
+            calls = tuple(call.sampled(sampling(call, number)) for number, call in enumerate(calls, first))
         self.calls = tuple(calls)
         steps = [self.recorded.popleft() for _ in self.calls[: len(self.recorded)]]
         if [step.call for step in steps] != list(self.calls[: len(steps)]):
-            self.failure = Failure("system", "CallError", "the recorded calls are not those that this system makes")
+            self.failure = Failure("system", "CallError", DIVERGED)
         if self.failure is not None or len(steps) < len(self.calls):
             return None
         self.steps += steps
         return tuple(step.reply for step in steps)
 
     def trace(self) -> Trace:
-        """What happened."""
+        """The trace of the job so far, with its cost."""
         memory = self.job.memory
         cost = Cost(
             calls=len(self.steps),

@@ -1,7 +1,7 @@
-"""What memory systems and the rest of the package ask of a model, wherever it runs.
+"""The interface of a model, whether its weights are local or behind an endpoint.
 
-A model with weights in this process is a `memfold.backbone.model.Backbone`; one behind an address
-(`memfold.endpoint.model`) reads text only.  Systems whose memory is text work with either.
+A model with weights in this process is a `memfold.backbone.model.Backbone`.  A model behind an endpoint
+(`memfold.endpoint.model.EndpointModel`) reads text only.  Systems whose memory is text work with both.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """A tokenizer with the facts about its model.
+    """A tokenizer together with the properties of its model.
 
-    `trained` maps a system's name to what the model folder says of it; `provenance` tells where the weights come from.
+    `trained` maps the name of a system to its record in the model folder; `provenance` describes the origin of the
+    weights.
     """
 
     name: str
@@ -28,60 +29,60 @@ class Model(Protocol):
 
     @property
     def has_weights(self) -> bool:
-        """Whether the weights are in this process: only then can it read slots and score replies."""
+        """Whether the weights are in this process, as reading slots and scoring replies requires."""
         ...
 
     def weights(self) -> Backbone:
-        """The backbone itself.
+        """The backbone that holds the weights.
 
         Raises:
-            ConfigError: for a model behind an address.
+            ConfigError: for a model behind an endpoint.
         """
         ...
 
     @property
     def precision(self) -> str:
-        """The name of the weights' dtype."""
+        """Name of the data type of the weights, such as `bfloat16`."""
         ...
 
     @property
     def identity(self) -> str:
-        """What tells this model from every other."""
+        """A string that identifies the model: a fingerprint of its weights, or the address of its endpoint."""
         ...
 
     @property
     def hidden_size(self) -> int:
-        """Of embeddings; 0 where it is not known."""
+        """Size of the token embeddings; 0 if unknown."""
         ...
 
     @property
     def window(self) -> int:
-        """The most token positions that a reader of plain text may use."""
+        """Context window: the maximum number of token positions."""
         ...
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """What a full key/value cache takes for one token in 16-bit numbers; 0 where it is not known."""
+        """Bytes that the key/value cache takes for one token in 16-bit precision; 0 if unknown."""
         ...
 
     @property
     def end_token(self) -> int:
-        """The token that begins a sequence of text and ends a reply."""
+        """Id of the token that begins every sequence and ends a reply."""
         ...
 
     @property
     def readable(self) -> tuple[str, ...]:
-        """Fingerprints of the encoders whose memories it reads; what it folds itself has the first."""
+        """Fingerprints of the encoders whose memories the model reads; memories that it folds carry the first one."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Token ids without special tokens added."""
+        """Tokenise text; no special tokens are added."""
         ...
 
     def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids and their offsets in characters."""
+        """Return the token ids of a text and the character offsets (start, end) of each token."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text without special tokens."""
+        """Return the text of token ids, without special tokens."""
         ...

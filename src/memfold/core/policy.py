@@ -1,7 +1,8 @@
-"""What makes replies: a policy takes calls in, works on all of them together, and gives back what is done.
+"""The interface of a policy, which computes the replies to calls.
 
-The local one (`memfold.backbone.policy`) decodes in this process, that of an endpoint (`memfold.endpoint.policy`) sends
-messages.  Left out: where calls come from (`memfold.core.scheduler`).
+Calls can be submitted at any time; each step advances all pending calls and returns the finished ones.
+`memfold.backbone.policy` decodes in this process, `memfold.endpoint.policy` sends requests to an endpoint.  The calls
+come from the scheduler (`memfold.core.scheduler`).
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from memfold.core.errors import Failure
 from memfold.core.registry import AnySystem
 from memfold.core.types import Call, Memory, Reply
 
-ANSWER = "answer"  # the purpose of calls whose replies are streamed to a user
+ANSWER = "answer"  # purpose of the calls whose replies are streamed to the user
 
 
 @dataclass(eq=False)
 class Request:
-    """A call on its way to a policy, which hands the text of the reply to `on_text` as it is written."""
+    """A call submitted to a policy, which passes the text of the reply to `on_text` as it is generated."""
 
     system: AnySystem
     memory: Memory
@@ -31,30 +32,30 @@ Done = tuple[Request, Reply | Failure]
 
 
 class Execution(Protocol):
-    """The work that a policy does for one scheduler."""
+    """The calls that a policy processes for one scheduler."""
 
     def submit(self, request: Request) -> None:
-        """Take a call in; it joins the work at the next step."""
+        """Add a call; it is processed from the next step on."""
         ...
 
     def cancel(self, request: Request) -> None:
-        """End a call early: its reply, with what there is of it, comes back with finish `cancelled`."""
+        """End a call early; its partial reply is returned by a later step with finish reason `cancelled`."""
         ...
 
     def step(self) -> list[Done]:
-        """Do one piece of work; the calls that are done, each with its reply or why there is none."""
+        """Advance the pending calls and return the finished ones, each with its reply or a `Failure`."""
         ...
 
     def close(self) -> None:
-        """Drop whatever is not done."""
+        """Abandon all pending calls and release resources."""
         ...
 
 
 class Policy(Protocol):
-    """What makes replies."""
+    """Computes the replies to calls."""
 
     def start(self) -> Execution:
-        """New work, apart from any other."""
+        """Start an execution that shares no calls with any other."""
         ...
 
 
@@ -62,12 +63,12 @@ Ended = Callable[[Request, str], bool]
 
 
 def complete(policy: Policy, requests: Sequence[Request], ended: Ended | None = None) -> list[Reply]:
-    """The replies to some calls, in their order, for callers that have no question to ask.
+    """Compute the replies to some calls, without a scheduler, and return them in the same order.
 
-    `ended(request, text)` says of what a reply has come to so far whether it is enough.
+    `ended(request, text)` receives the text of a reply so far and returns True to stop that reply early.
 
     Raises:
-        MemfoldError: what the first call that failed failed with.
+        MemfoldError: the error of the first call that failed.
     """
     execution = policy.start()
     try:
@@ -82,7 +83,7 @@ def complete(policy: Policy, requests: Sequence[Request], ended: Ended | None = 
 
 
 def _until(request: Request, ended: Ended, execution: Execution) -> Callable[[str], None]:
-    """A listener that cancels a call once its text is enough."""
+    """Return a listener that cancels a call as soon as `ended` is true for its text."""
     pieces: list[str] = []
 
     def listen(text: str) -> None:
@@ -94,7 +95,7 @@ def _until(request: Request, ended: Ended, execution: Execution) -> Callable[[st
 
 
 def _outcomes(execution: Execution, count: int) -> Iterator[tuple[Request, Reply]]:
-    """So many replies as they come."""
+    """Yield `count` replies in the order in which they finish."""
     while count:
         for request, outcome in execution.step():
             if isinstance(outcome, Failure):

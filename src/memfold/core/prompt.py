@@ -1,9 +1,9 @@
-"""The chat template around a memory and a question, and how the answer is taken from a reply.
+"""Prompts around a memory and a question, and extraction of the answer from a reply.
 
-`flat` is one stretch of text, for base models; `chatml` is that of the Qwen chat models; `message` is what a user
-would write, for an endpoint that applies its own chat template.  A reply is `bare` (the answer alone) or
-`recall` (the supporting sentences written out, then the answer in `\\boxed{}`); a `free` one recalls where its writer
-thinks that it helps.  The published prompts of the pooled paper are pictures only; the words here are ours.
+There are three chat templates: `flat` is plain text, for base models; `chatml` is the template of the Qwen chat
+models; `message` is the content of a user message, for endpoints that apply their own chat template.  There are three
+reply styles: `bare` is the answer alone; `recall` is the supporting sentences, then the answer in `\\boxed{}`; `free`
+lets the model decide whether to recall.  The pooled paper shows its prompts only as images, so the wording is our own.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ LAST_WORDS = 20
 
 
 def before_memory(chat_template: ChatTemplate) -> str:
-    """What stands before the memory, after the token that begins a sequence."""
+    """Return the text before the memory; it follows the token that begins every sequence."""
     return "<|im_start|>user\n" if chat_template == "chatml" else ""
 
 
 def after_memory(chat_template: ChatTemplate, question: str, style: Style | None) -> str:
-    """What stands between the memory and the reply.  `style` None is an instruction that is no question."""
+    """Return the text between the memory and the reply; `style` is None if `question` is an instruction."""
     if chat_template != "flat":
         request = f"\n{question}\n{_REQUESTS[style]}" if style else f"\n{question}"
         return f"{request}<|im_end|>\n<|im_start|>assistant\n" if chat_template == "chatml" else request
@@ -40,15 +40,16 @@ def after_memory(chat_template: ChatTemplate, question: str, style: Style | None
 
 
 def target(answer: str, support: tuple[str, ...], style: Style) -> str:
-    """The reply that a question should have had, with the space that separates it from the prompt.
+    """Return the expected reply to a question, with the space that separates it from the prompt.
 
-    Without `support` a reply that is not bare is the answer in its box.
+    In the styles other than `bare`, the sentences of `support` precede the answer in `\\boxed{}`.
     """
     return f" {answer}" if style == "bare" else " ".join(("", *support, f"\\boxed{{{answer}}}"))
 
 
 def final_answer(reply: str, style: Style) -> str:
-    r"""The answer in a reply: the last `\boxed{}`, else the last 20 words (appendix H.1); a bare reply is its answer.
+    r"""Extract the answer: the content of the last `\boxed{}`, else the whole reply in style `bare`, else its last 20
+    words (pooled paper, appendix H.1).
 
     >>> final_answer(r" Ada was born in Velm. \boxed{Velm}", "recall")
     'Velm'
@@ -60,7 +61,7 @@ def final_answer(reply: str, style: Style) -> str:
 
 
 def in_box(reply: str, start: int) -> tuple[str, bool]:
-    r"""What stands in the `\boxed{}` that begins at `start`, all that is left where it is not closed; whether it is."""
+    r"""Return the content of the `\boxed{}` at `start`, and whether it is closed; if not, the content is the rest."""
     depth, begin = 1, start + len(BOX)
     for end in range(begin, len(reply)):
         depth += (reply[end] == "{") - (reply[end] == "}")
@@ -70,6 +71,6 @@ def in_box(reply: str, start: int) -> tuple[str, bool]:
 
 
 def recalled(reply: str) -> str:
-    r"""What a reply says before its `\boxed{}`: the recalled sentences, empty for a bare reply."""
+    r"""Return the recalled sentences: the text before the last `\boxed{}`, or "" if there is none."""
     start = reply.rfind(BOX)
     return reply[:start].strip() if start >= 0 else ""

@@ -1,7 +1,7 @@
-"""The table of memory systems: their names, where each is, and the roles that some of them play for shared code.
+"""The table of memory systems: their names, their classes, and the roles that shared code assigns to some of them.
 
-Adding a system is one line in `SYSTEMS`.  This is the only place outside the systems' folders that names one: what
-shared code needs (the default, the reference of comparisons) is a role in this table.
+Adding a system takes one line in `SYSTEMS`.  Outside the folders of the systems, only this module names systems; shared
+code refers to them by role, such as the default or the reference of comparisons.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ SYSTEMS = {
     "recurrent": "memfold.systems.recurrent.system:Recurrent",
 }
 
-DEFAULT = "pooled"  # what folds where no system is named
-REFERENCE = "full"  # what the others are compared with: the same model reading the text itself
-BASELINES = ("retrieval",)  # compared beside the default and the reference
-CLOSED_BOOK = "closed-book"  # no system: the model asked without any memory, for evaluation only
-COMPARED = (REFERENCE, DEFAULT, *BASELINES, CLOSED_BOOK)  # by a suite that names no others
-TIMED = (REFERENCE, *BASELINES, DEFAULT, "recurrent")  # by a benchmark of all systems
-PLAIN_TEXT = REFERENCE  # what plain language modelling is trained through
+DEFAULT = "pooled"  # used if no system is given
+REFERENCE = "full"  # the reference of comparisons: the same model reading the full text
+BASELINES = ("retrieval",)  # compared in addition to the default and the reference
+CLOSED_BOOK = "closed-book"  # not a system: the model answers without any memory, for evaluation only
+COMPARED = (REFERENCE, DEFAULT, *BASELINES, CLOSED_BOOK)  # default candidates of a suite
+TIMED = (REFERENCE, *BASELINES, DEFAULT, "recurrent")  # default systems of `memfold bench systems`
+PLAIN_TEXT = REFERENCE  # the system that renders samples of plain language modelling
 
 
 def load(kind: str, name: str, table: Mapping[str, str]) -> Any:
-    """The object that `table` names `module:attribute` under `name`.
+    """Import the object that `table` lists under `name`, as `module:attribute`.
 
     Raises:
-        ConfigError: for a name outside the table, with the nearest one.
+        ConfigError: for a name that is not in the table; the message names the nearest one.
     """
     if name not in table:
         raise unknown(kind, name, table)
@@ -48,39 +48,42 @@ def load(kind: str, name: str, table: Mapping[str, str]) -> Any:
 
 @cache
 def system_class(name: str) -> SystemClass:
-    """The class of a memory system by its name, checked to be one.
+    """Return the class of a memory system by name.
 
     Raises:
-        ConfigError: for a name outside the table, or an entry that is no memory system of that name.
+        ConfigError: for a name that is not in the table, or an entry that is not a memory system of that name.
     """
-    found = load("system", name, SYSTEMS)
-    if not (isinstance(found, type) and issubclass(found, MemorySystem) and found.name == name):
-        raise ConfigError(f"the table's entry for system {name!r}, {SYSTEMS[name]}, is no memory system of that name")
-    return found
+    entry = load("system", name, SYSTEMS)
+    if not (isinstance(entry, type) and issubclass(entry, MemorySystem) and entry.name == name):
+        raise ConfigError(
+            f"the table entry of system {name!r}, {SYSTEMS[name]}, is not possible; allowed: a MemorySystem class with "
+            f"name = {name!r}"
+        )
+    return entry
 
 
 def text_systems() -> tuple[str, ...]:
-    """The systems whose memory is text: any model reads it, one behind an address included."""
+    """Return the names of the systems whose memory is text, which any model can read, including an endpoint."""
     return tuple(name for name in SYSTEMS if not system_class(name)().capabilities.slots)
 
 
 def make_system(name: str, model: Model, settings: Mapping[str, Any] | None = None) -> AnySystem:
-    """A system with what the model was trained with for it, and `settings` over that.
+    """Create a system with the settings that the model was trained with, overridden by `settings`.
 
     Raises:
-        ConfigError: for an unknown system, a setting that it does not have, an impossible value, or a system of slots
-            for a model that reads text only.
+        ConfigError: for an unknown system or setting, a value out of range, or a system with slots for a model that
+            reads text only.
     """
     return system_for(system_class(name), model, settings)
 
 
 def system_for(kind: SystemClass, model: Model, settings: Mapping[str, Any] | None = None) -> AnySystem:
-    """A system of a class, as `make_system` makes one by name."""
+    """Create a system from its class; see `make_system`."""
     trained = kind.trained_settings(model.trained.get(kind.name, {}))
     system = kind.of({"chat_template": model.chat_template} | trained | dict(settings or {}))
     if system.capabilities.slots and not model.has_weights:
         raise ConfigError(
-            f"system {kind.name!r} is not possible with model {model.name!r}: an endpoint reads text, not slots; give "
-            f"a --system whose memory is text ({', '.join(text_systems())}), or a --model with weights here"
+            f"system {kind.name!r} is not possible with model {model.name!r}: an endpoint reads text, not slots; use a "
+            f"--system whose memory is text ({', '.join(text_systems())}), or a --model with local weights"
         )
     return system

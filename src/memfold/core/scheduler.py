@@ -1,9 +1,9 @@
-"""Runs many samples at once: one generator per sample, whose calls join the policy's work as soon as they are made.
+"""Answers many questions concurrently, one generator per question.
 
-At every step the policy takes in the calls that wait, does one piece of work (a decoding step, a batch of scores, an
-answer from an endpoint) and gives back what is done.  So a quick call never waits for a slow one.  A failing sample is
-recorded on its own trace and never disturbs the others.  Recorded steps fed back first resume an interrupted run
-without asking the policy again.
+Calls are submitted to the policy as soon as a generator yields them.  At every step the policy adds the waiting calls,
+does one unit of work (a decoding step, a batch of scores, a response of an endpoint) and returns the finished calls, so
+a short call never waits for a long one.  A failure is recorded on the trace of its question and does not affect others.
+Recorded steps of an interrupted run are replayed without calling the policy.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ OnText = Callable[[int, str], None]
 
 
 class Scheduler:
-    """Answers jobs, at most `max_concurrency` at a time; use it in a `with` block, or through `run`.
+    """Answers up to `max_concurrency` jobs concurrently; use it in a `with` block, or call `run`.
 
-    `on_text(job number, text)` receives the text of calls whose purpose is `answer`, or the whole reply of a job that
-    ended without such a call.
+    `on_text(job number, text)` receives the text of calls with purpose `answer` as it is generated, or the full reply
+    of a job without such a call.
     """
 
     def __init__(self, policy: Policy, max_concurrency: int = MAX_CONCURRENCY, on_text: OnText | None = None) -> None:
@@ -40,45 +40,45 @@ class Scheduler:
         self._cancelled: set[int] = set()
 
     def submit(self, job: Job) -> int:
-        """Take a job in; its number, counted from 0."""
+        """Queue a job and return its number, counted from 0."""
         number = next(self._numbers)
         self._waiting.append((number, job))
         return number
 
     def cancel(self, number: int) -> None:
-        """End the replies of a job early; its trace follows with finish `cancelled` on the last of them."""
+        """End the replies of a job early; a later step returns its trace, with finish reason `cancelled`."""
         self._cancelled.add(number)
-        sample = self._running.get(number)
-        if sample is not None:
-            sample.cancelled = True
-            for request in sample.requests:
+        running = self._running.get(number)
+        if running is not None:
+            running.cancelled = True
+            for request in running.requests:
                 self._execution.cancel(request)
 
     @property
     def idle(self) -> bool:
-        """Whether everything that was submitted is done."""
+        """Whether all submitted jobs are finished."""
         return not self._waiting and not self._running
 
     @property
     def has_room(self) -> bool:
-        """Whether another job could begin now."""
+        """Whether another job could start at the next step."""
         return len(self._running) + len(self._waiting) < self.max_concurrency
 
     def step(self) -> list[tuple[int, Trace]]:
-        """Begin jobs as there is room, do one piece of work, advance the samples whose replies came; those finished."""
+        """Start waiting jobs, advance all running ones, and return (job number, trace) of those that finished."""
         while self._waiting and len(self._running) < self.max_concurrency:
             self._begin(*self._waiting.popleft())
         if self._owners:
             for request, outcome in self._execution.step():
                 self._receive(request, outcome)
-        done = [sample for sample in self._running.values() if sample.finished]
-        for sample in done:
-            del self._running[sample.number]
-            self._cancelled.discard(sample.number)
-        return [(sample.number, sample.trace()) for sample in done]
+        done = [running for running in self._running.values() if running.finished]
+        for running in done:
+            del self._running[running.number]
+            self._cancelled.discard(running.number)
+        return [(running.number, running.trace()) for running in done]
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Trace]]:
-        """Answer every job; yields (job number, trace) in the order in which they finish."""
+        """Answer all jobs; yield (job number, trace) in the order in which they finish."""
         waiting = iter(jobs)
         with self:
             more = True
@@ -87,7 +87,7 @@ class Scheduler:
                 yield from self.step()
 
     def close(self) -> None:
-        """Drop whatever is not done."""
+        """Abandon all unfinished jobs."""
         self._execution.close()
 
     def __enter__(self) -> Scheduler:
@@ -97,7 +97,7 @@ class Scheduler:
         self.close()
 
     def _submit_some(self, jobs: Iterator[Job]) -> bool:
-        """Submit jobs as far as there is room; whether there may be more."""
+        """Submit jobs up to the concurrency limit; return whether `jobs` may have more."""
         while self.has_room:
             job = next(jobs, None)
             if job is None:
@@ -107,79 +107,79 @@ class Scheduler:
 
     def _begin(self, number: int, job: Job) -> None:
         generator = (job.ask or job.system.answer)(job.memory, job.question)
-        sample = Running(number, job, generator, time.perf_counter(), deque(job.recorded))
-        sample.cancelled = number in self._cancelled
-        self._running[number] = sample
+        running = Running(number, job, generator, time.perf_counter(), deque(job.recorded))
+        running.cancelled = number in self._cancelled
+        self._running[number] = running
         if job.question.strip():
-            self._advance(sample, None)
+            self._advance(running, None)
         else:
-            sample.failure = Failure.of("scheduler", DataError("the question is empty; ask something"))
+            running.failure = Failure.of("scheduler", DataError("the question is empty; ask something"))
 
-    def _advance(self, sample: Running, replies: tuple[Reply, ...] | None) -> None:
-        """Run a generator up to its next calls, feeding back recorded replies as long as there are any."""
+    def _advance(self, running: Running, replies: tuple[Reply, ...] | None) -> None:
+        """Run a generator until it yields calls without recorded replies, and submit those to the policy."""
         while True:
             try:
-                recorded = sample.take(sample.generator.send(replies))  # type: ignore[arg-type]
+                recorded = running.take(running.generator.send(replies))  # type: ignore[arg-type]
             except StopIteration as stop:
-                self._end(sample, stop.value)
+                self._end(running, stop.value)
                 return
-            except Exception as error:  # a broken sample is data, not the end of the run
-                sample.failure = Failure.of("system", error)
+            except Exception as error:  # a failure is recorded; the other jobs go on
+                running.failure = Failure.of("system", error)
                 return
             if recorded is None:
                 break
             replies = recorded
-        if not sample.finished:
-            self._send(sample)
+        if not running.finished:
+            self._send(running)
 
-    def _send(self, sample: Running) -> None:
-        """Hand the calls of a sample to the policy."""
-        sample.replies, sample.requests = {}, {}
-        for place, call in enumerate(sample.calls):
-            listen = self._listener(sample) if call.purpose == ANSWER else None
-            request = Request(sample.job.system, sample.job.memory, call, listen)
-            sample.requests[request] = place
-            self._owners[request] = sample
+    def _send(self, running: Running) -> None:
+        """Submit the calls of a job to the policy."""
+        running.replies, running.requests = {}, {}
+        for index, call in enumerate(running.calls):
+            listen = self._listener(running) if call.purpose == ANSWER else None
+            request = Request(running.job.system, running.job.memory, call, listen)
+            running.requests[request] = index
+            self._owners[request] = running
             self._execution.submit(request)
-            if sample.cancelled:
+            if running.cancelled:
                 self._execution.cancel(request)
 
     def _receive(self, request: Request, outcome: Reply | Failure) -> None:
-        sample = self._owners.pop(request)
-        if sample.finished:  # another call of it has failed meanwhile
+        running = self._owners.pop(request)
+        if running.finished:  # another of its parallel calls has failed
             return
         if isinstance(outcome, Failure):
-            sample.failure = outcome
-            sample.generator.close()
-            for other in sample.requests.keys() & self._owners.keys():
-                self._execution.cancel(other)
+            running.failure = outcome
+            running.generator.close()
+            for pending in running.requests.keys() & self._owners.keys():
+                self._execution.cancel(pending)
             return
-        sample.replies[sample.requests[request]] = outcome
-        if len(sample.replies) == len(sample.calls):
-            replies = tuple(sample.replies[place] for place in range(len(sample.calls)))
-            sample.steps += [Step(call, reply) for call, reply in zip(sample.calls, replies, strict=True)]
-            sample.requests = {}
-            self._advance(sample, replies)
+        running.replies[running.requests[request]] = outcome
+        if len(running.replies) == len(running.calls):
+            replies = tuple(running.replies[index] for index in range(len(running.calls)))
+            running.steps += [Step(call, reply) for call, reply in zip(running.calls, replies, strict=True)]
+            running.requests = {}
+            self._advance(running, replies)
 
-    def _end(self, sample: Running, answer: Answer | None) -> None:
+    def _end(self, running: Running, answer: Answer | None) -> None:
         if answer is None:
-            sample.failure = Failure("system", "CallError", "it ended without an answer")
+            running.failure = Failure("system", "CallError", "answer() returned None; it must return an Answer")
             return
-        sample.answer = answer
-        if answer.reply and not sample.first_token:
-            self._show(sample, answer.reply)
+        running.answer = answer
+        if answer.reply and not running.first_token:
+            self._show(running, answer.reply)
 
-    def _listener(self, sample: Running) -> Callable[[str], None]:
-        return lambda text: self._show(sample, text)
+    def _listener(self, running: Running) -> Callable[[str], None]:
+        return lambda text: self._show(running, text)
 
-    def _show(self, sample: Running, text: str) -> None:
-        sample.first_token = sample.first_token or time.perf_counter() - sample.started
+    def _show(self, running: Running, text: str) -> None:
+        running.first_token = running.first_token or time.perf_counter() - running.started
         if self.on_text is not None:
-            self.on_text(sample.number, text)
+            self.on_text(running.number, text)
 
 
 def answer(job: Job, policy: Policy, on_text: Callable[[str], None] | None = None) -> Trace:
-    """Answer one job."""
+    """Answer one job and return its trace; `on_text` receives the text of the answer as it is generated."""
     show = None if on_text is None else lambda number, text: on_text(text)
     ((_, trace),) = Scheduler(policy, 1, show).run([job])
     return trace

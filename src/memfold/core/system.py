@@ -1,9 +1,9 @@
-"""The one interface of all memory systems: what a system is, what it learns, and how it is asked.
+"""The interface of memory systems: settings, folding, answering, training and costs.
 
-A system is straight-line code for one sample: `answer` yields the calls it wants made and receives their replies.  The
-scheduler batches, the policy computes.  A system owns its learning too: what it adds to a model, what a model folder
-says of it, what a training batch draws, its losses and its costs.  Nothing outside a system's folder asks which system
-it has, or looks up one of its settings by name.
+A system is written as straight-line code for one question: `answer` yields calls and receives their replies.  The
+scheduler batches the calls and the policy computes the replies.  A system also defines how it is trained: what it adds
+to a model, its record in the model folder, what a training batch samples, its losses and its costs.  Code outside the
+folder of a system neither checks for a particular system nor looks up its settings by name.
 """
 
 from __future__ import annotations
@@ -28,45 +28,47 @@ if TYPE_CHECKING:
 
 AnswerSteps = Generator[tuple[Call, ...], tuple[Reply, ...], Answer]
 
-DRAWN = {"drawn": True}  # metadata of a reading setting that training draws, and that no user sets
-SLOT = -1  # stands in `Rendered.tokens` where a slot does
-USUAL_RATIO = 16  # tokens to a group in tasks that are cut into groups, for systems without slots
+DRAWN = {"drawn": True}  # metadata of a reading setting that training samples and users cannot set
+SLOT = -1  # placeholder for a slot in `Rendered.tokens`
+USUAL_RATIO = 16  # tokens per group in tasks that are cut into groups, for systems without slots
 
 
 def ask(call: Call) -> Generator[tuple[Call, ...], tuple[Reply, ...], Reply]:
-    """`reply = yield from ask(call)`"""
+    """Make one call and return its reply: `reply = yield from ask(call)`."""
     (reply,) = yield (call,)
     return reply
 
 
 def ask_all(calls: Sequence[Call]) -> Generator[tuple[Call, ...], tuple[Reply, ...], tuple[Reply, ...]]:
-    """`replies = yield from ask_all(calls)`: independent calls, answered together, their replies in the same order."""
+    """Make independent calls together and return their replies in order: `replies = yield from ask_all(calls)`."""
     return (yield tuple(calls)) if calls else ()
 
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """Keys and values that a sequence is read behind: one pair [heads, p, size] for each layer.
+    """Precomputed keys and values that a sequence attends to.
 
-    Two rows share a prefix when it is the same object; a system that renders several calls behind the same blocks keeps
-    the prefix on the memory (`Memory.cached`).
+    `layers` has one (keys, values) pair per layer, each of shape [heads, p, head size] for p prefix positions.  Rows
+    share a prefix if it is the same object, so a system that renders several calls with the same blocks caches the
+    prefix on the memory (`Memory.cached`).
     """
 
     layers: tuple[tuple[Tensor, Tensor], ...]
 
     @property
     def length(self) -> int:
-        """How many positions it holds."""
+        """Number of positions in the prefix."""
         return int(self.layers[0][0].shape[1])
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """One rendered call, for one sample: a sequence of t token positions, each a token or a slot.
+    """One rendered call: a sequence of t token positions, each of them a token or a slot.
 
-    `tokens` [t] holds token ids, `SLOT` where one of `slots` [n, d] stands, in their order; `positions` [t] are what
-    the rotary embedding sees; `lengths` counts the token positions of each part of the call; `memory_positions` those
-    that stand for the memory, wrappers and prefix included.  All of it is read behind `prefix`, with `adapter` active.
+    `tokens` [t] holds token ids, with `SLOT` at the positions of `slots` [n, d], in their order.  `positions` [t] holds
+    the position ids for the rotary embedding.  `lengths` holds the number of token positions of each part of the call.
+    `memory_positions` counts the positions of the memory, including wrapper tokens and the prefix.  The sequence
+    attends to `prefix`, with `adapter` active.
     """
 
     tokens: list[int]
@@ -80,13 +82,13 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What shared code may rely on.
+    """Properties of a system that shared code may rely on.
 
-    `slots`: blocks hold slots, which only a model with weights here can read; else the memory is the text itself.
-    `unfolds`: the system can read cited text again; `rereads_text`: with these settings it does.
-    `activation_checkpointing`: its calls are sequences of tokens and slots without prefixes, so that activations may be
-    computed again in the backward pass.  `pass_tokens`: how many tokens one pass of its encoder takes at most; None
-    where nothing is encoded.
+    `slots`: blocks hold slots, which only a model with local weights can read; otherwise the memory is the text itself.
+    `unfolds`: the system can read cited text again.  `rereads_text`: it does so with its current settings.
+    `activation_checkpointing`: its calls are sequences of tokens and slots without a prefix, so activations can be
+    recomputed in the backward pass.  `pass_tokens`: the maximum number of tokens in one forward pass of the encoder;
+    None if nothing is encoded.
     """
 
     slots: bool = False
@@ -98,7 +100,7 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Pass:
-    """`count` forward passes of an encoder over `tokens` tokens each, which see each other or those before them."""
+    """`count` forward passes of an encoder over `tokens` tokens each, with causal or bidirectional attention."""
 
     count: int
     tokens: int
@@ -107,7 +109,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a document of some length costs: tokens encoded in `passes`, slots projected, positions of the decoder."""
+    """The cost of a document: decoder positions, tokens `encoded` in forward `passes`, and slots projected."""
 
     positions: float
     encoded: float = 0.0
@@ -117,7 +119,7 @@ class Footprint:
 
 @dataclass(frozen=True)
 class HeadOutput:
-    """What a head gave for one trained call: the trace it belongs to, the step, and the score with its gradient."""
+    """The output of a head for one trained call: its trace, its step, and the score with its gradient graph."""
 
     trace: Trace
     step: Step
@@ -126,7 +128,7 @@ class HeadOutput:
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """What reading may change in every system: how a reply is asked for, and the chat template around it."""
+    """The reading settings of every system: the style of the reply and the chat template."""
 
     style: Style = "recall"
     chat_template: ChatTemplate = "flat"
@@ -138,7 +140,7 @@ class ReadSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What training varies; nothing, unless a system says more."""
+    """The settings that training varies between batches; none by default."""
 
 
 FoldT = TypeVar("FoldT")
@@ -148,15 +150,15 @@ SystemT = TypeVar("SystemT", bound="MemorySystem[Any, Any, Any]")
 
 
 class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
-    """See the module docstring.
+    """Base class of memory systems; see the module docstring.
 
-    A class has a `name`, and in `groups` the three dataclasses of its settings: what folding fixes, what reading may
-    change, what training varies.  No two of them share a name.
+    A subclass sets `name` and `groups`, the three dataclasses of its settings: settings fixed when folding, settings
+    that can change when reading, and settings that training varies.  A setting name occurs in one group only.
     """
 
     name: ClassVar[str]
     groups: ClassVar[tuple[type, type, type]]
-    tokens: ClassVar[tuple[str, ...]] = ()  # special tokens that a tokenizer needs for this system
+    tokens: ClassVar[tuple[str, ...]] = ()  # special tokens that the system adds to a tokenizer
 
     def __init__(self, fold: FoldT | None = None, read: ReadT | None = None, train: TrainT | None = None) -> None:
         fold_group, read_group, train_group = self.groups
@@ -168,15 +170,15 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
 
     @classmethod
     def setting_names(cls) -> tuple[str, ...]:
-        """Everything that can be set, in the order of the three groups."""
+        """Return the names of all settings, in the order of the three groups."""
         return tuple(field.name for group in cls.groups for field in fields(group))
 
     @classmethod
     def of(cls: type[SystemT], settings: Mapping[str, Any]) -> SystemT:
-        """A system from settings by name, the groups aside.
+        """Create a system from a flat mapping of settings; the names determine the groups.
 
         Raises:
-            ConfigError: for a setting that the system does not have, with the nearest, or an impossible value.
+            ConfigError: for an unknown setting (the message names the nearest one) or a value out of range.
         """
         known = cls.setting_names()
         for name in settings:
@@ -189,25 +191,25 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
         return cls(*groups)
 
     def changed(self: SystemT, **settings: Any) -> SystemT:
-        """The same system with some settings changed."""
+        """Return a copy of the system with some settings changed."""
         groups: tuple[Any, ...] = (self.fold, self.read, self.train)
         current = {field.name: getattr(group, field.name) for group in groups for field in fields(group)}
         return self.of(current | settings)
 
     @classmethod
     def published(cls: type[SystemT]) -> SystemT:
-        """With the settings of the publication that it comes from; the defaults, unless a system says more."""
+        """Create the system with the settings of the paper that describes it; by default, with the default settings."""
         return cls()
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a trace or a memory file must record to render a call again."""
+        """The folding and reading settings, which a trace or a memory file records to render a call again."""
         groups: tuple[Any, ...] = (self.fold, self.read)
         return {name: value for group in groups for name, value in asdict(group).items()}
 
     @property
     def answering_settings(self) -> tuple[str, ...]:
-        """What a user may change for one answer; the chat template is the model's."""
+        """Names of the settings that users can change per answer; the chat template is a property of the model."""
         group: Any = self.read
         return tuple(
             field.name for field in fields(group) if field.name != "chat_template" and not field.metadata.get("drawn")
@@ -215,61 +217,66 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """The settings that a memory and its reader must share; none for a memory of text."""
+        """The settings that must be equal in a memory and in the system that reads it; none for a memory of text."""
         return {}
 
-    # --- what it can do
+    # --- capabilities and ratios
 
     @property
     def capabilities(self) -> Capabilities:
-        """A memory of text, unless a system says more."""
+        """Capabilities of the system; by default, those of a memory of text."""
         return Capabilities()
 
     @property
     def ratio(self) -> int | None:
-        """Tokens per slot; None for a memory of text."""
+        """Document tokens per slot; None for a memory of text."""
         return None
 
     def at_ratio(self: SystemT, ratio: int) -> SystemT:
-        """The same system at another ratio.
+        """Return a copy of the system at another ratio.
 
         Raises:
             ConfigError: for a system without ratios.
         """
-        raise ConfigError(f"ratio {ratio} is not possible: system {self.name!r} keeps the text as it is")
+        raise ConfigError(
+            f"ratio {ratio} is not possible: system {self.name!r} keeps the text as it is; leave the ratio out"
+        )
 
     def unfolding(self: SystemT, tokens: int) -> SystemT:
-        """The same system, which reads about `tokens` tokens of cited text again before it answers (0: none).
+        """Return a copy of the system that reads about `tokens` tokens of cited text again before the final answer.
+
+        `tokens` 0 disables unfolding.
 
         Raises:
-            ConfigError: for a system that cannot.
+            ConfigError: for a system that cannot unfold.
         """
         raise ConfigError(f"system {self.name!r} cannot unfold: it reads the text itself; leave unfolding out")
 
     @abstractmethod
     def effective_ratio(self, tokens: int) -> float | None:
-        """Document tokens for each memory position of the decoder; None where it does not read all of the memory."""
+        """Return document tokens per decoder position of the memory; None if the decoder reads only a part of it."""
 
-    # --- folding and asking
+    # --- folding and answering
 
     @abstractmethod
     def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:
-        """Blocks of one document or several, in their order: question-free, streaming, batched over documents.
+        """Yield the blocks of one or more documents, in order.
 
-        With gradient where autograd is on.  The first `done` blocks are left out, and not computed where they need not
-        be; the others have the same bits as without it.
+        Compression is streaming, batched over documents and independent of any question.  Slots carry gradients if
+        autograd is enabled.  The first `done` blocks are skipped, and not computed if possible; the remaining blocks
+        are bitwise equal to those of a run with `done` 0.
         """
 
     @abstractmethod
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
-        """Asks (`ask`, `ask_all`) and returns the answer."""
+        """Generate the answer to a question: yield calls (`ask`, `ask_all`), receive replies, return the `Answer`."""
 
     @abstractmethod
     def render(self, memory: Memory, call: Call, model: Model) -> Rendered:
-        """The only place where a block becomes embeddings, keys and values, or tokens."""
+        """Convert a call to model input; only this method turns a block into embeddings, keys and values, or tokens."""
 
     def passage(self, memory: Memory, call: Call, slot: int, model: Model) -> Passage:
-        """What stands behind a slot of a rendered call, counted from 0.
+        """Return the document passage that a slot of a rendered call stands for; `slot` counts from 0.
 
         Raises:
             ConfigError: for a system whose calls have no slots.
@@ -277,83 +284,84 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
         raise ConfigError(f"system {self.name!r} has no slots that a reply could attend to")
 
     def check_memory(self, memory: Memory) -> None:
-        """Refuse a memory whose blocks are not what these settings make.
+        """Check that the blocks of a memory are consistent with the settings of the system.
 
         Raises:
-            DataError: naming both values.
+            DataError: for an inconsistent memory; the message gives both values.
         """
 
-    # --- learning
+    # --- training
 
     @abstractmethod
     def script(self, sample: Sample, model: Model, style: Style) -> Trace:
-        """The trace of a supervised sample: the calls with the replies they should have had."""
+        """Return the trace of a supervised sample: its calls with the expected replies as training targets."""
 
     def prepare(self, backbone: Backbone) -> None:
-        """Give a model what this system needs to be trained: tokens, heads, adapters; what is there already stays.
+        """Add to a model what the system needs for training: tokens, heads, adapters.  Existing ones are kept.
 
         Raises:
-            CheckpointError: for something there that does not fit the settings.
+            CheckpointError: for an existing part that does not match the settings.
         """
 
     @classmethod
     def read_head(cls, tensors: Mapping[str, Tensor]) -> nn.Module:
-        """The head of this system that a model folder holds, from its tensors by name.
+        """Build the head of the system from the named tensors of a model folder.
 
         Raises:
-            CheckpointError: for a system without heads, or tensors that are none of its heads.
+            CheckpointError: for a system without heads, or tensors of another kind of head.
         """
-        raise CheckpointError(f"system {cls.name!r} has no head, and the folder holds one; it does not belong here")
+        raise CheckpointError(f"system {cls.name!r} has no head, but the model folder has one; remove it there")
 
     def record(self, previous: Mapping[str, Any]) -> dict[str, Any]:
-        """What a model folder says of this system after training; `previous` is what it said before, or {}."""
+        """Return the record of the system for the model folder after training; `previous` is the old record, or {}."""
         group: Any = self.fold
         return asdict(group)
 
     @classmethod
     def trained_settings(cls, record: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings to use with a model whose folder says `record`."""
+        """Return the settings to use with a model whose folder has this record."""
         return dict(record)
 
     def trained_at(self, record: Mapping[str, Any]) -> bool:
-        """Whether a model whose folder says `record` was trained with these settings, as far as that matters."""
+        """Return whether a model whose folder has this record can be used with the current settings."""
         return True
 
     @classmethod
     def trained_ratios(cls, record: Mapping[str, Any]) -> tuple[int, ...]:
-        """The ratios that a model whose folder says `record` was trained at; none for a memory of text."""
+        """Return the ratios that a model with this record was trained at; none for a memory of text."""
         return ()
 
     def draw(self: SystemT, rng: Random, seed: int | None) -> SystemT:
-        """The system as one training batch uses it; `seed` is another number for each batch, None in validation.
+        """Return the system with the settings sampled for one training batch.
 
-        Every system takes the same numbers from `rng`, so that a batch has the same documents whichever reads them.
+        `seed` differs between batches and is None in validation.  Every system consumes the same random numbers from
+        `rng`, so the documents of a batch do not depend on the system.
         """
         rng.choice((USUAL_RATIO,))
         rng.random()
         return self
 
     def losses(self, outputs: Sequence[HeadOutput]) -> dict[str, Tensor]:
-        """Losses beyond likelihood, by name and already weighted, from what heads gave for the trained calls."""
+        """Return additional losses by name, already weighted, from the head outputs of the trained calls."""
         return {}
 
     # --- costs
 
     def costliest(self: SystemT) -> SystemT:
-        """Of what training may draw (`draw`), the system that costs most."""
+        """Return the most expensive of the systems that training can sample (`draw`)."""
         return self
 
     def footprint(self, tokens: float) -> Footprint:
-        """What a document of so many tokens costs; by default every token is a position of the decoder."""
+        """Return the cost of a document of `tokens` tokens; by default, every token takes one decoder position."""
         return Footprint(positions=tokens)
 
     def parameters(self, hidden_size: int) -> dict[str, int]:
-        """How many parameters it adds to a model, by their names."""
+        """Return the number of elements of each parameter that the system adds to a model, by parameter name."""
         return {}
 
     def encode_only(self, tokens: Sequence[int], backbone: Backbone) -> None:
-        """The forward passes that compressing these tokens needs, without all the rest; benchmarks compare with it."""
+        """Run only the forward passes that compressing these tokens needs, as a baseline for benchmarks."""
 
     def layouts(self: SystemT) -> dict[str, SystemT]:
-        """Ways of laying the same memory out for the decoder, whose costs differ; the default first."""
+        """Return variants of the system that lay out a memory differently for the decoder; the default is first."""
         return {self.name: self}

@@ -1,7 +1,7 @@
-"""The records that every system, scheduler, trainer and suite share.
+"""Data types shared by systems, the scheduler, training and evaluation.
 
-A call names blocks, never tensors, so that a trace can be stored, replayed after a weight update and turned into a
-training row.  Nothing here imports torch.
+A call refers to blocks by index and holds no tensors, so a trace can be stored, replayed after a weight update and
+turned into a training row.  This module does not import torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Cached = TypeVar("Cached")
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of a document's text, in characters: `text[start:end]`."""
+    """A range of characters in the text of a document: `text[start:end]`."""
 
     start: int
     end: int
@@ -31,7 +31,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Text:
-    """A part of a call: a string, or token ids where a border must not be tokenised again."""
+    """A text part of a call: a string, or token ids if the token boundaries must be preserved."""
 
     text: str = ""
     tokens: tuple[int, ...] | None = None
@@ -39,7 +39,7 @@ class Text:
 
 @dataclass(frozen=True)
 class BlockRef:
-    """A part of a call: block `index` of the memory named `memory`."""
+    """A memory part of a call: block `index` of the memory named `memory`."""
 
     memory: str
     index: int
@@ -50,7 +50,7 @@ Part = Text | BlockRef
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How a reply is sampled and when it ends.  `temperature` 0 is greedy."""
+    """Sampling parameters and length limit of a reply.  `temperature` 0 is greedy decoding; `top_k` 0 is no limit."""
 
     max_tokens: int = 256
     temperature: float = 0.0
@@ -62,7 +62,7 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class Generate:
-    """A call wants a sampled reply; with `attention` also what it attended to most."""
+    """Request a sampled reply; with `attention`, also the passages that the reply attended to most."""
 
     sampling: SamplingParams = SamplingParams()
     attention: bool = False
@@ -70,14 +70,14 @@ class Generate:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """A call wants the log-probability of each token of a given reply."""
+    """Request the log-probability of each token of a given reply."""
 
     tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class HeadScore:
-    """A call wants one number: what the head of that name makes of the last position's hidden state."""
+    """Request a score: the output of the named head for the hidden state at the last position."""
 
     head: str
 
@@ -87,9 +87,9 @@ Wants = Generate | Likelihood | HeadScore
 
 @dataclass(frozen=True)
 class Call:
-    """One request to the backbone: what it reads (`parts`), what it wants, and the adapter that is active meanwhile.
+    """One request to the backbone: its input (`parts`), the kind of result (`wants`) and the active adapter.
 
-    `trained` says whether its reply is a training target.
+    `purpose` is a label, such as `answer`.  `trained` says whether the reply is a training target.
     """
 
     purpose: str
@@ -100,11 +100,11 @@ class Call:
 
     @property
     def sampling(self) -> SamplingParams:
-        """How the reply is sampled; the defaults for a call that wants none."""
+        """Sampling parameters of the reply; the defaults if the call does not request a sampled reply."""
         return self.wants.sampling if isinstance(self.wants, Generate) else SamplingParams()
 
     def sampled(self, sampling: SamplingParams) -> Call:
-        """The same call with other sampling parameters; one that wants no sampled reply stays as it is."""
+        """Return the call with other sampling parameters; a call without a sampled reply is returned unchanged."""
         if not isinstance(self.wants, Generate):
             return self
         return replace(self, wants=replace(self.wants, sampling=sampling))
@@ -112,7 +112,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Passage:
-    """A stretch of document number `source` of a memory; `weight` says how much a reply attended to it."""
+    """A range of characters in document number `source` of a memory; `weight` is the attention it received."""
 
     source: int
     span: Span
@@ -121,7 +121,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens that an endpoint has read and written for one call: as it counts them, else estimated from the text."""
+    """Prompt and reply tokens of one call to an endpoint, as reported by it or else estimated from the text."""
 
     prompt: int
     reply: int
@@ -129,11 +129,11 @@ class Usage:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back for a call.
+    """The result of a call.
 
-    `logprobs` are untempered, one for each of `tokens`; `score` is what a head gave; `positions` are those that the
-    memory took; `attention` is what stands behind the most attended slots, highest weight first.  An endpoint gives
-    text without tokens, and their number in `usage`.
+    `logprobs` has the log-probability of each of `tokens`, before temperature is applied; `score` is the output of a
+    head; `positions` is the number of token positions taken by the memory; `attention` lists the passages of the most
+    attended slots, by descending weight.  A reply of an endpoint has no `tokens`; its token counts are in `usage`.
     """
 
     text: str = ""
@@ -147,13 +147,13 @@ class Reply:
 
     @property
     def token_count(self) -> int:
-        """Tokens of the reply."""
+        """Number of tokens in the reply."""
         return len(self.tokens) if self.usage is None else self.usage.reply
 
 
 @dataclass(frozen=True)
 class Citation:
-    """A passage that an answer rests on; `text` is empty when the memory holds none."""
+    """A passage that supports an answer, in characters of a document; `text` is empty if the memory holds no text."""
 
     source: str
     start: int
@@ -164,7 +164,7 @@ class Citation:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a system returns for one question: the bare answer, and the whole reply it was taken from."""
+    """The answer to one question (`text`), the full reply that it was extracted from, and its citations."""
 
     text: str
     reply: str = ""
@@ -181,7 +181,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one question cost; `positions` are those that the decoder saw, wrappers included."""
+    """The cost of one question; `positions` counts the decoder positions of the memory, including wrapper tokens."""
 
     calls: int = 0
     document_tokens: int = 0
@@ -193,15 +193,15 @@ class Cost:
 
     @property
     def effective_ratio(self) -> float:
-        """Document tokens divided by the memory positions that the decoder really sees."""
+        """Document tokens divided by the decoder positions of the memory; 0 if there are none."""
         return self.document_tokens / self.positions if self.positions else 0.0
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Everything that happened for one question.  `settings` are those that scoring needs to render it again.
+    """The complete record of one question.  `settings` are the system settings needed to render its calls again.
 
-    A trace has an `answer`, or a `failure` that says why there is none.
+    A trace has either an `answer` or a `failure`.
     """
 
     question: str
@@ -214,19 +214,18 @@ class Trace:
     cost: Cost = Cost()
 
     def with_reward(self, reward: float) -> Trace:
-        """The same trace with its reward."""
+        """Return a copy of the trace with a reward."""
         return replace(self, reward=reward)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A question about a document, with what is needed to train on it and to score it.
+    """A question about a document, with the data for training on it and for scoring replies to it.
 
-    `target` is the reply that a model should have given: text, or token ids for the tasks that work on tokens.
-    `answers` are the accepted answers to a question; for the kind `listing`, all the items that it asks for.
-    `bridge` are the token ids kept uncompressed between the memory and the target, `support` the sentences behind the
-    answer in the order in which they are recalled, `evidence` where they stand; with `recall` false a written reply
-    leaves them out.
+    `target` is the expected reply: text, or token ids for tasks defined on tokens.  `answers` are the accepted answers;
+    for the kind `listing`, they are all the items that the question asks for.  `bridge` holds token ids that are kept
+    uncompressed between the memory and the target.  `support` holds the supporting sentences in the order of recall,
+    and `evidence` their character ranges; if `recall` is false, the expected reply omits them.
     """
 
     task: str
@@ -245,36 +244,36 @@ class Sample:
 
     @property
     def recalled(self) -> tuple[str, ...]:
-        """The sentences that a written reply recalls where its style has any."""
+        """The sentences that the expected reply recalls, in the styles that recall sentences."""
         return self.support if self.recall else ()
 
     @property
     def expected(self) -> str:
-        """The answer as it should be written: all items of a listing, else the first of the accepted answers."""
+        """The expected answer as text: all items of a listing, otherwise the first accepted answer."""
         if self.kind != "listing" or len(self.answers) < 2:
             return self.answers[0] if self.answers else ""
         return f"{', '.join(self.answers[:-1])} and {self.answers[-1]}"
 
 
 class StoredText(Protocol):
-    """A block's text that stays in its memory file until somebody reads it."""
+    """The text of a block in a memory file, which is loaded on demand."""
 
     def read(self) -> str:
-        """The text of the chunk, read anew each time."""
+        """Read the text of the chunk from the file; the result is not cached."""
         ...
 
 
 @dataclass(frozen=True)
 class Block:
-    """One chunk's share of a memory.
+    """The part of a memory that stands for one chunk.
 
-    `slots` is [n, d] for a memory of slots, None for systems whose memory is the text itself; what the d numbers of a
-    slot mean is for the system to say (an embedding, the keys and values of a position).  A block made by folding
-    carries its `text`, one from a memory file where it is `stored`: `read` serves both.
+    `slots` has shape [n, d]; it is None for systems whose memory is the text itself.  The system defines the meaning of
+    the d values of a slot, such as an embedding, or the keys and values of a position.  A block made by folding holds
+    its `text`; a block of a memory file has a reference to it (`stored`).  `read` works with both.
     """
 
     index: int
-    source: int  # which document of the memory
+    source: int  # index of the document within the memory
     token_start: int
     token_end: int
     char_start: int
@@ -285,25 +284,25 @@ class Block:
 
     @property
     def token_count(self) -> int:
-        """Tokens of the document that this block stands for."""
+        """Number of document tokens that the block stands for."""
         return self.token_end - self.token_start
 
     @property
     def slot_count(self) -> int:
-        """Slots of the block; none for a block of text."""
+        """Number of slots of the block; 0 for a block of text."""
         return 0 if self.slots is None else len(self.slots)
 
     def read(self) -> str | None:
-        """The text of the chunk; None when the memory holds none."""
+        """Return the text of the chunk, or None if the memory holds no text."""
         return self.stored.read() if self.text is None and self.stored is not None else self.text
 
 
 @dataclass
 class Memory:
-    """An ordered list of blocks, the settings they were made with, and the fingerprint of their encoder.
+    """An ordered list of blocks, with the settings of the system and the fingerprint of the encoder that made them.
 
-    What a system derives from the blocks and needs again (a search index, a rotated prefix) is kept on the memory, by
-    `cached`, so that it lives as long as the memory does.
+    Data that a system derives from the blocks and reuses, such as a search index, is cached on the memory (`cached`)
+    and freed together with it.
     """
 
     name: str
@@ -317,21 +316,21 @@ class Memory:
 
     @property
     def token_count(self) -> int:
-        """Tokens of all documents."""
+        """Number of tokens of all documents."""
         return sum(block.token_count for block in self.blocks)
 
     @property
     def slot_count(self) -> int:
-        """Slots of all blocks; none for a memory of text."""
+        """Number of slots of all blocks; 0 for a memory of text."""
         return sum(block.slot_count for block in self.blocks)
 
     @property
     def holds_text(self) -> bool:
-        """Whether the documents' text can be read from it."""
+        """Whether the memory holds the text of its documents."""
         return bool(self.blocks) and self.blocks[0].read() is not None
 
     def cached(self, key: Hashable, make: Callable[[], Cached]) -> Cached:
-        """What `make` gives, made once for this memory."""
+        """Return the value cached under `key`, calling `make` on the first request."""
         if key not in self._cache:
             self._cache[key] = make()
         value: Cached = self._cache[key]

@@ -1,8 +1,9 @@
-"""A model behind an address: no weights and no tokenizer here, so its tokens are cut by a rule.
+"""A model behind an endpoint, without local weights or tokenizer.
 
-Systems fold, count and render with it as with any model.  A token is a word or a piece of one, about as long as those
-of common tokenizers; its number is its own text, so that a rendered call can be read back as the message to send.
-Every count of tokens made with it is an estimate.  Left out: what needs weights (slots, scores), refused by name.
+Systems fold, count tokens and render calls with it as with any model.  Since the tokenizer is unknown, a regular
+expression splits text into tokens of about the usual length, so all token counts are estimates.  The id of a token
+encodes its text, so a rendered call can be decoded into the message to send.  Slots and scores need weights and are
+refused.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from memfold.backbone.model import Backbone
 
 FORM = "http://HOST:PORT/v1#NAME"
-# up to six ASCII characters or two others, with one space before them; or a stretch of space
+# up to six ASCII or two other characters, with an optional space before them; or whitespace
 _TOKEN = re.compile(r"\s?[!-~]{1,6}|\s?[^\x00-\x7f\s]{1,2}|\s{1,8}|.", re.DOTALL)
-_MARK = b"\1"  # before the bytes of every token: a number does not tell how many zeros it begins with
+_MARK = b"\1"  # precedes the bytes of every token, as an integer would lose leading zero bytes
 
 
 class EndpointModel:
-    """See the module docstring.  `url` is where the endpoint is, `name` what it calls its model."""
+    """The model `name` of the endpoint at `url`; see the module docstring."""
 
     def __init__(self, url: str, name: str) -> None:
         self.url, self.name = url, name
@@ -40,74 +41,76 @@ class EndpointModel:
 
     @property
     def has_weights(self) -> bool:
-        """They are behind the address."""
+        """Always false: the weights are behind the endpoint."""
         return False
 
     def weights(self) -> Backbone:
-        """Raises:
-        ConfigError: always.
+        """Refuse access to the weights.
+
+        Raises:
+            ConfigError: always.
         """
         raise ConfigError(
-            f"model {self.name!r} is an endpoint, and its weights are needed here; give a --model that is a folder or "
+            f"model {self.name!r} is an endpoint, but its weights are needed here; use a --model that is a folder or "
             "a Hugging Face id"
         )
 
     @property
     def precision(self) -> str:
-        """None that is known."""
+        """A placeholder: the endpoint does not report the data type of its weights."""
         return "unknown precision"
 
     @property
     def identity(self) -> str:
-        """Its address and name: what stands behind them is for the endpoint to say."""
+        """Address of the endpoint and name of the model, as `url#name`."""
         return f"{self.url}#{self.name}"
 
     @property
     def hidden_size(self) -> int:
-        """None that is known."""
+        """Always 0: unknown."""
         return 0
 
     @property
     def window(self) -> int:
-        """Unlimited: how long a message may be is for the endpoint to say."""
+        """Unlimited here: the endpoint itself rejects messages that are too long."""
         return sys.maxsize
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """None that is known."""
+        """Always 0: unknown."""
         return 0
 
     @property
     def end_token(self) -> int:
-        """A token without text: the endpoint begins and ends its sequences itself."""
-        return _number("")
+        """Id of an empty token: the endpoint adds its own special tokens."""
+        return _token_id("")
 
     def encode(self, text: str) -> list[int]:
-        """The numbers of the tokens."""
-        return [_number(token) for token in _TOKEN.findall(text)]
+        """Split text into tokens and return their ids."""
+        return [_token_id(token) for token in _TOKEN.findall(text)]
 
     def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """The numbers of the tokens and their offsets in characters."""
-        found = list(_TOKEN.finditer(text))
-        return [_number(match[0]) for match in found], [match.span() for match in found]
+        """Return the token ids of a text and the character offsets (start, end) of each token."""
+        matches = list(_TOKEN.finditer(text))
+        return [_token_id(match[0]) for match in matches], [match.span() for match in matches]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text that was encoded, character for character."""
+        """Return the exact text of token ids."""
         return b"".join(token.to_bytes((token.bit_length() + 7) // 8, "big")[1:] for token in tokens).decode()
 
     @property
     def readable(self) -> tuple[str, ...]:
-        """Memories of text, whichever model behind an address they were made for."""
-        return (hashlib.sha256(_TOKEN.pattern.encode()).hexdigest(),)  # of the rule by which text is cut
+        """Hash of the token pattern: an endpoint reads memories of text made for any other endpoint."""
+        return (hashlib.sha256(_TOKEN.pattern.encode()).hexdigest(),)
 
 
 def is_address(model: str) -> bool:
-    """Whether the name of a model is an address."""
+    """Return whether the name of a model is the address of an endpoint."""
     return model.lower().startswith(("http://", "https://"))
 
 
 def open_endpoint(model: str) -> EndpointModel:
-    """The model of `http://host:port/v1#name`; nothing is sent.
+    """Create the model of an address `http://host:port/v1#name`, without sending a request.
 
     Raises:
         ConfigError: for an address of another form.
@@ -116,15 +119,15 @@ def open_endpoint(model: str) -> EndpointModel:
         parts = urlsplit(model)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise ConfigError(f"model {model!r} is no address ({error}); write {FORM}") from None
-    if parts.username is not None or parts.password is not None:  # not shown again: it may hold a key
-        raise ConfigError(f"an address with a name or password in it is not possible; write {FORM}, set OPENAI_API_KEY")
+        raise ConfigError(f"model {model!r} is not a valid address ({error}); write {FORM}") from None
+    if parts.username is not None or parts.password is not None:  # the address is not shown, as it may contain a key
+        raise ConfigError(f"an address with a user name or password is not possible; write {FORM}, set OPENAI_API_KEY")
     if not host or port == 0 or parts.query or any(character.isspace() for character in model):
-        raise ConfigError(f"model {model!r} is no address of an endpoint; write {FORM}")
+        raise ConfigError(f"model {model!r} is not the address of an endpoint; write {FORM}")
     if not parts.fragment:
-        raise ConfigError(f"model {model!r} does not say which model of the endpoint is meant; write {model}#NAME")
+        raise ConfigError(f"model {model!r} does not name a model of the endpoint; write {model}#NAME")
     return EndpointModel(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", parts.fragment)
 
 
-def _number(token: str) -> int:
+def _token_id(token: str) -> int:
     return int.from_bytes(_MARK + token.encode(), "big")

@@ -1,9 +1,9 @@
-"""The policy of a model behind an address: each call is one message to an OpenAI-compatible chat endpoint.
+"""The policy of a model behind an endpoint: each call is one message to an OpenAI-compatible chat endpoint.
 
-A system renders a call as for a model in this process; its tokens are read back as text (`EndpointModel`), and the
-endpoint applies its own chat template.  Calls go out together, a bounded number at a time, from a thread of their own.
-Transient failures (rate limits, server errors, lost connections) are retried with exponential backoff, unless part of
-the reply has been shown already.  Left out: log-probabilities, scores and slots, which need weights.
+A system renders a call as it does for a local model; the tokens are decoded to text (`EndpointModel`), and the endpoint
+applies its own chat template.  A separate thread sends the requests, a limited number of them concurrently.  Transient
+failures (rate limits, server errors, lost connections) are retried with exponential backoff, unless a part of the reply
+has already been streamed.  Log-probabilities, scores and slots need weights and are not supported.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Retries:
-    """How often a failed call is retried, and the backoff in seconds: `first`, doubled each time, at most `longest`."""
+    """Number of retries of a failed call, and the backoff: `first` seconds, doubled each time, at most `longest`."""
 
     count: int = 4
     first: float = 0.5
@@ -45,44 +45,44 @@ class Retries:
         require(0 <= self.first <= self.longest, "first", self.first, f"0 to {self.longest:g} seconds")
 
     def pause(self, attempt: int, requested: float) -> float | None:
-        """Seconds to wait after attempt 0, 1, ...; None to give up.
+        """Return the seconds to wait after attempt 0, 1, ..., or None to give up.
 
-        Half of it is drawn at random, so that calls that failed together do not come back together.  `requested` is
-        what the endpoint asks for: the wait is never shorter, and where it asks for more than `longest` the call fails.
+        Half of the delay is random, so that calls that failed together are not retried together.  `requested` is the
+        delay requested by the endpoint: the wait is at least that long, and above `longest` the call fails.
         """
         if attempt >= self.count or requested > self.longest:
             return None
-        wait = min(self.longest, self.first * 2.0**attempt)
-        return max(requested, wait * random.uniform(0.5, 1.0))
+        backoff = min(self.longest, self.first * 2.0**attempt)
+        return max(requested, backoff * random.uniform(0.5, 1.0))
 
 
 @dataclass(frozen=True)
 class _Message:
-    """What is sent for one call; `shown` is what of its reply has come so far, `heard` what its listener was given."""
+    """The message of one call; `received` holds the pieces of its reply, `delivered` those passed to the listener."""
 
     text: str
     sampling: SamplingParams
     on_text: Callable[[str], None] | None = None
     prompt_tokens: int = 0
     memory_positions: int = 0
-    shown: list[str] = field(default_factory=list)
-    heard: list[str] = field(default_factory=list)
+    received: list[str] = field(default_factory=list)
+    delivered: list[str] = field(default_factory=list)
 
-    def show(self, text: str) -> None:
-        """Hand a piece of the reply on."""
-        self.shown.append(text)
+    def receive(self, text: str) -> None:
+        """Record a piece of the reply and pass it to the listener."""
+        self.received.append(text)
         if self.on_text is not None:
             self.on_text(text)
 
 
 class EndpointPolicy:
-    """Replies from the endpoint of an `EndpointModel`, at most `max_concurrency` calls at a time.
+    """Sends calls to the endpoint of an `EndpointModel`, at most `max_concurrency` of them at a time.
 
-    `timeout` is how many seconds an endpoint may be silent: until a reply that comes whole, between the pieces of one
-    that is streamed.
+    `timeout` is the maximum time in seconds without data from the endpoint: until the whole reply, or between the
+    pieces of a streamed reply.
 
     Raises:
-        ConfigError: when the client package is not installed, or a setting is out of its range.
+        ConfigError: if the `openai` package is not installed, or a setting is out of range.
     """
 
     def __init__(
@@ -100,11 +100,11 @@ class EndpointPolicy:
         self.chat: Chat = Chat(model.url, model.name, timeout)
 
     def start(self) -> Execution:
-        """New work, with connections of its own."""
+        """Start an execution with its own connections."""
         return EndpointExecution(self)
 
     def ask(self, messages: Sequence[str], sampling: SamplingParams) -> list[Reply | CallError]:
-        """One reply for each message as it stands, or why there is none: for questions without a memory."""
+        """Send messages that need no memory; return a reply or an error for each, in order."""
         calls = _Calls(self)
         try:
             futures = [
@@ -116,8 +116,10 @@ class EndpointPolicy:
 
 
 class EndpointExecution:
-    """Calls of one scheduler.  Text and replies come from the thread of the calls through a queue, so that listeners
-    run in the thread that steps."""
+    """The calls of one scheduler.
+
+    Text and replies pass from the request thread through a queue, so listeners run in the thread that calls `step`.
+    """
 
     def __init__(self, policy: EndpointPolicy) -> None:
         self._policy = policy
@@ -127,15 +129,15 @@ class EndpointExecution:
         self._sent: dict[Request, tuple[_Message, Future[Reply | CallError]]] = {}
 
     def submit(self, request: Request) -> None:
-        """Send it at the next step, unless it cannot be rendered as text."""
+        """Queue a call for the next step; a call that cannot be rendered as text fails."""
         try:
             self._waiting[request] = self._message(request)
-        except Exception as error:  # one call that cannot be rendered leaves the others alone
+        except Exception as error:  # must not affect the other calls
             failure = Failure.of("policy", error)
             self._events.put(lambda: (request, failure))
 
     def cancel(self, request: Request) -> None:
-        """Close its connection; a call that has not been sent never is."""
+        """Close the connection of a call; a call that has not been sent is dropped."""
         message = self._waiting.pop(request, None)
         if message is not None:
             reply = self._cancelled(message)
@@ -144,17 +146,17 @@ class EndpointExecution:
             self._sent[request][1].cancel()
 
     def step(self) -> list[Done]:
-        """Send what waits; wait for something to happen, then take in all that has."""
+        """Send the queued calls, wait for at least one event, and return the calls that finished."""
         waiting, self._waiting = self._waiting, {}
         for request, message in waiting.items():
             self._send(request, message)
-        done = [self._events.get()()]
+        outcomes = [self._events.get()()]
         while not self._events.empty():
-            done.append(self._events.get()())
-        return [one for one in done if one is not None]
+            outcomes.append(self._events.get()())
+        return [outcome for outcome in outcomes if outcome is not None]
 
     def close(self) -> None:
-        """Drop all connections."""
+        """Abandon all calls and close the connections."""
         if self._calls is not None:
             self._calls.close()
 
@@ -168,7 +170,9 @@ class EndpointExecution:
         model, wants = self._policy.model, request.call.wants
         rendered: Rendered = request.system.render(request.memory, request.call, model)
         if not isinstance(wants, Generate) or rendered.slots is not None or rendered.prefix is not None:
-            raise ConfigError(f"model {model.name!r} is an endpoint: it reads and writes text, and nothing else")
+            raise ConfigError(
+                f"model {model.name!r} is an endpoint: it reads and writes text only; use a system whose memory is text"
+            )
         return _Message(
             text=model.decode(rendered.tokens),
             sampling=wants.sampling,
@@ -182,12 +186,12 @@ class EndpointExecution:
         if listen is None:
             return None
 
-        def hear(text: str) -> None:
-            if request in self._sent:  # what comes after a cancelled reply was given back is dropped
-                self._sent[request][0].heard.append(text)
+        def deliver(text: str) -> None:
+            if request in self._sent:  # text that arrives after the reply was returned as cancelled is dropped
+                self._sent[request][0].delivered.append(text)
                 listen(text)
 
-        return lambda text: self._events.put(lambda: hear(text))
+        return lambda text: self._events.put(lambda: deliver(text))
 
     def _done(self, request: Request) -> Done:
         message, future = self._sent.pop(request)
@@ -197,11 +201,11 @@ class EndpointExecution:
         return request, Failure.of("policy", outcome) if isinstance(outcome, CallError) else outcome
 
     def _cancelled(self, message: _Message) -> Reply:
-        return _reply(self._policy.model, message, "".join(message.heard), "cancelled", None)
+        return _reply(self._policy.model, message, "".join(message.delivered), "cancelled", None)
 
 
 class _Calls:
-    """A thread with an event loop, in which calls go out."""
+    """A thread with an event loop that sends requests."""
 
     def __init__(self, policy: EndpointPolicy) -> None:
         self._policy = policy
@@ -212,11 +216,11 @@ class _Calls:
         self._client: AsyncOpenAI | None = None
 
     def send(self, message: _Message) -> Future[Reply | CallError]:
-        """The reply, or why there is none, once it is there."""
+        """Send a message; the future resolves to the reply or the final error."""
         return asyncio.run_coroutine_threadsafe(self._ask(message), self._loop)
 
     def close(self) -> None:
-        """Cancel what is under way, close the connections, end the thread."""
+        """Cancel pending requests, close the connections and end the thread."""
         if self._thread.is_alive():
             asyncio.run_coroutine_threadsafe(self._end(), self._loop)
             self._thread.join()
@@ -228,34 +232,34 @@ class _Calls:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._client is not None:
-            with suppress(Exception):  # a connection that cannot be closed well is closed anyway
+            with suppress(Exception):  # errors on closing are ignored
                 await self._client.close()
         self._loop.stop()
 
     async def _ask(self, message: _Message) -> Reply | CallError:
-        """Ask until there is a reply, or no use in retrying."""
+        """Send a message until it has a reply or an error that is not retried."""
         async with self._slots:
             for attempt in count():
                 outcome = await self._attempt(message, attempt)
                 if not isinstance(outcome, float):
                     return outcome
                 await asyncio.sleep(outcome)
-        raise AssertionError("attempts end with a reply or an error")
+        raise AssertionError("the attempts end with a reply or an error")
 
     async def _attempt(self, message: _Message, attempt: int) -> Reply | CallError | float:
-        """A reply, the error that is final, or the seconds after which to try again."""
+        """Send a message once; return the reply, the final error, or the seconds to wait before the next attempt."""
         from memfold.endpoint.chat import Fault
 
         policy = self._policy
         self._client = self._client or policy.chat.client()
-        listen = None if message.on_text is None else message.show
+        listen = None if message.on_text is None else message.receive
         try:
-            said = await policy.chat.ask(self._client, message.text, message.sampling, listen)
+            answer = await policy.chat.ask(self._client, message.text, message.sampling, listen)
         except Fault as fault:
-            retried = fault.again and not message.shown
+            retried = fault.again and not message.received
             pause = policy.retries.pause(attempt, fault.wait) if retried else None
             return _failed(policy, fault, attempt + 1) if pause is None else pause
-        return _reply(policy.model, message, said.text, said.finish, said.usage)
+        return _reply(policy.model, message, answer.text, answer.finish, answer.usage)
 
 
 def _reply(model: EndpointModel, message: _Message, text: str, finish: Finish, usage: Usage | None) -> Reply:
@@ -264,7 +268,7 @@ def _reply(model: EndpointModel, message: _Message, text: str, finish: Finish, u
 
 
 def _failed(policy: EndpointPolicy, fault: Fault, attempts: int) -> CallError:
-    where = f"endpoint {policy.model.url}, model {policy.model.name!r}"
-    times = f", asked {attempts} times" if attempts > 1 else ""
-    wait = f", it asks to wait {fault.wait:.0f} s" if fault.wait > policy.retries.longest else ""
-    return CallError("policy", f"{where}: {fault.what}{times}{wait}; {fault.advice}")
+    endpoint = f"endpoint {policy.model.url}, model {policy.model.name!r}"
+    tried = f", after {attempts} attempts" if attempts > 1 else ""
+    wait = f", with a requested wait of {fault.wait:.0f} s" if fault.wait > policy.retries.longest else ""
+    return CallError("policy", f"{endpoint}: {fault.what}{tried}{wait}; {fault.advice}")

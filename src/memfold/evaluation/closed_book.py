@@ -45,7 +45,7 @@ class ClosedBook(MemorySystem[NoFold, ReadSettings, TrainSettings]):
         return Answer(final_answer(reply.text, style), reply.text)
 
     def script(self, sample: Sample, model: Model, style: Style) -> Trace:
-        """Nobody trains a model to answer without its text.
+        """A model is never trained to answer without its text.
 
         Raises:
             ConfigError: always.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from memfold.evaluation.grouping import Group, of, splits
+from memfold.evaluation.grouping import Group, of_system, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.table import Cell, Row, Table, mean, proportion
 from memfold.scoring.pairs import discordant, mcnemar
@@ -25,24 +25,24 @@ def comparisons(records: Sequence[Record], labels: Sequence[str]) -> list[Table]
             f"Between systems, split {split}",
             ("first", "second"),
             COLUMNS,
-            tuple(Row(pair, _cells(of(own, pair[0]), of(own, pair[1]))) for pair in pairs),
+            tuple(Row(pair, _cells(of_system(group, pair[0]), of_system(group, pair[1]))) for pair in pairs),
             NOTE,
         )
-        for split, own in splits(records)
+        for split, group in splits(records)
     ]
     return tables if pairs else []
 
 
 def _cells(first: Group, second: Group) -> tuple[Cell, ...]:
-    said = {record.case: record.correct for record in second}
-    both = [(record.correct, said[record.case]) for record in first if record.case in said]
-    if not both:
+    outcomes = {record.case: record.correct for record in second}
+    pairs = [(record.correct, outcomes[record.case]) for record in first if record.case in outcomes]
+    if not pairs:
         return (Cell(None),) * len(COLUMNS)
-    gap = mean([float(one) - float(other) for one, other in both], share=True)
-    p = mcnemar(*discordant([one for one, _ in both], [other for _, other in both]))
+    gap = mean([float(left) - float(right) for left, right in pairs], share=True)
+    p = mcnemar(*discordant([left for left, _ in pairs], [right for _, right in pairs]))
     return (
-        proportion([one and not other for one, other in both]),
-        proportion([other and not one for one, other in both]),
+        proportion([left and not right for left, right in pairs]),
+        proportion([right and not left for left, right in pairs]),
         gap,
-        Cell(p, count=len(both), share=False),
+        Cell(p, count=len(pairs), share=False),
     )

@@ -1,10 +1,10 @@
-"""The table of implicit expansion: how much of the document replies write out again, how truly, what they invent."""
+"""The table of implicit expansion: how much of the document replies write out, how faithfully, and what they invent."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memfold.evaluation.grouping import Group, of
+from memfold.evaluation.grouping import Group, of_system
 from memfold.evaluation.records import Record
 from memfold.evaluation.table import Cell, Row, Table, mean, proportion
 from memfold.scoring.expansion import MIN_TOKENS, contains_fact, expanded_share
@@ -31,19 +31,19 @@ def expansion_table(records: Group, labels: Sequence[str], title: str) -> Table 
     if not any(record.expansions or record.invented for record in records):
         return None
     return Table(
-        title, ("system",), COLUMNS, tuple(Row((label,), _cells(of(records, label))) for label in labels), NOTE
+        title, ("system",), COLUMNS, tuple(Row((label,), _cells(of_system(records, label))) for label in labels), NOTE
     )
 
 
 def _cells(records: Group) -> tuple[Cell, ...]:
     given = [record for record in records if record.error is None]
     expanding = [record for record in given if record.expansions]
-    every = [one for record in expanding for one in record.expansions]
+    every = [expansion for record in expanding for expansion in record.expansions]
     return (
         proportion([bool(record.expansions) for record in given]),
         mean([expanded_share(record.reply, record.expansions) for record in expanding], share=True),
-        mean([one.fidelity for one in every], share=True),
-        proportion([one.verbatim for one in every]),
+        mean([expansion.fidelity for expansion in every], share=True),
+        proportion([expansion.verbatim for expansion in every]),
         proportion([_fact(record) for record in expanding]),
         mean([float(len(record.invented)) for record in given]),
         mean([float(record.cost.generated_tokens) for record in given]),

@@ -12,15 +12,15 @@ ALL = "all"
 Group = Sequence[Record]
 
 
-def of(records: Group, label: str, length: int | None = None) -> list[Record]:
+def of_system(records: Group, label: str, length: int | None = None) -> list[Record]:
     """The records of one system, of one length or (None) of all."""
     return [record for record in records if record.system == label and length in (None, record.size)]
 
 
 def lengths(records: Group) -> list[int | None]:
     """The lengths in their order, and before them None for all together when there are several."""
-    found: list[int | None] = [*sorted({record.size for record in records})]
-    return [None, *found] if len(found) > 1 else found
+    sizes: list[int | None] = [*sorted({record.size for record in records})]
+    return [None, *sizes] if len(sizes) > 1 else sizes
 
 
 def shown(length: int | None) -> str:
@@ -42,7 +42,7 @@ def failures(records: Group) -> int:
 def grid(records: Group, labels: Sequence[str], cells: Callable[[Group], Sequence[Cell]]) -> tuple[Row, ...]:
     """A row for each length and system, the systems of one length below each other."""
     return tuple(
-        Row((shown(length), label), tuple(cells(of(records, label, length))))
+        Row((shown(length), label), tuple(cells(of_system(records, label, length))))
         for length in lengths(records)
         for label in labels
     )
@@ -51,4 +51,4 @@ def grid(records: Group, labels: Sequence[str], cells: Callable[[Group], Sequenc
 def curves(records: Group, labels: Sequence[str], cell: Callable[[Group], Cell]) -> dict[str, list[tuple[float, Cell]]]:
     """For each system one figure over document length."""
     sizes = sorted({record.size for record in records})
-    return {label: [(size, cell(of(records, label, size))) for size in sizes] for label in labels}
+    return {label: [(size, cell(of_system(records, label, size))) for size in sizes] for label in labels}

@@ -84,25 +84,27 @@ class MemfoldLM(LM):  # type: ignore[misc]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Continuations, cut before the first of their stops."""
-        found: list[str] = []
-        for some in _batches(requests, self.batch):
-            found += self._generate([(context, dict(options)) for context, options in (one.args for one in some)])
-        return found
+        replies: list[str] = []
+        for batch in _batches(requests, self.batch):
+            arguments = [request.args for request in batch]
+            replies += self._generate([(context, dict(options)) for context, options in arguments])
+        return replies
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Of each continuation its log-probability, and whether greedy decoding would write it."""
-        pairs = [(str(context), str(continuation)) for context, continuation in (one.args for one in requests)]
+        pairs = [(str(context), str(continuation)) for context, continuation in (request.args for request in requests)]
         contexts = list(dict.fromkeys(context for context, _ in pairs))
         scored: dict[tuple[str, str], tuple[float, bool]] = {}
-        for some in _batches(contexts, self.batch):
-            scored |= self._score({context: [one for one in pairs if one[0] == context] for context in some})
+        for batch in _batches(contexts, self.batch):
+            scored |= self._score({context: [pair for pair in pairs if pair[0] == context] for context in batch})
         return [scored[pair] for pair in pairs]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """The log-probability of each text, a stretch at a time with all before it as context."""
-        pieces = [_stretches(one.args[0], self.model.tokenize(one.args[0])[1]) for one in requests]
-        flat = iter(self.loglikelihood([_Pair(pair) for own in pieces for pair in own]))
-        return [sum(next(flat)[0] for _ in own) for own in pieces]
+        texts = [request.args[0] for request in requests]
+        stretches = [_stretches(text, self.model.tokenize(text)[1]) for text in texts]
+        flat = iter(self.loglikelihood([_Pair(pair) for pairs in stretches for pair in pairs]))
+        return [sum(next(flat)[0] for _ in pairs) for pairs in stretches]
 
     def _generate(self, asked: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
         requests, stops = [], {}
@@ -132,9 +134,9 @@ class MemfoldLM(LM):  # type: ignore[misc]
         if not self.model.has_weights:
             raise ConfigError(f"model {self.model.name!r} is an endpoint; it writes, but scores no given text")
         scored, order = [], []
-        for (memory, end), own in zip(self._memories(list(pairs)), pairs.values(), strict=True):
-            scored.append((memory, [self._trace(memory, end, continuation) for _, continuation in own]))
-            order += own
+        for (memory, end), same_context in zip(self._memories(list(pairs)), pairs.values(), strict=True):
+            scored.append((memory, [self._trace(memory, end, continuation) for _, continuation in same_context]))
+            order += same_context
         parts = logprobs(self.model.weights(), self.system, scored).parts()
         return {
             pair: (float(values.sum()), bool(correct.all()))
@@ -176,7 +178,7 @@ def _device(given: str | None) -> str:
 
 
 class _Pair:
-    """A request of ours in the form of the harness's."""
+    """A request in the form that the harness has."""
 
     def __init__(self, args: tuple[str, str]) -> None:
         self.args = args
@@ -194,18 +196,18 @@ def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
 
 def _stretches(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[str, str]]:
     """A text as pairs of what was read before and what is scored, about `ROLLING_TOKENS` at a time."""
-    starts = [0, *(offsets[place][0] for place in range(ROLLING_TOKENS, len(offsets), ROLLING_TOKENS)), len(text)]
+    starts = [0, *(offsets[token][0] for token in range(ROLLING_TOKENS, len(offsets), ROLLING_TOKENS)), len(text)]
     return [(text[:start], text[start:end]) for start, end in pairwise(starts) if end > start]
 
 
 def _stops(until: str | Sequence[str] | None) -> list[str]:
     given = [until] if isinstance(until, str) else list(until or ())
-    return [one for one in given if one]
+    return [stop for stop in given if stop]
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:
-    places = [place for stop in stops if (place := text.find(stop)) >= 0]
-    return text[: min(places)] if places else text
+    ends = [end for stop in stops if (end := text.find(stop)) >= 0]
+    return text[: min(ends)] if ends else text
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Puts the verdicts of a judge on records: right is then what the judge says, and the rule's own word a figure."""
+"""Puts a judge's verdicts on records: they become `correct`, and the verdict of the suite's rule becomes a figure."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ JUDGED, BY_RULE = "judged", "by_rule"
 def judged(records: Iterable[Record], judge: Judge) -> list[Record]:
     """These records with verdicts, asked for together; where there is none, the record has the judge's error."""
     all_records = list(records)
-    asked = [number for number, record in enumerate(all_records) if record.error is None]
-    claims = [_claim(all_records[number]) for number in asked]
-    for number, verdict in zip(asked, judge.verdicts(claims), strict=True):
+    answered = [number for number, record in enumerate(all_records) if record.error is None]
+    claims = [_claim(all_records[number]) for number in answered]
+    for number, verdict in zip(answered, judge.verdicts(claims), strict=True):
         all_records[number] = _with(all_records[number], verdict)
     return all_records
 

@@ -43,10 +43,10 @@ def sources(suite: str, data: Sequence[str], names: Sequence[str]) -> dict[str, 
     return found
 
 
-def shares(questions: int, count: int) -> list[int]:
+def spread(questions: int, count: int) -> list[int]:
     """Questions for each of `count` datasets; the first take what does not divide."""
-    share, rest = divmod(questions, count)
-    return [share + (number < rest) for number in range(count)]
+    each, rest = divmod(questions, count)
+    return [each + (number < rest) for number in range(count)]
 
 
 def cases(
@@ -67,8 +67,8 @@ def cases(
             before, number, tokens = sample.document, number + 1, len(model.encode(sample.document.read()))
         if tokens <= longest:
             seed = document_seed(suite, name, number)
-            own = _named(sample, name, split, seed)
-            yield Case(f"{split}/{name}/{asked}", own, own.answers, seed, rounded(tokens), reply)
+            named = _named(sample, name, split, seed)
+            yield Case(f"{split}/{name}/{asked}", named, named.answers, seed, rounded(tokens), reply)
             asked += 1
     if questions and not asked:
         raise DataError(f"no document of {name} has {longest} tokens or fewer; use larger --lengths")

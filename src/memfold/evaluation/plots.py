@@ -44,38 +44,38 @@ def load_pyplot() -> Any:
 def _panels(pyplot: Any, figure: Figure) -> Any:
     """A line with 95 % bars for each system, the panels next to each other."""
     width, height = PANEL_INCHES
-    drawn, axes = pyplot.subplots(1, len(figure.panels), figsize=(width * len(figure.panels), height), squeeze=False)
-    for (title, lines), place in zip(figure.panels, axes[0], strict=True):
+    drawn, grid = pyplot.subplots(1, len(figure.panels), figsize=(width * len(figure.panels), height), squeeze=False)
+    for (title, lines), axes in zip(figure.panels, grid[0], strict=True):
         for label, points in lines.items():
-            _line(place, label, [(x, cell) for x, cell in points if cell.value is not None])
-        place.set(title=title, xlabel=figure.x_label, ylim=(-0.02, 1.02))
-        place.set_xscale("log", base=2)
+            _line(axes, label, [(x, cell) for x, cell in points if cell.value is not None])
+        axes.set(title=title, xlabel=figure.x_label, ylim=(-0.02, 1.02))
+        axes.set_xscale("log", base=2)
         sizes = sorted({x for points in lines.values() for x, _ in points})
-        place.set_xticks(sizes, [f"{size:g}" for size in sizes])
-        place.minorticks_off()
-        place.grid(alpha=0.3)
-    axes[0][0].legend(fontsize="small")
+        axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    grid[0][0].legend(fontsize="small")
     return drawn
 
 
 def _heat_map(pyplot: Any, figure: HeatMap) -> Any:
     """A coloured cell with its figure for each pair of settings; one without a figure stays white."""
     size = (1.6 + CELL_INCHES[0] * len(figure.xs), 1.4 + CELL_INCHES[1] * len(figure.ys))
-    drawn, place = pyplot.subplots(figsize=size)
+    drawn, axes = pyplot.subplots(figsize=size)
     values = [[math.nan if cell.value is None else cell.value for cell in row] for row in figure.cells]
-    shown = place.imshow(values, vmin=figure.low, vmax=figure.high, cmap="RdYlGn", aspect="auto")
+    shown = axes.imshow(values, vmin=figure.low, vmax=figure.high, cmap="RdYlGn", aspect="auto")
     for y, row in enumerate(values):
         for x, value in enumerate(row):
-            place.text(x, y, "" if math.isnan(value) else f"{value:.2g}", ha="center", va="center", fontsize="small")
-    place.set(title=figure.title, xlabel=figure.x_label, ylabel=figure.y_label)
-    place.set_xticks(range(len(figure.xs)), figure.xs)
-    place.set_yticks(range(len(figure.ys)), figure.ys)
+            axes.text(x, y, "" if math.isnan(value) else f"{value:.2g}", ha="center", va="center", fontsize="small")
+    axes.set(title=figure.title, xlabel=figure.x_label, ylabel=figure.y_label)
+    axes.set_xticks(range(len(figure.xs)), figure.xs)
+    axes.set_yticks(range(len(figure.ys)), figure.ys)
     drawn.colorbar(shown)
     return drawn
 
 
-def _line(place: Any, label: str, points: list[tuple[float, Cell]]) -> None:
+def _line(axes: Any, label: str, points: list[tuple[float, Cell]]) -> None:
     values = [cell.value or 0.0 for _, cell in points]
     below = [max(0.0, value - (cell.low or 0.0)) for value, (_, cell) in zip(values, points, strict=True)]
     above = [max(0.0, (cell.high or 0.0) - value) for value, (_, cell) in zip(values, points, strict=True)]
-    place.errorbar([x for x, _ in points], values, [below, above], label=label, marker="o", markersize=4, capsize=2)
+    axes.errorbar([x for x, _ in points], values, [below, above], label=label, marker="o", markersize=4, capsize=2)

@@ -1,4 +1,4 @@
-"""Writes what a run found: `table.md`, `result.json` and plots beside the samples.
+"""Writes the report of a run: `table.md`, `result.json` and plots beside the samples.
 
 Every figure carries its sample size and 95 % interval, every report the commit, the hardware and the model.
 """
@@ -57,16 +57,16 @@ def markdown(result: dict[str, Any], tables: Sequence[Table]) -> str:
         f"replies {_drawn(result['sampling'])}; "
         "every cell: figure [95 % interval] sample size.",
     ]
-    own = [
+    options = [
         f"{FLAGS.get(name, name.replace('_', ' '))} {_shown(arguments[name])}"
         for name in result["options"]
         if arguments[name]
     ]
-    head += ["", f"Options of the suite: {', '.join(own)}."] if own else []
+    head += ["", f"Options of the suite: {', '.join(options)}."] if options else []
     notes = [f"- {label}: samples failed and count as wrong: {error}" for label, error in result["errors"].items()]
     notes += [f"- {label}: the model was not trained at this ratio." for label in result["untrained"]]
     if result["endpoint"]:
-        notes.append("- The model is behind an address: tokens are counted by a rule, seconds include the way there.")
+        notes.append("- The model is behind an address: tokens are estimated, seconds include the network.")
     if arguments["per_document"] > 1:
         notes.append("- Questions share documents, so they are not independent: the intervals are too narrow.")
     return "\n".join([*head, *(["", *notes] if notes else []), *("\n" + table.markdown() for table in tables)]) + "\n"
@@ -105,8 +105,8 @@ def _shown(value: Any) -> str:
 
 
 def _costs(records: Sequence[Record], labels: Sequence[str]) -> Table:
-    def cells(own: Group) -> list[Cell]:
-        spent = [record.cost for record in own if record.error is None]
+    def cells(group: Group) -> list[Cell]:
+        spent = [record.cost for record in group if record.error is None]
         ratios = [cost.effective_ratio or math.nan for cost in spent]  # nothing to divide by without a memory
         return [mean(ratios), *(mean([float(getattr(cost, name)) for cost in spent]) for name in COSTS)]
 

@@ -89,8 +89,8 @@ def run(
 
 
 def cache_positions(model: Model) -> int:
-    """How many token positions all rows of a batch may have together on this model's device; an endpoint sees to its
-    own."""
+    """How many token positions all rows of a batch may have together on this model's device; an endpoint
+    manages its own."""
     if not model.has_weights:
         return sys.maxsize
     backbone = model.weights()

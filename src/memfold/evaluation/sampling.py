@@ -45,8 +45,8 @@ def sampling_of(name: str, temperature: float, seed: str) -> Sampling | None:
 
     def sampling(call: Call, number: int) -> SamplingParams:
         digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
-        own = int.from_bytes(digest[:8], "big") % SEEDS
-        return replace(call.sampling, temperature=temperature, seed=own, **preset)
+        call_seed = int.from_bytes(digest[:8], "big") % SEEDS
+        return replace(call.sampling, temperature=temperature, seed=call_seed, **preset)
 
     return sampling
 

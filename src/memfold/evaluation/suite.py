@@ -42,7 +42,7 @@ PER_CELL = (EVEN, GRADED)
 # questions of a split and length by how long its documents may be: the longer, the more each one costs
 GRADED_CELLS = ((4096, 1000), (32768, 128))
 FEWEST = 32  # of a cell of longer documents
-FLAGS = {"kinds": "kind", "per_cell": "cells"}  # options that the command line calls otherwise
+FLAGS = {"kinds": "kind", "per_cell": "cells"}  # options with another name on the command line
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Options:
     says how replies are drawn.
 
     Those below `seed` are read by the suites that say so (`Suite.reads`): `per_cell` graded asks 1,000, 128 or 32
-    questions for each split and length, fewer the longer it is, whatever `questions` says; `depths` is how many places
-    from the beginning to the end of a text, `needles` how many of one answer, of these `kinds`, in a `haystack` of
-    filler or of almanac pages, or in the file `text`; `data` are local files as NAME=PATH, `trained_on` the datasets of
-    them that the model has seen in training, `judge` is the address of a model that says what is right.
+    questions for each split and length, fewer the longer it is, whatever `questions` says; `depths` is how many depths
+    from the beginning to the end of a text, `needles` how many values one answer has, of these `kinds`, in a `haystack`
+    of filler or of almanac pages, or in the file `text`; `data` are local files as NAME=PATH, `trained_on` the datasets
+    of them that the model has seen in training, `judge` is the address of a model that says what is right.
     """
 
     lengths: tuple[int, ...]
@@ -92,11 +92,11 @@ class Options:
 
     def cells(self) -> list[tuple[str, int, int]]:
         """(split, length, questions) in the order in which they run; the first cells take what does not divide."""
-        places = [(split, length) for split in dict.fromkeys(self.splits) for length in dict.fromkeys(self.lengths)]
+        cells = [(split, length) for split in dict.fromkeys(self.splits) for length in dict.fromkeys(self.lengths)]
         if self.per_cell != EVEN:
-            return [(split, length, _graded(length)) for split, length in places]
-        share, rest = divmod(self.questions, len(places))
-        return [(*place, share + (number < rest)) for number, place in enumerate(places)]
+            return [(split, length, _graded(length)) for split, length in cells]
+        each, rest = divmod(self.questions, len(cells))
+        return [(*cell, each + (number < rest)) for number, cell in enumerate(cells)]
 
     @property
     def total(self) -> int:
@@ -181,21 +181,22 @@ def load_suite(name: str) -> Suite:
 
 def options_of(suite: Suite, options: Options) -> dict[str, Any]:
     """The options that a suite reads, by name."""
-    names = [own.name for own in fields(Options)]
+    names = [field.name for field in fields(Options)]
     common = names[: names.index("seed") + 1]
     return {name: getattr(options, name) for name in names if name in (*common, *suite.reads)}
 
 
 def with_options(suite: Suite, options: Options, given: Mapping[str, Any]) -> Options:
-    """These options with what was given in their place; None stands for nothing.
+    """These options, replaced by those that are given and not None.
 
     Raises:
         ConfigError: for an option that the suite does not read, or a value outside its range.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     for name in chosen.keys() - options_of(suite, options).keys():
-        flag, known = FLAGS.get(name, name.replace("_", "-")), [own for own in SUITES if name in load_suite(own).reads]
-        raise ConfigError(f"--{flag} means nothing to suite {suite.name!r}; leave it out, or use {' or '.join(known)}")
+        flag = FLAGS.get(name, name.replace("_", "-"))
+        known = " or ".join(other for other in SUITES if name in load_suite(other).reads)
+        raise ConfigError(f"--{flag} means nothing to suite {suite.name!r}; leave it out, or use {known}")
     if chosen.get("per_cell", EVEN) != EVEN and "questions" in chosen:
         raise ConfigError(f"--cells {chosen['per_cell']} says how many questions each cell has; leave --questions out")
     return replace(options, **chosen)
@@ -206,14 +207,14 @@ def _graded(length: int) -> int:
     return next((questions for longest, questions in GRADED_CELLS if length <= longest), FEWEST)
 
 
-def document_seed(*place: object) -> int:
-    """The seed of a document by its place in an evaluation: from `FIRST_SEED` on, 40 bits of them."""
-    digest = hashlib.sha256(repr(place).encode()).digest()
+def document_seed(*identity: object) -> int:
+    """The seed of a document by what identifies it in an evaluation: 40 bits, counted from `FIRST_SEED`."""
+    digest = hashlib.sha256(repr(identity).encode()).digest()
     return FIRST_SEED + int.from_bytes(digest[:SEED_BYTES], "big")
 
 
-def hidden_in(options: Options) -> str:
-    """What the file `text` says; empty where none is named.
+def haystack_text(options: Options) -> str:
+    """The content of the file `text`; empty where none is named.
 
     Raises:
         DataError: for a file that cannot be read.

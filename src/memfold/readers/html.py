@@ -23,18 +23,18 @@ SECTIONS = ["html", "head", "body", "title", "main", "article", "section", "div"
 BLOCKS = ["p", "pre", "table", "ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6"]
 ELEMENTS = [*SECTIONS, *BLOCKS, "span", "a", "br"]  # a file without any of these is not HTML
 SKIPPED = ["script", "style", "noscript", "template", "svg", "iframe", "object", "video", "audio"]
-# markup inside a sentence is dropped, as it would separate words that a question quotes together
+# inline markup is dropped, as its characters would separate words that a question quotes together
 INLINE = ["a", "img", "b", "strong", "i", "em", "code", "kbd", "samp", "del", "s", "sub", "sup"]
-TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)  # includes Markdown's line breaks
+TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)  # also removes the line breaks of Markdown (two spaces)
 BLANK_LINES = re.compile(r"\n{3,}")
-# as browsers do: the Latin-1 labels stand for Windows-1252, and a declaration that can be read is not in UTF-16
+# as in browsers, Latin-1 labels mean Windows-1252, and a declaration that is readable as ASCII is not in UTF-16
 LATIN_1 = ("iso-8859-1", "latin-1", "latin1", "ascii", "us-ascii")
 UTF_16 = ("utf-16", "utf-16le", "utf-16be")
 ENCODINGS = dict.fromkeys(LATIN_1, "cp1252") | dict.fromkeys(UTF_16, "utf-8")
 
 
 def read_html(path: Path) -> Iterator[str]:
-    """Yield the whole text at once.
+    """Yield the whole text of an HTML file as Markdown, in one piece.
 
     Raises:
         DataError: if the file has an unknown or wrong encoding, is not HTML, or has no text.
@@ -48,7 +48,7 @@ def read_html(path: Path) -> Iterator[str]:
         markup = _decode(file.read(), path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about markup that looks like XML or a path
+            warnings.simplefilter("ignore")  # Beautiful Soup warns about markup that looks like XML or a path
             soup = bs4.BeautifulSoup(markup, "html.parser")
         if soup.find(ELEMENTS) is None:
             raise DataError(f"{path} is not HTML: it has no HTML element; if it is plain text, rename it to .txt")
@@ -93,7 +93,7 @@ def _decode(data: bytes, path: Path) -> str:
 
 
 def _prune(soup: BeautifulSoup) -> None:
-    """Remove what is not text; the title becomes a paragraph, so that it is kept."""
+    """Remove nodes without text; turn the title into a paragraph, so that it is kept."""
     from bs4.element import Declaration, ProcessingInstruction
 
     for node in soup.find_all(string=lambda string: isinstance(string, Declaration | ProcessingInstruction)):

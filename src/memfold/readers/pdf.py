@@ -1,7 +1,7 @@
 """Extracts the text of a PDF file with pypdf, page by page.
 
-Pages are separated by a line end only, because a sentence may continue on the next page.  Hyphens and running heads
-stay in the text, because the file does not say which of them belong to it.
+Pages are separated by a single line end, because a sentence may continue on the next page.  Hyphens and running heads
+stay in the text, because a PDF does not mark them.
 Scanned pages (run OCR first), passwords, forms and annotations are not supported.
 """
 
@@ -33,21 +33,21 @@ def read_pdf(path: Path) -> Iterator[str]:
         from pypdf.errors import DependencyError, PyPdfError
     except ImportError:
         raise DataError(f"{path}: reading PDF needs pypdf; pip install 'memfold[documents]'") from None
-    logging.getLogger("pypdf").setLevel(logging.ERROR)  # it warns of small faults in files that it can read
+    logging.getLogger("pypdf").setLevel(logging.ERROR)  # pypdf warns about minor faults in readable files
     blank = True
-    number = 0  # of the current page
+    number = 0  # number of the current page
     with open_bytes(path) as file:
         try:
             reader = pypdf.PdfReader(file)
             _unlock(reader, path)
             for number in range(1, len(reader.pages) + 1):
                 text = reader.pages[number - 1].extract_text()
-                reader.resolved_objects.clear()  # otherwise every page that was read stays in memory
+                reader.resolved_objects.clear()  # otherwise the objects of every page stay in memory
                 blank = blank and not text.strip()
                 yield text + "\n"
         except DependencyError as error:
             raise DataError(
-                f"{path} cannot be read: {_line(error)}; install that, or save a copy without it (qpdf --decrypt)"
+                f"{path} cannot be read: {_line(error)}; install that, or save a decrypted copy (qpdf --decrypt)"
             ) from None
         except (PyPdfError, *DAMAGED) as error:
             where = f", page {number}" if number else ""
@@ -59,7 +59,7 @@ def read_pdf(path: Path) -> Iterator[str]:
 
 
 def _unlock(reader: PdfReader, path: Path) -> None:
-    """Open a file that is encrypted with an empty password; any other password is refused."""
+    """Decrypt a file that is encrypted with an empty password; refuse a file with any other password."""
     if reader.is_encrypted and not reader.decrypt(""):
         raise DataError(f"{path} is encrypted; save a copy without a password (qpdf --decrypt) and fold that")
 

@@ -105,6 +105,7 @@ def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
         _keep_four_bits(backbone)
     opening.shard(backbone)
     named = trained_parameters(backbone)
+    optimisers = opening.optimisers(named)
     engine = open_engine(recipe, backbone, processes.count)
     opening.create_folder()
     if recipe.memory != END_TO_END:
@@ -112,7 +113,6 @@ def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
         _only_read(encoder, recipe, processes.device)
         _keep_encoder(backbone, encoder, folder, new=processes.first and not opening.resumed)
     _describe(recipe, backbone)
-    optimisers = opening.optimisers(named)
     _restore(start.extra.get("processes", ()), scorer, recipe.seed, processes.number)
     backbone.model.set_attn_implementation(recipe.attention)
     reference = None
@@ -187,7 +187,7 @@ def _figures(updated: Updated) -> dict[str, float]:
 def _prepare_systems(recipe: RlRecipe, backbone: Backbone) -> None:
     """Let systems choose what is trained; what they need must be there, from a supervised stage."""
     for entry in recipe.mixture:
-        system = recipe.system(entry)
+        system = make_system(entry.system, backbone, recipe.system_settings(entry))
         if system.capabilities.slots and entry.system not in backbone.trained:
             raise CheckpointError(
                 f"parent {recipe.parent} was not trained for system {entry.system!r}; name a run of a supervised stage"

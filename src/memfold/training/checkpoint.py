@@ -21,6 +21,7 @@ from memfold.backbone.model import Backbone
 from memfold.core.errors import CheckpointError, ConfigError
 
 KEPT = 2
+OPEN_TABLES = ("settings", "algorithm")  # free-form tables of a recipe: a missing key was not set
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,11 @@ def load(checkpoint: Path) -> tuple[Progress, list[dict[str, Any]], dict[str, An
 def check_recipe(run: Path, recipe: dict[str, Any]) -> None:
     """Refuse to resume a run under a recipe with other settings; the error names the first difference.
 
-    Keys that the stored recipe lacks are ignored: they were added after the run was started.
+    Keys that the stored recipe lacks are ignored: they were added to recipes after the run was started.
     """
     stored = json.loads((run / "recipe.json").read_text())
     for key in sorted(stored):
-        if not _same(stored[key], recipe.get(key)):
+        if not _same({key: stored[key]}, recipe):
             raise CheckpointError(
                 f"{run} was started with {key} = {stored.get(key)!r}, the recipe says {recipe.get(key)!r}; "
                 "use another --out or the recipe it was started with"
@@ -134,7 +135,10 @@ def check_recipe(run: Path, recipe: dict[str, Any]) -> None:
 
 def _same(stored: Any, current: Any) -> bool:
     if isinstance(stored, dict) and isinstance(current, dict):
-        return all(_same(value, current.get(key)) for key, value in stored.items())
+        return all(
+            value == current.get(key) if key in OPEN_TABLES else _same(value, current.get(key))
+            for key, value in stored.items()
+        )
     if isinstance(stored, list) and isinstance(current, list):
         return len(stored) == len(current) and all(map(_same, stored, current))
     return bool(stored == current)

@@ -86,7 +86,6 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
     entries = mixture(recipe)
     for entry in entries:
         recipe.system(entry).prepare(backbone)
-    opening.create_folder()
     if recipe.fqlora is not None:
         opening.adapt(backbone, recipe.fqlora, "" if backbone.base_adapter is not None else parent_of(recipe))
     if recipe.hardware.sharded:
@@ -101,6 +100,7 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
         if "predecessor" in start.extra:
             predecessor.head.load_state_dict(start.extra["predecessor"])
     optimisers = opening.optimisers(named)
+    opening.create_folder()
     _make_ready(backbone, recipe)
     processes.wait()  # otherwise a slow process could take the first checkpoint for that of an earlier run
     return Run(recipe, folder, backbone, optimisers, processes, predecessor, start.progress)

@@ -125,7 +125,7 @@ def count(recipe: StageRecipe, shape: Shape) -> Weights:
     model = shape.without_weights()
     full, lora, frozen, quantised = _parameters(recipe, model)
     added: dict[str, int] = {}
-    for entry in recipe.mixture:
+    for entry in mixture(recipe) if isinstance(recipe, Recipe) else recipe.mixture:
         added |= recipe.system(entry).parameters(shape.hidden)
     projection = sum(size for name, size in added.items() if not is_frozen(name, recipe.freeze))
     layer = sum(weight.numel() for weight in layers_of(model)[0].parameters())

@@ -29,7 +29,7 @@ def read_values(path: Path) -> dict[str, Any]:
     if not isinstance(every, dict) or not isinstance(mixture, list) or (every and not mixture):
         raise ConfigError(f"{path}: {EVERY} = {every!r} must be a table of keys for the entries of a mixture")
     if every:
-        values[MIXTURE] = [entry | every for entry in mixture]
+        values[MIXTURE] = [_over(entry, every) for entry in mixture]
     return values
 
 

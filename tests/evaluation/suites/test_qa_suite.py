@@ -136,7 +136,7 @@ def test_the_command(
     assert "in distribution" in capsys.readouterr().out
     for arguments, message in (
         ([], "needs local files"),
-        (["--data", data[0], "--judge", "tiny"], "'tiny' is no address of an endpoint"),
+        (["--data", data[0], "--judge", "tiny"], "'tiny' is not the address of an endpoint"),
         (["--data", data[0], "--depths", "4"], "--depths means nothing to suite 'qa'"),
     ):
         assert execute([*command, *arguments]) == 2

@@ -1,7 +1,7 @@
 """The almanac suite: questions about invented worlds, by kind, split and document length, all systems side by side.
 
-Every system is asked the same questions about the same documents, none of which training has seen.  Accuracy also as a
-share of `full` (the same weights reading the text), and the quality of citations.
+Every system is asked the same questions about the same documents, none of which training has seen.  Accuracy is also
+given as a share of that of the reference (the same weights reading the text), beside the quality of citations.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from memfold.core.registry import COMPARED
 from memfold.core.types import Memory, Trace
 from memfold.evaluation.candidate import Candidate, reference_label
 from memfold.evaluation.expansion import expansion_table
-from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, lengths, of, shown, splits
+from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, lengths, of_system, shown, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed
 from memfold.evaluation.table import Cell, Figure, Row, Table, mean, paired_ratio, proportion
@@ -70,7 +70,7 @@ class AlmanacSuite:
         return Score(answer.text, answered(case.sample, answer.text), figures)
 
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
-        """For each split: accuracy, share of `full`, citations."""
+        """For each split: accuracy, share of the reference, citations."""
         tables: list[Table] = []
         reference = reference_label(labels)
         for split, own in splits(records):
@@ -104,11 +104,12 @@ def _accuracy(records: Group, labels: Sequence[str], split: str) -> Table:
 
 def _shares(records: Group, labels: Sequence[str], reference: str, split: str) -> Table:
     columns = lengths(records)
-    rows = tuple(
-        Row((label,), tuple(_share(of(records, label, length), of(records, reference, length)) for length in columns))
-        for label in labels
-        if label != reference
-    )
+
+    def share(label: str, length: int | None) -> Cell:
+        return _share(of_system(records, label, length), of_system(records, reference, length))
+
+    others = [label for label in labels if label != reference]
+    rows = tuple(Row((label,), tuple(share(label, length) for length in columns)) for label in others)
     note = f"Accuracy divided by that of `{reference}` on the same questions; interval by the paired bootstrap."
     return Table(f"Share of {reference}, split {split}", ("system",), tuple(map(shown, columns)), rows, note)
 
@@ -116,7 +117,7 @@ def _shares(records: Group, labels: Sequence[str], reference: str, split: str) -
 def _citations(records: Group, labels: Sequence[str], split: str) -> Table:
     rows = []
     for label in labels:
-        own = of(records, label)
+        own = of_system(records, label)
         right = [record for record in own if record.correct] if any(record.figures for record in own) else []
         shares = [proportion([record.figures.get(name, 0.0) == 1 for record in right]) for name in CITED]
         cited = mean([record.figures.get("cited_characters", 0.0) for record in right])
@@ -137,4 +138,4 @@ def _share(records: Group, reference: Group) -> Cell:
     """Over the cases that both sides have finished."""
     expected = {record.case: record.correct for record in reference}
     pairs = [(record.correct, expected[record.case]) for record in records if record.case in expected]
-    return paired_ratio([one for one, _ in pairs], [other for _, other in pairs])
+    return paired_ratio([correct for correct, _ in pairs], [correct for _, correct in pairs])

@@ -62,8 +62,8 @@ class LongBenchSuite:
         domains = list(dict.fromkeys(record.kind for record in records if record.kind))
 
         def cells(own: Group) -> list[Cell]:
-            by_domain = [[one for one in own if one.kind == domain] for domain in domains]
-            letters = proportion([one.figures.get("letter") == 1 for one in own], failures(own))
+            by_domain = [[record for record in own if record.kind == domain] for domain in domains]
+            letters = proportion([record.figures.get("letter") == 1 for record in own], failures(own))
             return [*map(_right, (own, *by_domain)), letters]
 
         columns = (ALL, *domains, "a letter was chosen")

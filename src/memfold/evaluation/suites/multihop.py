@@ -1,4 +1,4 @@
-"""The multihop suite: questions that need several places of a long text full of what resembles them.
+"""The multihop suite: questions that need several passages of a long text full of similar ones.
 
 Generated: `two-hop` questions of the almanac among its other articles, and `tracking` of a number through a chain of
 names, in filler or any text.  With --data: questions of datasets among the paragraphs of other questions, as the
@@ -20,9 +20,9 @@ from memfold.core.registry import COMPARED
 from memfold.core.types import Memory, Sample, Trace
 from memfold.evaluation import local_data
 from memfold.evaluation.candidate import Candidate
-from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, of, splits
+from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, of_system, splits
 from memfold.evaluation.records import Record
-from memfold.evaluation.suite import Case, Options, Score, document_seed, hidden_in
+from memfold.evaluation.suite import Case, Options, Score, document_seed, haystack_text
 from memfold.evaluation.table import Cell, Figure, Row, Table, difference, mean, proportion
 from memfold.scoring.extraction import short_answer
 from memfold.scoring.metrics import sub_span_match
@@ -61,7 +61,7 @@ class MultihopSuite:
         if options.text and (options.data or TRACKING not in (options.kinds or KINDS)):
             other = "--data" if options.data else f"--kind {options.kinds[0]}"
             raise ConfigError(f"--text {options.text} is for --kind {TRACKING}; leave it out, or leave out {other}")
-        hidden_in(options)
+        haystack_text(options)
         named = local_data.sources(self.name, options.data, DATASETS) if options.data else {}
         for name in options.trained_on:
             if name not in named:
@@ -79,7 +79,7 @@ class MultihopSuite:
         """Sub-span match; of a question that wants several names also the share that was found."""
         assert trace.answer is not None, "only traces without error are scored"
         answer = short_answer(trace.answer.reply)
-        each = [sub_span_match(answer, [one]) for one in case.accepted]
+        each = [sub_span_match(answer, [text]) for text in case.accepted]
         several = case.sample.kind == LISTING
         right = all(each) if several else any(each)
         return Score(answer, right, {"share": sum(each) / len(each) if several else float(right)})
@@ -103,14 +103,14 @@ class MultihopSuite:
         figures = []
         for split, own in splits(records):
             kinds = dict.fromkeys(map(_kind, own))
-            panels = [(f"{kind}, split {split}", [one for one in own if _kind(one) == kind]) for kind in kinds]
+            panels = [(f"{kind}, split {split}", [record for record in own if _kind(record) == kind]) for kind in kinds]
             drawn = tuple((title, curves(some, labels, _right)) for title, some in panels)
             figures.append(Figure(f"multihop-{split}", "document tokens", drawn))
         return figures
 
 
 def _generated(options: Options, model: Model) -> Iterator[Case]:
-    kinds, text = options.kinds or KINDS, hidden_in(options)
+    kinds, text = options.kinds or KINDS, haystack_text(options)
     for split, length, questions in options.cells():
         for number in range(questions):
             kind = kinds[number % len(kinds)]
@@ -134,12 +134,12 @@ def _two_hop(seed: int, length: int, split: str, options: Options, model: Model)
 def _from_data(options: Options, model: Model) -> Iterator[Case]:
     named = local_data.sources(MultihopSuite.name, options.data, DATASETS)
     pools = {name: Distractors(islice(load_dataset(name, *paths), POOL), model.encode) for name, paths in named.items()}
-    places = [
-        (length, name, share)
+    cells = [
+        (length, name, count)
         for _, length, questions in replace(options, splits=("in",)).cells()
-        for name, share in zip(pools, local_data.shares(questions, len(pools)), strict=True)
+        for name, count in zip(pools, local_data.spread(questions, len(pools)), strict=True)
     ]
-    for length, name, questions in places:
+    for length, name, questions in cells:
         split = "in" if name in options.trained_on else "out"
         asked = 0
         for number, sample in enumerate(islice(pools[name].lengthened(length, options.seed), questions)):
@@ -160,8 +160,8 @@ def _kind(record: Record) -> str:
 
 
 def _cells(kinds: Sequence[str], own: Group) -> list[Cell]:
-    by_kind = [[one for one in own if _kind(one) == kind] for kind in kinds]
-    found = mean([one.figures.get("share", 0.0) for one in own], failures(own), share=True)
+    by_kind = [[record for record in own if _kind(record) == kind] for kind in kinds]
+    found = mean([record.figures.get("share", 0.0) for record in own], failures(own), share=True)
     return [*map(_right, (own, *by_kind)), found]
 
 
@@ -171,8 +171,8 @@ def _fall(records: Group, labels: Sequence[str], split: str) -> list[Table]:
         return []
     rows = []
     for label in labels:
-        short, long = (of(records, label, size) for size in (sizes[0], sizes[-1]))
-        lost = difference([one.correct for one in short], [one.correct for one in long])
+        short, long = (of_system(records, label, size) for size in (sizes[0], sizes[-1]))
+        lost = difference([record.correct for record in short], [record.correct for record in long])
         rows.append(Row((label,), (_right(short), _right(long), lost)))
     columns = (f"{sizes[0]} tokens", f"{sizes[-1]} tokens", "lost")
     return [Table(f"From the shortest to the longest, split {split}", ("system",), columns, tuple(rows))]

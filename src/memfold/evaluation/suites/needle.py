@@ -25,9 +25,9 @@ from memfold.core.model import Model
 from memfold.core.registry import COMPARED
 from memfold.core.types import Memory, Sample, Trace
 from memfold.evaluation.candidate import Candidate
-from memfold.evaluation.grouping import Group, failures, grid, of, splits
+from memfold.evaluation.grouping import Group, failures, grid, of_system, splits
 from memfold.evaluation.records import Record
-from memfold.evaluation.suite import Case, Options, Score, document_seed, hidden_in
+from memfold.evaluation.suite import Case, Options, Score, document_seed, haystack_text
 from memfold.evaluation.table import Cell, HeatMap, Row, Table, mean, proportion
 from memfold.scoring.needles import HIGHEST, LOWEST, contains_all, needle_score
 from memfold.tasks.haystack import borders_of, filler_sentences, gather, pieces, plant, text_sentences
@@ -42,7 +42,7 @@ LISTING = "listing"  # the kind of a question that wants several values
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Query:
     """One question: where its first needle lies in per cent, what kind it is, which key has which values."""
 
     depth: float
@@ -56,12 +56,12 @@ class _Asked:
         relation, first = NEEDLES[self.kind], self.depth / 100
         template = relation.held_out_statement if split == "out" else relation.statements[0]
         return [
-            (first + (1 - first) * place / len(self.values), template.format(s=self.key, v=value))
-            for place, value in enumerate(self.values)
+            (first + (1 - first) * number / len(self.values), template.format(s=self.key, v=value))
+            for number, value in enumerate(self.values)
         ]
 
     def question(self) -> str:
-        """What asks for one value, or for all of several."""
+        """Asks for the value, or for all of several."""
         if len(self.values) == 1:
             return NEEDLES[self.kind].questions[0].format(s=self.key)
         return f"What are the {len(self.values)} secret {NOUNS[self.kind]}s of {self.key}?"
@@ -90,7 +90,7 @@ class NeedleSuite:
             options.questions,
             f"{len(cells) * options.depths} or more, one for each of the cells; or fewer --lengths or --depths",
         )
-        hidden_in(options)
+        haystack_text(options)
 
     def cases(self, options: Options, model: Model) -> Iterator[Case]:
         """The depths of a length in turn, each with the next kind of value.
@@ -98,7 +98,7 @@ class NeedleSuite:
         Raises:
             ConfigError: for lengths that the needles fill.
         """
-        text, turn = hidden_in(options), max(options.depths, options.per_document)
+        text, turn = haystack_text(options), max(options.depths, options.per_document)
         for split, length, questions in options.cells():
             for first in range(0, questions, turn):
                 seed = document_seed(self.name, options.seed, options.level, split, length, first, options.text)
@@ -131,7 +131,7 @@ class NeedleSuite:
 
     def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[HeatMap]:
         """The score of each system over length and depth."""
-        return [_heat_map(of(own, label), label, split) for split, own in splits(records) for label in labels]
+        return [_heat_map(of_system(own, label), label, split) for split, own in splits(records) for label in labels]
 
 
 class _Turn:
@@ -144,9 +144,9 @@ class _Turn:
         rng = Random(seed)
         namer = Namer(rng, options.level)
         numbers = range(first, first + max(options.depths, options.per_document))
-        asked = [_asked(rng, namer, number, options) for number in numbers]
+        queries = [_query(rng, namer, number, options) for number in numbers]
         step = options.per_document
-        self.documents = [asked[start : start + step] for start in range(0, len(asked), step)]
+        self.documents = [queries[start : start + step] for start in range(0, len(queries), step)]
         sentences = text_sentences(text) if text else filler_sentences(rng)
         room = length - max(self._tokens(document, model) for document in self.documents)
         self.sentences = gather(sentences, room, model.encode)
@@ -155,35 +155,35 @@ class _Turn:
 
     def cases(self) -> Iterator[Case]:
         """The questions, those of one document next to each other."""
-        for asked in self.documents:
-            planted = self._needles(asked)
+        for queries in self.documents:
+            planted = self._needles(queries)
             whole = plant(self.sentences, planted)
-            seed = document_seed(self.seed, asked[0].number)
+            seed = document_seed(self.seed, queries[0].number)
             document = Document(f"needle-{seed}", text=whole.text)
             parts = tuple(map(_piece, pieces(whole, self.cuts))) if self.length >= PIECES_FROM else ()
-            for place, one in enumerate(asked):
-                own = slice(place * self.options.needles, (place + 1) * self.options.needles)
+            for index, query in enumerate(queries):
+                own = slice(index * self.options.needles, (index + 1) * self.options.needles)
                 sample = Sample(
                     task="needle",
                     document=document,
-                    question=one.question(),
-                    answers=one.values,
-                    target=", ".join(one.values),
+                    question=query.question(),
+                    answers=query.values,
+                    target=", ".join(query.values),
                     evidence=whole.spans[own],
                     support=tuple(needle for _, needle in planted[own]),
-                    kind=one.kind if len(one.values) == 1 else LISTING,
+                    kind=query.kind if len(query.values) == 1 else LISTING,
                     hops=1,
                     split=self.split,
                     level=self.options.level,
                 )
-                key = f"{self.split}/{self.length}/{one.depth:.4g}/{one.number}"
+                key = f"{self.split}/{self.length}/{query.depth:.4g}/{query.number}"
                 yield Case(key, sample, sample.answers, seed, self.length, REPLY_TOKENS, parts)
 
-    def _needles(self, asked: Sequence[_Asked]) -> list[tuple[float, str]]:
-        return [needle for one in asked for needle in one.needles(self.split)]
+    def _needles(self, queries: Sequence[_Query]) -> list[tuple[float, str]]:
+        return [needle for query in queries for needle in query.needles(self.split)]
 
-    def _tokens(self, asked: Sequence[_Asked], model: Model) -> int:
-        return sum(len(model.encode(f" {needle}")) for _, needle in self._needles(asked))
+    def _tokens(self, queries: Sequence[_Query], model: Model) -> int:
+        return sum(len(model.encode(f" {needle}")) for _, needle in self._needles(queries))
 
 
 def _piece(text: str) -> Document:
@@ -191,12 +191,12 @@ def _piece(text: str) -> Document:
     return Document(f"piece-{hashlib.sha256(text.encode()).hexdigest()[:16]}", text=text)
 
 
-def _asked(rng: Random, namer: Namer, number: int, options: Options) -> _Asked:
+def _query(rng: Random, namer: Namer, number: int, options: Options) -> _Query:
     kinds = options.kinds or KINDS
     again, step = divmod(number, options.depths)
     kind = kinds[(step + again) % len(kinds)]
     values = tuple(VALUES[kind](rng) for _ in range(options.needles))
-    return _Asked(100 * step / (options.depths - 1), kind, namer.name("key")[0], values, number)
+    return _Query(100 * step / (options.depths - 1), kind, namer.name("key")[0], values, number)
 
 
 def _depth(record: Record) -> str:
@@ -214,8 +214,8 @@ def _exact(records: Group) -> Cell:
 
 
 def _cells(records: Group) -> list[Cell]:
-    places = dict.fromkeys((record.size, _depth(record)) for record in records)
-    groups = [[one for one in records if (one.size, _depth(one)) == place] for place in places]
+    pairs = dict.fromkeys((record.size, _depth(record)) for record in records)
+    groups = [[record for record in records if (record.size, _depth(record)) == pair] for pair in pairs]
     cells: list[Cell] = []
     for figure in (_score, _exact):
         each = [cell for cell in map(figure, groups) if cell.value is not None]
@@ -226,20 +226,22 @@ def _cells(records: Group) -> list[Cell]:
 def _by(what: str, name: Callable[[Record], str], records: Group, labels: Sequence[str], split: str) -> Table:
     """Exact answers of each system over the values of one property."""
     names = list(dict.fromkeys(name(record) for record in records))
-    rows = tuple(
-        Row((label,), tuple(_exact([one for one in of(records, label) if name(one) == value]) for value in names))
-        for label in labels
-    )
+
+    def cell(label: str, value: str) -> Cell:
+        return _exact([record for record in of_system(records, label) if name(record) == value])
+
+    rows = tuple(Row((label,), tuple(cell(label, value) for value in names)) for label in labels)
     return Table(f"Exact by {what}, split {split}", ("system",), tuple(names), rows)
 
 
 def _heat_map(records: Group, label: str, split: str) -> HeatMap:
     sizes = sorted({record.size for record in records})
     depths = sorted({_depth(record) for record in records}, key=float)
-    cells = tuple(
-        tuple(_score([one for one in of(records, label, size) if _depth(one) == depth]) for size in sizes)
-        for depth in depths
-    )
+
+    def cell(depth: str, size: int) -> Cell:
+        return _score([record for record in of_system(records, label, size) if _depth(record) == depth])
+
+    cells = tuple(tuple(cell(depth, size) for size in sizes) for depth in depths)
     name = f"needle-{split}-{re.sub(r'[^A-Za-z0-9.=]+', '-', label)}"
     return HeatMap(
         name,

@@ -16,7 +16,7 @@ from memfold.core.registry import COMPARED
 from memfold.core.types import Memory, Trace
 from memfold.evaluation import local_data
 from memfold.evaluation.candidate import Candidate
-from memfold.evaluation.grouping import Group, curves, failures, of
+from memfold.evaluation.grouping import Group, curves, failures, of_system
 from memfold.evaluation.judging import BY_RULE, JUDGED
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score
@@ -51,7 +51,7 @@ class QaSuite:
         """The questions spread over the datasets, the first of each."""
         named = local_data.sources(self.name, options.data, sorted(DATASETS))
         for (name, paths), questions in zip(
-            named.items(), local_data.shares(options.questions, len(named)), strict=True
+            named.items(), local_data.spread(options.questions, len(named)), strict=True
         ):
             yield from local_data.cases(self.name, name, paths, questions, options, model, REPLY_TOKENS)
 
@@ -67,7 +67,7 @@ class QaSuite:
         figures = {
             "verbatim": float(verbatim_match(answer, accepted)),
             "sub_span": float(sub_span_match(answer, accepted)),
-            "f1": max(token_f1(answer, one) for one in wanted),
+            "f1": max(token_f1(answer, text) for text in wanted),
         }
         return Score(answer, answered(case.sample, answer), figures)
 
@@ -79,7 +79,7 @@ class QaSuite:
         """Right answers over document length, in and out of distribution."""
         splits = dict.fromkeys(record.split for record in records)
         panels = tuple(
-            (SPLIT_TITLES[split], curves([one for one in records if one.split == split], labels, _right))
+            (SPLIT_TITLES[split], curves([record for record in records if record.split == split], labels, _right))
             for split in splits
         )
         return [Figure("accuracy", "document tokens, up to", panels)] if panels else []
@@ -90,11 +90,11 @@ def _accuracy(records: Group, labels: Sequence[str]) -> Table:
     names = list(dict.fromkeys(local_data.dataset_of(record.case) for record in records))
 
     def cells(own: Group) -> tuple[Cell, ...]:
-        by_split = [[one for one in own if one.split == split] for split in splits]
-        by_name = [[one for one in own if local_data.dataset_of(one.case) == name] for name in names]
+        by_split = [[record for record in own if record.split == split] for split in splits]
+        by_name = [[record for record in own if local_data.dataset_of(record.case) == name] for name in names]
         return tuple(map(_right, (*by_split, *by_name)))
 
-    rows = tuple(Row((label,), cells(of(records, label))) for label in labels)
+    rows = tuple(Row((label,), cells(of_system(records, label))) for label in labels)
     judge = any(JUDGED in record.figures for record in records)
     note = "Right by the judge." if judge else "Right by normalised comparison: case, punctuation and articles aside."
     return Table("Accuracy", ("system",), (*(SPLIT_TITLES[split] for split in splits), *names), rows, note)
@@ -106,20 +106,20 @@ def _rules(records: Group, labels: Sequence[str]) -> Table:
     rows = []
     for name in names:
         for label in labels:
-            own = [one for one in of(records, label) if local_data.dataset_of(one.case) == name]
+            own = [record for record in of_system(records, label) if local_data.dataset_of(record.case) == name]
             rule = proportion([_by_rule(record) for record in own], failures(own))
             spans = [
-                proportion([one.figures.get(figure) == 1 for one in own], failures(own))
+                proportion([record.figures.get(figure) == 1 for record in own], failures(own))
                 for figure in ("verbatim", "sub_span")
             ]
-            f1 = mean([one.figures.get("f1", 0.0) for one in own], failures(own), share=True)
+            f1 = mean([record.figures.get("f1", 0.0) for record in own], failures(own), share=True)
             rows.append(Row((name, label), (*([_right(own)] if judge else []), rule, *spans, f1)))
     columns = (*(["judged"] if judge else []), "normalised", "verbatim", "sub-span", "token F1")
     return Table("Rules", ("dataset", "system"), columns, tuple(rows))
 
 
 def _by_rule(record: Record) -> bool:
-    """What normalised comparison says, which a judge puts aside."""
+    """The verdict of normalised comparison, which that of a judge replaces."""
     return record.figures[BY_RULE] == 1 if BY_RULE in record.figures else record.correct
 
 

@@ -4,7 +4,7 @@ Slots carry what a passage says, not every character of it, so systems that read
 (`pooled/unfold=N`) stand beside those that do not.  What is planted are the sentences of the needle suite, at random
 depths of filler, almanac pages or any text.  Exact is an answer in which the string stands as it was planted, case
 included.  Beside it stand the answers whose citations lie in the right block, and those for which the sentence itself
-was read again: a string can only be copied from where it was looked for.
+was read again: a string can only be copied from text that was read.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from memfold.core.model import Model
 from memfold.core.registry import BASELINES, DEFAULT, REFERENCE
 from memfold.core.types import Citation, Memory, Sample, Span, Text, Trace
 from memfold.evaluation.candidate import Candidate
-from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, of, splits
+from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, of_system, splits
 from memfold.evaluation.records import Record
-from memfold.evaluation.suite import HAYSTACKS, Case, Options, Score, document_seed, hidden_in
+from memfold.evaluation.suite import HAYSTACKS, Case, Options, Score, document_seed, haystack_text
 from memfold.evaluation.table import Cell, Figure, Row, Table, proportion
 from memfold.scoring.citations import hits
 from memfold.scoring.metrics import stands_verbatim
@@ -53,13 +53,13 @@ class StringsSuite:
     candidates: tuple[str, ...] = (REFERENCE, DEFAULT, f"{DEFAULT}/unfold=256", *BASELINES)
 
     def check(self, options: Options) -> None:
-        """Raise a `MemfoldError` for an unknown kind, a text that cannot be read, or two places to hide in."""
+        """Raise a `MemfoldError` for an unknown kind, a text that cannot be read, or two haystacks."""
         for kind in options.kinds:
             if kind not in NEEDLES:
                 raise unknown("kind of string", kind, NEEDLES)
         if options.text and options.haystack != HAYSTACKS[0]:
             raise ConfigError(f"--text {options.text} takes the place of --haystack {options.haystack}; leave one out")
-        hidden_in(options)
+        haystack_text(options)
 
     def cases(self, options: Options, model: Model) -> Iterator[Case]:
         """The kinds in turn; those of one document are planted in it together.
@@ -67,7 +67,7 @@ class StringsSuite:
         Raises:
             ConfigError: for lengths that the strings fill.
         """
-        text = hidden_in(options)
+        text = haystack_text(options)
         for split, length, questions in options.cells():
             for first in range(0, questions, options.per_document):
                 numbers = range(first, min(questions, first + options.per_document))
@@ -78,27 +78,27 @@ class StringsSuite:
         return Job(candidate.system, memory, case.sample.question)
 
     def score(self, case: Case, trace: Trace, model: Model) -> Score:
-        """Whether the string came back, and whether it was looked for in the right place."""
+        """Whether the string came back, and whether the right block was cited or read again."""
         assert trace.answer is not None, "only traces without error are scored"
         figures = {}
         passages = _read_again(trace)
         if passages is not None:
             figures[READ] = float(case.sample.support[0] in passages)
-        cited = trace.answer.citations if passages is None else _places(case.sample.document, passages)
+        cited = trace.answer.citations if passages is None else _located(case.sample.document, passages)
         if cited and "chunk" in trace.settings:
             block = _block(case.sample, trace.settings["chunk"], model)
             figures[BLOCK] = float(hits(cited, [block], len(cited))[0])
         return Score(trace.answer.text, stands_verbatim(trace.answer.text, case.accepted[0]), figures)
 
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
-        """For each split: exact strings by length, of all and of those looked for in the right place; and by kind."""
+        """For each split: exact strings by length, of all and of those whose block was cited or read; and by kind."""
         tables = []
         for split, own in splits(records):
             tables.append(
                 Table(f"Exact strings, split {split}", ("tokens", "system"), COLUMNS, grid(own, labels, _cells), NOTE)
             )
             kinds = list(dict.fromkeys(record.kind for record in own))
-            rows = tuple(Row((label,), tuple(_of_kinds(of(own, label), kinds))) for label in labels)
+            rows = tuple(Row((label,), tuple(_of_kinds(of_system(own, label), kinds))) for label in labels)
             tables.append(Table(f"Exact by kind, split {split}", ("system",), (ALL, *kinds), rows))
         return tables
 
@@ -114,34 +114,34 @@ def _document(
     split: str, length: int, numbers: Sequence[int], text: str, options: Options, model: Model
 ) -> Iterator[Case]:
     """The cases of one document."""
-    kinds, hidden_in = options.kinds or KINDS, options.text or options.haystack
-    seed = document_seed(StringsSuite.name, options.seed, options.level, split, length, numbers[0], hidden_in, kinds)
+    kinds, haystack = options.kinds or KINDS, options.text or options.haystack
+    seed = document_seed(StringsSuite.name, options.seed, options.level, split, length, numbers[0], haystack, kinds)
     rng = Random(seed)
     namer = Namer(rng, options.level)
-    own = [(kinds[number % len(kinds)], namer.name("key")[0]) for number in numbers]
-    values = [VALUES[kind](rng) for kind, _ in own]
+    keys = [(kinds[number % len(kinds)], namer.name("key")[0]) for number in numbers]
+    values = [VALUES[kind](rng) for kind, _ in keys]
     planted = [
-        (rng.random(), _says(kind, split).format(s=key, v=value))
-        for (kind, key), value in zip(own, values, strict=True)
+        (rng.random(), _statement(kind, split).format(s=key, v=value))
+        for (kind, key), value in zip(keys, values, strict=True)
     ]
-    room = length - sum(len(model.encode(f" {says}")) for _, says in planted)
+    room = length - sum(len(model.encode(f" {sentence}")) for _, sentence in planted)
     task = TaskOptions(level=options.level, split=split)
     sentences = {
         "filler": partial(filler_sentences, rng),
         "almanac": partial(almanac_sentences, rng, task, model.encode),
         options.text: partial(text_sentences, text),
-    }[hidden_in]
+    }[haystack]
     whole = plant(gather(sentences(), room, model.encode), planted)
     document = Document(f"strings-{seed}", text=whole.text)
-    for place, (number, (kind, key)) in enumerate(zip(numbers, own, strict=True)):
+    for index, (number, (kind, key)) in enumerate(zip(numbers, keys, strict=True)):
         sample = Sample(
             task="needle",
             document=document,
             question=NEEDLES[kind].questions[0].format(s=key),
-            answers=(values[place],),
-            target=values[place],
-            evidence=(whole.spans[place],),
-            support=(planted[place][1],),
+            answers=(values[index],),
+            target=values[index],
+            evidence=(whole.spans[index],),
+            support=(planted[index][1],),
             kind=kind,
             hops=1,
             split=split,
@@ -150,20 +150,20 @@ def _document(
         yield Case(f"{split}/{length}/{number}", sample, sample.answers, seed, length, REPLY_TOKENS)
 
 
-def _says(kind: str, split: str) -> str:
+def _statement(kind: str, split: str) -> str:
     relation = NEEDLES[kind]
     return relation.held_out_statement if split == "out" else relation.statements[0]
 
 
 def _read_again(trace: Trace) -> str | None:
-    """The text that the last call was given after an earlier one had said where to look; None without such a one."""
+    """The text that the last call was given after an earlier one had located it; None without an earlier call."""
     if not any(step.call.purpose == "locate" for step in trace.steps):
         return None
     return "\n".join(part.text for part in trace.steps[-1].call.parts if isinstance(part, Text))
 
 
-def _places(document: Document, passages: str) -> tuple[Citation, ...]:
-    """Where the lines of some text stand in a document; lines that stand nowhere are left out."""
+def _located(document: Document, passages: str) -> tuple[Citation, ...]:
+    """Where the lines of a text stand in a document; lines that it does not have are left out."""
     text = document.read()
     lines = [line.strip() for line in passages.split("\n") if line.strip()]
     starts = [(text.find(line), len(line)) for line in lines]
@@ -174,16 +174,17 @@ def _block(sample: Sample, size: int, model: Model) -> Span:
     """The block, of `size` tokens, in which the string stands; both where a border cuts its sentence."""
     (span,) = sample.evidence
     cut = chunks(sample.document, model.tokenize, size)
-    around = [one for one in cut if one.char_start < span.end and span.start < one.char_end]
+    around = [chunk for chunk in cut if chunk.char_start < span.end and span.start < chunk.char_end]
     return Span(around[0].char_start, around[-1].char_end)
 
 
 def _cells(records: Group) -> list[Cell]:
     cells = [_exact(records)]
     for figure in (BLOCK, READ):
-        told = [record for record in records if figure in record.figures]
-        there = [record for record in told if record.figures[figure] == 1]
-        cells += [proportion([one.figures[figure] == 1 for one in told]), proportion([one.correct for one in there])]
+        known = [record for record in records if figure in record.figures]
+        hit = [record for record in known if record.figures[figure] == 1]
+        cells.append(proportion([record.figures[figure] == 1 for record in known]))
+        cells.append(proportion([record.correct for record in hit]))
     return cells
 
 

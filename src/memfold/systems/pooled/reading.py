@@ -8,12 +8,13 @@ from memfold.core.types import Block, BlockRef, Call, Memory, Passage, Span
 
 def slot_passage(memory: Memory, call: Call, slot: int, ratio: int, model: Model) -> Passage:
     """The passage behind slot number `slot` of a call: exact where the memory holds its text, else in proportion."""
+    number = slot  # within its block
     for part in call.parts:
         if isinstance(part, BlockRef):
             block = memory.blocks[part.index]
-            if slot < block.slot_count:
-                return Passage(block.source, _span(memory, block, slot, ratio, model))
-            slot -= block.slot_count
+            if number < block.slot_count:
+                return Passage(block.source, _span(memory, block, number, ratio, model))
+            number -= block.slot_count
     raise IndexError(f"slot {slot} lies behind the last one of the call")
 
 

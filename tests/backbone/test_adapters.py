@@ -17,8 +17,10 @@ from transformers import AutoModelForCausalLM
 from memfold.backbone.adapters import Adapter, Quantisation, attach, is_lora
 from memfold.backbone.export import export
 from memfold.backbone.folder import load_backbone, save_backbone
-from memfold.backbone.model import END, START, Backbone, add_special_tokens
+from memfold.backbone.model import Backbone
+from memfold.backbone.tokens import add_special_tokens
 from memfold.core.errors import CheckpointError, ConfigError, MemfoldError
+from memfold.systems.pooled.learning import END, START
 
 MakeBackbone = Callable[..., Backbone]
 TARGETS = tuple(f"model.layers.1.{name}" for name in ("mlp.down_proj", "mlp.up_proj", "self_attn.q_proj"))
@@ -28,8 +30,8 @@ TOKENS = torch.tensor([[7, 40, 300, 12, 9, 41]])
 
 @torch.no_grad()
 def logits(model: torch.nn.Module) -> Tensor:
-    found: Tensor = model(TOKENS).logits
-    return found
+    output: Tensor = model(TOKENS).logits
+    return output
 
 
 @pytest.fixture
@@ -66,11 +68,11 @@ def test_an_adapter_is_read_back_with_equal_logits(
     torch.testing.assert_close(logits(merged.model), before, atol=1e-4, rtol=1e-4)
     beside = load_backbone(tmp_path / "adapter", merged=False)
     beside.model.train()
-    assert beside.adapter == backbone.adapter
+    assert beside.base_adapter == backbone.base_adapter
     assert torch.equal(logits(beside.model), before)
     assert merged.trained == {"pooled": {"ratios": [4]}}
-    for one in (merged, beside):
-        assert torch.equal(one.heads["pooled"].weight, backbone.heads["pooled"].weight)
+    for loaded in (merged, beside):
+        assert torch.equal(loaded.heads["pooled"].weight, backbone.heads["pooled"].weight)
 
 
 def test_without_its_adapter_a_model_says_something_else(base: Path) -> None:
@@ -116,12 +118,16 @@ def change(file: Path, rename: dict[str, str | None], add: dict[str, Tensor] | N
 LORA = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"
 
 
-@pytest.mark.parametrize(("file", "rename", "add", "message"), [
-    ("adapter_model.safetensors", {LORA: None}, {}, r"; missing: model\.layers\.1\.mlp\.up_proj\.lora_A\.default\.we"),
-    ("adapter_model.safetensors", {}, {"a": torch.zeros(1), "b": torch.zeros(1)}, "; extra: a, b$"),
-    ("adapter_model.safetensors", {LORA: None}, {LORA: torch.zeros(4, 3)}, r"; of another size: model\.layers\.1\.mlp"),
-    ("full.safetensors", {FULL[0]: "other"}, {}, rf"; missing: {FULL[0]}; extra: other$"),
-])  # fmt: skip
+ADAPTER_FILE, FULL_FILE = "adapter_model.safetensors", "full.safetensors"
+DAMAGE: list[tuple[str, dict[str, str | None], dict[str, Tensor], str]] = [
+    (ADAPTER_FILE, {LORA: None}, {}, r"; missing: model\.layers\.1\.mlp\.up_proj\.lora_A\.default\.we"),
+    (ADAPTER_FILE, {}, {"a": torch.zeros(1), "b": torch.zeros(1)}, "; extra: a, b$"),
+    (ADAPTER_FILE, {LORA: None}, {LORA: torch.zeros(4, 3)}, r"; of another size: model\.layers\.1\.mlp"),
+    (FULL_FILE, {FULL[0]: "other"}, {}, rf"; missing: {FULL[0]}; extra: other$"),
+]
+
+
+@pytest.mark.parametrize(("file", "rename", "add", "message"), DAMAGE)
 def test_weights_that_do_not_belong_to_an_adapter_are_named(
     base: Path, tmp_path: Path, file: str, rename: dict[str, str | None], add: dict[str, Tensor], message: str
 ) -> None:
@@ -131,11 +137,15 @@ def test_weights_that_do_not_belong_to_an_adapter_are_named(
         load_backbone(tmp_path / "adapter")
 
 
-@pytest.mark.parametrize(("rename", "add", "message"), [
-    ({"model.norm.weight": None}, {}, r"missing: model\.norm\.weight$"),
+NORM = "model.norm.weight"
+MODEL_DAMAGE: list[tuple[dict[str, str | None], dict[str, Tensor], str]] = [
+    ({NORM: None}, {}, r"missing: model\.norm\.weight$"),
     ({}, {f"extra.{n}": torch.zeros(2) for n in range(5)}, "extra: extra.0, extra.1, extra.2 and 2 more$"),
-    ({"model.norm.weight": None}, {"model.norm.weight": torch.zeros(3)}, r"of another size: model\.norm\.weight$"),
-])  # fmt: skip
+    ({NORM: None}, {NORM: torch.zeros(3)}, r"of another size: model\.norm\.weight$"),
+]
+
+
+@pytest.mark.parametrize(("rename", "add", "message"), MODEL_DAMAGE)
 def test_weights_that_do_not_belong_to_a_model_are_named(
     base: Path, rename: dict[str, str | None], add: dict[str, Tensor], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,8 +208,8 @@ def test_wrapper_tokens_are_added_once_as_the_mean_of_all(
     if not spare:
         backbone.model.resize_token_embeddings(len(backbone.tokenizer))
     known, before = len(backbone.tokenizer), backbone.model.get_input_embeddings().weight.detach().clone()
-    add_special_tokens(backbone)
-    add_special_tokens(backbone)
+    add_special_tokens(backbone, (START, END))
+    add_special_tokens(backbone, (START, END))
     after = backbone.model.get_input_embeddings().weight.detach()
     assert (backbone.token_id(START), backbone.token_id(END)) == (known, known + 1)
     assert backbone.encode(f"a{START}b{END}").count(known) == 1
@@ -208,10 +218,13 @@ def test_wrapper_tokens_are_added_once_as_the_mean_of_all(
     assert torch.equal(after[:known], before[:known])
 
 
-@pytest.mark.parametrize(("package", "quantisation", "message"), [
+MISSING_PACKAGES = [
     ("peft", "none", r"low-rank adapters need peft; pip install 'memfold\[adapters\]'"),
     ("bitsandbytes", "nf4", r"weights in 4 bits need bitsandbytes; pip install 'memfold\[adapters\]'"),
-])  # fmt: skip
+]
+
+
+@pytest.mark.parametrize(("package", "quantisation", "message"), MISSING_PACKAGES)
 def test_packages_that_are_not_there_are_named(
     base: Path, monkeypatch: pytest.MonkeyPatch, package: str, quantisation: Quantisation, message: str
 ) -> None:
