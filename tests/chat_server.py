@@ -82,11 +82,11 @@ def says(text: str | Callable[[str], str], finish: str = "stop", usage: tuple[in
     """A reply, whole or word by word as it was asked for; a function makes it from the message."""
 
     def respond(handler: Handler, body: Body) -> None:
-        said = text(body["messages"][0]["content"]) if callable(text) else text
+        reply = text(body["messages"][0]["content"]) if callable(text) else text
         if body.get("stream"):
-            handler.send(b"".join(events(said, finish, usage)) + b"data: [DONE]\n\n", "text/event-stream")
+            handler.send(b"".join(events(reply, finish, usage)) + b"data: [DONE]\n\n", "text/event-stream")
             return
-        choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": finish}
+        choice = {"index": 0, "message": {"role": "assistant", "content": reply}, "finish_reason": finish}
         handler.send(json.dumps({"choices": [choice]} | counted(usage)).encode(), "application/json")
 
     return respond
@@ -147,6 +147,6 @@ def hangs(text: str = "") -> Respond:
 
 def unused_port() -> int:
     """A port that refuses connections."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -18,7 +18,6 @@ from memfold.backbone.resolve import model_folder, resolve_model
 from memfold.core.errors import CheckpointError, ConfigError, DataError
 from memfold.core.system import Rendered
 from memfold.core.types import SamplingParams
-from memfold.response import Response
 from memfold.sources import documents, is_memory
 
 TEXT = "Velm is a town by the sea. Ada Lorn was born in Velm. She wrote 20 books.\n" * 12
@@ -53,7 +52,7 @@ def test_importing_memfold_does_not_import_torch() -> None:
 def test_fold_ask_save_open(model: str, tmp_path: Path) -> None:
     memory = memfold.fold(TEXT, model=model, ratio=4)
     answer = memory.ask("Where was Ada Lorn born?")
-    assert isinstance(answer, Response)
+    assert isinstance(answer, memfold.Response)
     assert answer.trace.question == "Where was Ada Lorn born?"
     assert answer.usage["memory_slots"] == memory.memory.slot_count
     assert answer.seconds["total"] >= answer.seconds["fold"] > 0
@@ -103,6 +102,29 @@ def test_only_how_a_question_is_answered_can_be_changed(model: str) -> None:
         memory.answering(ratio=4)
     with pytest.raises(ConfigError, match="system 'full' has no reading setting 'unfold'; allowed: style"):
         memfold.fold(TEXT, model=model, system="full").answering(unfold=9)
+
+
+def test_unfolding_is_a_setting_of_the_answer(model: str) -> None:
+    memory = memfold.fold(TEXT, model=model)
+    unfolding = memory.unfolding(64)
+    assert unfolding.memory is memory.memory
+    question = "Where was Ada Lorn born?"
+    assert unfolding.ask(question).trace.steps == memory.answering(unfold=64).ask(question).trace.steps
+    with pytest.raises(ConfigError, match="system 'full' cannot unfold"):
+        memfold.fold(TEXT, model=model, system="full").unfolding(64)
+
+
+def test_answers_come_as_they_finish_with_their_numbers(model: str) -> None:
+    memory = memfold.fold(TEXT, model=model)
+    questions = ["Who?", " ", "Where was Ada Lorn born?", "What did she write?", "How many books?"]
+    answers = list(memory.answers(questions, max_concurrency=2))
+    assert sorted(number for number, _ in answers) == list(range(len(questions)))
+    assert answers[0][0] == 1, "an empty question has failed before any other is answered"
+    many = memory.ask_many(questions)
+    for number, response in answers:
+        assert response.trace.question == questions[number]
+        assert response.error == many[number].error
+        assert response.text == many[number].text
 
 
 def test_the_default_ratio_is_a_trained_one(model: str) -> None:
@@ -168,7 +190,7 @@ def test_warnings_need_a_threshold_and_a_strange_text(new_backbone) -> None:
     backbone.familiar_loss = 1e9
     assert familiarity.warning(backbone, TEXT) is None
     backbone.familiar_loss = 0.1
-    assert "unlike anything qwen3 has read" in str(familiarity.warning(backbone, TEXT))
+    assert "unlike the training text of qwen3" in str(familiarity.warning(backbone, TEXT))
     assert familiarity.warning(backbone, " ") is None
 
 

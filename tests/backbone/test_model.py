@@ -74,7 +74,7 @@ def test_another_format_and_chat_template_are_named(backbone: Backbone, tmp_path
     save_backbone(backbone, tmp_path)
     settings = json.loads((tmp_path / "memfold.json").read_text())
     (tmp_path / "memfold.json").write_text(json.dumps(settings | {"format": 7}))
-    with pytest.raises(CheckpointError, match="has format 7, this memfold reads 2"):
+    with pytest.raises(CheckpointError, match="has format 7, this version of memfold reads format 2"):
         load_backbone(tmp_path)
     (tmp_path / "memfold.json").write_text(json.dumps(settings | {"chat_template": "round"}))
     with pytest.raises(CheckpointError, match="chat_template 'round' is not one of"):

@@ -31,7 +31,7 @@ def test_a_run_gives_its_finished_model_else_its_newest_checkpoint(tmp_path: Pat
 def test_names_that_are_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert resolve_model("someone/some-model") == "someone/some-model"
-    with pytest.raises(ConfigError, match="'https://host/v1' is an endpoint, and weights are needed here"):
+    with pytest.raises(ConfigError, match="'https://host/v1' is an endpoint, but its weights are needed here"):
         resolve_model("https://host/v1")
     with pytest.raises(ConfigError, match="unknown model 'tinny'; nearest: 'tiny'"):
         resolve_model("tinny")

@@ -196,9 +196,9 @@ def test_roles_and_a_base_adapter_exclude_each_other(new_backbone: MakeBackbone,
     adapter = Adapter("base", RANK, ALPHA, ("model.layers.1.mlp.up_proj",))
     backbone = new_backbone()
     attach(backbone, adapter)
-    with pytest.raises(ConfigError, match="adapter 'gate' cannot be added beside the base adapter of 'qwen3'"):
+    with pytest.raises(ConfigError, match="adapter 'gate' cannot be added"):
         add_role(backbone, "gate", RANK, ALPHA, TARGETS["gate"])
-    with pytest.raises(ConfigError, match=r"model 'qwen3' has adapters for roles \(writer, gate\)"):
+    with pytest.raises(ConfigError, match=r"adapters for roles \(writer, gate\)"):
         attach(trained, adapter)
     assert trained.base_adapter is None
 
@@ -375,9 +375,9 @@ def test_roles_may_be_named_as_parts_of_the_model_are(new_backbone: MakeBackbone
 
 LORA = "base_model.model.model.layers.1.self_attn.v_proj.lora_A.weight"
 DAMAGE: list[tuple[dict[str, Tensor | None], str]] = [
-    ({LORA: None}, r"adapters/gate are not .*; missing: model\.layers\.1\.self_attn\.v_proj\.lora_A\.gate\.weight$"),
-    ({"other": torch.zeros(1)}, "adapters/gate are not .*; extra: other$"),
-    ({LORA: torch.zeros(4, 3)}, r"of another size: model\.layers\.1\.self_attn\.v_proj\.lora_A\.gate\.weight$"),
+    ({LORA: None}, r"adapters/gate.*missing: model\.layers\.1\.self_attn\.v_proj\.lora_A\.gate\.weight$"),
+    ({"other": torch.zeros(1)}, "adapters/gate.*unexpected: other$"),
+    ({LORA: torch.zeros(4, 3)}, r"of the wrong shape: model\.layers\.1\.self_attn\.v_proj\.lora_A\.gate\.weight$"),
 ]
 
 

@@ -113,10 +113,10 @@ def test_a_strange_text_is_told(
     save_backbone(backbone, tmp_path / "wary")
     monkeypatch.setattr(familiarity, "loss_of", lambda backbone, text: 9.0 if "secret" in text else 1.0)
     familiar = cli("ask", page.path, page.question, "--model", tmp_path / "wary", "--json").record
-    assert "unlike anything" not in familiar["warning"]
+    assert "unlike the training text" not in familiar["warning"]
     Path("odd.txt").write_text("Nothing here. A secret stands in the second sentence. The end.")
     record = cli("ask", "odd.txt", "Where is the secret?", "--model", tmp_path / "wary", "--json").record
-    assert "unlike anything wary has read (9.0 nats a token; up to 2.0 is familiar)" in record["warning"]
+    assert "unlike the training text of wary (9.0 nats per token, where up to 2.0 is familiar)" in record["warning"]
     assert "--model" in record["warning"]
     assert record["passages"][0]["text"] == "A secret stands in the second sentence."
     shown = cli("ask", "odd.txt", "Where is the secret?", "--model", tmp_path / "wary").out

@@ -397,6 +397,17 @@ def test_of_parallel_calls_one_that_fails_ends_the_others(memory: Memory) -> Non
     ]
 
 
+def test_of_parallel_calls_that_fail_together_the_first_is_recorded(memory: Memory) -> None:
+    policy = ScriptedPolicy(lambda call: DataError(text_of(call)))
+    order = []
+    for number, trace in Scheduler(policy).run([Job(Scripted(three_at_once), memory, "q")]):
+        order.append(number)
+        assert trace.failure == Failure("policy", "DataError", "q0")
+        assert (trace.steps, trace.answer) == ((), None)
+    assert order == [0]
+    assert texts(policy) == [["q0", "q1", "q2"]]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=14), st.integers(1, 6))
 def test_places_are_refilled_as_samples_finish_and_never_exceeded(lengths: list[int], max_concurrency: int) -> None:

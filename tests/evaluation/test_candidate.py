@@ -34,7 +34,7 @@ def test_a_ratio_that_was_not_trained_is_possible_and_known(trained: Backbone) -
     [
         ("poold", "unknown system 'poold'; nearest: 'pooled'"),
         ("full:4", "ratio 4 is not possible: system 'full' keeps the text as it is"),
-        ("retrieval/tops=3", "unknown setting of system 'retrieval' 'tops'; nearest: 'top'"),
+        ("retrieval/tops=3", "unknown retrieval setting 'tops'; nearest: 'top'"),
         ("pooled/wraper=none", "nearest: 'wrapper'"),
         ("pooled:x", "cannot be read"),
         ("pooled/long", "allowed: bare, recall, free"),

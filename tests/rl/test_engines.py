@@ -97,7 +97,7 @@ def test_a_reply_ends_with_the_end_token(chosen: RlRecipe, backbone: Backbone, m
     assert (cut.finish, cut.tokens) == ("stop", whole.tokens[: whole.tokens.index(whole.tokens[3]) + 1])
     monkeypatch.setattr(stand_in_vllm.LLM, "_one", lambda *given: SimpleNamespace(finish_reason="abort"))
     (broken,) = engine._model.generate([prompt], sampling, end=-1)
-    assert str(broken) == "policy: vLLM ended a reply with 'abort'"
+    assert str(broken) == "policy: vLLM ended a reply with 'abort'; expected: stop, length"
 
 
 def test_a_run_with_vllm_stays_on_policy(chosen: RlRecipe, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_stale_engine_stops_the_run(chosen: RlRecipe, tmp_path: Path, monkeypa
     with pytest.raises(CallError, match=r"sampler and trainer differ by .* in step 2"):
         step(run)
     monkeypatch.setattr(stand_in_vllm.LLM, "reset_prefix_cache", lambda self: False)
-    with pytest.raises(CallError, match="vLLM did not forget"):
+    with pytest.raises(CallError, match="vLLM did not clear its prefix cache"):
         step(run)
 
 
@@ -147,9 +147,10 @@ def test_several_processes_are_refused_before_vllm_starts(chosen: RlRecipe, back
 def test_settings_that_leave_positions_out_are_refused(
     chosen: RlRecipe, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    run = prepare(replace(chosen, mixture=chosen.mixture[:1], settings=settings), tmp_path)
-    with pytest.raises(ConfigError, match="system 'pooled' renders positions that do not run 0, 1, 2"):
-        step(run)
+    recipe = replace(chosen, mixture=chosen.mixture[:1], settings=settings)
+    with pytest.raises(ConfigError, match="the settings of system 'pooled' leave token positions out"):
+        prepare(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_randomised_positions_are_consecutive_in_rollouts(chosen: RlRecipe, tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_randomised_positions_are_consecutive_in_rollouts(chosen: RlRecipe, tmp_
     ("changed", "message"),
     [
         ({"prefix": Prefix(())}, "system 'pooled' makes calls that engine 'vllm' cannot answer"),
-        ({"positions": [7]}, "system 'pooled' renders positions that do not run 0, 1, 2"),
+        ({"positions": [7]}, "the settings of system 'pooled' leave token positions out"),
     ],
 )
 def test_calls_that_are_not_plain_embeddings_are_refused(

@@ -250,7 +250,7 @@ def test_a_parent_keeps_the_kind_of_its_head(
     kept = run.backbone.compressor.heads["pooled"].state_dict()
     assert kept.keys() == head.keys()
     assert all(torch.equal(kept[name], weight) for name, weight in head.items())
-    with pytest.raises(CheckpointError, match="a head of pooling gqa and projection mlp, the settings ask for mean"):
+    with pytest.raises(CheckpointError, match="pooling gqa and projection mlp, but the settings require mean"):
         prepare(replace(pooled, settings={"pooling": "mean"}), tmp_path / "other")
 
 

@@ -346,7 +346,7 @@ def test_the_preset_of_the_paper() -> None:
         ({"projection": "cubic"}, "projection = 'cubic' is not possible; allowed: 'linear', 'mlp'"),
         ({"draw": -1}, "draw = -1 is not possible"),
         ({"positions": "random"}, "positions = 'random' is not possible"),
-        ({"ratoi": 4}, "unknown setting of system 'pooled' 'ratoi'; nearest: 'ratio'; known: "),
+        ({"ratoi": 4}, "unknown pooled setting 'ratoi'; nearest: 'ratio'; known: "),
         ({"ratio": [4, 8]}, "ratio = [4, 8] must be int, not list"),
         ({"ratios": []}, "ratios = () is not possible; allowed: one or more positive numbers"),
         ({"ratios": [4, 0]}, "ratios = (4, 0) is not possible; allowed: one or more positive numbers"),
@@ -376,11 +376,11 @@ def test_settings_make_the_same_system_again() -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"slots": torch.zeros(2, 32)}, "has 2 slots for the 9 tokens of block 0, ratio 4 makes 3; fold it again"),
-        ({"slots": torch.zeros(4, 32)}, "has 4 slots for the 9 tokens of block 0, ratio 4 makes 3"),
-        ({"slots": None}, "has 0 slots for the 9 tokens of block 0, ratio 4 makes 3"),
-        ({"token_end": 8}, "has 3 slots for the 8 tokens of block 0, ratio 4 makes 2"),
-        ({"token_start": 5}, "has 3 slots for the 4 tokens of block 0, ratio 4 makes 1"),
+        ({"slots": torch.zeros(2, 32)}, "has 2 slots for the 9 tokens of block 0, ratio 4 gives 3; fold it again"),
+        ({"slots": torch.zeros(4, 32)}, "has 4 slots for the 9 tokens of block 0, ratio 4 gives 3"),
+        ({"slots": None}, "has 0 slots for the 9 tokens of block 0, ratio 4 gives 3"),
+        ({"token_end": 8}, "has 3 slots for the 8 tokens of block 0, ratio 4 gives 2"),
+        ({"token_start": 5}, "has 3 slots for the 4 tokens of block 0, ratio 4 gives 1"),
     ],
 )
 def test_a_memory_with_other_slots_than_its_tokens_make_is_refused(change: dict[str, Any], problem: str) -> None:
@@ -395,7 +395,7 @@ def test_a_memory_with_other_slots_than_its_tokens_make_is_refused(change: dict[
 def test_a_memory_is_checked_at_the_ratio_of_its_reader() -> None:
     memory = two_blocks()
     Pooled(ALONE).check_memory(memory)
-    with pytest.raises(DataError, match="has 2 slots for the 8 tokens of block 0, ratio 8 makes 1"):
+    with pytest.raises(DataError, match="has 2 slots for the 8 tokens of block 0, ratio 8 gives 1"):
         Pooled(replace(ALONE, ratio=8)).check_memory(memory)
 
 
@@ -435,7 +435,7 @@ def test_a_projection_of_another_size_is_refused(new_backbone: Callable[..., Bac
     backbone = new_backbone()
     backbone.heads[HEAD] = nn.Linear(16, 16, bias=False)
     save_backbone(backbone, tmp_path)
-    with pytest.raises(CheckpointError, match="has a projection of 16 to 16 numbers for hidden states of 32"):
+    with pytest.raises(CheckpointError, match="has a projection from size 16 to 16, but needs one from 32 to 32"):
         fold(Pooled(), load_backbone(tmp_path), SHORT)
 
 

@@ -170,21 +170,21 @@ def test_a_head_of_another_kind_than_the_settings_is_refused(
     backbone = new_backbone()
     system = Pooled.of({"pooling": pooling, "projection": projection})
     message = (
-        "model 'qwen3' has a head of pooling mean and projection linear, the settings ask for "
+        "model 'qwen3' has a head with pooling mean and projection linear, but the settings require "
         f"{pooling} and {projection}; use the settings that it was trained with"
     )
     with pytest.raises(CheckpointError) as raised:
         list(system.compress([Document("a", TEXT)], backbone))
     assert str(raised.value) == message
     with_head(backbone, pooling, projection)
-    with pytest.raises(CheckpointError, match=f"pooling {pooling} and projection {projection}, the settings ask for"):
+    with pytest.raises(CheckpointError, match=f"pooling {pooling} and projection {projection}, but the settings"):
         add_head(backbone, PooledFold())
 
 
 def test_tensors_that_make_no_head_are_refused(backbone: Backbone, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="a head of gate, weight is none of pooled memory"):
+    with pytest.raises(CheckpointError, match="tensors gate, weight are not a head of pooled memory"):
         read_head({"weight": torch.eye(2), "gate": torch.eye(2)})
     save_backbone(backbone, tmp_path)
     save_file({"pooled.projection.inner.weight": torch.eye(2)}, tmp_path / "heads.safetensors")
-    with pytest.raises(CheckpointError, match=r"heads\.safetensors: a head of projection\.inner\.weight is none"):
+    with pytest.raises(CheckpointError, match=r"heads\.safetensors: tensors projection\.inner\.weight are not"):
         load_backbone(tmp_path)

@@ -41,7 +41,7 @@ def test_a_model_gets_the_head_that_the_settings_ask_for(new_backbone: Callable[
     assert backbone.heads[HEAD] is first, "what is there already stays"
     trained(pooling="gqa").prepare(backbone)
     assert isinstance(backbone.heads[HEAD], Head)
-    with pytest.raises(CheckpointError, match="has a head of pooling gqa and projection linear"):
+    with pytest.raises(CheckpointError, match="has a head with pooling gqa and projection linear"):
         Pooled().prepare(backbone)
 
 
@@ -277,7 +277,7 @@ def test_slots_are_counted_in_the_order_of_the_call(backbone: Backbone) -> None:
     assert system.passage(memory, call(1, 0), 0, backbone) == system.passage(memory, call(0, 1), 3, backbone)
     assert system.passage(memory, call(1, 0), second, backbone) == system.passage(memory, call(0, 1), 0, backbone)
     assert system.passage(memory, call(1), 0, backbone) == system.passage(memory, call(0, 1), 3, backbone)
-    with pytest.raises(IndexError, match="slot 3 lies behind the last one"):
+    with pytest.raises(IndexError, match="slot 3 is not possible; the call has 3 slots"):
         system.passage(memory, call(0), 3, backbone)
 
 

@@ -118,7 +118,7 @@ def test_a_change_keeps_everything_else_and_the_system_itself(name: str) -> None
 )
 def test_an_unknown_setting_names_the_nearest(name: str, setting: str, nearest: str) -> None:
     known = ", ".join(sorted(system_class(name).setting_names()))
-    message = f"unknown setting of system {name!r} {setting!r}; nearest: {nearest!r}; known: {known}"
+    message = f"unknown {name} setting {setting!r}; nearest: {nearest!r}; known: {known}"
     with pytest.raises(ConfigError) as made:
         system_class(name).of({setting: 4})
     with pytest.raises(ConfigError) as changed:
@@ -188,7 +188,10 @@ def test_pooled_memory_fixes_all_that_makes_slots_but_the_chunks() -> None:
 @pytest.mark.parametrize(
     ("name", "capabilities"),
     [
-        ("pooled", Capabilities(slots=True, unfolds=True, activation_checkpointing=True, pass_tokens=8192)),
+        (
+            "pooled",
+            Capabilities(slots=True, unfolds=True, activation_checkpointing=True, consecutive=False, pass_tokens=8192),
+        ),
         ("full", Capabilities(activation_checkpointing=True)),
         ("retrieval", Capabilities()),
         ("recurrent", Capabilities()),

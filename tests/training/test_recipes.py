@@ -151,12 +151,17 @@ def test_a_recipe_is_read_with_its_types(tmp_path: Path) -> None:
         (GOOD + "levle = 4\n", "unknown key 'mixture[0].levle'; nearest: 'mixture[0].level'"),
         (
             GOOD + "settings = { raitos = [4] }\n",
-            "unknown setting of system 'pooled' 'raitos'; nearest: 'ratios'; known: chat_template, chunk, cite, ",
+            "unknown pooled setting 'raitos'; nearest: 'ratios'; known: chat_template, chunk, cite, ",
         ),
         (
             GOOD + 'system = "recurrent"\nsettings = { notes = 9 }\n',
-            "unknown setting of system 'recurrent' 'notes'; nearest: 'note'; known: chat_template, chunk, note, style",
+            "unknown recurrent setting 'notes'; nearest: 'note'; known: chat_template, chunk, note, style",
         ),
+        (
+            GOOD + "settings = { ratio = 8 }\n",
+            "unknown key 'mixture[0].settings.ratio'; nearest: 'mixture[0].settings.ratios'",
+        ),
+        (GOOD + 'settings = { style = "bare" }\n', "unknown key 'mixture[0].settings.style'"),
         (GOOD.replace("steps = 3\n", ""), "steps is missing; it has no default"),
         (GOOD.replace("steps = 3", 'steps = "3"'), "steps = '3' must be int, not str"),
         (GOOD.replace("steps = 3", "steps = 0"), "steps = 0 is not possible; allowed: 1 or more"),

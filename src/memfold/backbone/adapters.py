@@ -1,13 +1,15 @@
-"""Low-rank adapters (LoRA) beside the weights of a model, through `peft`; the base may be held in 4 bits (nf4).
+"""Low-rank adapters (LoRA) for a model, through `peft`; the base model can be quantised to 4 bits (NF4).
 
-The base adapter (fqlora, or one that somebody else has trained) is part of the model: always active, merged where the
-model is only used.  Roles are named adapters that memory systems add; a call activates one of them, or none (`active`).
+The base adapter is part of the model: it is always active, and merged into the weights if the model is not trained
+further.  It comes from training with fqlora or from another source.  Roles are named adapters that memory systems add;
+a call activates at most one of them (`active`).
 
-An adapter folder is what `peft` writes (`adapter_config.json`, which names the base, and `adapter_model.safetensors`),
-the configuration and tokenizer of the model, and, where layers were trained in full beside the adapters, their weights
-in `full.safetensors`.  The base itself is not copied: it is read from where it was.
-A role's files are those of `peft` too, in the folder `adapters/<role>` of a model folder.
-Left out: which layers get what, which is training's choice.
+An adapter folder has the files that `peft` writes (`adapter_config.json`, which names the base model, and
+`adapter_model.safetensors`), the configuration and tokenizer of the model and, if some parameters were trained in full,
+their values in `full.safetensors`.  The base model is not copied; it is loaded from its original location.  The adapter
+of a role is stored in the same format, in the folder `adapters/<role>` of a model folder.
+
+The training configuration decides which modules are adapted.
 """
 
 from __future__ import annotations
@@ -38,16 +40,18 @@ Quantisation = Literal["none", "nf4"]
 
 CONFIG_FILE, WEIGHTS_FILE, FULL_FILE = "adapter_config.json", "adapter_model.safetensors", "full.safetensors"
 ROLES_FOLDER = "adapters"
-PREFIX = "base_model.model."  # before every name in the files of peft
-NAME = "default"  # of the base adapter, to `peft`
-TRAINED_IN_FULL = "trained_in_full"  # the key of `memfold.json` that lists such weights
+PREFIX = "base_model.model."  # prefix of all tensor names in the files of peft
+NAME = "default"  # name of the base adapter in `peft`
+TRAINED_IN_FULL = "trained_in_full"  # key in `memfold.json` that lists these parameters
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """Which linear modules of which base have LoRA matrices, and which parameters were trained in full beside them.
+    """LoRA settings of a model: its base model, target modules, and parameters trained in full.
 
-    What such a module adds is `alpha / rank * B A x`.  `base` is a folder or a Hugging Face id.
+    A target module computes `W x + alpha / rank * B A x`.  `base` is a folder or a Hugging Face id.  `full` lists the
+    parameters that were trained in full.  If `quantisation` is "nf4", the frozen weights of the target modules are
+    quantised to 4 bits.
     """
 
     base: str
@@ -59,22 +63,24 @@ class Adapter:
 
 
 def attach(backbone: Backbone, adapter: Adapter, dropout: float = 0.0) -> None:
-    """Put LoRA matrices (float32, adding nothing yet) beside the targets, after bringing these into 4 bits if asked.
+    """Add LoRA matrices to the target modules, after quantising these modules if the adapter requires it.
+
+    The matrices are float32.  B is zero, so they have no effect until they are trained.
 
     Raises:
-        ConfigError: for a model with roles.
+        ConfigError: for a model with adapters of roles.
     """
     if backbone.roles:
         raise ConfigError(
-            f"model {backbone.name!r} has adapters for roles ({', '.join(backbone.roles)}), and a base adapter cannot "
-            "be put beside them; begin with a model without roles"
+            f"model {backbone.name!r} has adapters for roles ({', '.join(backbone.roles)}) and cannot have a base "
+            "adapter too; start from a model without roles"
         )
     from_peft = _peft()
     if adapter.quantisation == "nf4":
         for name in adapter.targets:
             _quantise(backbone.model, name)
     config = _config(adapter, dropout)
-    backbone.model.is_loaded_in_4bit = adapter.quantisation == "nf4"  # type: ignore[assignment]  # peft asks for it
+    backbone.model.is_loaded_in_4bit = adapter.quantisation == "nf4"  # type: ignore[assignment]  # required by peft
     meta = backbone.model.device.type == "meta"
     from_peft.inject_adapter_in_model(config, backbone.model, adapter_name=NAME, low_cpu_mem_usage=meta)
     for name, parameter in backbone.model.named_parameters():
@@ -84,28 +90,29 @@ def attach(backbone: Backbone, adapter: Adapter, dropout: float = 0.0) -> None:
 
 
 def add_role(backbone: Backbone, role: str, rank: int, alpha: float, targets: tuple[str, ...], seed: int = 0) -> None:
-    """Give a model an adapter that calls may activate by its role; it adds nothing until it is trained.
+    """Add the named adapter of a role; it has no effect until it is trained.
 
-    Every other parameter keeps whether it is trained.  A role that is there stays as it is.
+    An existing role is left unchanged.  All other parameters keep their `requires_grad` flags.  `seed` determines the
+    initial weights.
 
     Raises:
-        ConfigError: for a name that `peft` cannot take, or a model with a base adapter that is not merged.
+        ConfigError: for a name that `peft` does not accept, or a model with a base adapter that is not merged.
     """
     if role in backbone.roles:
         return
-    require(role.isidentifier() and role != NAME, "adapter", role, f"a word other than {NAME!r}")
+    require(role.isidentifier() and role != NAME, "adapter", role, f"a Python identifier other than {NAME!r}")
     if backbone.base_adapter is not None:
         raise ConfigError(
-            f"adapter {role!r} cannot be added beside the base adapter of {backbone.name!r}; merge that first"
+            f"adapter {role!r} cannot be added to model {backbone.name!r}, which has a base adapter; merge that first"
         )
     adapter = Adapter("", rank, alpha, targets)
-    trained = {name: parameter.requires_grad for name, parameter in backbone.model.named_parameters()}
+    flags = {name: parameter.requires_grad for name, parameter in backbone.model.named_parameters()}
     with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that there are several adapters is what is wanted
+        warnings.simplefilter("ignore", UserWarning)  # peft warns about several adapters
         torch.manual_seed(seed)
         _peft().inject_adapter_in_model(_config(adapter, 0.0), backbone.model, adapter_name=role)
     for name, parameter in backbone.model.named_parameters():
-        parameter.requires_grad_(trained.get(_plain_name(name), trained.get(name, True)))
+        parameter.requires_grad_(flags.get(_plain_name(name), flags.get(name, True)))
         if is_lora(name):
             parameter.data = parameter.data.float()
     backbone.roles[role] = adapter
@@ -114,33 +121,39 @@ def add_role(backbone: Backbone, role: str, rank: int, alpha: float, targets: tu
 
 
 def check_role(backbone: Backbone, role: str | None) -> None:
-    """Refuse a role that the model has no adapter for.
+    """Check that the model has an adapter for a role; None is always accepted.
 
     Raises:
-        CheckpointError: naming those that it has.
+        CheckpointError: for an unknown role; the message lists the adapters of the model.
     """
     if role is not None and role not in backbone.roles:
-        known = ", ".join(backbone.roles) or "none"
-        raise CheckpointError(f"model {backbone.name!r} has no adapter {role!r}; its adapters: {known}; train it first")
+        names = ", ".join(backbone.roles) or "none"
+        raise CheckpointError(f"model {backbone.name!r} has no adapter {role!r}; its adapters: {names}; train it first")
 
 
 @contextmanager
 def active(backbone: Backbone, role: str | None) -> Iterator[None]:
-    """See `Backbone.adapter`; what the block raises leaves no adapter active either."""
+    """Activate the adapter of a role inside a `with` block, and restore the previous one afterwards.
+
+    See `Backbone.adapter`.  The previous adapter is also restored if the block raises.
+    """
     check_role(backbone, role)
-    before = backbone.active_role
-    if role == before:
+    previous = backbone.active_role
+    if role == previous:
         yield
         return
     _activate(backbone, role)
     try:
         yield
     finally:
-        _activate(backbone, before)
+        _activate(backbone, previous)
 
 
 def _activate(backbone: Backbone, role: str | None) -> None:
-    """Switch all layers to a role; what is trained stays so: a backward pass may still reach the role before."""
+    """Activate a role in all layers, and keep the `requires_grad` flags of all parameters.
+
+    `peft` would freeze the inactive adapters, but a backward pass may still need their gradients.
+    """
     backbone.active_role = role
     if not backbone.roles:
         return
@@ -148,95 +161,102 @@ def _activate(backbone: Backbone, role: str | None) -> None:
     for module in backbone.model.modules():
         if hasattr(module, "lora_A"):
             layer = cast(Any, module)
-            trained = [(parameter, parameter.requires_grad) for parameter in layer.parameters()]
+            flags = [(parameter, parameter.requires_grad) for parameter in layer.parameters()]
             layer.set_adapter(names)
-            for parameter, was_trained in trained:
-                parameter.requires_grad_(was_trained)
+            for parameter, requires_grad in flags:
+                parameter.requires_grad_(requires_grad)
 
 
 def save_roles(backbone: Backbone, folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write every role's adapter into `folder`/adapters, as `peft` stores it; `weights` are the model's, by name."""
+    """Write the adapter of each role to `folder`/adapters in the format of `peft`.
+
+    `weights` maps the parameter names of the model to the values to save.
+    """
     for role, adapter in backbone.roles.items():
-        place = folder / ROLES_FOLDER / role
-        place.mkdir(parents=True, exist_ok=True)
-        _config(adapter, 0.0).save_pretrained(str(place))
-        lora = {_stored(name, role): _plain(weights[name]) for name in _matrices(weights, role)}
-        save_file(lora, place / WEIGHTS_FILE, metadata={"format": "pt"})
+        role_folder = folder / ROLES_FOLDER / role
+        role_folder.mkdir(parents=True, exist_ok=True)
+        _config(adapter, 0.0).save_pretrained(str(role_folder))
+        lora = {_file_name(name, role): _on_cpu(weights[name]) for name in _matrices(weights, role)}
+        save_file(lora, role_folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
 def restore_roles(backbone: Backbone, folder: Path) -> None:
-    """Add the adapters that a model folder holds for roles.
+    """Add the adapters of roles that a model folder holds.
 
     Raises:
-        CheckpointError: for an adapter that is damaged or not of this model.
+        CheckpointError: for an adapter that is damaged or does not match the model.
     """
-    for place in sorted(path.parent for path in folder.glob(f"{ROLES_FOLDER}/*/{CONFIG_FILE}")):
-        rank, alpha, targets, _ = _read_config(place)
-        add_role(backbone, place.name, rank, alpha, targets)
+    for role_folder in sorted(path.parent for path in folder.glob(f"{ROLES_FOLDER}/*/{CONFIG_FILE}")):
+        rank, alpha, targets, _ = _read_config(role_folder)
+        role = role_folder.name
+        add_role(backbone, role, rank, alpha, targets)
         parameters = dict(backbone.model.named_parameters())
-        stored = {_live(name, place.name): value for name, value in _load(place, WEIGHTS_FILE).items()}
-        _fill(parameters, _matrices(parameters, place.name), stored, place)
+        stored = {_parameter_name(name, role): value for name, value in _load(role_folder, WEIGHTS_FILE).items()}
+        _fill(parameters, _matrices(parameters, role), stored, role_folder)
 
 
 def _matrices(names: Iterable[str], role: str) -> set[str]:
-    """Those of the parameters that belong to a role."""
+    """Return the names of the LoRA matrices of a role."""
     return {name for name in names if f".lora_A.{role}." in name or f".lora_B.{role}." in name}
 
 
 def without_roles(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model's own weights by their own names."""
+    """Return the weights without LoRA matrices, under the names that they have in a model without adapters."""
     return {_plain_name(name): value for name, value in weights.items() if not is_lora(name)}
 
 
 def is_lora(name: str) -> bool:
-    """Whether a parameter is a LoRA matrix, by its name."""
+    """Return whether a parameter is a LoRA matrix, according to its name."""
     return ".lora_A." in name or ".lora_B." in name
 
 
 def save_adapter(backbone: Backbone, folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write the adapter as `peft` stores it, and the weights trained in full; `weights` are the model's, by name."""
+    """Write the base adapter in the format of `peft`, and the parameters that were trained in full.
+
+    `weights` maps the parameter names of the model to the values to save.
+    """
     adapter = backbone.base_adapter
-    assert adapter is not None, "the model has an adapter"
+    assert adapter is not None, "the model must have a base adapter"
     _config(adapter, 0.0).save_pretrained(str(folder))
-    lora = {_stored(name, NAME): _plain(value) for name, value in weights.items() if is_lora(name)}
+    lora = {_file_name(name, NAME): _on_cpu(value) for name, value in weights.items() if is_lora(name)}
     save_file(lora, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     if adapter.full:
-        save_file({name: _plain(weights[name]) for name in adapter.full}, folder / FULL_FILE)
+        save_file({name: _on_cpu(weights[name]) for name in adapter.full}, folder / FULL_FILE)
     backbone.model.config.save_pretrained(folder)
 
 
 def read_adapter(folder: Path, described: Mapping[str, Any] | None) -> Adapter:
-    """The adapter of a folder; `described` is what its `memfold.json` says beyond the file of `peft`.
+    """Return the adapter settings of a folder; `described` is the entry `adapter` of its `memfold.json`, or None.
 
     Raises:
-        CheckpointError: for a file that is damaged or no LoRA.
+        CheckpointError: for a file that is damaged, or not the configuration of a LoRA adapter.
     """
     rank, alpha, targets, base = _read_config(folder)
     if not base:
-        raise CheckpointError(f"{folder / CONFIG_FILE} names no base model; write it under base_model_name_or_path")
-    more = described or {}
-    return Adapter(base, rank, alpha, targets, tuple(more.get(TRAINED_IN_FULL, ())), more.get("quantisation", "none"))
+        raise CheckpointError(f"{folder / CONFIG_FILE} names no base model; set base_model_name_or_path")
+    extra = described or {}
+    return Adapter(base, rank, alpha, targets, tuple(extra.get(TRAINED_IN_FULL, ())), extra.get("quantisation", "none"))
 
 
 def _read_config(folder: Path) -> tuple[int, float, tuple[str, ...], str]:
-    """Rank, alpha, targets and base of a configuration that `peft` wrote."""
+    """Return the rank, alpha, target modules and base model in a configuration file of `peft`."""
     try:
         stored = json.loads((folder / CONFIG_FILE).read_text())
         targets, base = stored["target_modules"], stored["base_model_name_or_path"]
         targets = tuple(sorted(targets)) if isinstance(targets, list) else (str(targets),)
         return int(stored["r"]), float(stored["lora_alpha"]), targets, str(base or "")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / CONFIG_FILE} is damaged or no LoRA adapter: {error}") from None
+        raise CheckpointError(f"{folder / CONFIG_FILE} is damaged or not a LoRA configuration: {error}") from None
 
 
 def restore(backbone: Backbone, folder: Path, adapter: Adapter) -> None:
-    """Attach an adapter to its base, with the weights of its folder, as they were stored.
+    """Attach an adapter to its base model and load its weights from a folder, in the data type that they are stored in.
 
     Raises:
-        CheckpointError: for weights that are missing, too many, or of another size, naming them.
+        CheckpointError: for weights that are missing, unexpected or of the wrong shape; the message names some of them.
     """
     attach(backbone, adapter)
-    stored = {_live(name, NAME): value for name, value in _load(folder, WEIGHTS_FILE).items()}
+    stored = {_parameter_name(name, NAME): value for name, value in _load(folder, WEIGHTS_FILE).items()}
     stored |= _load(folder, FULL_FILE) if adapter.full else {}
     parameters = dict(backbone.model.named_parameters())
     _fill(parameters, {name for name in parameters if is_lora(name)} | set(adapter.full), stored, folder)
@@ -250,7 +270,7 @@ def _load(folder: Path, file: str) -> dict[str, Tensor]:
 
 
 def _fill(parameters: Mapping[str, nn.Parameter], wanted: set[str], stored: Mapping[str, Tensor], folder: Path) -> None:
-    """Put stored weights in their place, after checking that they are exactly the wanted ones."""
+    """Load stored weights into the parameters named `wanted`, after checking names and shapes."""
     wrong = [name for name in wanted & stored.keys() if parameters[name].shape != stored[name].shape]
     check_names(folder, wanted - stored.keys(), stored.keys() - wanted, wrong)
     for name in wanted:
@@ -258,25 +278,25 @@ def _fill(parameters: Mapping[str, nn.Parameter], wanted: set[str], stored: Mapp
 
 
 def merge(backbone: Backbone, dtype: torch.dtype) -> None:
-    """Add what the LoRA matrices say to the weights beside them and leave an ordinary model of one dtype.
+    """Merge the base adapter into the weights; the result is an ordinary model with one data type.
 
-    A 4-bit weight is brought back to numbers first: the sum is what training has seen.
+    4-bit weights are dequantised first, so the merged model matches the one that was trained.
     """
     adapter = backbone.base_adapter
-    assert adapter is not None, "the model has an adapter"
+    assert adapter is not None, "the model must have a base adapter"
     for name in [name for name, module in backbone.model.named_modules() if hasattr(module, "lora_A")]:
         backbone.model.set_submodule(name, _merged(backbone.model.get_submodule(name), dtype))
     backbone.model.is_loaded_in_4bit = False  # type: ignore[assignment]
     backbone.model.to(dtype)  # type: ignore[arg-type]
     backbone.heads.to(dtype)
-    backbone.model.requires_grad_(True)  # peft leaves that on its own matrices alone
+    backbone.model.requires_grad_(True)  # peft has frozen everything but its own matrices
     backbone.base_adapter = None
 
 
 @torch.no_grad()
 def _merged(module: nn.Module, dtype: torch.dtype) -> nn.Linear:
     layer = cast(Any, module)
-    weight = _numbers(layer.base_layer).float() + layer.get_delta_weight(NAME).float()
+    weight = _dequantised(layer.base_layer).float() + layer.get_delta_weight(NAME).float()
     bias = layer.base_layer.bias
     merged = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
     merged.weight = nn.Parameter(weight.to(dtype))
@@ -285,21 +305,21 @@ def _merged(module: nn.Module, dtype: torch.dtype) -> nn.Linear:
     return merged
 
 
-def _numbers(linear: nn.Linear) -> Tensor:
-    """The weight of a linear module, out of its 4 bits where it is in them."""
+def _dequantised(linear: nn.Linear) -> Tensor:
+    """Return the weight of a linear module, dequantised to float32 if it has 4 bits."""
     state = getattr(linear.weight, "quant_state", None)
     if state is None:
         return linear.weight
-    exact = copy(state)
-    exact.dtype = torch.float32  # what they stand for, not rounded to what they were made from
-    restored: Tensor = _bitsandbytes().functional.dequantize_4bit(linear.weight.data, exact)
+    float_state = copy(state)
+    float_state.dtype = torch.float32  # instead of rounding to the data type that was quantised
+    restored: Tensor = _bitsandbytes().functional.dequantize_4bit(linear.weight.data, float_state)
     return restored
 
 
 def _quantise(model: nn.Module, name: str) -> None:
-    """Put a 4-bit module (nf4, scales quantised too) in the place of a linear one.
+    """Replace a linear module by a 4-bit one (NF4 with double quantisation).
 
-    Always from 16-bit numbers, so that the 4 bits are the same whatever the model was loaded in.
+    The weight is rounded to bfloat16 first, so the result does not depend on the data type of the loaded model.
     """
     library, linear = _bitsandbytes(), cast(nn.Linear, model.get_submodule(name))
     weight, dtype = linear.weight, linear.weight.dtype
@@ -317,7 +337,7 @@ def _quantise(model: nn.Module, name: str) -> None:
     )
     if linear.bias is not None:
         packed.bias = nn.Parameter(linear.bias.data, requires_grad=False)
-    model.set_submodule(name, packed.to(weight.device))  # moving is what quantises
+    model.set_submodule(name, packed.to(weight.device))  # moving to a device quantises the weight
 
 
 def _config(adapter: Adapter, dropout: float) -> Any:
@@ -332,23 +352,23 @@ def _config(adapter: Adapter, dropout: float) -> Any:
     )
 
 
-def _stored(name: str, adapter: str) -> str:
-    """The name under which `peft` stores a matrix of an adapter."""
+def _file_name(name: str, adapter: str) -> str:
+    """Return the name of a LoRA matrix in the files of `peft`."""
     return PREFIX + name.replace(f".lora_A.{adapter}.", ".lora_A.").replace(f".lora_B.{adapter}.", ".lora_B.")
 
 
-def _live(name: str, adapter: str) -> str:
-    """The inverse of `_stored`."""
+def _parameter_name(name: str, adapter: str) -> str:
+    """Return the parameter name of a LoRA matrix, the inverse of `_file_name`."""
     name = name.removeprefix(PREFIX)
     return name.replace(".lora_A.", f".lora_A.{adapter}.").replace(".lora_B.", f".lora_B.{adapter}.")
 
 
 def _plain_name(name: str) -> str:
-    """A parameter's name in a model without adapters."""
+    """Return the name of a parameter in a model without adapters."""
     return name.replace(".base_layer.", ".")
 
 
-def _plain(value: Tensor) -> Tensor:
+def _on_cpu(value: Tensor) -> Tensor:
     return value.detach().cpu().contiguous()
 
 
@@ -361,9 +381,9 @@ def _peft() -> Any:
 
 
 def _bitsandbytes() -> Any:
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of kernels that it could download
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # suppress its advice about optional kernels
     try:
         import bitsandbytes
     except ImportError:
-        raise MemfoldError("weights in 4 bits need bitsandbytes; pip install 'memfold[adapters]'") from None
+        raise MemfoldError("4-bit weights need bitsandbytes; pip install 'memfold[adapters]'") from None
     return bitsandbytes

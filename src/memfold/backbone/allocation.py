@@ -1,8 +1,8 @@
-"""Freed memory given back to the system, so that a long fold needs no more of it than a short one.
+"""Returns freed memory to the operating system, so that peak memory does not grow with the length of a fold.
 
-The C library keeps what a forward pass has freed, and the few small things that outlive a pass come to lie in between:
-the next pass then finds no hole that is large enough and asks for more.  Left out: C libraries other than glibc, and
-processes on a GPU, where what a pass leaves behind is small.
+glibc keeps the memory that a forward pass frees.  Small allocations that outlive the pass fragment it, so the next pass
+finds no free range that is large enough and requests more memory.  Other C libraries are not supported.  A GPU needs
+none of this, because a pass leaves little behind in host memory.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from functools import cache
 
 @cache
 def _trim() -> Callable[[int], int] | None:
-    """glibc's `malloc_trim`, which returns every free page of the heap; None where there is none."""
+    """Return glibc's `malloc_trim`, which returns free heap pages to the system, or None if it does not exist."""
     try:
-        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # another C library, or a platform without a handle on its own
+        malloc_trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library, or no handle for the process itself
         return None
-    return found
+    return malloc_trim
 
 
 def give_back() -> None:
-    """Return freed memory to the system; does nothing where the C library cannot."""
+    """Return freed memory to the operating system; does nothing without glibc."""
     trim = _trim()
     if trim is not None:
         trim(0)

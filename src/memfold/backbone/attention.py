@@ -1,7 +1,7 @@
-"""Which slots a reply was read from: the decoder's attention while it wrote the reply.
+"""The attention of a reply to the slots of its memory, from which citations are derived.
 
-Run after decoding, so that decoding keeps its fast kernels: the call once more for its keys and values, then the reply
-with attention weights put out.  Left out: what a slot stands for, which its system knows.
+It is computed after decoding, so that decoding can use fast attention kernels: the prompt is run again to fill a
+key/value cache, then the reply is run with attention weights as output.  The system maps slots to passages.
 """
 
 from __future__ import annotations
@@ -14,26 +14,29 @@ from memfold.backbone.model import Backbone
 from memfold.core.system import SLOT, Rendered
 from memfold.core.types import Reply
 
-MOST = 6
+MOST = 6  # slots per reply
 
 
 @torch.no_grad()
 def slot_attention(backbone: Backbone, rendered: Rendered, reply: Reply) -> Tensor:
-    """Mean attention [n] that the reply's tokens pay to each slot, over the heads of the upper half of the layers."""
+    """Return the mean attention [n] that the tokens of a reply pay to each slot of the call.
+
+    The mean is over all reply tokens and heads, and over the upper half of the layers.
+    """
     embedding = backbone.model.get_input_embeddings()
     tokens = torch.tensor([rendered.tokens], device=backbone.device)
-    assert rendered.slots is not None, "the call has slots"
+    assert rendered.slots is not None, "the call must have slots"
     embeddings = backbone.embed_rows(tokens, [rendered.slots])
     positions = torch.tensor([rendered.positions], device=backbone.device)
     cache = DynamicCache()
     backbone.model.base_model(inputs_embeds=embeddings, position_ids=positions, past_key_values=cache, use_cache=True)
     start = rendered.positions[-1] + 1
-    following = torch.arange(start, start + len(reply.tokens), device=backbone.device)[None]
+    reply_positions = torch.arange(start, start + len(reply.tokens), device=backbone.device)[None]
     backbone.model.set_attn_implementation("eager")
     try:
         output = backbone.model.base_model(
             inputs_embeds=embedding(torch.tensor([reply.tokens], device=backbone.device)),
-            position_ids=following,
+            position_ids=reply_positions,
             past_key_values=cache,
             use_cache=True,
             output_attentions=True,
@@ -46,6 +49,6 @@ def slot_attention(backbone: Backbone, rendered: Rendered, reply: Reply) -> Tens
 
 
 def most_attended(backbone: Backbone, rendered: Rendered, reply: Reply) -> list[tuple[int, float]]:
-    """The `MOST` slots of a call that its reply attended to most with their weights, the highest first."""
+    """Return the `MOST` slots with the highest attention, as (index, weight) pairs by descending weight."""
     weights = slot_attention(backbone, rendered, reply)
     return [(index, float(weights[index])) for index in weights.argsort(descending=True)[:MOST].tolist()]

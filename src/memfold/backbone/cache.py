@@ -1,7 +1,8 @@
-"""A key/value cache with room to grow.
+"""A key/value cache with spare capacity.
 
-The cache of `transformers` copies all of itself for every token.  Over a long memory that takes longer than the forward
-pass; here a layer has room for some tokens more, and is copied when that is used up or its rows have changed.
+The cache of `transformers` copies all of its keys and values for every token.  With a long memory, this takes longer
+than the forward pass.  Here, a layer is copied only if its spare capacity is used up or the rows of the batch have
+changed.
 """
 
 from __future__ import annotations
@@ -11,42 +12,42 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-LEAST_ROOM = 64  # positions
-SHARE = 8  # ... or one in so many of what is there
+LEAST_ROOM = 64  # minimum spare capacity, in positions
+SHARE = 8  # the spare capacity is at least 1/8 of the length
 
 
 class GrowingLayer(DynamicLayer):
-    """`keys` and `values` [b, heads, t, size] are the beginnings of larger tensors."""
+    """A cache layer whose `keys` and `values` [b, heads, t, size] are views of larger tensors."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]
-        self._large: tuple[Tensor, Tensor] | None = None
-        self._filled: Tensor | None = None  # `keys` as of the last update: other ones were put there since
+        self._storage: tuple[Tensor, Tensor] | None = None
+        self._filled: Tensor | None = None  # `keys` after the last update; differs if the rows have changed since
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
-        """Append the new positions; all keys and values."""
+        """Append the keys and values of new positions, and return those of all positions."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
-        if self._large is None or self.keys is not self._filled or end > self._large[0].shape[-2]:
-            self._large = _copied(self.keys, key_states, start, end), _copied(self.values, value_states, start, end)
-        for large, new in zip(self._large, (key_states, value_states), strict=True):
-            large[..., start:end, :] = new
-        self.keys, self.values = (large[..., :end, :] for large in self._large)
+        if self._storage is None or self.keys is not self._filled or end > self._storage[0].shape[-2]:
+            self._storage = _grown(self.keys, key_states, start, end), _grown(self.values, value_states, start, end)
+        for buffer, new in zip(self._storage, (key_states, value_states), strict=True):
+            buffer[..., start:end, :] = new
+        self.keys, self.values = (buffer[..., :end, :] for buffer in self._storage)
         self._filled = self.keys
         return self.keys, self.values
 
 
-def _copied(old: Tensor | None, new: Tensor, start: int, end: int) -> Tensor:
-    """A tensor with room beyond `end` that begins with what is there."""
+def _grown(old: Tensor | None, new: Tensor, start: int, end: int) -> Tensor:
+    """Return a tensor with capacity beyond `end`; its first `start` positions are copied from `old`."""
     batch, heads, _, size = new.shape
-    large = new.new_empty(batch, heads, end + max(LEAST_ROOM, end // SHARE), size)
+    buffer = new.new_empty(batch, heads, end + max(LEAST_ROOM, end // SHARE), size)
     if old is not None and start:
-        large[..., :start, :] = old
-    return large
+        buffer[..., :start, :] = old
+    return buffer
 
 
 def growing_cache() -> Cache:
-    """An empty cache for a model of any number of layers."""
+    """Create an empty cache; its layers are created when they are first used."""
     return Cache(layer_class_to_replicate=GrowingLayer)

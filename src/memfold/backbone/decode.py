@@ -1,8 +1,8 @@
-"""Batched decoding from rendered calls, behind prefixes of keys and values of different lengths, row by row of any age.
+"""Batched decoding of rendered calls, with prefixes of different lengths; rows can join and leave at any step.
 
-An own loop, because `generate()` of `transformers` silently goes wrong when a filled cache is followed by embeddings
-alone.  Rows are padded on the left, with explicit mask and positions; what they begin with alike is read once; finished
-rows leave the batch, some at a time; new rows join it.  Only the last position is turned into logits.
+`generate()` of `transformers` cannot be used: given a filled cache and embeddings, it silently gives wrong results.
+Rows are padded on the left, with an explicit attention mask and position ids.  A common beginning of the prompts is
+computed once.  Finished rows are removed several at a time.  Logits are computed for the last position only.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from memfold.backbone.prefill import prefill
 from memfold.core.system import Rendered
 from memfold.core.types import Reply, SamplingParams
 
-LEAVING = 0.25  # of the rows: taking rows out copies the cache, so finished ones stay until they are so many
+LEAVING = 0.25  # fraction of finished rows at which they are removed; each removal copies the cache
 
 
 class DecodingBatch:
-    """Rows that are decoded together, all with one adapter.  Made of new rows, it reads their prompts at once.
+    """Rows that are decoded together with one adapter; creating a batch prefills the prompts of its rows.
 
-    After it is made, and after each `step`, every row has one more token.
+    Creating the batch and each `step` add one token to every row that is not finished.
     """
 
     @torch.no_grad()
@@ -39,31 +39,31 @@ class DecodingBatch:
 
     @property
     def width(self) -> int:
-        """Token positions of each row in the cache, padding included."""
+        """Number of token positions per row in the cache, including padding."""
         return int(self._mask.shape[1])
 
     @property
     def finished(self) -> bool:
-        """Whether no row is being written any more."""
+        """Whether all rows are finished."""
         return all(row.finish for row in self.rows)
 
     def join(self, other: DecodingBatch) -> None:
-        """Take the rows of another batch in; its caches are padded to the same width, or these are."""
-        self._leave()
-        other._leave()
+        """Add the rows of another batch; the narrower of the two caches is padded to the width of the other."""
+        self._remove_finished()
+        other._remove_finished()
         width = max(self.width, other.width)
         layers: Any = zip(self._cache.layers, other._cache.layers, strict=True)
         for mine, theirs in layers:
-            mine.keys = torch.cat([_widened(mine.keys, width), _widened(theirs.keys, width)])
-            mine.values = torch.cat([_widened(mine.values, width), _widened(theirs.values, width)])
-        masks = [torch.nn.functional.pad(one, (width - one.shape[1], 0)) for one in (self._mask, other._mask)]
+            mine.keys = torch.cat([_padded(mine.keys, width), _padded(theirs.keys, width)])
+            mine.values = torch.cat([_padded(mine.values, width), _padded(theirs.values, width)])
+        masks = [torch.nn.functional.pad(mask, (width - mask.shape[1], 0)) for mask in (self._mask, other._mask)]
         self._mask = torch.cat(masks)
         self.rows += other.rows
 
     @torch.no_grad()
     def step(self) -> None:
-        """Write one more token in each row that is not finished."""
-        self._leave()
+        """Decode one token in each row that is not finished."""
+        self._remove_finished()
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self.rows), 1)], 1)
         device = self.backbone.device
         tokens = torch.tensor([[row.tokens[-1]] for row in self.rows], device=device)
@@ -73,16 +73,16 @@ class DecodingBatch:
             logits = self.backbone.next_logits(embeddings, positions, self._cache, self._mask)
         self._extend(logits)
 
-    def _leave(self) -> None:
-        """Take finished rows out once there are enough of them."""
+    def _remove_finished(self) -> None:
+        """Remove the finished rows if there are enough of them."""
         kept = [index for index, row in enumerate(self.rows) if row.finish is None]
         if len(kept) < len(self.rows) and len(self.rows) - len(kept) >= LEAVING * len(self.rows):
-            chosen = torch.tensor(kept, device=self._mask.device)
-            self._cache.batch_select_indices(chosen)
-            self._mask, self.rows = self._mask[chosen], [self.rows[index] for index in kept]
+            indices = torch.tensor(kept, device=self._mask.device)
+            self._cache.batch_select_indices(indices)
+            self._mask, self.rows = self._mask[indices], [self.rows[index] for index in kept]
 
     def _extend(self, logits: Tensor) -> None:
-        """Choose the next token of every row and note which rows are finished."""
+        """Select the next token of each row and determine which rows are finished."""
         for row in self.rows:
             if row.finish is None and row.cancelled:
                 row.finish = "cancelled"
@@ -103,7 +103,7 @@ class DecodingBatch:
 
 @torch.no_grad()
 def generate(backbone: Backbone, rendered: Sequence[Rendered], sampling: Sequence[SamplingParams]) -> list[Reply]:
-    """One reply for each rendered call; all in one batch, with one adapter."""
+    """Decode calls with the same adapter in one batch, and return one reply per call."""
     rows = [DecodingRow(row, params) for row, params in zip(rendered, sampling, strict=True)]
     batch = DecodingBatch(backbone, rows)
     while not batch.finished:
@@ -111,6 +111,6 @@ def generate(backbone: Backbone, rendered: Sequence[Rendered], sampling: Sequenc
     return [row.reply(backbone) for row in rows]
 
 
-def _widened(states: Tensor, width: int) -> Tensor:
-    """Keys or values [b, heads, t, size] with padding before them, up to `width` positions."""
+def _padded(states: Tensor, width: int) -> Tensor:
+    """Pad keys or values [b, heads, t, size] on the left to `width` positions."""
     return torch.nn.functional.pad(states, (0, 0, width - states.shape[2], 0))

@@ -1,7 +1,4 @@
-"""One reply while it is being written.
-
-Left out: where its keys and values are (`memfold.backbone.decode`).
-"""
+"""The state of one reply during decoding, except its keys and values (`memfold.backbone.decode`)."""
 
 from __future__ import annotations
 
@@ -17,7 +14,10 @@ from memfold.core.types import Finish, Reply, SamplingParams
 
 @dataclass(eq=False)
 class DecodingRow:
-    """One reply while it is being written; `on_text` receives what each token adds to its text."""
+    """The state of one reply during decoding; `on_text` receives the text that each token adds.
+
+    `finish` is None while the reply is being decoded.  `shown` is the text that was passed to `on_text` so far.
+    """
 
     rendered: Rendered
     sampling: SamplingParams
@@ -33,7 +33,7 @@ class DecodingRow:
         self.generator = torch.Generator().manual_seed(self.sampling.seed)
 
     def reply(self, backbone: Backbone) -> Reply:
-        """What was written."""
+        """Return the reply with the tokens decoded so far."""
         return Reply(
             text=backbone.decode(self.tokens),
             tokens=tuple(self.tokens),
@@ -43,11 +43,11 @@ class DecodingRow:
         )
 
     def show(self, backbone: Backbone) -> None:
-        """Hand on what the new token adds to the text, holding back half a character until the reply ends."""
+        """Pass new text to `on_text`; an incomplete character is held back until it is complete or the reply ends."""
         if self.on_text is None:
             return
         text = backbone.decode(self.tokens)
-        held = self.finish is None and text.endswith("\N{REPLACEMENT CHARACTER}")
-        if not held and len(text) > len(self.shown):
+        incomplete = self.finish is None and text.endswith("\N{REPLACEMENT CHARACTER}")
+        if not incomplete and len(text) > len(self.shown):
             self.on_text(text[len(self.shown) :])
             self.shown = text

@@ -1,7 +1,7 @@
-"""A trained model as others take it: an ordinary Hugging Face folder with our heads and settings beside the weights.
+"""Exports a model to a new folder: an ordinary Hugging Face folder, with the heads and settings of memfold.
 
-What is LoRA and nothing else stays an adapter, as `peft` stores it, unless it is to be merged; a model with layers
-trained in full is always written whole.  Left out: conversion to other formats.
+A model that was trained with LoRA alone stays an adapter in the format of `peft`, unless it is merged.  A model with
+parameters trained in full is always exported with all of its weights.  Other formats are not supported.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from memfold.core.errors import ConfigError
 
 
 def export(where: str, folder: Path, dtype: str = "float32", merge: bool = False) -> Backbone:
-    """Write the model of a folder (or a Hugging Face id) to a new one; gives back what was written.
+    """Write the model of a folder (or a Hugging Face id) to a new folder, and return the exported model.
+
+    `dtype` is the data type of the exported weights.  `merge` merges an adapter into its base model.
 
     Raises:
-        ConfigError: when there is something in the new folder, or the dtype is unknown.
-        CheckpointError: for a model that cannot be loaded.
+        ConfigError: if the new folder exists and is not empty, or the dtype is unknown.
+        CheckpointError: if the model cannot be loaded.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} holds something already; name a new or empty folder")
+        raise ConfigError(f"{folder} is not empty; name a new or empty folder")
     backbone = load_backbone(where, dtype=dtype, merged=merge or not _is_adapter(where))
     if backbone.base_adapter is not None and backbone.base_adapter.full:
         backbone = load_backbone(where, dtype=dtype)

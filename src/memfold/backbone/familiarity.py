@@ -1,7 +1,6 @@
-"""How strange a text is to a model: its own loss on it tells.
+"""Detects text that is unlike the training text of a model, by the loss of the model on it.
 
-A small model answers fluently about anything; on text unlike its training text the answer is worth nothing, and the
-reader must be told so.
+A small model answers fluently about any text, but on unfamiliar text its answers are unreliable, so users are warned.
 """
 
 from __future__ import annotations
@@ -11,13 +10,16 @@ import torch
 from memfold.backbone.model import Backbone
 from memfold.core.model import Model
 
-WINDOW, WINDOWS = 256, 4
-CHARACTERS = 8 * WINDOW
+WINDOW, WINDOWS = 256, 4  # tokens per window, number of windows
+CHARACTERS = 8 * WINDOW  # per window: more than its tokens have
 
 
 @torch.no_grad()
 def loss_of(backbone: Backbone, text: str) -> float:
-    """Nats per token of the text read plainly, over up to four windows of 256 tokens spread over it."""
+    """Return the language modelling loss of a text, in nats per token.
+
+    It is the mean over up to `WINDOWS` windows of `WINDOW` tokens, spread evenly over the text.
+    """
     count = min(WINDOWS, max(1, len(text) // CHARACTERS))
     starts = [round(index * (len(text) - CHARACTERS) / max(1, count - 1)) for index in range(count)]
     losses = [_window_loss(backbone, text[max(0, start) : max(0, start) + CHARACTERS]) for start in starts]
@@ -25,7 +27,10 @@ def loss_of(backbone: Backbone, text: str) -> float:
 
 
 def warning(model: Model, text: str) -> str | None:
-    """What to tell about a text that is unlike anything the model has read; None for one that is not."""
+    """Return a warning if a text is unlike the training text of the model, otherwise None.
+
+    None is also returned for models without local weights or without a known limit.
+    """
     if not model.has_weights or not text.strip():
         return None
     backbone = model.weights()
@@ -36,8 +41,8 @@ def warning(model: Model, text: str) -> str | None:
     if loss <= limit:
         return None
     return (
-        f"this text is unlike anything {backbone.name} has read ({loss:.1f} nats a token; up to {limit:.1f} is "
-        "familiar) and the answer is not to be trusted; read the passages that a search finds, or give a larger --model"
+        f"this text is unlike the training text of {backbone.name} ({loss:.1f} nats per token, where up to {limit:.1f} "
+        "is familiar), so the answer is not to be trusted; read the passages found by search, or use a larger --model"
     )
 
 

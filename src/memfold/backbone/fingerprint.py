@@ -1,4 +1,4 @@
-"""The fingerprint of a model: what tells its weights from all others."""
+"""Fingerprints, which identify the weights of a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 def fingerprint(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, parameters: Iterable[tuple[str, nn.Parameter]]
 ) -> str:
-    """SHA-256 over the configuration, the tokenizer and these weights by name."""
+    """Return the SHA-256 of the configuration, the tokenizer and the named parameters of a model."""
     digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True, default=str).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
     for _, weight in sorted(parameters, key=lambda pair: pair[0]):

@@ -1,11 +1,12 @@
-"""A model folder: how a backbone is loaded and kept.
+"""Loads and saves model folders.
 
-It is an ordinary Hugging Face folder plus `memfold.json` (chat template, what was trained for each system, provenance),
-`heads.safetensors` (what systems have added) and `adapters/` (their roles).  A folder without those is a plain causal
-LM, good for the systems that read text; one with an adapter (`memfold.backbone.adapters`) names the model that it
-stands on.  A decoder that was trained alone, or whose documents another model encodes, has its encoder in the folder
-`encoder` in it.
-Left out: training state, which belongs to checkpoints.
+A model folder is an ordinary Hugging Face folder with additional files: `memfold.json` (chat template, the record of
+each trained system, provenance), `heads.safetensors` (the heads of systems) and `adapters/` (the adapters of roles).  A
+folder without these files is a plain causal LM, which suits systems that read text.  A folder with an adapter
+(`memfold.backbone.adapters`) names its base model.  If a decoder was trained alone, or another model encodes its
+documents, the encoder is in the subfolder `encoder`.
+
+The training state is part of checkpoints, not of model folders.
 """
 
 from __future__ import annotations
@@ -36,19 +37,19 @@ from memfold.core.prompt import CHAT_TEMPLATES
 SETTINGS_FILE, HEADS_FILE = "memfold.json", "heads.safetensors"
 ENCODER_FOLDER = "encoder"
 SETTINGS_FORMAT = 2
-transformers_logging.disable_progress_bar()  # loading and saving a model is one step of ours, not theirs to report
+transformers_logging.disable_progress_bar()  # memfold shows its own progress
 
 
 def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32", merged: bool = True) -> Backbone:
-    """Load a model folder (or a Hugging Face id), with heads where it has them.
+    """Load a model folder (or a Hugging Face id), with its heads and adapters if there are any.
 
-    A folder with an adapter gives the model that both make together; with `merged` False the adapter stays beside its
-    base, in the numbers that it was stored in, to be trained further.
+    For an adapter folder, the base model is loaded and the adapter is merged into it.  If `merged` is false, the
+    adapter stays separate, in the data type that it is stored in, so that training can continue.
 
     Raises:
         ConfigError: for an unknown dtype or an unavailable device.
-        CheckpointError: for a folder that is missing, damaged, written by another format version, or whose weights are
-            not those of its configuration.
+        CheckpointError: for a folder that is missing, damaged, of another format version, or whose weights do not match
+            its configuration.
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is unknown; allowed: {', '.join(DTYPES)}")
@@ -59,7 +60,7 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
         return _load_adapted(folder, device, dtype, merged)
     try:
         model = load_weights(where, DTYPES[dtype])
-        # AutoTokenizer gives some architectures a pre-tokenizer of its own in place of the one in tokenizer.json
+        # for some architectures, AutoTokenizer replaces the pre-tokenizer of tokenizer.json
         tokenizers = PreTrainedTokenizerFast if (folder / SETTINGS_FILE).exists() else AutoTokenizer
         tokenizer = tokenizers.from_pretrained(str(where))
     except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -82,13 +83,13 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
 
 
 def _load_adapted(folder: Path, device: str, dtype: str, merged: bool) -> Backbone:
-    """The base of an adapter, the adapter upon it, and what else the folder holds."""
+    """Load an adapter folder: the base model, the adapter, and the heads and settings if there are any."""
     described = (folder / SETTINGS_FILE).exists()
     stored = adapters.read_adapter(folder, _settings(folder).get("adapter") if described else None)
     try:
         backbone = load_backbone(stored.base, device, dtype)
     except CheckpointError as error:
-        raise CheckpointError(f"{folder} is an adapter of a model that cannot be loaded: {error}") from None
+        raise CheckpointError(f"cannot load the base model of adapter {folder}: {error}") from None
     if described:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
         add_special_tokens(backbone, _added_tokens(tokenizer, backbone.tokenizer))
@@ -102,22 +103,22 @@ def _load_adapted(folder: Path, device: str, dtype: str, merged: bool) -> Backbo
         backbone.set_encoder(load_backbone(folder / ENCODER_FOLDER, device, dtype, merged))
     if merged:
         adapters.merge(backbone, DTYPES[dtype])
-    elif described:  # in the numbers that they were stored in
+    elif described:  # in float32, not rounded to `dtype` as by `_read_settings`
         backbone.heads.float().load_state_dict(load_file(folder / HEADS_FILE, device=str(backbone.device)))
     backbone.model.eval()
     return backbone
 
 
 def _added_tokens(tokenizer: PreTrainedTokenizerFast, base: PreTrainedTokenizerBase) -> list[str]:
-    """The tokens that a tokenizer has beyond those of its base, in the order of their ids."""
-    known, vocabulary = base.get_vocab(), tokenizer.get_vocab()
-    return sorted(vocabulary.keys() - known.keys(), key=vocabulary.__getitem__)
+    """Return the tokens that a tokenizer has in addition to those of its base, ordered by id."""
+    base_vocabulary, vocabulary = base.get_vocab(), tokenizer.get_vocab()
+    return sorted(vocabulary.keys() - base_vocabulary.keys(), key=vocabulary.__getitem__)
 
 
 def save_backbone(
     backbone: Backbone, folder: Path, dtype: str = "float32", weights: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Write a model folder that `load_backbone` reads back; `weights` stand for the model's own where given."""
+    """Write a model folder for `load_backbone`; `weights`, if given, are saved in place of the model's own."""
     folder.mkdir(parents=True, exist_ok=True)
     if backbone.base_adapter is None:
         values = backbone.model.state_dict() if weights is None else weights
@@ -146,45 +147,46 @@ def save_backbone(
         save_encoder(backbone.encoder, folder / ENCODER_FOLDER, dtype)
         settings["reads"] = backbone.reads = backbone.encoder.readable
     (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
-    if DTYPES[dtype] == backbone.dtype:  # the folder and this model are one encoder
+    if DTYPES[dtype] == backbone.dtype:  # nothing was rounded: the folder holds the same model
         backbone.stored_fingerprint = _file_fingerprint(folder)
 
 
 def save_encoder(encoder: Backbone, folder: Path, dtype: str = "float32") -> None:
-    """Write the encoder of a decoder.
+    """Write the encoder of a decoder to a folder.
 
-    The very files that it was loaded from, so that its fingerprint stays, unless they are wider than `dtype`.
+    The files that the encoder was loaded from are linked or copied, so its fingerprint does not change.  If their data
+    type is wider than `dtype`, the encoder is saved in `dtype` instead.
     """
-    stored = encoder.folder
+    source = encoder.folder
     shutil.rmtree(folder, ignore_errors=True)
-    if stored is None or not (stored / "config.json").exists() or _bytes_of(stored) > DTYPES[dtype].itemsize:
+    if source is None or not (source / "config.json").exists() or _bytes_of(source) > DTYPES[dtype].itemsize:
         save_backbone(encoder, folder, dtype)
         encoder.stored_fingerprint = _file_fingerprint(folder)
         return
-    roles = stored.glob(f"{adapters.ROLES_FOLDER}/*/*")
-    for path in (path for path in [*stored.iterdir(), *roles] if path.is_file()):
-        copy = folder / path.relative_to(stored)
+    role_files = source.glob(f"{adapters.ROLES_FOLDER}/*/*")
+    for path in (path for path in [*source.iterdir(), *role_files] if path.is_file()):
+        copy = folder / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(path, copy)
-        except OSError:  # another file system
+        except OSError:  # no hard links between file systems
             shutil.copyfile(path, copy)
 
 
 def _bytes_of(folder: Path) -> int:
-    """How wide the numbers of a model folder are."""
+    """Return the number of bytes per weight in a model folder."""
     name = json.loads((folder / "config.json").read_text()).get("dtype", "float32")
     return DTYPES.get(name, torch.float32).itemsize
 
 
 def _settings(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / SETTINGS_FILE).read_text())
+        settings = json.loads((folder / SETTINGS_FILE).read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} is damaged: {_first_line(error)}") from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{folder} is damaged: {SETTINGS_FILE} is no object")
-    return found
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{folder} is damaged: {SETTINGS_FILE} is not a JSON object")
+    return settings
 
 
 def _read_settings(backbone: Backbone, folder: Path) -> None:
@@ -195,7 +197,8 @@ def _read_settings(backbone: Backbone, folder: Path) -> None:
         raise CheckpointError(f"{folder} is damaged: {_first_line(error)}") from error
     if settings.get("format") != SETTINGS_FORMAT:
         raise CheckpointError(
-            f"{folder / SETTINGS_FILE} has format {settings.get('format')}, this memfold reads {SETTINGS_FORMAT}"
+            f"{folder / SETTINGS_FILE} has format {settings.get('format')}, this version of memfold reads format "
+            f"{SETTINGS_FORMAT}; use the version that wrote it, or train the model again"
         )
     if settings["chat_template"] not in CHAT_TEMPLATES:
         raise CheckpointError(
@@ -205,9 +208,9 @@ def _read_settings(backbone: Backbone, folder: Path) -> None:
     backbone.familiar_loss, backbone.provenance = settings["familiar_loss"], settings["provenance"]
     backbone.reads = tuple(settings.get("reads", ()))
     for system in sorted({name.partition(".")[0] for name in heads}):
-        own = {name.partition(".")[2]: weight for name, weight in heads.items() if name.startswith(f"{system}.")}
+        tensors = {name.partition(".")[2]: weight for name, weight in heads.items() if name.startswith(f"{system}.")}
         try:
-            head = registry.system_class(system).read_head(own)
+            head = registry.system_class(system).read_head(tensors)
         except (CheckpointError, ConfigError) as error:
             raise CheckpointError(f"{folder / HEADS_FILE}: {error}") from None
         backbone.heads[system] = head.to(device=backbone.device, dtype=backbone.dtype)

@@ -1,6 +1,6 @@
-"""A backbone: an unmodified causal LM of `transformers`, its tokenizer, and the heads that memory systems add to it.
+"""A backbone: a causal LM of `transformers`, its tokenizer, and the heads and adapters that memory systems add.
 
-Left out: how it is kept on disk (`memfold.backbone.folder`).
+Loading and saving are in `memfold.backbone.folder`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass
 class Backbone:
-    """The model with everything that a system needs of it.
+    """A model with its tokenizer, heads and adapters.
 
-    `trained` maps a system's name to what the model folder says of it.  `base_adapter` are LoRA matrices that are part
-    of the model, while they are not merged; `roles` are named adapters beside it, of which a call activates one.
+    `trained` maps the name of a system to its record in the model folder.  `base_adapter` is the LoRA adapter that is
+    part of the model, until it is merged.  `roles` are the named adapters, of which a call activates at most one.
     """
 
     name: str
@@ -42,14 +42,14 @@ class Backbone:
     heads: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     trained: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    familiar_loss: float | None = None  # nats per token above which a text is unlike the training text
+    familiar_loss: float | None = None  # nats per token; a text with a higher loss is unfamiliar
     stored_fingerprint: str | None = None
     base_adapter: Adapter | None = None
     roles: dict[str, Adapter] = field(default_factory=dict)
-    encoder: Backbone | None = None  # other weights that make the slots which this decoder reads
-    reads: tuple[str, ...] = ()  # fingerprints of the encoders whose memories it was trained to read; empty: its own
-    folder: Path | None = None  # where its weights lie as they are
-    body: Any = None  # what runs hidden states; replaced by a compiled form in training
+    encoder: Backbone | None = None  # separate model that makes the slots
+    reads: tuple[str, ...] = ()  # fingerprints of the encoders whose memories it was trained to read; empty: itself
+    folder: Path | None = None  # model folder that holds exactly these weights
+    body: Any = None  # computes hidden states; training replaces it with a compiled one
     active_role: str | None = None
 
     def __post_init__(self) -> None:
@@ -57,65 +57,65 @@ class Backbone:
 
     @property
     def has_weights(self) -> bool:
-        """They are in this process."""
+        """True: the weights are in this process."""
         return True
 
     def weights(self) -> Backbone:
-        """Itself."""
+        """Return the backbone itself."""
         return self
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.model.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """Data type of the weights."""
         return self.model.dtype
 
     @property
     def precision(self) -> str:
-        """The name of `dtype`."""
+        """Name of the data type of the weights, such as `bfloat16`."""
         return str(self.dtype).removeprefix("torch.")
 
     @property
     def identity(self) -> str:
-        """What tells this model from every other."""
+        """The fingerprint, which identifies the model."""
         return self.fingerprint()
 
     @property
     def hidden_size(self) -> int:
-        """Of embeddings, hidden states and slots."""
+        """Size of embeddings, hidden states and slots."""
         return int(self.model.config.get_text_config().hidden_size)
 
     @property
     def compressor(self) -> Backbone:
-        """The weights that make slots: its encoder's where the decoder was trained alone, else its own.
+        """The model that makes the slots: the separate encoder if there is one, otherwise the backbone itself.
 
         Raises:
-            CheckpointError: when the encoder that it reads is not at hand.
+            CheckpointError: if the model reads memories of an encoder that is missing.
         """
         if self.encoder is None and self.reads:
             raise CheckpointError(
                 f"model {self.name!r} reads memories of the encoder {self.reads[0][:16]}, which is not in its folder; "
-                "fold with that model, or put it there as the folder 'encoder'"
+                "fold with that encoder, or copy it to the subfolder 'encoder'"
             )
         return self.encoder or self
 
     @property
     def readable(self) -> tuple[str, ...]:
-        """Fingerprints of the encoders whose memories it reads; what it folds itself has the first."""
+        """Fingerprints of the encoders whose memories the model reads; memories that it folds carry the first one."""
         return self.reads or (self.fingerprint(),)
 
     @property
     def window(self) -> int:
-        """The most positions that a reader of plain text may use."""
+        """Context window: the maximum number of token positions for plain text."""
         return int(self.model.config.get_text_config().max_position_embeddings)
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """What a full key/value cache takes for one token in 16-bit numbers."""
+        """Bytes that the key/value cache takes for one token in 16-bit precision."""
         config = self.model.config.get_text_config()
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -123,27 +123,27 @@ class Backbone:
 
     @property
     def end_token(self) -> int:
-        """The token that begins a sequence of text and ends a reply."""
+        """Id of the token that begins every sequence of text and ends a reply."""
         return int(self.tokenizer.eos_token_id)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids without special tokens added."""
+        """Return the token ids of a text; no special tokens are added."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids and their offsets in characters."""
+        """Return the token ids of a text and the character offsets (start, end) of each token."""
         output = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return list(output["input_ids"]), [tuple(pair) for pair in output["offset_mapping"]]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text without special tokens."""
+        """Return the text of token ids, without special tokens."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def token_id(self, token: str) -> int:
-        """The id of one special token.
+        """Return the id of a special token.
 
         Raises:
-            CheckpointError: when the tokenizer does not have it.
+            CheckpointError: if the tokenizer does not have the token.
         """
         index = self.tokenizer.convert_tokens_to_ids(token)
         if not isinstance(index, int) or index == self.tokenizer.unk_token_id:
@@ -151,22 +151,22 @@ class Backbone:
         return index
 
     def embed(self, tokens: Sequence[int]) -> Tensor:
-        """[t, d]"""
+        """Return the input embeddings [t, d] of token ids."""
         ids = torch.tensor(list(tokens), dtype=torch.long, device=self.device)
         return self.model.get_input_embeddings()(ids)  # type: ignore[no-any-return]
 
     def embed_rows(self, tokens: Tensor, slots: Sequence[Tensor]) -> Tensor:
-        """Embeddings [b, t, d] of rows [b, t]: the model's own for tokens, `slots` where `SLOT` stands."""
+        """Return the input embeddings [b, t, d] of token ids [b, t], with `slots` at the positions of `SLOT`."""
         embeddings: Tensor = self.model.get_input_embeddings()(tokens.clamp(min=0))
         if not slots:
             return embeddings
         return embeddings.masked_scatter((tokens == SLOT)[..., None], torch.cat(list(slots)).to(embeddings))
 
     def adapter(self, role: str | None) -> AbstractContextManager[None]:
-        """Within it the adapter of that role is active (None: none of them); afterwards what was before.
+        """Return a context manager that activates the adapter of a role (None: no adapter) inside a `with` block.
 
         Raises:
-            CheckpointError: for a role that the model has no adapter for.
+            CheckpointError: if the model has no adapter for the role.
         """
         return adapters.active(self, role)
 
@@ -177,10 +177,9 @@ class Backbone:
         mask: Tensor | None = None,
         prefixes: Sequence[Prefix | None] = (),
     ) -> Tensor:
-        """Final hidden states [b, t, d].
+        """Return the final hidden states [b, t, d].
 
-        `mask` is [b, 1, t, p + t] with True where a position may be read; `prefixes` are the keys and values, padded to
-        p positions, that each row is read behind.
+        `mask` [b, 1, t, p + t] is True where attention is allowed; rows attend to their `prefixes`, padded to length p.
         """
         layers = prefix_layers(prefixes)
         output = self.forward(embeddings, positions, mask, DynamicCache(layers) if layers else None)
@@ -194,13 +193,12 @@ class Backbone:
         cache: Cache | None = None,
         all_layers: bool = False,
     ) -> Any:
-        """What the model's body gives: `last_hidden_state`, with a cache `past_key_values` (the keys and values of
-        every layer), with `all_layers` also `hidden_states`.  Arguments as for `hidden`."""
-        if mask is not None and self.model.config._attn_implementation == "eager":  # it adds the mask to the scores
+        """Return the output of the model body, with `hidden_states` if `all_layers`; other arguments as in `hidden`."""
+        if mask is not None and self.model.config._attn_implementation == "eager":  # eager adds the mask to the scores
             dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else embeddings.dtype
             mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(torch.bfloat16).min)
         if mask is None and positions is not None and cache is None:
-            cache = DynamicCache()  # without one, `transformers` takes a jump of positions for another sequence's start
+            cache = DynamicCache()  # without one, `transformers` takes a jump of positions for the start of a sequence
         options: dict[str, Any] = {"output_hidden_states": True} if all_layers else {}
         if cache is not None:
             options["past_key_values"] = cache
@@ -213,10 +211,10 @@ class Backbone:
         )
 
     def head_score(self, head: str, hidden: Tensor) -> Tensor:
-        """[...]: what the head of that name, `system` or `system.part`, makes of hidden states [..., d].
+        """Return the score [...] that a head, named `system` or `system.part`, gives hidden states [..., d].
 
         Raises:
-            CheckpointError: for a head that the model does not have.
+            CheckpointError: if the model does not have the head.
         """
         try:
             module = self.heads.get_submodule(head)
@@ -226,12 +224,12 @@ class Backbone:
         return score[..., 0].float()
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., vocabulary]"""
+        """Return the logits [..., v] of hidden states [..., d]."""
         output: Tensor = self.model.get_output_embeddings()(hidden)
         return output
 
     def next_logits(self, embeddings: Tensor, positions: Tensor, cache: Cache, mask: Tensor) -> Tensor:
-        """The logits [b, v] of the last position, read behind what is in the cache; `mask` [b, p + t] is over both."""
+        """Extend the cache and return the logits [b, v] of the last position; `mask` [b, p + t] includes the cache."""
         output = self.model.base_model(
             inputs_embeds=embeddings,
             position_ids=positions,
@@ -242,17 +240,17 @@ class Backbone:
         return self.logits(output.last_hidden_state[:, -1]).float()
 
     def fingerprint(self) -> str:
-        """SHA-256 over configuration, tokenizer and weights, those of a separate encoder left out."""
+        """Return the SHA-256 of configuration, tokenizer and weights, except those of a separate encoder."""
         if self.stored_fingerprint is None:
             self.stored_fingerprint = fingerprint(self.model, self.tokenizer, self.parameters())
         return self.stored_fingerprint
 
     def set_encoder(self, encoder: Backbone) -> None:
-        """Read memories of other weights, which stay as they are."""
+        """Set a separate encoder, whose memories the model reads; its weights are frozen."""
         for _, parameter in encoder.parameters():
             parameter.requires_grad_(False)
         self.encoder, self.reads = encoder, (encoder.fingerprint(),)
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """All weights by name, those of heads under `heads.`; not those of a separate encoder."""
+        """Return all named parameters, except those of a separate encoder; names of heads begin with `heads.`."""
         return [*self.model.named_parameters(), *((f"heads.{n}", p) for n, p in self.heads.named_parameters())]

@@ -1,4 +1,4 @@
-"""Calls that one forward pass answers: the score of a head, and the log-probabilities of a given reply."""
+"""Answers the calls that need a single forward pass: head scores, and log-probabilities of given replies."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ RenderedCall = tuple[Request, Rendered]
 
 
 def answer_at_once(backbone: Backbone, calls: Sequence[RenderedCall], batch_positions: int) -> Iterator[Done]:
-    """The replies to some calls, batched by adapter, or why a batch has none."""
+    """Compute the replies of calls in batches of one adapter; the calls of a failed batch get a `Failure`."""
     for chunk in batches(calls, lambda call: (call[1].adapter or "", len(call[1].tokens)), batch_positions):
-        scored = [call for call in chunk if isinstance(call[0].call.wants, HeadScore)]
-        given = [call for call in chunk if isinstance(call[0].call.wants, Likelihood)]
-        for part, answer in ((scored, _head_scores), (given, _likelihoods)):
+        with_score = [call for call in chunk if isinstance(call[0].call.wants, HeadScore)]
+        with_reply = [call for call in chunk if isinstance(call[0].call.wants, Likelihood)]
+        for part, answer in ((with_score, _head_scores), (with_reply, _likelihoods)):
             try:
                 outcomes = answer(backbone, part) if part else []
-            except Exception as error:  # the calls have failed, not the run
+            except Exception as error:  # the other batches are unaffected
                 yield from ((request, Failure.of("policy", error)) for request, _ in part)
             else:
                 yield from zip((request for request, _ in part), outcomes, strict=True)
@@ -43,7 +43,7 @@ def _head_scores(backbone: Backbone, calls: Sequence[RenderedCall]) -> list[Repl
         assert isinstance(request.call.wants, HeadScore)
         try:
             score = float(backbone.head_score(request.call.wants.head, state))
-        except Exception as error:  # such as a head that is not there: the other calls have theirs
+        except Exception as error:  # such as an unknown head; the other calls are unaffected
             outcomes.append(Failure.of("policy", error))
         else:
             outcomes.append(Reply(score=score, positions=rendered.memory_positions))
@@ -70,14 +70,16 @@ def _likelihoods(backbone: Backbone, calls: Sequence[RenderedCall]) -> list[Repl
 
 
 def batches(items: Iterable[T], key: Callable[[T], tuple[str, int]], positions: int) -> list[list[T]]:
-    """Items of one adapter and similar length together, as many as have room when padded to the longest, at least one;
-    `key` gives the adapter and the length of an item."""
-    batches: list[list[T]] = []
+    """Group items by adapter and similar length; `key` returns the adapter and the length of an item.
+
+    A group has at least one item, and otherwise as many as fit into `positions` when padded to the longest.
+    """
+    groups: list[list[T]] = []
     for item in sorted(items, key=key):
         adapter, length = key(item)
-        last = batches[-1] if batches else None
+        last = groups[-1] if groups else None
         if last is not None and key(last[0])[0] == adapter and (len(last) + 1) * length <= positions:
             last.append(item)
         else:
-            batches.append([item])
-    return batches
+            groups.append([item])
+    return groups

@@ -1,4 +1,4 @@
-"""Where figures come from: the commit, the machine and the versions that a report must name."""
+"""The origin of measurements: the commit, the machine and the versions, which every report states."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def commit() -> str | None:
-    """The commit of the checkout that memfold runs from, with `-dirty` where files differ; None outside a checkout."""
+    """Return the commit of memfold's own checkout, with `-dirty` for uncommitted changes; None outside a checkout."""
     package = Path(memfold.__file__).resolve().parent
     top = _git(package, "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() / "src" / "memfold" != package:
@@ -27,7 +27,7 @@ def commit() -> str | None:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """The machine, the device that the model ran on, and the versions below memfold."""
+    """Return a description of the machine, the device of the model, and the versions of Python and libraries."""
     described: dict[str, Any] = {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -52,7 +52,7 @@ def _cpu() -> str:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        completed = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return completed.stdout.strip()

@@ -1,48 +1,41 @@
-"""The local policy: replies, log-probabilities and head scores from a backbone in this process.
+"""The local policy: computes replies, log-probabilities and head scores with a backbone in this process.
 
-At every step the calls that wait are rendered; those that need one forward pass are answered at once; the others join
-the batch that is being decoded, as far as it has room, and all of it advances by one token.
+Each step renders the submitted calls and answers those that need a single forward pass.  The others join the decoding
+batches as soon as there is room, and each batch advances by one token.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from memfold.backbone.adapters import check_role
 from memfold.backbone.attention import most_attended
 from memfold.backbone.decode import DecodingBatch
 from memfold.backbone.decoding_row import DecodingRow
 from memfold.backbone.model import Backbone
-from memfold.backbone.one_pass import answer_at_once, batches
+from memfold.backbone.one_pass import RenderedCall, answer_at_once, batches
 from memfold.core.errors import Failure
 from memfold.core.policy import Done, Execution, Request
-from memfold.core.system import Rendered
 from memfold.core.types import Generate, Reply
 
 BATCH_POSITIONS = 1 << 16
-T = TypeVar("T")
-UNEVEN = 2  # batches are decoded together unless one is so many times as wide as the other
+UNEVEN = 2  # batches are joined if the wider one is at most this many times as wide as the other
 
 
 class LocalPolicy:
-    """Renders calls with their system and computes them in batches, those of one adapter together.
-
-    `batch_positions` bounds the token positions that are decoded at a time (rows times the longest), so that a few long
-    prompts do not take the memory that many short ones may.
-    """
+    """Computes calls in batches with one adapter and at most `batch_positions` token positions (rows times width)."""
 
     def __init__(self, backbone: Backbone, batch_positions: int = BATCH_POSITIONS) -> None:
         self.backbone, self.batch_positions = backbone, batch_positions
 
     def start(self) -> Execution:
-        """New work on the same weights."""
+        """Start an execution on the same weights."""
         return LocalExecution(self.backbone, self.batch_positions)
 
 
 @dataclass(frozen=True, eq=False)
-class _Waiting:
-    """A rendered call that is to be decoded."""
+class _Generation:
+    """A rendered call that is waiting for decoding or being decoded."""
 
     request: Request
     wants: Generate
@@ -59,22 +52,22 @@ class _Waiting:
 
 
 class LocalExecution:
-    """See the module docstring."""
+    """Calls that are processed together; see the module docstring."""
 
     def __init__(self, backbone: Backbone, batch_positions: int) -> None:
         self._backbone, self._batch_positions = backbone, batch_positions
         self._submitted: list[Request] = []
-        self._waiting: list[_Waiting] = []
-        self._running: list[_Waiting] = []
+        self._waiting: list[_Generation] = []
+        self._running: list[_Generation] = []
         self._batches: list[DecodingBatch] = []
         self._cancelled: set[Request] = set()
 
     def submit(self, request: Request) -> None:
-        """It joins at the next step."""
+        """Add a call; it is processed from the next step on."""
         self._submitted.append(request)
 
     def cancel(self, request: Request) -> None:
-        """It ends at the next step; one that is done stays as it is."""
+        """End a call at the next step; a finished call is left unchanged."""
         for running in self._running:
             if running.request is request:
                 running.row.cancelled = True
@@ -83,8 +76,8 @@ class LocalExecution:
             self._cancelled.add(request)
 
     def step(self) -> list[Done]:
-        """Answer what needs one forward pass, let in what waits, decode one token."""
-        done = self._take_in()
+        """Answer the calls that need one forward pass, admit waiting calls, and decode one token."""
+        done = self._render_submitted()
         for batch in self._batches:
             batch.step()
         self._admit()
@@ -96,13 +89,13 @@ class LocalExecution:
         return done
 
     def close(self) -> None:
-        """Free the caches."""
+        """Abandon all calls and free the key/value caches."""
         self._submitted, self._waiting, self._running, self._batches = [], [], [], []
 
-    def _take_in(self) -> list[Done]:
-        """Render what was submitted; what is answered at once, or cannot be rendered, is done."""
+    def _render_submitted(self) -> list[Done]:
+        """Render submitted calls, and return those that are answered in one pass or cannot be rendered."""
         done: list[Done] = []
-        quick: list[tuple[Request, Rendered]] = []
+        single_pass: list[RenderedCall] = []
         submitted, self._submitted = self._submitted, []
         for request in submitted:
             if request in self._cancelled:
@@ -111,26 +104,25 @@ class LocalExecution:
             try:
                 rendered = request.system.render(request.memory, request.call, self._backbone)
                 check_role(self._backbone, rendered.adapter)
-            except Exception as error:  # one call that cannot be rendered leaves the others alone
+            except Exception as error:  # the other calls are unaffected
                 done.append((request, Failure.of("policy", error)))
                 continue
             if isinstance(request.call.wants, Generate):
                 row = DecodingRow(rendered, request.call.wants.sampling, request.on_text)
-                self._waiting.append(_Waiting(request, request.call.wants, row))
+                self._waiting.append(_Generation(request, request.call.wants, row))
             else:
-                quick.append((request, rendered))
-        return [*done, *answer_at_once(self._backbone, quick, self._batch_positions)]
+                single_pass.append((request, rendered))
+        return [*done, *answer_at_once(self._backbone, single_pass, self._batch_positions)]
 
     def _admit(self) -> None:
-        """Let waiting calls into the work, short ones first, as far as there is room; one always finds some."""
+        """Start decoding waiting calls of one adapter, shortest first, if they fit; at least one if none runs."""
         for waiting in [waiting for waiting in self._waiting if waiting.request in self._cancelled]:
             waiting.row.finish = "cancelled"
             self._waiting.remove(waiting)
             self._running.append(waiting)
         if not self._waiting:
             return
-        used = sum(len(batch.rows) * batch.width for batch in self._batches)
-        room = self._batch_positions - used
+        room = self._batch_positions - sum(len(batch.rows) * batch.width for batch in self._batches)
         chunk = batches(self._waiting, lambda waiting: (waiting.adapter, waiting.length), max(room, 1))[0]
         if self._batches and len(chunk) * max(waiting.length for waiting in chunk) > room:
             return
@@ -144,7 +136,7 @@ class LocalExecution:
             raise
 
     def _add(self, batch: DecodingBatch) -> None:
-        """Decode a new batch together with one of its adapter and about its width, else beside the others."""
+        """Join a new batch to one with the same adapter and a similar width, or decode it separately."""
         if batch.finished:
             return
         for other in self._batches:
@@ -155,7 +147,7 @@ class LocalExecution:
                 return
         self._batches.append(batch)
 
-    def _reply(self, running: _Waiting) -> Reply:
+    def _reply(self, running: _Generation) -> Reply:
         row = running.row
         reply = row.reply(self._backbone)
         if not running.wants.attention or row.rendered.slots is None or not reply.tokens:

@@ -1,4 +1,4 @@
-"""Reads prompts: equal ones once, and what a whole batch begins with, such as a memory, in one pass of its own."""
+"""Prefills prompts: equal ones once, and a beginning that all share, such as a memory, in a forward pass of its own."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from transformers.cache_utils import Cache
 from memfold.backbone.cache import growing_cache
 from memfold.backbone.model import Backbone
 from memfold.backbone.rows import pad, prefix_layers, prefix_mask
-from memfold.core.system import SLOT, Rendered
+from memfold.core.system import SLOT, Prefix, Rendered
 
-SHARED_POSITIONS = 32  # a common beginning shorter than this costs less than a pass of its own
+SHARED_POSITIONS = 32  # a shorter beginning is not worth a forward pass of its own
 
 
 @torch.no_grad()
 def last_states(backbone: Backbone, rendered: Sequence[Rendered]) -> Tensor:
-    """The hidden state [b, d] at the last position of each rendered call; equal calls are run once."""
+    """Return the hidden state [b, d] at the last position of each rendered call; equal calls are computed once."""
     first = _first_equal(rendered)
     distinct = list(dict.fromkeys(first))
     batch = pad([rendered[number] for number in distinct], backbone.device)
@@ -32,43 +32,39 @@ def last_states(backbone: Backbone, rendered: Sequence[Rendered]) -> Tensor:
 
 @torch.no_grad()
 def prefill(backbone: Backbone, rendered: Sequence[Rendered]) -> tuple[Cache, Tensor, Tensor]:
-    """Run all prompts, equal ones once; the cache, the mask over it [b, p + t], the last position's logits [b, v]."""
+    """Run all prompts, and return the cache, its mask [b, p + t], and the logits [b, v] of the last position."""
     first = _first_equal(rendered)
     place = {number: index for index, number in enumerate(dict.fromkeys(first))}
     cache, mask, logits = _run_prompts(backbone, [rendered[number] for number in place])
     if len(place) < len(rendered):
-        chosen = torch.tensor([place[number] for number in first], device=backbone.device)
-        cache.batch_select_indices(chosen)
-        mask, logits = mask[chosen], logits[chosen]
+        indices = torch.tensor([place[number] for number in first], device=backbone.device)
+        cache.batch_select_indices(indices)
+        mask, logits = mask[indices], logits[indices]
     return cache, mask, logits
 
 
 def _first_equal(rendered: Sequence[Rendered]) -> list[int]:
-    """For each row the first one that equals it, as the samples of one question do."""
-    known: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
+    """Return, for each row, the index of the first row equal to it; the samples of one question are equal rows."""
+    groups: dict[tuple[tuple[int, ...], tuple[int, ...], Prefix | None], list[int]] = {}
     first = []
     for number, row in enumerate(rendered):
-        others = known.setdefault((tuple(row.tokens), tuple(row.positions)), [])
-        equal = next((other for other in others if _same_memory(rendered[other], row)), number)
+        candidates = groups.setdefault((tuple(row.tokens), tuple(row.positions), row.prefix), [])
+        equal = next((index for index in candidates if _same_slots(rendered[index], row)), number)
         if equal == number:
-            others.append(number)
+            candidates.append(number)
         first.append(equal)
     return first
 
 
-def _same_memory(row: Rendered, other: Rendered) -> bool:
-    return row.prefix is other.prefix and _same_slots(row, other)
-
-
 def _same_slots(row: Rendered, other: Rendered, count: int | None = None) -> bool:
-    """Whether the first `count` slots (all, if None) are equal."""
+    """Return whether the first `count` slots (None: all) are equal."""
     if row.slots is None or other.slots is None:
         return row.slots is other.slots
     return torch.equal(row.slots[:count], other.slots[:count])
 
 
 def _run_prompts(backbone: Backbone, rendered: Sequence[Rendered]) -> tuple[Cache, Tensor, Tensor]:
-    """Run different prompts in one batch; the beginning that all have in common, such as a memory, once."""
+    """Run distinct prompts in one batch; a beginning that all share, such as a memory, is run once."""
     shared = _shared_beginning(rendered)
     cache = growing_cache()
     if shared:
@@ -92,15 +88,15 @@ def _run_prompts(backbone: Backbone, rendered: Sequence[Rendered]) -> tuple[Cach
 
 
 def _shared_beginning(rendered: Sequence[Rendered]) -> int:
-    """How many positions all rows begin with alike, if it is worth a pass of its own; at least one stays behind."""
+    """Return the length of the beginning that all rows share (0 if too short), shorter than any row."""
     first = rendered[0]
     if len(rendered) == 1 or any(row.prefix is not None for row in rendered):
         return 0
     shared = min(len(row.tokens) for row in rendered) - 1
     for row in rendered[1:]:
         columns = zip(first.tokens[:shared], first.positions, row.tokens, row.positions, strict=False)
-        alike = takewhile(lambda column: column[0] == column[2] and column[1] == column[3], columns)
-        shared = sum(1 for _ in alike)
+        equal = takewhile(lambda column: column[0] == column[2] and column[1] == column[3], columns)
+        shared = sum(1 for _ in equal)
         count = first.tokens[:shared].count(SLOT)
         if count and not _same_slots(first, row, count):
             shared = first.tokens.index(SLOT)
@@ -108,7 +104,7 @@ def _shared_beginning(rendered: Sequence[Rendered]) -> int:
 
 
 def _cut(row: Rendered, start: int, end: int) -> Rendered:
-    """Positions `start` to `end` of a row, with the slots that stand there."""
+    """Return positions `start` to `end` of a row, with the slots at these positions."""
     before, count = row.tokens[:start].count(SLOT), row.tokens[start:end].count(SLOT)
     slots = row.slots[before : before + count] if row.slots is not None and count else None
     return replace(row, tokens=row.tokens[start:end], positions=row.positions[start:end], slots=slots)

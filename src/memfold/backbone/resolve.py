@@ -1,6 +1,6 @@
-"""From the name of a model to what loads it: the shipped `tiny`, a model or run folder, a Hugging Face id.
+"""Resolves the name of a model: the shipped `tiny`, a model or run folder, or a Hugging Face id.
 
-Left out: models behind an address, which `memfold.endpoint.model` names and nothing here loads.
+Models behind an address are handled by `memfold.endpoint.model`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ RECIPE = "recipes/pooled/tiny/base.toml"
 
 
 def resolve_model(name: str) -> str:
-    """A model folder or a Hugging Face id, for `load_backbone`.
+    """Return the model folder or the Hugging Face id that `load_backbone` loads for a name.
 
     Raises:
-        ConfigError: for an address, and for a bare name that is neither `tiny` nor a folder.
-        CheckpointError: when `tiny` is not in the package, or a folder holds no model.
+        ConfigError: for an address, and for a name without a slash that is neither `tiny` nor a folder.
+        CheckpointError: if `tiny` is not in the package, or a folder holds no model.
     """
     if name.startswith(("http://", "https://")):
-        raise ConfigError(f"model {name!r} is an endpoint, and weights are needed here; give a folder or a model id")
+        raise ConfigError(f"model {name!r} is an endpoint, but its weights are needed here; use a folder or a model id")
     if name == TINY:
         return _tiny()
     if Path(name).expanduser().is_dir():
@@ -36,10 +36,10 @@ def resolve_model(name: str) -> str:
 
 
 def model_folder(where: str | Path) -> Path:
-    """The model of a run folder (its newest checkpoint) or the folder itself.
+    """Return the model folder inside a run folder (from its newest checkpoint), or the folder itself if it is a model.
 
     Raises:
-        CheckpointError: when there is no model.
+        CheckpointError: if the folder holds no model.
     """
     folder = Path(where)
     candidates = [folder / "model", *sorted(folder.glob("step-??????/model"), reverse=True), folder]
@@ -53,6 +53,6 @@ def _tiny() -> str:
     folder = Path(str(resources.files("memfold"))) / "assets" / TINY
     if not (folder / "config.json").exists():
         raise CheckpointError(
-            f"the model 'tiny' is not in {folder}; train it (memfold train {RECIPE}) and give --model its run folder"
+            f"the model 'tiny' is not in {folder}; train it (memfold train {RECIPE}) and use its run folder as --model"
         )
     return str(folder)

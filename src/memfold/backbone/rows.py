@@ -1,10 +1,10 @@
-"""The layout of a batch: rendered calls as rows of token positions, for decoding, for scoring and for heads alike.
+"""The layout of batches: rendered calls as rows of token positions, for decoding, scoring and heads.
 
-Decoding pads rows on the left, so that they all grow at the same end (`pad`).  Scoring shares what rows have in common
-(`pack`): the traces of a document begin with the same memory, or the same text; that beginning is laid down once, and
-the rest of each row attends to it and to itself, never to its neighbours, at the positions it would have alone.  The
-result is that of separate rows, at a fraction of the cost.  A row may be read behind a prefix of keys and values; rows
-behind the same prefix share it.
+Decoding pads rows on the left, so that all of them grow at the same end (`pad`).  Scoring shares the common beginning
+of rows (`pack`): the traces of a document begin with the same memory, or the same text.  The common beginning is stored
+once; the rest of each row attends to it and to itself but not to other rows, and keeps the position ids that it would
+have alone.  The result equals that of separate rows, at a fraction of the cost.  A row can attend to a prefix of keys
+and values; rows with the same prefix share it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from memfold.core.types import Part, Text
 
 @dataclass(frozen=True)
 class Row:
-    """One rendered call with the tokens that are scored at its end (none: only its last position is wanted).
+    """One rendered call, followed by the tokens to score; without targets, only the last position is used.
 
-    `parts` are those of the call: rows are compared by them where they are packed.
+    `parts` are the parts of the call, which packing compares to find the common beginning of rows.
     """
 
     rendered: Rendered
@@ -34,28 +34,28 @@ class Row:
 
     @property
     def tokens(self) -> list[int]:
-        """The whole sequence, `SLOT` at slots."""
+        """Token ids of the whole sequence, with `SLOT` at slots."""
         return self.rendered.tokens + list(self.targets)
 
     @property
     def positions(self) -> list[int]:
-        """Of the whole sequence; those of the targets follow the call's last."""
+        """Position ids of the whole sequence; those of the targets continue after the call."""
         positions = self.rendered.positions
         first = positions[-1] + 1 if positions else 0
         return positions + list(range(first, first + len(self.targets)))
 
     @property
     def elements(self) -> tuple[Part, ...]:
-        """The parts of the call, and the targets."""
+        """The parts of the call, followed by the targets."""
         return (*self.parts, Text(tokens=self.targets))
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Token positions of each element."""
+        """Number of token positions of each element."""
         return (*self.rendered.lengths, len(self.targets))
 
     def laid_out(self) -> Iterator[tuple[Part, list[int], list[int]]]:
-        """Each element with its tokens and their positions."""
+        """Yield each element with its token ids and position ids."""
         tokens, positions, start = self.tokens, self.positions, 0
         for element, length in zip(self.elements, self.lengths, strict=True):
             yield element, tokens[start : start + length], positions[start : start + length]
@@ -66,26 +66,26 @@ class Row:
 class RowBatch:
     """Rows as tensors.
 
-    `targets` are (row, index before the target, token) for every target, row by row; `ends` (row, index) of the last
-    position of every row that went in.  `prefixes` holds what each row of the batch is read behind.
+    `targets` has one (row, index before the target, token id) triple per target, in the order of rows.  `ends` has the
+    (row, index) of the last position of every input row.  `prefixes` has the prefix of each row of the batch.
     """
 
-    tokens: Tensor  # [b, t], SLOT at slots, 0 at padding
+    tokens: Tensor  # [b, t]; `SLOT` at slots, 0 at padding
     positions: Tensor  # [b, t]
-    segments: Tensor  # [b, t]: 0 the shared beginning, 1... the rest of each row, the next group's after; -1 padding
+    segments: Tensor  # [b, t]; 0: common beginning, 1, 2, ...: rest of each row, then next group; -1: padding
     slots: list[Tensor]  # in the order of their positions
     targets: Tensor  # [n, 3]
     ends: Tensor  # [m, 2]
-    shared: Tensor | None = None  # [b, t]: the segment that each position reads beside its own; None: 0
+    shared: Tensor | None = None  # [b, t]; segment that a position attends to besides its own; None: 0
     prefixes: tuple[Prefix | None, ...] = ()
 
     @property
     def valid(self) -> Tensor:
-        """[b, t], True where there is no padding."""
+        """Mask [b, t] that is False at padding."""
         return self.segments >= 0
 
     def mask(self) -> Tensor:
-        """[b, 1, t, p + t], True where the row's position may read the column's; padding reads itself."""
+        """Return the attention mask [b, 1, t, p + t], True where attention is allowed; padding attends to itself."""
         query, key = self.segments[:, :, None], self.segments[:, None, :]
         shared = 0 if self.shared is None else self.shared[:, :, None]
         length = self.segments.shape[1]
@@ -99,7 +99,7 @@ class RowBatch:
 
 
 def prefix_mask(prefixes: Sequence[Prefix | None], device: torch.device) -> Tensor:
-    """[b, p], True where a row has a prefix; prefixes are padded on the left."""
+    """Return the mask [b, p] of prefixes, which are padded on the left; False at padding."""
     lengths = [0 if prefix is None else prefix.length for prefix in prefixes]
     longest = max(lengths, default=0)
     filled = torch.arange(longest, device=device) >= longest - torch.tensor(lengths, device=device)[:, None]
@@ -107,22 +107,22 @@ def prefix_mask(prefixes: Sequence[Prefix | None], device: torch.device) -> Tens
 
 
 def prefix_layers(prefixes: Sequence[Prefix | None]) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values [b, heads, p, size] of each layer, prefixes padded on the left; differentiable.
+    """Return the keys and values [b, heads, p, size] of each layer, padded on the left and differentiable.
 
-    Empty where no row has one.
+    The list is empty if no row has a prefix.
     """
-    given = next((prefix for prefix in prefixes if prefix is not None), None)
-    if given is None:
+    first = next((prefix for prefix in prefixes if prefix is not None), None)
+    if first is None:
         return []
     longest = max(prefix.length for prefix in prefixes if prefix is not None)
     return [
         (_stacked(prefixes, layer, 0, longest, keys), _stacked(prefixes, layer, 1, longest, values))
-        for layer, (keys, values) in enumerate(given.layers)
+        for layer, (keys, values) in enumerate(first.layers)
     ]
 
 
 def _stacked(prefixes: Sequence[Prefix | None], layer: int, which: int, longest: int, like: Tensor) -> Tensor:
-    """The keys (0) or values (1) of one layer for all rows."""
+    """Stack the keys (`which` 0) or values (1) of one layer for all rows."""
     heads, _, size = like.shape
     rows = []
     for prefix in prefixes:
@@ -133,7 +133,7 @@ def _stacked(prefixes: Sequence[Prefix | None], layer: int, which: int, longest:
 
 
 def pad(rows: Sequence[Rendered], device: torch.device) -> RowBatch:
-    """One row for each rendered call, padded on the left."""
+    """Lay out each rendered call as one row, padded on the left."""
     length = max(len(row.tokens) for row in rows)
     tokens = torch.zeros(len(rows), length, dtype=torch.long)
     positions = torch.zeros(len(rows), length, dtype=torch.long)
@@ -155,9 +155,9 @@ def pad(rows: Sequence[Rendered], device: torch.device) -> RowBatch:
 
 
 def pack(groups: Sequence[Sequence[Row]], device: torch.device, row_positions: int = 0) -> RowBatch:
-    """One row for each group (the rows of one document), or for as many in their order as fit into `row_positions`.
+    """Lay out each group (the rows of one document) as one row, or consecutive groups that fit into `row_positions`.
 
-    The rows of a group are read behind the same prefix; groups share a row only where they are too.
+    All rows of a group have the same prefix.  Groups share a row only if they have the same prefix too.
     """
     rows: list[_PackedRow] = []
     for row in map(_PackedRow, groups):
@@ -183,11 +183,11 @@ def pack(groups: Sequence[Sequence[Row]], device: torch.device, row_positions: i
 
 
 class _PackedRow:
-    """The shared beginning of the rows of a group, then the rest of each."""
+    """The common beginning of the rows of a group, followed by the rest of each row."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.prefix = rows[0].rendered.prefix
-        assert all(row.rendered.prefix is self.prefix for row in rows), "the rows of a group have one prefix"
+        assert all(row.rendered.prefix is self.prefix for row in rows), "the rows of a group must have the same prefix"
         common = sum(rows[0].lengths[: _shared_elements(rows)])
         self.tokens = rows[0].tokens[:common]
         self.positions = rows[0].positions[:common]
@@ -201,7 +201,7 @@ class _PackedRow:
         self.shared = [0] * len(self.tokens)
 
     def join(self, other: _PackedRow) -> None:
-        """Put the row of another group behind this one; neither reads the other."""
+        """Append the packed row of another group; the two do not attend to each other."""
         base, first = len(self.tokens), max(self.segments) + 1
         self.tokens += other.tokens
         self.positions += other.positions
@@ -221,11 +221,11 @@ class _PackedRow:
         self.segments += [number] * (len(tokens) - common)
         self._keep_slots(row, common, len(tokens))
 
-        def placed(index: int) -> int:
+        def packed_index(index: int) -> int:
             return index if index < common else index + base
 
-        self.targets += [(placed(index - 1), tokens[index]) for index in range(first, len(tokens))]
-        self.ends.append(placed(len(tokens) - 1))
+        self.targets += [(packed_index(index - 1), tokens[index]) for index in range(first, len(tokens))]
+        self.ends.append(packed_index(len(tokens) - 1))
 
     def _keep_slots(self, row: Row, start: int, end: int) -> None:
         if row.rendered.slots is None:
@@ -237,7 +237,10 @@ class _PackedRow:
 
 
 def _shared_elements(rows: Sequence[Row]) -> int:
-    """How many elements all rows begin with, laid out alike (a system may close its memory after the last block)."""
+    """Return how many leading elements are equal in all rows, including their tokens and positions.
+
+    The same block can have different tokens in two rows, since a system may add a wrapper token after the last block.
+    """
     if len(rows) == 1:
         return 0
     columns = zip(*(row.laid_out() for row in rows), strict=False)

@@ -1,9 +1,9 @@
-"""Log-probabilities and head scores of recorded calls, with gradient: the one path of all training.
+"""Log-probabilities and head scores of recorded calls, with gradients; all training uses this module.
 
-Given a document, it is compressed once with gradient, all its traces are scored against detached slots, and
-`Scores.backward` carries the slots' gradients through the compressor in one pass; what a system makes of the slots (a
-prefix of keys and values) is differentiated on the way.  Given a memory, the slots are constants.  Nothing here asks
-which system it has.
+A document is compressed once with gradients, and all its traces are scored against detached slots.  `Scores.backward`
+then propagates the gradients of the slots through the compressor in one pass.  This includes the gradients through
+anything that a system computes from the slots, such as a prefix of keys and values.  The slots of a memory are
+constants.  Nothing here depends on a particular system.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Scored = tuple[Document | Memory, Sequence[Trace]]
 
 @dataclass(frozen=True)
 class ScoredCall:
-    """Where some log-probabilities come from: a group, a trace in it, the purpose of the call, how many there are."""
+    """The call that `count` consecutive log-probabilities belong to: its group, its trace in the group, its purpose."""
 
     group: int
     trace: int
@@ -36,12 +36,13 @@ class ScoredCall:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model makes of recorded calls.
+    """The results of scoring recorded calls.
 
-    `logprobs` [n] are those of every trained reply token, untempered, in the order of groups, traces and steps;
-    `correct` [n] tells which tokens greedy decoding would have chosen, `hidden` [n, d] is the state that each was
-    predicted from, `calls` says whose they are.  `outputs` are what heads gave for the trained calls that want a score.
-    `batches` are the rows of each forward pass, for auxiliary losses.
+    `logprobs` [n] has the log-probability of every trained reply token, before temperature, in the order of groups,
+    traces and steps.  `correct` [n] tells whether greedy decoding would have selected the token.  `hidden` [n, d] is
+    the hidden state that predicts the token.  `calls` lists the calls that the tokens belong to.  `outputs` has the
+    head outputs of the trained calls that request a score.  `batches` has the rows of each forward pass, for auxiliary
+    losses.
     """
 
     logprobs: Tensor
@@ -50,24 +51,28 @@ class Scores:
     calls: tuple[ScoredCall, ...]
     outputs: tuple[HeadOutput, ...]
     batches: tuple[RowBatch, ...]
-    slots: tuple[tuple[Tensor, Tensor], ...]  # (as compressed, detached) for each block that has a gradient
+    slots: tuple[tuple[Tensor, Tensor], ...]  # (attached, detached) per block with gradients
 
     def parts(self) -> list[tuple[ScoredCall, Tensor, Tensor]]:
-        """Each call that wants likelihood with its log-probabilities and its correctness."""
+        """Return each scored call with the log-probabilities and the correctness of its tokens."""
         counts = [call.count for call in self.calls]
         return list(zip(self.calls, self.logprobs.split(counts), self.correct.split(counts), strict=True))
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradient of `loss` in the decoder and, through the slots, in the compressor."""
         loss.backward()
-        reached = [(slots, leaf.grad) for slots, leaf in self.slots if leaf.grad is not None]
-        if reached:
-            torch.autograd.backward([slots for slots, _ in reached], [grad for _, grad in reached])
+        pairs = [(slots, leaf.grad) for slots, leaf in self.slots if leaf.grad is not None]
+        if pairs:
+            torch.autograd.backward([slots for slots, _ in pairs], [grad for _, grad in pairs])
 
 
 @dataclass(frozen=True)
 class RowScores:
-    """What one row came to: log-probabilities [n], correctness [n] and states [n, d] of its targets, its last state."""
+    """The scores of one row.
+
+    `logprobs` [n], `correct` [n] and `hidden` [n, d] are those of its targets (see `Scores`); `last` [d] is its last
+    hidden state.
+    """
 
     logprobs: Tensor
     correct: Tensor
@@ -76,59 +81,59 @@ class RowScores:
 
 
 @dataclass(frozen=True)
-class _Line:
-    """A trained step of a trace, rendered."""
+class _ScoredStep:
+    """A trained step of a trace, with its rendered row."""
 
     group: int
-    number: int
+    index: int  # index of the trace in its group
     trace: Trace
     step: Step
     row: Row
 
     @property
     def head(self) -> str | None:
-        """The head whose score the call wants; None for one that wants likelihood."""
+        """Name of the head that the call requests a score from; None if it requests log-probabilities."""
         wants = self.step.call.wants
         return wants.head if isinstance(wants, HeadScore) else None
 
     @property
     def scored(self) -> ScoredCall:
-        """As `Scores` lists it."""
-        return ScoredCall(self.group, self.number, self.step.call.purpose, len(self.step.reply.tokens))
+        """The entry of the call in `Scores.calls`."""
+        return ScoredCall(self.group, self.index, self.step.call.purpose, len(self.step.reply.tokens))
 
 
 def logprobs(
     backbone: Backbone, system: AnySystem, scored: Sequence[Scored], folded: bool = False, row_positions: int = 0
 ) -> Scores:
-    """Score the trained steps of traces, grouped by the document or memory that they are about.
+    """Score the trained steps of traces, which are grouped by the document or memory that they are about.
 
-    With `folded` documents too are compressed into constants.  Documents whose traces take few token positions share a
-    row of at most `row_positions`.
+    If `folded` is set, documents are compressed without gradients, like a memory.  Documents whose traces are short
+    share a row of at most `row_positions` token positions.
     """
     with torch.set_grad_enabled(torch.is_grad_enabled() and not folded):
-        memories, slots = _memories(backbone, system, [about for about, _ in scored])
-    lines = [
-        _Line(group, number, trace, step, row_of(system, memory, step.call, step.reply, backbone))
+        memories, slots = _memories(backbone, system, [subject for subject, _ in scored])
+    steps = [
+        _ScoredStep(group, index, trace, step, row_of(system, memory, step.call, step.reply, backbone))
         for group, (memory, (_, traces)) in enumerate(zip(memories, scored, strict=True))
-        for number, trace in enumerate(traces)
+        for index, trace in enumerate(traces)
         for step in trace.steps
         if step.call.trained
     ]
-    rows, groups = [line.row for line in lines], [line.group for line in lines]
+    rows, groups = [step.row for step in steps], [step.group for step in steps]
     results, batches = score_rows(backbone, rows, groups, row_positions)
-    written = [(line, result) for line, result in zip(lines, results, strict=True) if line.head is None]
+    replies = [(step, result) for step, result in zip(steps, results, strict=True) if step.head is None]
     outputs = tuple(
-        HeadOutput(line.trace, line.step, backbone.head_score(line.head, result.last))
-        for line, result in zip(lines, results, strict=True)
-        if line.head is not None
+        HeadOutput(step.trace, step.step, backbone.head_score(step.head, result.last))
+        for step, result in zip(steps, results, strict=True)
+        if step.head is not None
     )
-    kept = [result for _, result in written]
+    kept = [result for _, result in replies]
     empty = torch.zeros(0, device=backbone.device)
     return Scores(
         logprobs=torch.cat([result.logprobs for result in kept]) if kept else empty,
         correct=torch.cat([result.correct for result in kept]) if kept else empty.bool(),
         hidden=torch.cat([result.hidden for result in kept]) if kept else empty.reshape(0, backbone.hidden_size),
-        calls=tuple(line.scored for line, _ in written),
+        calls=tuple(step.scored for step, _ in replies),
         outputs=outputs,
         batches=batches,
         slots=slots,
@@ -136,16 +141,16 @@ def logprobs(
 
 
 def row_of(system: AnySystem, memory: Memory, call: Call, reply: Reply, backbone: Backbone) -> Row:
-    """A call as a row, with the tokens of its reply as targets; a call that wants a head's score has none."""
+    """Return a call as a row, with the tokens of its reply as targets; a call that requests a score has none."""
     return Row(system.render(memory, call, backbone), call.parts, reply.tokens)
 
 
 def score_rows(
     backbone: Backbone, rows: Sequence[Row], groups: Sequence[int], row_positions: int = 0
 ) -> tuple[list[RowScores], tuple[RowBatch, ...]]:
-    """What each row came to, in their order, and the batches that were run: those of one adapter together.
+    """Return the scores of each row, in order, and the batches that were run, one per adapter.
 
-    Rows of the same group are packed together where they are read behind the same prefix.
+    Rows of the same group are packed together if they have the same prefix.
     """
     results: list[RowScores | None] = [None] * len(rows)
     batches = []
@@ -154,34 +159,38 @@ def score_rows(
         for index, (row, group) in enumerate(zip(rows, groups, strict=True)):
             if row.rendered.adapter == adapter:
                 packed.setdefault((group, row.rendered.prefix), []).append(index)
-        batch = pack([[rows[index] for index in own] for own in packed.values()], backbone.device, row_positions)
+        order = [index for indices in packed.values() for index in indices]
+        batch = pack([[rows[index] for index in part] for part in packed.values()], backbone.device, row_positions)
         with backbone.adapter(adapter):
-            own = _run(backbone, batch, [len(rows[index].targets) for indices in packed.values() for index in indices])
-        for index, result in zip((index for indices in packed.values() for index in indices), own, strict=True):
+            scores = _run(backbone, batch, [len(rows[index].targets) for index in order])
+        for index, result in zip(order, scores, strict=True):
             results[index] = result
         batches.append(batch)
     return [result for result in results if result is not None], tuple(batches)
 
 
 def _run(backbone: Backbone, batch: RowBatch, counts: Sequence[int]) -> list[RowScores]:
-    """One forward pass; `counts` are the targets of each row that went into the batch."""
+    """Run one forward pass; `counts` has the number of targets of each input row."""
     embeddings = backbone.embed_rows(batch.tokens, batch.slots)
     hidden = backbone.hidden(embeddings, batch.positions, batch.mask(), batch.prefixes)
     row, before, token = batch.targets.unbind(1)
     states = hidden[row, before]
-    table = backbone.logits(states).float().log_softmax(-1)
-    chosen, correct = table.gather(1, token[:, None])[:, 0], table.detach().argmax(1) == token
+    log_softmax = backbone.logits(states).float().log_softmax(-1)
+    logprobs, correct = log_softmax.gather(1, token[:, None])[:, 0], log_softmax.detach().argmax(1) == token
     ends = hidden[batch.ends[:, 0], batch.ends[:, 1]]
     split = list(counts)
-    parts = zip(chosen.split(split), correct.split(split), states.split(split), ends, strict=True)
+    parts = zip(logprobs.split(split), correct.split(split), states.split(split), ends, strict=True)
     return [RowScores(*part) for part in parts]
 
 
 def _memories(
-    backbone: Backbone, system: AnySystem, abouts: Sequence[Document | Memory]
+    backbone: Backbone, system: AnySystem, subjects: Sequence[Document | Memory]
 ) -> tuple[list[Memory], tuple[tuple[Tensor, Tensor], ...]]:
-    """A memory for each entry; documents are compressed together, their slots detached into leaves."""
-    documents = [about for about in abouts if isinstance(about, Document)]
+    """Return a memory per entry, and (attached, detached) pairs of slots.
+
+    Documents are compressed together.  Slots that require gradients are replaced by detached leaves.
+    """
+    documents = [subject for subject in subjects if isinstance(subject, Document)]
     blocks: list[list[Block]] = [[] for _ in documents]
     pairs: list[tuple[Tensor, Tensor]] = []
     for block in system.compress(documents, backbone) if documents else ():
@@ -192,16 +201,17 @@ def _memories(
         blocks[block.source].append(replace(block, source=0))
     compressed = iter(zip(documents, blocks, strict=True))
     memories = []
-    for about in abouts:
-        if isinstance(about, Memory):
-            memories.append(replace(about, blocks=[_constant(block) for block in about.blocks]))
+    for subject in subjects:
+        if isinstance(subject, Memory):
+            memories.append(replace(subject, blocks=[_detached(block) for block in subject.blocks]))
             continue
-        document, own = next(compressed)
-        memories.append(Memory(document.source, system.name, system.settings, "", (document.source,), own))
+        document, document_blocks = next(compressed)
+        memory = Memory(document.source, system.name, system.settings, "", (document.source,), document_blocks)
+        memories.append(memory)
     return memories, tuple(pairs)
 
 
-def _constant(block: Block) -> Block:
-    """The block without the history of its slots."""
+def _detached(block: Block) -> Block:
+    """Return the block with its slots detached from the graph."""
     tracked = block.slots is not None and block.slots.requires_grad
     return replace(block, slots=block.slots.detach()) if tracked and block.slots is not None else block

@@ -1,4 +1,4 @@
-"""Builds the sequence of one call, position by position, with the positions that the rotary embedding sees."""
+"""Builds the sequence of one call: its tokens, and the position ids for the rotary embedding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from memfold.core.system import SLOT, Prefix, Rendered
 
 
 class SequenceBuilder:
-    """`next` is the position that the next token would have."""
+    """Collects the tokens, position ids and slots of one call; `next` is the position id of the next token."""
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
@@ -22,25 +22,25 @@ class SequenceBuilder:
         self.next = 0
 
     def text(self, tokens: Sequence[int]) -> None:
-        """Tokens at the following positions."""
+        """Append tokens at the next positions."""
         self.tokens += tokens
         self.positions += range(self.next, self.next + len(tokens))
         self.next += len(tokens)
 
     def place(self, token: int, position: int) -> None:
-        """One token (or `SLOT`) of the memory at a position of its own."""
+        """Append one token of the memory, or `SLOT`, at a given position; text continues after it."""
         self.tokens.append(token)
         self.positions.append(position)
         self.memory_positions += 1
         self.next = position + 1
 
     def end_part(self) -> None:
-        """Note how many token positions the part that ends here has taken."""
+        """End a part of the call, and record its number of token positions."""
         self.lengths.append(len(self.tokens) - sum(self.lengths))
 
     def rendered(self, prefix: Prefix | None = None, adapter: str | None = None) -> Rendered:
-        """The finished sequence."""
-        assert self.tokens.count(SLOT) == sum(map(len, self.slots)), "as many slots as positions for them"
+        """Return the finished sequence."""
+        assert self.tokens.count(SLOT) == sum(map(len, self.slots)), "each SLOT token needs one slot"
         return Rendered(
             tokens=self.tokens,
             positions=self.positions,

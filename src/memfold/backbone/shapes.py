@@ -1,6 +1,6 @@
-"""The shapes of published models, so that plans and proofs need neither weights nor network.
+"""Architectures of published models, so that planning and dry runs need neither weights nor a network.
 
-The numbers are those of the models' public configurations.
+The values are those of the public configurations of the models.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 
 @dataclass(frozen=True)
 class Shape:
-    """A Qwen2 model: `heads` of queries, `key_heads` of keys and values, all of `head_size`; `tied` embeddings."""
+    """The architecture of a Qwen2 model.
+
+    `heads` query heads share `key_heads` key/value heads, all of size `head_size`.  `tied` is set if the input
+    embeddings are also the output embeddings.
+    """
 
     layers: int
     hidden: int
@@ -26,7 +30,7 @@ class Shape:
     head_size: int = 128
 
     def config(self) -> Qwen2Config:
-        """As `transformers` takes it."""
+        """Return the configuration for `transformers`."""
         return Qwen2Config(
             vocab_size=self.vocabulary,
             hidden_size=self.hidden,
@@ -41,13 +45,13 @@ class Shape:
         )
 
     def without_weights(self) -> PreTrainedModel:
-        """The model on the meta device: names and sizes of its parameters, and no numbers."""
+        """Return the model on the meta device: its parameters have names and shapes, but no values."""
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(self.config())
         return model
 
     def reduced(self, layers: int = 2, vocabulary: int = 512, head_size: int = 16) -> Shape:
-        """The same architecture at a size that trains in a moment; the grouping of heads and the tying stay."""
+        """Return a small variant for quick runs, with as many query heads per key/value head and the same `tied`."""
         heads = self.heads // self.key_heads
         hidden = heads * head_size
         feedforward = -(-hidden * self.feedforward // self.hidden // 32) * 32

@@ -1,4 +1,4 @@
-"""Tokens of our own for a model that does not know them."""
+"""Adds special tokens to a model and its tokenizer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from memfold.backbone.model import Backbone
 
 @torch.no_grad()
 def add_special_tokens(backbone: Backbone, tokens: Sequence[str]) -> None:
-    """Give a model special tokens, unless it has them; their embeddings begin as the mean of all.
+    """Add special tokens that the tokenizer does not have; their embeddings start as the mean of all embeddings.
 
-    Most published models have embeddings to spare; where there are none, rows are added.
+    Most published models have unused rows in their embedding matrix; otherwise it is enlarged.
     """
     tokenizer, model = backbone.tokenizer, backbone.model
     before = len(tokenizer)

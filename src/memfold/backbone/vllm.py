@@ -1,12 +1,12 @@
-"""The package vLLM (extra `gpu`) as far as rollouts need it: embeddings in, tokens with log-probabilities out.
+"""The parts of vLLM (extra `gpu`) that rollouts need: embeddings in, tokens with log-probabilities out.
 
-All that is known of the package is in this file; it is imported when a `VllmModel` is made.  Weights come from a
-folder, at the start and again after each update: by the worker method `reload_weights`, which vLLM documents beside its
-layerwise reloading and which works across its processes.  Left out: handing them over in GPU memory (its weight
-transfer), which needs no disk, but whose interface changes every few versions.
+Only this module uses the package, and imports it when a `VllmModel` is created.  Weights are loaded from a folder, at
+the start and after each update, with the worker method `reload_weights`, which is documented together with layerwise
+reloading and works across the processes of vLLM.  The weight transfer of vLLM, which stays in GPU memory and needs no
+disk, is not used, because its interface changes every few versions.
 
-Written for vLLM 0.32 from its published documentation and source, and tested against a stand-in: it has not been run
-with vLLM itself, nor on a GPU.
+This module is written for vLLM 0.32 from its published documentation and source, and tested against a stub.  It has not
+been run with vLLM itself, nor on a GPU.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ FINISHES = ("stop", "length")
 class VllmModel:
     """A model in vLLM, which starts with the first `load`.
 
-    `dtype` is that of its weights, `memory` the share of the card's memory that it takes.
+    `dtype` is the data type of the weights, and `memory` the fraction of GPU memory that vLLM may use.
 
     Raises:
-        ConfigError: when vLLM is not installed.
+        ConfigError: if vLLM is not installed.
     """
 
     def __init__(self, dtype: str, memory: float) -> None:
@@ -38,25 +38,28 @@ class VllmModel:
         self._llm: Any = None
 
     def load(self, folder: Path) -> None:
-        """Take the weights of a Hugging Face folder; each time another one, since files may be kept open.
+        """Load the weights of a Hugging Face folder; each update needs a new folder, since vLLM may keep files open.
 
         Raises:
-            ConfigError: when vLLM does not start.
-            CallError: when it would go on with keys and values of the weights before.
+            ConfigError: if vLLM does not start.
+            CallError: if vLLM does not clear its prefix cache, which would mix old keys and values with new weights.
         """
         if self._llm is None:
             self._llm = self._start(folder)
             return
         self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
         if not self._llm.reset_prefix_cache():
-            raise CallError("policy", "vLLM did not forget the keys and values of the weights before an update")
+            raise CallError("policy", "vLLM did not clear its prefix cache after a weight update; restart the run")
 
     def generate(
         self, prompts: Sequence[Tensor], sampling: Sequence[SamplingParams], end: int
     ) -> list[Reply | Failure]:
-        """A reply without text for each prompt [t, d] on the CPU, up to the token `end`; its own seed each."""
-        given = [{"prompt_embeds": prompt} for prompt in prompts]
-        outputs = self._llm.generate(given, [self._params(params, end) for params in sampling], use_tqdm=False)
+        """Return a reply, without text, for each prompt of embeddings [t, d] on the CPU.
+
+        Each reply ends with the token `end` or at its length limit, and uses the seed of its sampling parameters.
+        """
+        inputs = [{"prompt_embeds": prompt} for prompt in prompts]
+        outputs = self._llm.generate(inputs, [self._params(params, end) for params in sampling], use_tqdm=False)
         return [_reply(output.outputs[0]) for output in outputs]
 
     def _start(self, folder: Path) -> Any:
@@ -66,14 +69,14 @@ class VllmModel:
                 dtype=self._dtype,
                 gpu_memory_utilization=self._memory,
                 enable_prompt_embeds=True,
-                logprobs_mode="raw_logprobs",  # untempered, as replies hold them
+                logprobs_mode="raw_logprobs",  # before temperature, as in `Reply.logprobs`
             )
         except (RuntimeError, ValueError) as error:  # no device, too little memory
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ConfigError(f"vLLM does not start with engine_memory = {self._memory}: {line}") from error
 
     def _params(self, sampling: SamplingParams, end: int) -> Any:
-        """One way to end, so that the end tokens of a generation_config.json play no part; it is part of the reply."""
+        """Convert sampling parameters; `end` is the only stop token, regardless of generation_config.json."""
         return self._package.SamplingParams(
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
@@ -89,9 +92,10 @@ class VllmModel:
 
 def _reply(output: Any) -> Reply | Failure:
     if output.finish_reason not in FINISHES:
-        return Failure.of("policy", CallError("policy", f"vLLM ended a reply with {output.finish_reason!r}"))
+        message = f"vLLM ended a reply with {output.finish_reason!r}; expected: {', '.join(FINISHES)}"
+        return Failure.of("policy", CallError("policy", message))
     tokens = tuple(output.token_ids)
-    logprobs = tuple(float(at[token].logprob) for token, at in zip(tokens, output.logprobs, strict=True))
+    logprobs = tuple(float(entries[token].logprob) for token, entries in zip(tokens, output.logprobs, strict=True))
     return Reply(tokens=tokens, logprobs=logprobs, finish=output.finish_reason)
 
 

@@ -1,4 +1,4 @@
-"""The weights of a model from its files: all that its configuration has, and no others."""
+"""Loads the weights of a model, and checks that they match its configuration exactly."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from transformers.utils import logging
 
 from memfold.core.errors import CheckpointError
 
-NAMED = 3  # names in a message, then their number
+NAMED = 3  # names listed in a message; the others are counted
 
 
 def load_weights(where: str | Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The model of a folder or a Hugging Face id.  The library's own report of what does not fit has many lines.
+    """Load the model of a folder or a Hugging Face id; the multi-line load report of `transformers` is suppressed.
 
     Raises:
-        CheckpointError: for weights that are missing, too many, or of another size, naming them.
+        CheckpointError: for weights that are missing, unexpected or of the wrong shape; the message names some of them.
     """
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -29,22 +29,22 @@ def load_weights(where: str | Path, dtype: torch.dtype) -> PreTrainedModel:
         )
     finally:
         logging.set_verbosity(verbosity)
-    model, found = loaded
-    sizes = [entry[0] for entry in found["mismatched_keys"]]
-    check_names(where, found["missing_keys"], found["unexpected_keys"], sizes)
+    model, report = loaded
+    wrong = [entry[0] for entry in report["mismatched_keys"]]
+    check_names(where, report["missing_keys"], report["unexpected_keys"], wrong)
     return model  # type: ignore[no-any-return]
 
 
 def check_names(where: object, missing: Iterable[str], extra: Iterable[str], wrong: Iterable[str] = ()) -> None:
-    """Refuse weights that are not those of the model.
+    """Check that no weights are missing, unexpected (`extra`) or of the wrong shape (`wrong`).
 
     Raises:
-        CheckpointError: in one line that names some of them.
+        CheckpointError: if there are any; the message names some of them.
     """
-    found = {"missing": sorted(missing), "extra": sorted(extra), "of another size": sorted(wrong)}
-    lists = [f"{what}: {_listed(names)}" for what, names in found.items() if names]
+    problems = {"missing": sorted(missing), "unexpected": sorted(extra), "of the wrong shape": sorted(wrong)}
+    lists = [f"{problem}: {_listed(names)}" for problem, names in problems.items() if names]
     if lists:
-        raise CheckpointError(f"the weights in {where} are not those of its configuration; {'; '.join(lists)}")
+        raise CheckpointError(f"the weights in {where} do not match its configuration; {'; '.join(lists)}")
 
 
 def _listed(names: list[str]) -> str:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 AnswerSteps = Generator[tuple[Call, ...], tuple[Reply, ...], Answer]
 
-DRAWN = {"drawn": True}  # metadata of a reading setting that training samples and users cannot set
 SLOT = -1  # placeholder for a slot in `Rendered.tokens`
 USUAL_RATIO = 16  # tokens per group in tasks that are cut into groups, for systems without slots
 
@@ -87,7 +86,8 @@ class Capabilities:
     `slots`: blocks hold slots, which only a model with local weights can read; otherwise the memory is the text itself.
     `unfolds`: the system can read cited text again.  `rereads_text`: it does so with its current settings.
     `activation_checkpointing`: its calls are sequences of tokens and slots without a prefix, so activations can be
-    recomputed in the backward pass.  `pass_tokens`: the maximum number of tokens in one forward pass of the encoder;
+    recomputed in the backward pass.  `consecutive`: the token positions of its calls count 0, 1, 2, ..., as
+    inference engines number them.  `pass_tokens`: the maximum number of tokens in one forward pass of the encoder;
     None if nothing is encoded.
     """
 
@@ -95,6 +95,7 @@ class Capabilities:
     unfolds: bool = False
     rereads_text: bool = False
     activation_checkpointing: bool = False
+    consecutive: bool = True
     pass_tokens: int | None = None
 
 
@@ -158,6 +159,7 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
 
     name: ClassVar[str]
     groups: ClassVar[tuple[type, type, type]]
+    drawn: ClassVar[tuple[str, ...]] = ()  # settings that `draw` samples for each training batch
     tokens: ClassVar[tuple[str, ...]] = ()  # special tokens that the system adds to a tokenizer
 
     def __init__(self, fold: FoldT | None = None, read: ReadT | None = None, train: TrainT | None = None) -> None:
@@ -183,7 +185,7 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
         known = cls.setting_names()
         for name in settings:
             if name not in known:
-                raise unknown(f"setting of system {cls.name!r}", name, known)
+                raise unknown(f"{cls.name} setting", name, known)
         groups: list[Any] = []
         for group in cls.groups:
             names = {field.name for field in fields(group)}
@@ -211,9 +213,7 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
     def answering_settings(self) -> tuple[str, ...]:
         """Names of the settings that users can change per answer; the chat template is a property of the model."""
         group: Any = self.read
-        return tuple(
-            field.name for field in fields(group) if field.name != "chat_template" and not field.metadata.get("drawn")
-        )
+        return tuple(field.name for field in fields(group) if field.name not in ("chat_template", *self.drawn))
 
     @property
     def fixed(self) -> dict[str, Any]:
@@ -335,7 +335,7 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
         """Return the system with the settings sampled for one training batch.
 
         `seed` differs between batches and is None in validation.  Every system consumes the same random numbers from
-        `rng`, so the documents of a batch do not depend on the system.
+        `rng` where it varies no setting, so the documents of such a batch do not depend on the system.
         """
         rng.choice((USUAL_RATIO,))
         rng.random()

@@ -8,6 +8,7 @@ reinforcement learning alone are in `memfold.rl.recipe`.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -205,12 +206,10 @@ class StageRecipe:
     def _check_settings(self) -> None:
         """Refuse settings that no system of the mixture has, those that are recipe keys, and impossible values."""
         kinds = {entry.kind for entry in self.mixture} or {system_class(name) for name in SYSTEMS}
-        known = {name for kind in kinds for name in kind.setting_names()} - {"chat_template", "style"}
-        for name in self.settings:
-            if name not in known:
-                raise unknown("key", f"settings.{name}", [f"settings.{key}" for key in sorted(known)])
-        for entry in self.mixture:
+        _check_names("settings", self.settings, kinds)
+        for number, entry in enumerate(self.mixture):
             self.system(entry)
+            _check_names(f"mixture[{number}].settings", entry.settings, {entry.kind})
 
     def _check_activation_checkpointing(self) -> None:
         """Refuse systems whose calls need a key/value cache, which activation checkpointing turns off."""
@@ -224,6 +223,15 @@ class StageRecipe:
     def plan(self) -> str:
         """The size of a run in one line."""
         return f"{self.steps:,} steps"
+
+
+def _check_names(table: str, settings: Mapping[str, Any], kinds: Iterable[SystemClass]) -> None:
+    """Refuse settings that no system has, that training draws for each batch, or that have a key of their own."""
+    known = {name for kind in kinds for name in kind.setting_names() if name not in kind.drawn}
+    known -= {"chat_template", "style"}
+    for name in settings:
+        if name not in known:
+            raise unknown("key", f"{table}.{name}", [f"{table}.{key}" for key in sorted(known)])
 
 
 @dataclass(frozen=True)

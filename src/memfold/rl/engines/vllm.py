@@ -20,6 +20,7 @@ from memfold.backbone.model import DTYPES, Backbone
 from memfold.backbone.vllm import VllmModel
 from memfold.core.errors import ConfigError, DataError, Failure
 from memfold.core.policy import Done, Execution, Policy, Request
+from memfold.core.registry import make_system
 from memfold.core.system import Rendered
 from memfold.core.types import Generate, Reply
 from memfold.rl.recipe import RlRecipe
@@ -33,6 +34,7 @@ class VllmEngine:
     def __init__(self, recipe: RlRecipe, backbone: Backbone, processes: int) -> None:
         if processes > 1:
             raise ConfigError(f"engine 'vllm' supports one process, not {processes}; start one, {INSTEAD}")
+        _check_systems(recipe, backbone)
         self.backbone = backbone
         self._dtype = recipe.precision
         self._model = VllmModel(recipe.precision, recipe.engine_memory)
@@ -133,6 +135,21 @@ def _write(backbone: Backbone, folder: Path, dtype: torch.dtype) -> None:
     backbone.tokenizer.save_pretrained(folder)
 
 
+def _check_systems(recipe: RlRecipe, backbone: Backbone) -> None:
+    """Refuse systems whose calls leave token positions out, before anything starts."""
+    for entry in recipe.mixture:
+        system = make_system(entry.system, backbone, recipe.system_settings(entry))
+        if not system.capabilities.consecutive:
+            raise ConfigError(_skips(entry.system))
+
+
+def _skips(system: str) -> str:
+    return (
+        f"the settings of system {system!r} leave token positions out, but engine 'vllm' numbers them 0, 1, 2, ...; "
+        f"change them, {INSTEAD}"
+    )
+
+
 def _check(rendered: Rendered, request: Request) -> None:
     name = request.system.name
     if rendered.prefix is not None or not isinstance(request.call.wants, Generate):
@@ -141,7 +158,4 @@ def _check(rendered: Rendered, request: Request) -> None:
             f"without prefixes of keys and values or scores; remove the system from the mixture, {INSTEAD}"
         )
     if rendered.positions != list(range(len(rendered.tokens))):
-        raise ConfigError(
-            f"system {name!r} renders positions that do not run 0, 1, 2, ..., as those of engine 'vllm' do; change its "
-            f"settings, {INSTEAD}"
-        )
+        raise ConfigError(_skips(name))

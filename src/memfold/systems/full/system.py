@@ -1,4 +1,4 @@
-"""The full context: the model reads the document's own tokens.  The baseline that every memory is compared with."""
+"""Full context: the model reads the tokens of the document itself, as a baseline for every memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from memfold.systems.shared.replies import ANSWER_SAMPLING, written_reply
 
 @dataclass(frozen=True)
 class FullFold:
-    """`chunk` is how many tokens a block of text has."""
+    """`chunk` is the number of tokens in a block of text."""
 
     chunk: int = 4096
 
@@ -29,33 +29,32 @@ class FullFold:
 
 @dataclass(frozen=True)
 class FullTrain(TrainSettings):
-    """`read_loss` makes supervised traces score the document's own tokens too: plain language modelling for the same
-    forward pass."""
+    """With `read_loss`, training includes the language modelling loss on the document, in the same forward pass."""
 
     read_loss: bool = True
 
 
 class Full(MemorySystem[FullFold, ReadSettings, FullTrain]):
-    """One call over everything; an error past the model's window."""
+    """One call over the whole text, which must fit into the context window of the model."""
 
     name = "full"
     groups = (FullFold, ReadSettings, FullTrain)
 
     @property
     def capabilities(self) -> Capabilities:
-        """Its calls are sequences of tokens."""
+        """Activation checkpointing: calls are sequences of tokens without a prefix."""
         return Capabilities(activation_checkpointing=True)
 
     def effective_ratio(self, tokens: int) -> float:
-        """Every token takes its position."""
+        """Return 1: every token takes one position."""
         return 1.0
 
     def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:
-        """Blocks that hold text; nothing is compressed."""
+        """Yield blocks of text; nothing is compressed."""
         return islice(text_blocks(documents, model, self.fold.chunk), done, None)
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
-        """One call over all blocks."""
+        """Answer with one call over all blocks."""
         template, style = self.read.chat_template, self.read.style
         blocks = tuple(BlockRef(memory.name, block.index) for block in memory.blocks)
         parts: tuple[Part, ...] = (
@@ -68,7 +67,10 @@ class Full(MemorySystem[FullFold, ReadSettings, FullTrain]):
         return Answer(answer, reply.text, cite_reply(memory, question, reply, answer))
 
     def script(self, sample: Sample, model: Model, style: Style) -> Trace:
-        """The document as token ids, the question, the reply; a sample without question is plain language modelling."""
+        """Return a trace with the document as token ids, the question and the expected reply.
+
+        A sample without a question is plain language modelling.
+        """
         template = self.read.chat_template
         opening = Text(tokens=(model.end_token, *model.encode(before_memory(template))))
         if not sample.question:
@@ -87,10 +89,10 @@ class Full(MemorySystem[FullFold, ReadSettings, FullTrain]):
         )
 
     def render(self, memory: Memory, call: Call, model: Model) -> Rendered:
-        """Tokens only.
+        """Render a call as tokens.
 
         Raises:
-            DataError: when the call is longer than the model's window.
+            DataError: if call and reply exceed the context window of the model.
         """
         return render_text(memory, call, model)
 

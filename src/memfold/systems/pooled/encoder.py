@@ -1,8 +1,8 @@
-"""Windows of tokens to slots: a model encodes each window alone, its final hidden states are pooled group by group.
+"""Encodes windows of tokens into slots: a model encodes each window, and its hidden states are pooled group by group.
 
-Equation 1 of the pooled paper, m_i = Proj(1/C * sum_j h_ij), with a window of one group; wider windows, other masks and
-heads are settings.  Windows are independent, so those of many chunks and documents go through the model in one batch;
-the result does not depend on the batch.
+This is equation 1 of the paper, m_i = Proj(1/C * sum_j h_ij), where a window is one group; wider windows, other masks
+and other heads are settings.  Windows are independent of each other, so the windows of many chunks and documents share
+forward passes.  The result does not depend on the batch.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from memfold.core.types import Block
 from memfold.systems.pooled.head import HEAD
 from memfold.systems.pooled.settings import PooledFold
 
-# Tokens that are encoded together: enough to fill a GPU, little enough to stay small in memory.
+# Maximum tokens of a forward pass: enough to use a GPU fully, with small memory requirements.
 BATCH_TOKENS = 8192
-# Without gradient a processor takes this many tokens at a time: what they become then stays in its cache, which is
-# twice as fast as eight times as many, and too little to leave holes in the memory of a long fold.
+# Maximum tokens of a forward pass on a CPU without gradients.  Activations then stay in the CPU cache, which is twice
+# as fast as passes of eight times the size, and they are too small to fragment the memory of a long fold.
 CPU_TOKENS = 1024
 
 Windows = Sequence[Sequence[int]]
 
 
 def group_starts(tokens: int, ratio: int) -> tuple[int, ...]:
-    """The first token of each group; the last group may be shorter than `ratio`."""
+    """Return the index of the first token of each group; the last group may be shorter than `ratio`."""
     return tuple(range(0, tokens, ratio))
 
 
 def windows_of(tokens: Sequence[int], settings: PooledFold) -> list[Sequence[int]]:
-    """The windows of a chunk; the last one may be shorter."""
+    """Split the tokens of a chunk into windows; the last one may be shorter."""
     size = settings.window_tokens
     return [tokens[start : start + size] for start in range(0, len(tokens), size)]
 
@@ -42,7 +42,7 @@ def windows_of(tokens: Sequence[int], settings: PooledFold) -> list[Sequence[int
 def chunk_batches(
     documents: Sequence[Document], encoder: Backbone, settings: PooledFold
 ) -> Iterator[list[tuple[int, Chunk]]]:
-    """Chunks with the numbers of their documents, as many as one forward pass takes."""
+    """Yield batches of (document index, chunk), each with as many chunks as fit into `BATCH_TOKENS`, or one."""
     batch: list[tuple[int, Chunk]] = []
     for source, document in enumerate(documents):
         for chunk in chunks(document, encoder.tokenize, settings.chunk):
@@ -55,7 +55,7 @@ def chunk_batches(
 
 
 def encode_chunks(batch: Sequence[tuple[int, Chunk]], encoder: Backbone, settings: PooledFold) -> Iterator[Block]:
-    """The blocks of some chunks, encoded together."""
+    """Encode chunks together and yield their blocks."""
     counts = [len(group_starts(len(chunk.tokens), settings.ratio)) for _, chunk in batch]
     windows = [window for _, chunk in batch for window in windows_of(chunk.tokens, settings)]
     slots = encode_windows(encoder, windows, settings).split(counts)
@@ -73,60 +73,64 @@ def encode_chunks(batch: Sequence[tuple[int, Chunk]], encoder: Backbone, setting
 
 
 def encode_windows(backbone: Backbone, windows: Windows, settings: PooledFold) -> Tensor:
-    """The slots of all windows in their order, one for each group begun: [n, d] in float32."""
+    """Return the slots [n, d] of all windows in order, one per (full or partial) group, in float32."""
     parts = passes(backbone, windows, settings.ratio, settings.window_tokens)
-    slots = torch.cat([_encode(backbone, some, settings) for some in parts])
+    slots = torch.cat([_encode(backbone, part, settings) for part in parts])
     if backbone.device.type == "cpu" and not torch.is_grad_enabled():
-        give_back()  # a fold of any length then peaks where its first blocks do
+        give_back()  # the peak memory then does not depend on the length of the fold
     return slots
 
 
 def passes(backbone: Backbone, windows: Windows, ratio: int, window: int) -> list[Windows]:
-    """The windows, of at most `window` tokens, of each forward pass: as many as fit when all are padded to the longest.
+    """Divide windows of at most `window` tokens into forward passes of limited size, padding included.
 
-    Single groups have little padding: where memory is no concern, all of them are one pass.
+    Windows are padded to the longest of their pass.  Windows of a single group have little padding, so they share one
+    pass unless memory matters (on a CPU without gradients).
     """
-    free = torch.is_grad_enabled() or backbone.device.type != "cpu"
-    if free and window == ratio:
+    large = torch.is_grad_enabled() or backbone.device.type != "cpu"
+    if large and window == ratio:
         return [windows]
-    most, found, start, longest = BATCH_TOKENS if free else CPU_TOKENS, list[Windows](), 0, 0
-    for number, one in enumerate(windows):
-        longest = max(longest, _whole(len(one), ratio))
-        if number > start and longest * (number + 1 - start) > most:
-            found.append(windows[start:number])
-            start, longest = number, _whole(len(one), ratio)
-    return [*found, windows[start:]]
+    limit, parts, start, longest = BATCH_TOKENS if large else CPU_TOKENS, list[Windows](), 0, 0
+    for index, tokens in enumerate(windows):
+        longest = max(longest, _round_up(len(tokens), ratio))
+        if index > start and longest * (index + 1 - start) > limit:
+            parts.append(windows[start:index])
+            start, longest = index, _round_up(len(tokens), ratio)
+    return [*parts, windows[start:]]
 
 
-def _whole(tokens: int, ratio: int) -> int:
-    """Rounded up to whole groups."""
+def _round_up(tokens: int, ratio: int) -> int:
+    """Round a number of tokens up to whole groups."""
     return -(-tokens // ratio) * ratio
 
 
 def _encode(backbone: Backbone, windows: Windows, settings: PooledFold) -> Tensor:
-    """The slots of one forward pass.  Short windows are padded on the right, to whole groups of the longest."""
+    """Return the slots of one forward pass; windows are padded on the right to the whole groups of the longest."""
     counts, ratio = [len(window) for window in windows], settings.ratio
-    width = _whole(max(counts), ratio)
+    width = _round_up(max(counts), ratio)
     ids = torch.tensor([[*window, *[0] * (width - len(window))] for window in windows], device=backbone.device)
     mask = _bidirectional(counts, ids) if settings.mask == "bidirectional" else None
     states = backbone.hidden(backbone.model.get_input_embeddings()(ids), None, mask)
     groups = states.view(-1, ratio, backbone.hidden_size)
     sizes = [min(ratio, count - start) for count in counts for start in range(0, width, ratio)]
-    begun = [index for index, size in enumerate(sizes) if size > 0]
-    if len(begun) < len(sizes):
-        groups, sizes = groups[begun], [sizes[index] for index in begun]
+    nonempty = [index for index, size in enumerate(sizes) if size > 0]
+    if len(nonempty) < len(sizes):
+        groups, sizes = groups[nonempty], [sizes[index] for index in nonempty]
     return _slots(backbone, groups, sizes)
 
 
 def _bidirectional(counts: Sequence[int], ids: Tensor) -> Tensor:
-    """[b, 1, t, t]: a token reads all of its window, and no padding (which a causal token has behind it)."""
+    """Return the mask [b, 1, t, t] that lets a token attend to its whole window, but not to padding.
+
+    Causal attention needs no mask, because padding is on the right.
+    """
     rows, width = ids.shape
     valid = torch.arange(width, device=ids.device) < torch.tensor(counts, device=ids.device)[:, None]
     return valid[:, None, None, :].expand(rows, 1, width, width)
 
 
 def _slots(backbone: Backbone, groups: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Slots [n, d] of hidden states [n, r, e]; what lies beyond a group's size is padding."""
+    """Return the slots [n, d] of hidden states [n, r, e]; tokens of a group beyond its size are padding."""
     head, ratio = backbone.heads[HEAD], groups.shape[1]
     valid = None
     if min(sizes) < ratio:
@@ -137,7 +141,7 @@ def _slots(backbone: Backbone, groups: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 def _mean(states: Tensor, valid: Tensor | None) -> Tensor:
-    """[n, e] from [n, r, e]."""
+    """Return the mean [n, e] of hidden states [n, r, e] without padding."""
     if valid is None:
         return states.mean(1)
     return (states * valid[..., None]).sum(1) / valid.sum(1, keepdim=True)

@@ -1,8 +1,8 @@
-"""The head of pooled memory: from the hidden states of a group to its slot, by a pooling and a projection.
+"""The head of pooled memory, which turns the hidden states of a group into a slot: a pooling, then a projection.
 
-The simplest, the paper's, averages and projects linearly: a bare `nn.Linear`, stored as one weight.  Any other is a
-`Head`.  What kind a stored head is follows from its tensors.  New heads begin as the mean (or very close to it), so
-that a model with a trained linear projection can go on with a richer head.
+The head of the paper (mean pooling and a linear projection) is a bare `nn.Linear`, stored as one weight.  Any other is
+a `Head`.  The kind of a stored head is inferred from its tensors.  A new head starts as the mean, or very close to it,
+so that training can continue from a model with a linear projection and a richer head.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from memfold.core.errors import CheckpointError
 from memfold.systems.pooled.settings import PooledFold, Pooling, Projection
 
 HEAD = "pooled"
-# Spread of the weights that must differ from nothing for a gradient to reach what lies behind them.
+# Standard deviation of initial weights that are small but not zero, since gradients flow through them.
 SMALL = 0.02
 SEED = 0
 
 
 class AttentionPooling(nn.Module):
-    """Grouped-query attention over a group's tokens with learned queries.
+    """Grouped-query attention over the tokens of a group, with learned queries.
 
-    Each query head weighs the tokens for its own share of the channels, by keys that several heads share; the values
-    are the hidden states themselves, since a projection follows.  Equal weights give the mean.
+    Each query head pools its own share of the channels, and several query heads share a key head.  The values are the
+    hidden states themselves, because a projection follows.  Equal weights give the mean.
     """
 
     def __init__(self, size: int, heads: int, key_heads: int) -> None:
@@ -37,7 +37,7 @@ class AttentionPooling(nn.Module):
         self.key = nn.Linear(size, key_heads * (size // heads), bias=False)
 
     def forward(self, states: Tensor, valid: Tensor | None) -> Tensor:
-        """[n, d] from hidden states [n, r, d]; `valid` [n, r] is False at padding (None: there is none)."""
+        """Pool hidden states [n, r, d] to [n, d]; `valid` [n, r] is False at padding (None: no padding)."""
         groups, tokens, size = states.shape
         keys = self.key(states).view(groups, tokens, self.key_heads, -1)
         keys = keys.repeat_interleave(self.heads // self.key_heads, dim=2)
@@ -51,7 +51,7 @@ class AttentionPooling(nn.Module):
 
 
 class Mlp(nn.Module):
-    """A linear projection with a layer of nonlinear units beside it: W x + B gelu(A x)."""
+    """A linear projection with a nonlinear branch: W x + B gelu(A x)."""
 
     def __init__(self, size: int, slot_size: int, units: int) -> None:
         super().__init__()
@@ -60,13 +60,16 @@ class Mlp(nn.Module):
         self.outer = nn.Linear(units, slot_size, bias=False)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """[n, slot size] from [n, size]."""
+        """Project vectors [n, size] to [n, slot size]."""
         projected: Tensor = self.linear(vectors) + self.outer(nn.functional.gelu(self.inner(vectors)))
         return projected
 
 
 class Head(nn.Module):
-    """A head that is more than the mean and a matrix.  Called with pooled vectors; the encoder pools before."""
+    """A head with attention pooling, an MLP projection, or both.
+
+    Its `forward` only projects: the encoder applies `pooling` first.
+    """
 
     def __init__(self, projection: nn.Linear | Mlp, pooling: AttentionPooling | None) -> None:
         super().__init__()
@@ -74,71 +77,71 @@ class Head(nn.Module):
         self.pooling = pooling
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Slots [n, slot size] from pooled hidden states [n, size]."""
+        """Project pooled hidden states [n, size] to slots [n, slot size]."""
         slots: Tensor = self.projection(vectors)
         return slots
 
 
 def add_head(backbone: Backbone, settings: PooledFold | None = None) -> None:
-    """Give what encodes for a backbone the head that the settings (default: mean and linear) ask for.
+    """Add the head that the settings require to the encoder of a backbone; by default, mean and linear projection.
 
-    A linear projection after the mean grows into the richer head; one of the right kind stays as it is.
+    A linear projection after mean pooling is extended to a richer head.  A head of the right kind is left unchanged.
 
     Raises:
-        CheckpointError: for a head that is there and cannot become the one asked for.
+        CheckpointError: if the existing head cannot be converted to the required one.
     """
     settings = settings or PooledFold()
-    wanted = (settings.pooling, settings.projection)
+    required = (settings.pooling, settings.projection)
     encoder = backbone.compressor
-    there = dict(encoder.heads.items()).get(HEAD)
-    linear = there if isinstance(there, nn.Linear) else None
-    if there is None or (linear is not None and wanted != _kind(linear)):
-        head = _new(encoder, backbone.hidden_size, *wanted, linear)
+    existing = dict(encoder.heads.items()).get(HEAD)
+    linear = existing if isinstance(existing, nn.Linear) else None
+    if existing is None or (linear is not None and required != _kind(linear)):
+        head = _new(encoder, backbone.hidden_size, *required, linear)
         encoder.heads[HEAD] = head.to(device=encoder.device, dtype=encoder.dtype)
     check_head(backbone, settings)
 
 
 def check_head(backbone: Backbone, settings: PooledFold) -> None:
-    """Refuse a backbone whose encoder has no head for pooled memory, one of another kind, or one for other sizes.
+    """Check that the encoder of a backbone has a head of the kind and size that the settings require.
 
     Raises:
-        CheckpointError: naming what the model has and what is asked for.
+        CheckpointError: if it has none or another one; the message says what the model has and what is required.
     """
     encoder = backbone.compressor
     if HEAD not in encoder.heads:
         raise CheckpointError(f"model {backbone.name!r} has no projection for pooled memory; train it first")
-    head, wanted = encoder.heads[HEAD], (settings.pooling, settings.projection)
-    if _kind(head) != wanted:
+    head, required = encoder.heads[HEAD], (settings.pooling, settings.projection)
+    if _kind(head) != required:
         raise CheckpointError(
-            f"model {backbone.name!r} has a head of pooling {_kind(head)[0]} and projection {_kind(head)[1]}, the "
-            f"settings ask for {wanted[0]} and {wanted[1]}; use the settings that it was trained with"
+            f"model {backbone.name!r} has a head with pooling {_kind(head)[0]} and projection {_kind(head)[1]}, but "
+            f"the settings require {required[0]} and {required[1]}; use the settings that it was trained with"
         )
     matrix = _matrix(head)
     (rows, columns), size, states = matrix.weight.shape, backbone.hidden_size, encoder.hidden_size
     if (rows, columns) != (size, states):
         raise CheckpointError(
-            f"model {backbone.name!r} has a projection of {columns} to {rows} numbers for hidden states of "
-            f"{states if states == size else f'{states} and slots of {size}'}; its files do not belong together"
+            f"model {backbone.name!r} has a projection from size {columns} to {rows}, but needs one from {states} to "
+            f"{size}; its files are those of different models"
         )
 
 
 def read_head(stored: Mapping[str, Tensor]) -> nn.Module:
-    """The head that a model folder holds, from its tensors by name.
+    """Build the head of a model folder from its tensors by name.
 
     Raises:
-        CheckpointError: for names or shapes that no head has.
+        CheckpointError: for names or shapes that are not those of a head.
     """
     try:
         head = _empty(stored)
         head.load_state_dict(dict(stored))
     except (KeyError, RuntimeError, ValueError, ZeroDivisionError):
         names = ", ".join(sorted(stored))
-        raise CheckpointError(f"a head of {names} is none of pooled memory; its file does not belong here") from None
+        raise CheckpointError(f"tensors {names} are not a head of pooled memory; use the model's own file") from None
     return head
 
 
 def _empty(stored: Mapping[str, Tensor]) -> nn.Module:
-    """A head of the right kind and shape."""
+    """Create a head of the kind and shape that the stored tensors have."""
     if "weight" in stored:
         return _linear(stored["weight"])
     pooling = None
@@ -156,59 +159,59 @@ def _linear(weight: Tensor) -> nn.Linear:
 
 
 def _kind(head: nn.Module) -> tuple[Pooling, Projection]:
-    """The settings that a head stands for."""
+    """Return the pooling and projection settings of a head."""
     if not isinstance(head, Head):
         return "mean", "linear"
     return "mean" if head.pooling is None else "gqa", "mlp" if isinstance(head.projection, Mlp) else "linear"
 
 
 def _matrix(head: nn.Module) -> nn.Linear:
-    """The linear part of the projection."""
+    """Return the linear part of the projection."""
     projection = head.projection if isinstance(head, Head) else head
     matrix = projection.linear if isinstance(projection, Mlp) else projection
-    assert isinstance(matrix, nn.Linear), "every projection has one"
+    assert isinstance(matrix, nn.Linear), "every projection must have a linear part"
     return matrix
 
 
 def _new(
     encoder: Backbone, slot_size: int, pooling: Pooling, projection: Projection, linear: nn.Linear | None
 ) -> nn.Module:
-    """A head of some kind around a linear projection; a new one has the same weights each time."""
-    draw = torch.Generator().manual_seed(SEED)
-    matrix = linear or _new_matrix(encoder.hidden_size, slot_size, draw)
+    """Create a head around a linear projection, or around a new one; the initial weights are deterministic."""
+    generator = torch.Generator().manual_seed(SEED)
+    matrix = linear or _new_matrix(encoder.hidden_size, slot_size, generator)
     if (pooling, projection) == ("mean", "linear"):
         return matrix
     return Head(
-        _new_mlp(matrix, draw) if projection == "mlp" else matrix,
-        _new_pooling(encoder, draw) if pooling == "gqa" else None,
+        _new_mlp(matrix, generator) if projection == "mlp" else matrix,
+        _new_pooling(encoder, generator) if pooling == "gqa" else None,
     )
 
 
-def _new_matrix(size: int, slot_size: int, draw: torch.Generator) -> nn.Linear:
-    """The identity; between two sizes a map that keeps lengths and angles as far as it can."""
+def _new_matrix(size: int, slot_size: int, generator: torch.Generator) -> nn.Linear:
+    """Create a projection: the identity, or an orthogonal matrix if the two sizes differ."""
     matrix = nn.Linear(size, slot_size, bias=False)
     if size == slot_size:
         nn.init.eye_(matrix.weight)
     else:
-        nn.init.orthogonal_(matrix.weight, generator=draw)
+        nn.init.orthogonal_(matrix.weight, generator=generator)
     return matrix
 
 
-def _new_mlp(matrix: nn.Linear, draw: torch.Generator) -> Mlp:
-    """As many units as the slot is wide twice; they add little to begin with."""
+def _new_mlp(matrix: nn.Linear, generator: torch.Generator) -> Mlp:
+    """Create an MLP around a projection, with twice as many units as the slot size and a small initial contribution."""
     mlp = Mlp(matrix.in_features, matrix.out_features, 2 * matrix.out_features)
     mlp.linear = matrix
-    nn.init.normal_(mlp.inner.weight, std=matrix.in_features**-0.5, generator=draw)
-    nn.init.normal_(mlp.outer.weight, std=SMALL * mlp.inner.out_features**-0.5, generator=draw)
+    nn.init.normal_(mlp.inner.weight, std=matrix.in_features**-0.5, generator=generator)
+    nn.init.normal_(mlp.outer.weight, std=SMALL * mlp.inner.out_features**-0.5, generator=generator)
     return mlp
 
 
-def _new_pooling(encoder: Backbone, draw: torch.Generator) -> AttentionPooling:
-    """Heads and shared keys as in the encoder's own attention, where they divide its width."""
+def _new_pooling(encoder: Backbone, generator: torch.Generator) -> AttentionPooling:
+    """Create a pooling with the head counts of the encoder's attention, reduced to divisors of its hidden size."""
     size, config = encoder.hidden_size, encoder.model.config.get_text_config()
     heads = math.gcd(config.num_attention_heads, size)
     key_heads = getattr(config, "num_key_value_heads", None) or heads
     pooling = AttentionPooling(size, heads, math.gcd(key_heads, heads))
-    nn.init.normal_(pooling.query, std=SMALL, generator=draw)
-    nn.init.normal_(pooling.key.weight, std=size**-0.5, generator=draw)
+    nn.init.normal_(pooling.query, std=SMALL, generator=generator)
+    nn.init.normal_(pooling.key.weight, std=size**-0.5, generator=generator)
     return pooling

@@ -1,10 +1,9 @@
-"""Where the slots of a memory stand: how far each is from where its block begins.
+"""The positions of slots, as distances from the beginning of their block.
 
-`consecutive`: one after another.  `strided`: each where the first token of its group would be.  `randomised`: in use
-one after another; in training as many positions, drawn from a stretch up to `STRETCH` times as long and sorted (the
-randomised positions of Ruoss et al., 2023, for slots).  How long the stretch is, is drawn too, from none to the most,
-every order of magnitude as often: so consecutive slots are among what training has shown, and so are positions as far
-out as those of a memory several times longer.
+`consecutive`: one after another.  `strided`: each slot at the position of the first token of its group.  `randomised`:
+consecutive in inference; in training, sorted random positions from a range that is up to `STRETCH` times as long as the
+memory (randomised positions of Ruoss et al., 2023, for slots).  The length of the range is sampled log-uniformly, so
+training covers consecutive slots as well as the distant positions of a memory several times as long.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ STRETCH = 8
 
 
 def offsets(blocks: Sequence[Block], settings: PooledFold, draw: int, name: str) -> Iterator[list[int]]:
-    """For each block, the distance of each of its slots (or of the token around it) from the block's beginning.
+    """Yield, per block, the distance of each slot (or of its opening wrapper token) from the beginning of the block.
 
-    Blocks follow each other: one begins where the one before it ends.  `draw` chooses a random layout (0: none), `name`
-    is the memory's: two memories of one batch are laid out differently.
+    A block begins where the previous one ends.  `draw` selects a random layout; 0 is none.  `name` is the name of the
+    memory, so that the memories of one batch have different layouts.
     """
     width = 3 if settings.wrapper == "slot" else 1
     if settings.positions == "randomised" and draw:
@@ -34,13 +33,13 @@ def offsets(blocks: Sequence[Block], settings: PooledFold, draw: int, name: str)
 
 
 def _randomised(counts: Sequence[int], width: int, rng: Random) -> Iterator[list[int]]:
-    """Distinct places of a stretch, sorted, and dealt out to the blocks; none overlap."""
+    """Sample sorted, non-overlapping positions from a range, and distribute them over the blocks."""
     total = sum(counts)
-    chosen = sorted(rng.sample(range(round(total * STRETCH ** rng.random())), total))
-    places = [place + number * (width - 1) for number, place in enumerate(chosen)]
-    base = done = 0
+    sampled = sorted(rng.sample(range(round(total * STRETCH ** rng.random())), total))
+    positions = [position + number * (width - 1) for number, position in enumerate(sampled)]
+    base = start = 0
     for count in counts:
-        own = places[done : done + count]
-        yield [place - base for place in own]
-        done += count
-        base = own[-1] + width if own else base
+        block_positions = positions[start : start + count]
+        yield [position - base for position in block_positions]
+        start += count
+        base = block_positions[-1] + width if block_positions else base

@@ -1,4 +1,4 @@
-"""What stands behind a slot: the stretch of a document whose tokens became it."""
+"""Maps a slot to the passage of a document whose tokens it stands for."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ from memfold.core.types import Block, BlockRef, Call, Memory, Passage, Span
 
 
 def slot_passage(memory: Memory, call: Call, slot: int, ratio: int, model: Model) -> Passage:
-    """The passage behind slot number `slot` of a call: exact where the memory holds its text, else in proportion."""
-    number = slot  # within its block
+    """Return the passage behind slot number `slot` of a call.
+
+    The passage is exact if the memory holds its text; otherwise its characters are interpolated within the block.
+
+    Raises:
+        IndexError: if the call has no such slot.
+    """
+    index = slot  # index within the block
     for part in call.parts:
         if isinstance(part, BlockRef):
             block = memory.blocks[part.index]
-            if number < block.slot_count:
-                return Passage(block.source, _span(memory, block, number, ratio, model))
-            number -= block.slot_count
-    raise IndexError(f"slot {slot} lies behind the last one of the call")
+            if index < block.slot_count:
+                return Passage(block.source, _span(memory, block, index, ratio, model))
+            index -= block.slot_count
+    raise IndexError(f"slot {slot} is not possible; the call has {slot - index} slots, counted from 0")
 
 
-def _span(memory: Memory, block: Block, number: int, ratio: int, model: Model) -> Span:
-    first, last = number * ratio, min((number + 1) * ratio, block.token_count)
+def _span(memory: Memory, block: Block, index: int, ratio: int, model: Model) -> Span:
+    first, last = index * ratio, min((index + 1) * ratio, block.token_count)
     text = block.read()
     if text is None:
         size = block.char_end - block.char_start
-        start, end = (block.char_start + size * index // block.token_count for index in (first, last))
+        start, end = (block.char_start + size * token // block.token_count for token in (first, last))
         return Span(start, end)
     offsets = memory.cached(("offsets", block.index), lambda: model.tokenize(text)[1])
     last = min(last, len(offsets))

@@ -1,12 +1,12 @@
-"""The settings of pooled memory, and those of the paper."""
+"""The settings of pooled memory, and their values in the paper."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from memfold.core.config import require
-from memfold.core.system import DRAWN, ReadSettings, TrainSettings
+from memfold.core.system import ReadSettings, TrainSettings
 
 Cite = Literal["recall", "attention"]
 Mask = Literal["causal", "bidirectional"]
@@ -26,16 +26,17 @@ WIDEST_WINDOW = 1024
 
 @dataclass(frozen=True)
 class PooledFold:
-    """How a document becomes slots, and how the decoder was trained to meet them: what folding fixes.
+    """Settings that folding fixes: how a document becomes slots, and the layout that the decoder was trained with.
 
-    `ratio` tokens become one slot.  The encoder sees `window` tokens at once, a multiple of the ratio, or (0, the
-    paper, and any window smaller than the ratio) one group; inside a window `mask` lets a token see those before it, or
-    all.  Window and mask are as the ablations favour them (docs/ablations.md).  `pooling` and `projection` make
-    a slot of a group's hidden states (`head`).  `chunk` is the streaming unit in tokens.
+    `ratio` tokens become one slot.  The encoder sees `window` tokens at a time, a multiple of the ratio; 0 (the paper),
+    or any value below the ratio, is one group.  Within a window, `mask` is causal (the paper) or bidirectional
+    attention.  The default window and mask are those that the ablations favour (docs/ablations.md).  `pooling` and
+    `projection` determine how the hidden states of a group become a slot (`head`).  `chunk` is the number of tokens in
+    which a document is streamed.
 
     `wrapper`: two special tokens around each slot (the paper), around the whole memory, or none.  `positions`:
-    consecutive (the paper); strided, each slot at the position of its first token; or randomised, which is consecutive
-    in use, while training lays the slots out at sorted random positions.
+    consecutive (the paper); strided, each slot at the position of the first token of its group; or randomised, which is
+    random sorted positions in training and consecutive positions in inference.
     """
 
     ratio: int = 16
@@ -49,9 +50,9 @@ class PooledFold:
 
     def __post_init__(self) -> None:
         require(1 <= self.ratio <= 1024, "ratio", self.ratio, "1 to 1024")
-        whole = self.window < self.ratio or self.window % self.ratio == 0
+        is_multiple = self.window < self.ratio or self.window % self.ratio == 0
         multiple = f"0 (one group) or a multiple of the ratio {self.ratio}, at most {WIDEST_WINDOW}"
-        require(whole and 0 <= self.window <= WIDEST_WINDOW, "window", self.window, multiple)
+        require(is_multiple and 0 <= self.window <= WIDEST_WINDOW, "window", self.window, multiple)
         require(self.mask in MASKS, "mask", self.mask, ", ".join(MASKS))
         require(self.pooling in POOLINGS, "pooling", self.pooling, ", ".join(POOLINGS))
         require(self.projection in PROJECTIONS, "projection", self.projection, ", ".join(PROJECTIONS))
@@ -63,33 +64,33 @@ class PooledFold:
 
     @property
     def window_tokens(self) -> int:
-        """How many tokens the encoder sees at once."""
+        """Number of tokens that the encoder sees at a time."""
         return max(self.window, self.ratio)
 
     def slots(self, tokens: int) -> int:
-        """How many slots a document of so many tokens becomes."""
+        """Return the number of slots of a document with `tokens` tokens."""
         return -(-tokens // self.ratio)
 
     def decoder_positions(self, tokens: int) -> int:
-        """Positions that the decoder sees for a document of so many tokens, wrappers included."""
+        """Return the number of decoder positions of a document with `tokens` tokens, including wrapper tokens."""
         slots = self.slots(tokens)
         return {"slot": 3 * slots, "span": slots + 2, "none": slots}[self.wrapper]
 
 
 @dataclass(frozen=True)
 class PooledRead(ReadSettings):
-    """What reading may change.
+    """Settings that can change when reading.
 
-    `cite`: by matching what was recalled, or by attention.  `unfold`: about how many tokens of cited text are read
-    again before the final answer (0: none).  `gap` is how many positions lie empty between the memory and what follows;
-    `draw`, with randomised positions, which of the random layouts is taken (0: consecutive).  Both are drawn anew for
-    each training batch, and 0 in use.
+    `cite`: find citations by matching the recalled text, or by attention.  `unfold`: the approximate number of tokens
+    of cited text that are read again before the final answer; 0 disables unfolding.  `gap`: the number of empty
+    positions between the memory and the text after it.  `draw`: selects one of the random layouts if positions are
+    randomised; 0 is consecutive positions.  Training samples `gap` and `draw` for each batch; both are 0 in inference.
     """
 
     cite: Cite = "recall"
     unfold: int = 0
-    gap: int = field(default=0, metadata=DRAWN)
-    draw: int = field(default=0, metadata=DRAWN)
+    gap: int = 0
+    draw: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,10 +102,10 @@ class PooledRead(ReadSettings):
 
 @dataclass(frozen=True)
 class PooledTrain(TrainSettings):
-    """What training varies from batch to batch.
+    """Settings that training varies between batches.
 
-    One of `ratios` is drawn; in half of the batches up to `max_gap` positions are left empty after the memory, so that
-    slots are also read from further away than any training document is long.
+    One of `ratios` is sampled per batch.  In half of the batches, up to `max_gap` positions after the memory stay
+    empty, so that slots are also read from distances longer than any training document.
     """
 
     ratios: tuple[int, ...] = (16,)
@@ -115,6 +116,6 @@ class PooledTrain(TrainSettings):
         require(self.max_gap >= 0, "max_gap", self.max_gap, "0 or more positions")
 
 
-# Section 3.1 and appendix I: 16 tokens to a slot, each group encoded alone, averaged and projected linearly; every slot
-# wrapped, consecutive positions, 4,096-token documents.
+# Section 3.1 and appendix I: 16 tokens per slot, each group encoded alone, mean pooling, linear projection, wrappers
+# around each slot, consecutive positions, documents of 4,096 tokens.
 PAPER = PooledFold(ratio=16, window=0, mask="causal", wrapper="slot", positions="consecutive", chunk=4096)

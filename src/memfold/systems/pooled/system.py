@@ -1,8 +1,8 @@
-"""Pooled memory: every `ratio` tokens become one embedding that the same LLM reads in place of the text.
+"""Pooled memory: every `ratio` tokens become one embedding, which the same LLM reads in place of the text.
 
-Bridging the Memorization-Utilization Gap (papers' section 3.1).  One call per question; with `unfold` a second one over
-the text that the first one cites, and a third where that reply goes beyond it.  How windows become slots is in
-`encoder` and `head`, where slots stand in `positions`, how it is trained in `learning`.
+Bridging the Memorization-Utilization Gap (section 3.1).  There is one call per question; with `unfold`, a second call
+reads the text that the first reply cites, and a third is made if the second reply goes beyond that text.  See `encoder`
+and `head` for how slots are made, `positions` for where they are placed, and `learning` for training.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from memfold.systems.shared.citations import cite_passages, cite_reply, follow_r
 from memfold.systems.shared.replies import ANSWER_SAMPLING, written_reply
 from memfold.systems.shared.unfolding import unfolded
 
-UNFOLDINGS = ("locate", "answer")  # the purposes of the calls over text; the first may be the last
+UNFOLDINGS = ("locate", "answer")  # purposes of the calls that read text; the second is made if necessary
 
 
 class Pooled(PooledLearning):
-    """See the module docstring."""
+    """Pooled memory; see the module docstring."""
 
     name = "pooled"
 
     def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:
-        """Blocks with slots [n, d]; chunks of several documents share forward passes, whatever is done."""
+        """Yield blocks with slots [n, d]; chunks of several documents share forward passes, whatever `done` is."""
         backbone = model.weights()
         check_head(backbone, self.fold)
         encoder = backbone.compressor
@@ -60,16 +60,16 @@ class Pooled(PooledLearning):
             done = max(0, done - len(batch))
 
     def check_memory(self, memory: Memory) -> None:
-        """As many slots in each block as its tokens make."""
+        """Check that each block has as many slots as its tokens require at the ratio of the settings."""
         for block in memory.blocks:
             if block.slot_count != self.fold.slots(block.token_count):
                 raise DataError(
                     f"memory {memory.name!r} has {block.slot_count} slots for the {block.token_count} tokens of block "
-                    f"{block.index}, ratio {self.fold.ratio} makes {self.fold.slots(block.token_count)}; fold it again"
+                    f"{block.index}, ratio {self.fold.ratio} gives {self.fold.slots(block.token_count)}; fold it again"
                 )
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
-        """One call over all blocks; with `unfold` others over the text that it cites, and where that text leads."""
+        """Answer with one call over all blocks; with `unfold`, further calls read the text that is cited."""
         template, unfold = self.read.chat_template, self.read.unfold
         by_attention = self.read.cite == "attention" or not memory.holds_text
         blocks = tuple(BlockRef(memory.name, block.index) for block in memory.blocks)
@@ -81,14 +81,14 @@ class Pooled(PooledLearning):
         for purpose in UNFOLDINGS if unfold else ():
             passages = unfolded(memory, cited, unfold)
             reply = yield from ask(Call(purpose, (opening, Text(passages), closing), Generate(ANSWER_SAMPLING)))
-            answer = self._again(memory, question, reply, answer)
+            answer = self._answer_from_text(memory, question, reply, answer)
             cited = follow_reply(memory, question, reply, passages)
             if not cited:
                 break
         return answer
 
     def render(self, memory: Memory, call: Call, model: Model) -> Rendered:
-        """Slots between texts; wrappers and positions as the settings say."""
+        """Render a call as text tokens and slots, with wrapper tokens and positions according to the settings."""
         backbone, builder = model.weights(), SequenceBuilder()
         references = [part for part in call.parts if isinstance(part, BlockRef)]
         blocks = [memory.blocks[part.index] for part in references]
@@ -97,12 +97,12 @@ class Pooled(PooledLearning):
         for part in call.parts:
             if isinstance(part, Text):
                 builder.text(backbone.encode(part.text) if part.tokens is None else part.tokens)
-                if not builder.tokens:  # a sequence never begins with nothing
+                if not builder.tokens:  # a sequence begins with at least one token
                     builder.text([backbone.end_token])
             else:
                 if part is references[0]:
-                    base = self._open(builder, backbone)
-                base = self._block(builder, backbone, memory.blocks[part.index], base, next(distances))
+                    base = self._open_memory(builder, backbone)
+                base = self._append_block(builder, backbone, memory.blocks[part.index], base, next(distances))
                 if part is references[-1] and self.fold.wrapper == "span":
                     builder.place(backbone.token_id(END), builder.next)
                 if part is references[-1]:
@@ -111,11 +111,11 @@ class Pooled(PooledLearning):
         return builder.rendered(adapter=call.adapter)
 
     def passage(self, memory: Memory, call: Call, slot: int, model: Model) -> Passage:
-        """See `reading.slot_passage`."""
+        """Return the passage behind a slot; see `reading.slot_passage`."""
         return slot_passage(memory, call, slot, self.fold.ratio, model)
 
     def script(self, sample: Sample, model: Model, style: Style) -> Trace:
-        """Memory, instruction, bridge, target.  A sample with answers is a question; another's target is its reply."""
+        """Return a trace with memory, instruction, bridge and reply: the first of the answers, or else the target."""
         template = self.read.chat_template
         count = sum(1 for _ in chunks(sample.document, model.tokenize, self.fold.chunk))
         blocks = (BlockRef(sample.document.source, index) for index in range(count))
@@ -124,7 +124,7 @@ class Pooled(PooledLearning):
         if sample.bridge:
             parts.append(Text(tokens=sample.bridge))
         reply = written_reply(sample, model, style)
-        if sample.answers or sample.task != "cued":  # a cue is answered by a stretch, which has no end of its own
+        if sample.answers or sample.task != "cued":  # the reply to a cue is a part of a text, without an end token
             reply = (*reply, model.end_token)
         step = Step(Call("answer", tuple(parts)), Reply(tokens=reply))
         return Trace(sample.question, self.name, self.settings, (step,))
@@ -135,21 +135,21 @@ class Pooled(PooledLearning):
             return Answer(answer, reply.text, cite_passages(memory, reply.attention))
         return Answer(answer, reply.text, cite_reply(memory, question, reply, answer))
 
-    def _again(self, memory: Memory, question: str, reply: Reply, before: Answer) -> Answer:
-        """The answer of a reply that has read cited text; it cites at least what led there."""
+    def _answer_from_text(self, memory: Memory, question: str, reply: Reply, previous: Answer) -> Answer:
+        """Return the answer of a call that read cited text; if it cites nothing, it keeps the previous citations."""
         answer = self._answer(memory, question, reply, by_attention=False)
-        return answer if answer.citations else Answer(answer.text, answer.reply, before.citations)
+        return answer if answer.citations else Answer(answer.text, answer.reply, previous.citations)
 
-    def _open(self, builder: SequenceBuilder, backbone: Backbone) -> int:
+    def _open_memory(self, builder: SequenceBuilder, backbone: Backbone) -> int:
         if self.fold.wrapper == "span":
             builder.place(backbone.token_id(START), builder.next)
         return builder.next
 
-    def _block(
+    def _append_block(
         self, builder: SequenceBuilder, backbone: Backbone, block: Block, base: int, distances: Sequence[int]
     ) -> int:
-        """Lay down one block's slots, at these distances from `base`; returns the position of what follows."""
-        assert block.slots is not None, "pooled blocks have slots"
+        """Append the slots of a block, at these distances from `base`; return the position of what follows."""
+        assert block.slots is not None, "blocks of a pooled memory must have slots"
         wrapped = self.fold.wrapper == "slot"
         for distance in distances:
             position = base + distance

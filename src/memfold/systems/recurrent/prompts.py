@@ -1,17 +1,18 @@
-"""The words around a note: what is asked for each chunk, and what stands before the question at the end.
+"""The prompts around a note: the request for each chunk, and the text before the question in the last call.
 
-They are the same for every chat template.  The published prompts have the same slots (question, note, chunk); the words
-are ours, and they tell the model how long a note may get, so that the limit rarely cuts a sentence.
+They are the same for all chat templates.  Like the published prompts, they contain the question, the note and the
+chunk.  The wording is different, and it includes the maximum length of a note, so that the token limit rarely cuts off
+a sentence.
 """
 
 from __future__ import annotations
 
-EMPTY = "(nothing yet)"  # a note in which nothing has been kept
+EMPTY = "(nothing yet)"  # text of an empty note
 WORDS_PER_TOKEN = 0.75
 
 
 def before_note(question: str) -> str:
-    """What opens an update, up to the note."""
+    """Return the beginning of an update prompt, up to the note."""
     return (
         "A long text is read part by part. All that is kept of it is one note, which must help to answer this "
         f"question:\n{question}\n\nThe note so far:\n"
@@ -19,12 +20,12 @@ def before_note(question: str) -> str:
 
 
 def between(number: int, count: int) -> str:
-    """What stands between the note and part `number` of `count`, counted from 1."""
+    """Return the text between the note and part `number` of `count`, counted from 1."""
     return f"\n\nPart {number} of {count} of the text:\n"
 
 
 def request(tokens: int) -> str:
-    """What is asked about a part, for a note of at most `tokens` tokens."""
+    """Return the request that follows a part of the text, for a note of at most `tokens` tokens."""
     words = max(1, int(tokens * WORDS_PER_TOKEN))
     return (
         "\nWrite the note anew. Keep everything in it that bears on the question, add what this part says about it, "

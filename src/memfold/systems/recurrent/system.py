@@ -1,8 +1,8 @@
-"""The reading loop: a note is rewritten chunk by chunk with the question in view, and the answer comes from the note.
+"""Recurrent reading: a note is rewritten chunk by chunk for a given question, and the answer is based on the note.
 
-MemAgent (arXiv 2507.02259, section 3.1), which reads 5,000 tokens at a time with a note of at most 1,024.  Folding
-keeps the text: what is forgotten depends on the question.  One call for each chunk, one after the other, then one for
-the answer.  Unlike there, a blank reply leaves the note as it was.
+Based on MemAgent (arXiv 2507.02259, section 3.1), which reads 5,000 tokens at a time and keeps a note of at most 1,024.
+Folding keeps the text, because what can be forgotten depends on the question.  There is one call per chunk, in
+sequence, and a last call for the answer.  Unlike in the paper, a blank reply leaves the note unchanged.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from memfold.systems.shared.blocks import render_text, text_blocks
 from memfold.systems.shared.citations import cite_reply
 from memfold.systems.shared.replies import ANSWER_SAMPLING, scripted_step
 
-NOTE = 2  # which part of every call is the note
+NOTE = 2  # index of the note in the parts of every call
 
 
 @dataclass(frozen=True)
 class RecurrentFold:
-    """`chunk` is how many tokens are read at a time."""
+    """`chunk` is the number of tokens that are read at a time."""
 
     chunk: int = 4096
 
@@ -51,7 +51,7 @@ class RecurrentFold:
 
 @dataclass(frozen=True)
 class RecurrentRead(ReadSettings):
-    """`note` is how many tokens the note may have."""
+    """`note` is the maximum number of tokens in the note."""
 
     note: int = 1024
 
@@ -61,24 +61,24 @@ class RecurrentRead(ReadSettings):
 
 
 class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
-    """See the module docstring."""
+    """Recurrent reading; see the module docstring."""
 
     name = "recurrent"
     groups = (RecurrentFold, RecurrentRead, TrainSettings)
 
     def effective_ratio(self, tokens: int) -> None:
-        """None: a chunk and the note are read at a time, and how long the note gets depends on the question."""
+        """Return None: the decoder reads one chunk and a note of varying length at a time."""
 
     def record(self, previous: Mapping[str, Any]) -> dict[str, Any]:
-        """How much it reads at a time, and how long a note it was trained to write."""
+        """Return the chunk size and the length of the note that the model was trained with."""
         return {"chunk": self.fold.chunk, "note": self.read.note}
 
     def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:
-        """Blocks of text; they are read when a question is asked."""
+        """Yield blocks of text, which are read when a question is asked."""
         return islice(text_blocks(documents, model, self.fold.chunk), done, None)
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
-        """One call for each block, each with the note that the one before it left, and one for the answer."""
+        """Update the note with one call per block, in sequence, and answer from the note with a last call."""
         note = EMPTY
         for number, block in enumerate(memory.blocks, 1):
             part = BlockRef(memory.name, block.index)
@@ -89,21 +89,21 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
         return Answer(answer, reply.text, cite_reply(memory, question, reply, answer))
 
     def script(self, sample: Sample, model: Model, style: Style) -> Trace:
-        """Notes of the supporting sentences read so far, then the answer; chunks are token ids.
+        """Return a trace whose notes are the supporting sentences read so far; its chunks are token ids.
 
         Raises:
-            ConfigError: for a sample that is no question with supporting sentences.
+            ConfigError: for a sample that is not a question with supporting sentences.
         """
         if not sample.answers or not sample.support or len(sample.support) != len(sample.evidence):
             raise ConfigError(
-                f"task {sample.task!r} cannot train system {self.name!r}: its notes are made of the sentences behind "
-                "an answer; give a task whose questions have them, like almanac"
+                f"task {sample.task!r} cannot train system {self.name!r}: its notes consist of the supporting "
+                "sentences of an answer; use a task that has them, such as almanac"
             )
         parts = list(chunks(sample.document, model.tokenize, self.fold.chunk))
         note, end, steps = EMPTY, 0, []
         for number, chunk in enumerate(parts, 1):
             call = self._update(sample.question, note, Text(tokens=chunk.tokens), number, len(parts))
-            # a document that is given in tokens has no offsets
+            # a document given as token ids has no character offsets
             end = chunk.char_end or end + len(model.decode(chunk.tokens))
             pairs = zip(sample.support, sample.evidence, strict=True)
             note = " ".join(sentence for sentence, span in pairs if span.end <= end) or EMPTY
@@ -113,10 +113,10 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
         return Trace(sample.question, self.name, self.settings, tuple(steps))
 
     def render(self, memory: Memory, call: Call, model: Model) -> Rendered:
-        """Tokens only; those of the note stand for the memory as those of a block do.
+        """Render a call as tokens; those of the note count as positions of the memory, like those of a block.
 
         Raises:
-            DataError: when note, chunk and reply together are longer than the model's window.
+            DataError: if note, chunk and reply exceed the context window of the model, or the memory holds no text.
         """
         rendered = render_text(memory, call, model)
         return replace(rendered, memory_positions=rendered.memory_positions + rendered.lengths[NOTE])

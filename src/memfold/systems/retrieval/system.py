@@ -1,4 +1,4 @@
-"""Retrieval: BM25 over small chunks, the best of them read as text in one call.  A baseline beside the full context."""
+"""Retrieval: BM25 selects small chunks of the text, which are read in one call.  A baseline, like full context."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from memfold.systems.shared.replies import ANSWER_SAMPLING, written_reply
 
 @dataclass(frozen=True)
 class RetrievalFold:
-    """`chunk` is how many tokens a passage has."""
+    """`chunk` is the number of tokens in a passage."""
 
     chunk: int = 64
 
@@ -43,7 +43,7 @@ class RetrievalFold:
 
 @dataclass(frozen=True)
 class RetrievalRead(ReadSettings):
-    """`top` is how many passages are read."""
+    """`top` is the number of passages that are read."""
 
     top: int = 4
 
@@ -53,20 +53,20 @@ class RetrievalRead(ReadSettings):
 
 
 class Retrieval(MemorySystem[RetrievalFold, RetrievalRead, TrainSettings]):
-    """One call over the `top` chunks that share most with the question, in the document's order."""
+    """One call over the `top` chunks that match the question best, in document order."""
 
     name = "retrieval"
     groups = (RetrievalFold, RetrievalRead, TrainSettings)
 
     def effective_ratio(self, tokens: int) -> None:
-        """None: only the best chunks are read."""
+        """Return None: only the best chunks are read."""
 
     def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:
-        """Small blocks of text; the index over them is made when the first question is asked."""
+        """Yield small blocks of text; they are indexed when the first question is asked."""
         return islice(text_blocks(documents, model, self.fold.chunk), done, None)
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
-        """One call over the best blocks; they are the citations, best first."""
+        """Answer with one call over the best blocks, which are also the citations, best first."""
         template, style = self.read.chat_template, self.read.style
         index = memory.cached("passages", lambda: PassageIndex([block.read() or "" for block in memory.blocks]))
         best = index.best(question, self.read.top)
@@ -81,7 +81,7 @@ class Retrieval(MemorySystem[RetrievalFold, RetrievalRead, TrainSettings]):
         return Answer(final_answer(reply.text, style), reply.text, citations)
 
     def script(self, sample: Sample, model: Model, style: Style) -> Trace:
-        """The question over all blocks in order, with the reply it should have had."""
+        """Return a trace with all blocks in order, the question and the expected reply."""
         template = self.read.chat_template
         count = sum(1 for _ in chunks(sample.document, model.tokenize, self.fold.chunk))
         blocks = (BlockRef(sample.document.source, index) for index in range(count))
@@ -91,7 +91,7 @@ class Retrieval(MemorySystem[RetrievalFold, RetrievalRead, TrainSettings]):
         return Trace(sample.question, self.name, self.settings, (step,))
 
     def render(self, memory: Memory, call: Call, model: Model) -> Rendered:
-        """Tokens only."""
+        """Render a call as tokens."""
         return render_text(memory, call, model)
 
 

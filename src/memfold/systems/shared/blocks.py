@@ -1,4 +1,4 @@
-"""What the systems whose memory is the text itself have in common: blocks of text, and calls rendered as tokens."""
+"""Blocks of text and their rendering, for systems whose memory is the text itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from memfold.core.types import Block, BlockRef, Call, Memory
 
 
 def text_blocks(documents: Sequence[Document], model: Model, size: int) -> Iterator[Block]:
-    """Blocks of at most `size` tokens that hold their text."""
+    """Yield blocks of at most `size` tokens that hold their text."""
     for source, document in enumerate(documents):
         for chunk in chunks(document, model.tokenize, size):
             yield Block(
@@ -28,10 +28,10 @@ def text_blocks(documents: Sequence[Document], model: Model, size: int) -> Itera
 
 
 def render_text(memory: Memory, call: Call, model: Model) -> Rendered:
-    """A call of a system whose blocks are text: tokens only.
+    """Render a call whose blocks are text; the result has tokens and no slots.
 
     Raises:
-        DataError: when the call is longer than the model's window, or the memory was stored without its text.
+        DataError: if call and reply exceed the context window of the model, or the memory holds no text.
     """
     builder = SequenceBuilder()
     for part in call.parts:
@@ -44,7 +44,7 @@ def render_text(memory: Memory, call: Call, model: Model) -> Rendered:
             builder.text(tokens)
         else:
             builder.text(model.encode(part.text) if part.tokens is None else part.tokens)
-        if not builder.tokens:  # a sequence never begins with nothing
+        if not builder.tokens:  # a sequence begins with at least one token
             builder.text([model.end_token])
         builder.end_part()
     if len(builder.tokens) + call.sampling.max_tokens > model.window:

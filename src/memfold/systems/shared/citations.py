@@ -1,6 +1,6 @@
-"""Where an answer comes from: passages that match the recalled text, or those that the decoder attended to.
+"""Citations: the passages that an answer rests on, found by matching the recalled text or by attention.
 
-Matching needs the text that a memory holds by default; attention needs only the slots.
+Matching needs the text of the documents, which a memory holds by default; attention needs only the slots.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from memfold.core.prompt import recalled
 from memfold.core.types import Citation, Memory, Passage, Reply, Span
 from memfold.systems.shared.passages import PassageIndex
 
-MOST = 3
+MOST = 3  # citations per answer
 _SENTENCE = re.compile(r"[^.!?\n]*[.!?]+[\"')\]]*(?=\s|$)|[^.!?\n]+(?=\n|$)")
 _CAPITALISED = re.compile(r"\b[A-Z]\w+")
 
 
 class SentenceIndex:
-    """The sentences of the text that a memory holds, found again by what they say."""
+    """A search index over the sentences of the text that a memory holds."""
 
     def __init__(self, memory: Memory) -> None:
         self._passages: list[Passage] = []
@@ -35,10 +35,11 @@ class SentenceIndex:
         self._index = PassageIndex(sentences)
 
     def cite(self, quoted: str, question: str, answer: str) -> tuple[Citation, ...]:
-        """For each recalled sentence and for the question its best match, then the next best ones; at most three.
+        """Return at most three sentences that match the recalled text `quoted` or the question.
 
-        The question stands beside what was recalled because its names are exact, and recalled ones may not be.  Without
-        recalled text, what matches the question and the answer together.
+        Every recalled sentence is a query, and so is the question, because names are exact in the question but may be
+        wrong in recalled text.  The best match of each query comes first, followed by the second best, and so on.  If
+        nothing is recalled, the only query is the question with the answer.
         """
         queries = _sentences(quoted)
         queries = [*queries, question] if queries else [f"{question} {answer}"]
@@ -51,11 +52,11 @@ class SentenceIndex:
         return tuple(self._citation(number, score) for number, score in chosen.items())
 
     def follow(self, quoted: str, question: str, read: str) -> tuple[Citation, ...]:
-        """Where to read on after a reply that goes beyond the text `read`; nowhere if all that it recalls stands there.
+        """Return sentences to read next if a reply recalls more than the text `read` says; otherwise nothing.
 
-        A reply of two hops takes the first from the text, and with it a name that the question does not have; the
-        second it makes up about that name.  So the sentences that were found stay, and what else the memory says of the
-        name comes with them.
+        In the reply to a two-hop question, the first recalled sentence is in the text and introduces a name that the
+        question does not contain.  The second sentence is a guess about that name.  This method returns the recalled
+        sentences that are in the text, and the sentences of the memory that best match such names.
         """
         quotes = _sentences(quoted)
         supported = [sentence for sentence in quotes if sentence in read]
@@ -63,9 +64,9 @@ class SentenceIndex:
         if len(supported) == len(quotes) or not names:
             return ()
         matches = self._index.best(" ".join(dict.fromkeys(names)), MOST + len(_sentences(read)))
-        others = [match for match in matches if match[1] > 0 and self._sentences[match[0]] not in read]
+        new = [match for match in matches if match[1] > 0 and self._sentences[match[0]] not in read]
         kept = [self._index.best(sentence, 1)[0] for sentence in supported]
-        return tuple(self._citation(*match) for match in [*kept[:MOST], *others[:MOST]])
+        return tuple(self._citation(*match) for match in [*kept[:MOST], *new[:MOST]])
 
     def _citation(self, number: int, score: float) -> Citation:
         passage = self._passages[number]
@@ -74,14 +75,14 @@ class SentenceIndex:
 
 
 def sentence_index(memory: Memory) -> SentenceIndex:
-    """The index of a memory's sentences, made when it is first asked for."""
+    """Return the sentence index of a memory, which is built on first use."""
     return memory.cached("sentences", lambda: SentenceIndex(memory))
 
 
 def cite_reply(memory: Memory, question: str, reply: Reply, answer: str) -> tuple[Citation, ...]:
-    """The passages behind a reply; none where the memory holds no text.
+    """Return the passages that support a reply; none if the memory holds no text.
 
-    A reply that ran to its limit names no answer: its words without end would match nothing but themselves.
+    If a reply was cut off at its length limit, its answer is ignored, because endless repetition matches only itself.
     """
     if not memory.holds_text:
         return ()
@@ -90,12 +91,12 @@ def cite_reply(memory: Memory, question: str, reply: Reply, answer: str) -> tupl
 
 
 def follow_reply(memory: Memory, question: str, reply: Reply, read: str) -> tuple[Citation, ...]:
-    """See `SentenceIndex.follow`."""
+    """Return sentences to read next after a reply; see `SentenceIndex.follow`."""
     return sentence_index(memory).follow(recalled(reply.text), question, read)
 
 
 def cite_passages(memory: Memory, passages: Sequence[Passage]) -> tuple[Citation, ...]:
-    """Attended passages as citations, neighbours joined; at most three."""
+    """Return at most three attended passages as citations, after joining adjacent passages."""
     joined: list[Passage] = []
     for passage in passages:
         near = next((number for number, other in enumerate(joined) if _touch(other, passage)), None)
@@ -116,7 +117,7 @@ def cite_passages(memory: Memory, passages: Sequence[Passage]) -> tuple[Citation
 
 
 def read_span(memory: Memory, source: int, span: Span) -> str:
-    """What stands there in document `source`; empty where the memory holds no text."""
+    """Return the text of a span of document number `source`; empty if the memory holds no text."""
     pieces = []
     for block in memory.blocks:
         if block.source == source and block.char_start < span.end and span.start < block.char_end:

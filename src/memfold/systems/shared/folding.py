@@ -1,6 +1,6 @@
-"""Documents into memories that stay in this process, by whichever system: for evaluation and for rollouts.
+"""Folds documents into memories in this process, with any system, for evaluation and rollouts.
 
-Left out: memory files (`memfold.memory.writer`), and where a text comes from.
+Memory files are written by `memfold.memory.writer`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from memfold.core.types import Block, Memory
 
 
 def fold(system: AnySystem, documents: Sequence[Document], model: Model) -> list[Memory]:
-    """A memory for each document, folded together."""
+    """Return one memory per document; the documents are compressed together, without gradients."""
     blocks: list[list[Block]] = [[] for _ in documents]
     with torch.no_grad():
         for block in system.compress(documents, model):
             blocks[block.source].append(replace(block, source=0))
     fingerprint = model.readable[0]
     return [
-        Memory(document.source, system.name, system.settings, fingerprint, (document.source,), own)
-        for document, own in zip(documents, blocks, strict=True)
+        Memory(document.source, system.name, system.settings, fingerprint, (document.source,), document_blocks)
+        for document, document_blocks in zip(documents, blocks, strict=True)
     ]

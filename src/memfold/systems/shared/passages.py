@@ -1,4 +1,4 @@
-"""BM25 over passages: what the retrieval baseline reads, and what other systems match recalled text against."""
+"""BM25 search over passages, used by the retrieval baseline and to match recalled text in other systems."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Sequence
 import bm25s
 import numpy as np
 
-logging.getLogger("bm25s").setLevel(logging.WARNING)  # which it sets to DEBUG on import
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # bm25s sets it to DEBUG on import
 _WORD = re.compile(r"\w+")
 
 
 class PassageIndex:
-    """An index over passages of text; the same text always gives the same order."""
+    """A BM25 index over passages of text; its results are deterministic."""
 
     def __init__(self, passages: Sequence[str]) -> None:
         self.count = len(passages)
         words = [_WORD.findall(passage.lower()) for passage in passages]
         self._index = bm25s.BM25() if any(words) else None
-        self._known = {word for passage in words for word in passage}
+        self._vocabulary = {word for passage in words for word in passage}
         if self._index is not None:
             self._index.index(words, show_progress=False)
 
     def best(self, query: str, count: int) -> list[tuple[int, float]]:
-        """The passages that share most with a query, best first, as (number, score); ties by their order."""
-        words = [word for word in _WORD.findall(query.lower()) if word in self._known]
+        """Return (index, score) of the `count` best passages for a query, best first; ties are in passage order."""
+        words = [word for word in _WORD.findall(query.lower()) if word in self._vocabulary]
         if self._index is None or not words:
             return [(number, 0.0) for number in range(min(count, self.count))]
         scores = np.asarray(self._index.get_scores(words))

@@ -1,4 +1,4 @@
-"""Replies that a supervised sample should have had, as every system writes them."""
+"""Expected replies of supervised samples, in the form that all systems use."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from memfold.core.model import Model
 from memfold.core.prompt import Style, target
 from memfold.core.types import Call, Reply, Sample, SamplingParams, Step
 
-ANSWER_SAMPLING = SamplingParams(max_tokens=160)  # how long an answer may get where nobody says otherwise
+ANSWER_SAMPLING = SamplingParams(max_tokens=160)  # default length limit of an answer
 
 
 def written_reply(sample: Sample, model: Model, style: Style) -> tuple[int, ...]:
-    """The tokens of the reply: the answer to a question in its style, else the sample's target; without an end."""
+    """Return the tokens of the expected reply, without an end token: a styled answer, or the target of the sample."""
     text = target(sample.expected, sample.recalled, style) if sample.answers else sample.target
     return tuple(model.encode(text)) if isinstance(text, str) else text
 
 
 def scripted_step(call: Call, text: str, model: Model) -> Step:
-    """A call with the text that it should have been answered with."""
+    """Return a call with its expected reply."""
     return Step(call, Reply(text, (*model.encode(text), model.end_token)))

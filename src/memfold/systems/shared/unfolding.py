@@ -1,7 +1,6 @@
-"""Unfolding: the text around some citations, to be read again before the final answer.
+"""Unfolding: the text around citations, which is read again before the final answer.
 
-Slots carry what a passage says, the passage itself carries every digit of it.  Left out: texts that a memory does not
-hold.
+Slots carry the meaning of a passage; the text itself has every digit.  The memory must hold its text.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ _SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(\s+|$)|\n+")
 
 
 def unfolded(memory: Memory, citations: Sequence[Citation], tokens: int) -> str:
-    """The cited passages with whole sentences around them, in the order of the documents: about `tokens` in all.
+    """Return the cited passages, extended by whole sentences, in document order; about `tokens` tokens in total.
 
     Raises:
-        DataError: for a memory that holds no text.
+        DataError: if the memory holds no text.
     """
     if not memory.holds_text:
         raise DataError(f"memory {memory.name!r} holds no text to unfold; fold it without --no-text")
@@ -29,7 +28,7 @@ def unfolded(memory: Memory, citations: Sequence[Citation], tokens: int) -> str:
     widened = sorted(_widened(memory, citation, room) for citation in citations)
     joined: list[tuple[int, int, int]] = []
     for source, start, end in widened:
-        if joined and joined[-1][0] == source and start <= joined[-1][2] + 1:  # a space apart
+        if joined and joined[-1][0] == source and start <= joined[-1][2] + 1:  # adjacent, or a space apart
             joined[-1] = (source, joined[-1][1], max(end, joined[-1][2]))
         else:
             joined.append((source, start, end))
@@ -37,7 +36,7 @@ def unfolded(memory: Memory, citations: Sequence[Citation], tokens: int) -> str:
 
 
 def _widened(memory: Memory, citation: Citation, room: float) -> tuple[int, int, int]:
-    """(source, start, end): the citation, and as many whole sentences on both sides as there is room for."""
+    """Return (source, start, end) of a citation, extended on both sides by the whole sentences that fit into `room`."""
     source = memory.sources.index(citation.source)
     spare = max(0, round((room - (citation.end - citation.start)) / 2))
     start = max(0, citation.start - spare)
