@@ -152,6 +152,20 @@ def test_rows_behind_prefixes_of_different_lengths_equal_plain_sequences(any_bac
 
 
 @torch.no_grad()
+def test_eager_attention_reads_the_same_prefixes(new_backbone: Callable[..., Backbone]) -> None:
+    backbone = new_backbone()
+    tokens = backbone.encode(TEXT * 2)
+    rows = cases(backbone, [prefix_of(backbone, tokens[:cut]) for cut in CUTS], CUTS)
+    groups = [cut for cut, _ in rows]
+    expected, _ = score_rows(backbone, [row for _, row in rows], groups)
+    backbone.model.set_attn_implementation("eager")
+    results, _ = score_rows(backbone, [row for _, row in rows], groups)
+    for result, same in zip(results, expected, strict=True):
+        torch.testing.assert_close(result.logprobs, same.logprobs, atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(result.last, same.last, atol=2e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_rows_behind_another_prefix_do_not_share_its_row(backbone: Backbone) -> None:
     tokens = backbone.encode(TEXT)
     shared, equal = prefix_of(backbone, tokens[:9]), prefix_of(backbone, tokens[:9])

@@ -114,6 +114,6 @@ def test_what_cannot_be_exported_is_refused(cli: Cli, models: dict[str, str], tm
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     refused = cli("export", models["first"], "-o", "full").message
-    assert refused == "full is not empty; name a new or empty folder"
+    assert refused == "full exists and is not an empty folder; name a new one"
     assert cli("export", "./nothing", "-o", "new").message.startswith("no model at './nothing'")
     assert cli("export", models["first"], "-o", "new", "--dtype", "int4").message.startswith("dtype 'int4' is unknown")

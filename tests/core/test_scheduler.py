@@ -609,11 +609,12 @@ def test_all_calls_of_a_job_are_cancelled_also_those_still_to_come(memory: Memor
     assert trace.answer == Answer("")
 
 
-def test_cancelling_what_is_done_changes_nothing(memory: Memory) -> None:
+def test_cancelling_what_does_not_run_changes_nothing(memory: Memory) -> None:
     with Scheduler(echo()) as scheduler:
         scheduler.submit(Job(Scripted(single_call), memory, "a"))
         ((_, trace),) = scheduler.step()
         scheduler.cancel(0)
+        scheduler.cancel(1)  # not submitted yet
         scheduler.submit(Job(Scripted(single_call), memory, "b"))
         ((number, other),) = scheduler.step()
     assert (trace.answer, number, other.answer) == (Answer("[a]"), 1, Answer("[b]"))

@@ -32,6 +32,7 @@ def slot_attention(backbone: Backbone, rendered: Rendered, reply: Reply) -> Tens
     backbone.model.base_model(inputs_embeds=embeddings, position_ids=positions, past_key_values=cache, use_cache=True)
     start = rendered.positions[-1] + 1
     reply_positions = torch.arange(start, start + len(reply.tokens), device=backbone.device)[None]
+    implementation = backbone.model.config._attn_implementation
     backbone.model.set_attn_implementation("eager")
     try:
         output = backbone.model.base_model(
@@ -42,7 +43,7 @@ def slot_attention(backbone: Backbone, rendered: Rendered, reply: Reply) -> Tens
             output_attentions=True,
         )
     finally:
-        backbone.model.set_attn_implementation("sdpa")
+        backbone.model.set_attn_implementation(implementation)
     layers = output.attentions[len(output.attentions) // 2 :]
     weights = torch.stack([layer[0].mean((0, 1)) for layer in layers]).mean(0)
     return weights[: len(rendered.tokens)][tokens[0] == SLOT]

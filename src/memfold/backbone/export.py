@@ -24,7 +24,7 @@ def export(where: str, folder: Path, dtype: str = "float32", merge: bool = False
         CheckpointError: if the model cannot be loaded.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is not empty; name a new or empty folder")
+        raise ConfigError(f"{folder} exists and is not an empty folder; name a new one")
     backbone = load_backbone(where, dtype=dtype, merged=merge or not _is_adapter(where))
     if backbone.base_adapter is not None and backbone.base_adapter.full:
         backbone = load_backbone(where, dtype=dtype)

@@ -47,7 +47,8 @@ class Scheduler:
 
     def cancel(self, number: int) -> None:
         """End the replies of a job early; a later step returns its trace, with finish reason `cancelled`."""
-        self._cancelled.add(number)
+        if any(number == waiting for waiting, _ in self._waiting):
+            self._cancelled.add(number)
         running = self._running.get(number)
         if running is not None:
             running.cancelled = True
@@ -74,7 +75,6 @@ class Scheduler:
         done = [running for running in self._running.values() if running.finished]
         for running in done:
             del self._running[running.number]
-            self._cancelled.discard(running.number)
         return [(running.number, running.trace()) for running in done]
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Trace]]:
@@ -109,6 +109,7 @@ class Scheduler:
         generator = (job.ask or job.system.answer)(job.memory, job.question)
         running = Running(number, job, generator, time.perf_counter(), deque(job.recorded))
         running.cancelled = number in self._cancelled
+        self._cancelled.discard(number)
         self._running[number] = running
         if job.question.strip():
             self._advance(running, None)
