@@ -12,11 +12,9 @@ from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.errors import ConfigError
 from memfold.core.registry import AnySystem, make_system
-from memfold.core.system import USUAL_RATIO
 from memfold.core.types import Sample
 from memfold.rl.recipe import RlRecipe
 from memfold.tasks.table import load_task
-from memfold.tasks.task import TaskOptions
 from memfold.training.batches import choose, seed_of
 from memfold.training.recipe import Entry
 
@@ -67,16 +65,7 @@ def draw(
     size = rng.choice(entry.sizes)
     settings = recipe.system_settings(entry) | {"style": recipe.style}
     system = make_system(entry.system, backbone, settings).draw(rng, None)
-    options = TaskOptions(
-        level=entry.level,
-        samples=entry.samples,
-        kinds=entry.kinds,
-        ratio=system.ratio or USUAL_RATIO,
-        filler=entry.filler,
-        files=entry.files,
-        dataset=entry.dataset,
-        held_out=purpose != TRAIN,
-    )
+    options = entry.options(system.ratio, held_out=purpose != TRAIN)
     samples = load_task(entry.task)(rng.getrandbits(40), size, options, backbone.encode)
     first = samples[0].document
     if not samples[0].answers and ":" not in recipe.reward:

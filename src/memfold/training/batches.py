@@ -16,10 +16,8 @@ from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.prompt import Style
 from memfold.core.registry import AnySystem, make_system
-from memfold.core.system import USUAL_RATIO
 from memfold.core.types import Sample, Step, Text, Trace
 from memfold.tasks.table import load_task
-from memfold.tasks.task import TaskOptions
 from memfold.training.presets import paper_mixture
 from memfold.training.recipe import Entry, Recipe, SupervisedEntry
 
@@ -56,17 +54,7 @@ def batch(
     size = rng.choice(entry.sizes)
     layout = seed_of(recipe.seed, "positions", number) if purpose == "train" else None
     system = make_system(entry.system, backbone, recipe.system_settings(entry)).draw(rng, layout)
-    options = TaskOptions(
-        level=entry.level,
-        samples=entry.samples,
-        kinds=entry.kinds,
-        bridges=entry.bridges,
-        ratio=system.ratio or USUAL_RATIO,
-        filler=entry.filler,
-        files=entry.files,
-        dataset=entry.dataset,
-        held_out=purpose != "train",
-    )
+    options = entry.options(system.ratio, held_out=purpose != "train")
     task = load_task(entry.task)
     scored: list[tuple[Document, list[Trace]]] = []
     tokens = 0

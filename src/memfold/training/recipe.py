@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +18,10 @@ from memfold.core.config import build, require
 from memfold.core.errors import ConfigError, unknown
 from memfold.core.prompt import ChatTemplate
 from memfold.core.registry import DEFAULT, SYSTEMS, AnySystem, SystemClass, system_class
+from memfold.core.system import USUAL_RATIO
 from memfold.tasks.datasets.table import DATASETS
 from memfold.tasks.table import LOCAL, TASKS
+from memfold.tasks.task import TaskOptions
 from memfold.training.fqlora import FQLoRA
 from memfold.training.hardware import Hardware
 from memfold.training.recipe_file import read_values
@@ -89,6 +91,19 @@ class Entry:
         """The name of the entry in metrics and curves."""
         return f"{self.system}/{self.task}"
 
+    def options(self, ratio: int | None, held_out: bool) -> TaskOptions:
+        """The options of its task, for a system at `ratio`."""
+        return TaskOptions(
+            level=self.level,
+            samples=self.samples,
+            kinds=self.kinds,
+            ratio=ratio or USUAL_RATIO,
+            filler=self.filler,
+            files=self.files,
+            dataset=self.dataset,
+            held_out=held_out,
+        )
+
 
 @dataclass(frozen=True)
 class SupervisedEntry(Entry):
@@ -112,6 +127,10 @@ class SupervisedEntry(Entry):
         require(0 <= self.bridges[0] <= self.bridges[1], "bridges", self.bridges, "the minimum, then the maximum")
         require(0 <= self.recall <= 1, "recall", self.recall, "0 to 1")
         require(self.free >= 0 and self.recall + self.free <= 1, "free", self.free, "0 to what recall leaves of 1")
+
+    def options(self, ratio: int | None, held_out: bool) -> TaskOptions:
+        """The options of its task, with the bridges of continuations."""
+        return replace(super().options(ratio, held_out), bridges=self.bridges)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from memfold.core.document import Chunk, Document, chunks
 from memfold.core.types import Block
 from memfold.systems.pooled.head import HEAD
 from memfold.systems.pooled.settings import PooledFold
+from memfold.systems.shared.blocks import chunk_block
 
 # Maximum tokens of a forward pass: enough to use a GPU fully, with small memory requirements.
 BATCH_TOKENS = 8192
@@ -60,16 +61,7 @@ def encode_chunks(batch: Sequence[tuple[int, Chunk]], encoder: Backbone, setting
     windows = [window for _, chunk in batch for window in windows_of(chunk.tokens, settings)]
     slots = encode_windows(encoder, windows, settings).split(counts)
     for (source, chunk), part in zip(batch, slots, strict=True):
-        yield Block(
-            index=chunk.index,
-            source=source,
-            token_start=chunk.token_start,
-            token_end=chunk.token_end,
-            char_start=chunk.char_start,
-            char_end=chunk.char_end,
-            slots=part,
-            text=chunk.text,
-        )
+        yield chunk_block(source, chunk, part)
 
 
 def encode_windows(backbone: Backbone, windows: Windows, settings: PooledFold) -> Tensor:

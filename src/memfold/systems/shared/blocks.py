@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from torch import Tensor
+
 from memfold.backbone.sequence import SequenceBuilder
-from memfold.core.document import Document, chunks
+from memfold.core.document import Chunk, Document, chunks
 from memfold.core.errors import DataError
 from memfold.core.model import Model
 from memfold.core.system import Rendered
@@ -16,15 +18,21 @@ def text_blocks(documents: Sequence[Document], model: Model, size: int) -> Itera
     """Yield blocks of at most `size` tokens that hold their text."""
     for source, document in enumerate(documents):
         for chunk in chunks(document, model.tokenize, size):
-            yield Block(
-                index=chunk.index,
-                source=source,
-                token_start=chunk.token_start,
-                token_end=chunk.token_end,
-                char_start=chunk.char_start,
-                char_end=chunk.char_end,
-                text=chunk.text,
-            )
+            yield chunk_block(source, chunk)
+
+
+def chunk_block(source: int, chunk: Chunk, slots: Tensor | None = None) -> Block:
+    """Return the block of a chunk of document number `source`, with its text and with `slots` [n, d] if given."""
+    return Block(
+        index=chunk.index,
+        source=source,
+        token_start=chunk.token_start,
+        token_end=chunk.token_end,
+        char_start=chunk.char_start,
+        char_end=chunk.char_end,
+        slots=slots,
+        text=chunk.text,
+    )
 
 
 def render_text(memory: Memory, call: Call, model: Model) -> Rendered:
