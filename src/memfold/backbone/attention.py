@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from memfold.backbone.model import Backbone
+from memfold.backbone.rows import prefix_layers
 from memfold.core.system import SLOT, Rendered
 from memfold.core.types import Reply
 
@@ -28,7 +29,8 @@ def slot_attention(backbone: Backbone, rendered: Rendered, reply: Reply) -> Tens
     assert rendered.slots is not None, "the call must have slots"
     embeddings = backbone.embed_rows(tokens, [rendered.slots])
     positions = torch.tensor([rendered.positions], device=backbone.device)
-    cache = DynamicCache()
+    prefix = prefix_layers([rendered.prefix])
+    cache = DynamicCache(prefix) if prefix else DynamicCache()
     backbone.model.base_model(inputs_embeds=embeddings, position_ids=positions, past_key_values=cache, use_cache=True)
     start = rendered.positions[-1] + 1
     reply_positions = torch.arange(start, start + len(reply.tokens), device=backbone.device)[None]
@@ -46,7 +48,7 @@ def slot_attention(backbone: Backbone, rendered: Rendered, reply: Reply) -> Tens
         backbone.model.set_attn_implementation(implementation)
     layers = output.attentions[len(output.attentions) // 2 :]
     weights = torch.stack([layer[0].mean((0, 1)) for layer in layers]).mean(0)
-    return weights[: len(rendered.tokens)][tokens[0] == SLOT]
+    return weights[rendered.length - len(rendered.tokens) : rendered.length][tokens[0] == SLOT]
 
 
 def most_attended(backbone: Backbone, rendered: Rendered, reply: Reply) -> list[tuple[int, float]]:

@@ -22,7 +22,7 @@ RenderedCall = tuple[Request, Rendered]
 
 def answer_at_once(backbone: Backbone, calls: Sequence[RenderedCall], batch_positions: int) -> Iterator[Done]:
     """Compute the replies of calls in batches of one adapter; the calls of a failed batch get a `Failure`."""
-    for chunk in batches(calls, lambda call: (call[1].adapter or "", len(call[1].tokens)), batch_positions):
+    for chunk in batches(calls, _adapter_and_length, batch_positions):
         with_score = [call for call in chunk if isinstance(call[0].call.wants, HeadScore)]
         with_reply = [call for call in chunk if isinstance(call[0].call.wants, Likelihood)]
         for part, answer in ((with_score, _head_scores), (with_reply, _likelihoods)):
@@ -32,6 +32,12 @@ def answer_at_once(backbone: Backbone, calls: Sequence[RenderedCall], batch_posi
                 yield from ((request, Failure.of("policy", error)) for request, _ in part)
             else:
                 yield from zip((request for request, _ in part), outcomes, strict=True)
+
+
+def _adapter_and_length(call: RenderedCall) -> tuple[str, int]:
+    request, rendered = call
+    wants = request.call.wants
+    return rendered.adapter or "", rendered.length + (len(wants.tokens) if isinstance(wants, Likelihood) else 0)
 
 
 @torch.no_grad()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
+
 from memfold.backbone.adapters import check_role
 from memfold.backbone.attention import most_attended
 from memfold.backbone.decode import DecodingBatch
@@ -47,8 +49,7 @@ class _Generation:
 
     @property
     def length(self) -> int:
-        prefix = self.row.rendered.prefix
-        return len(self.row.rendered.tokens) + (0 if prefix is None else prefix.length)
+        return self.row.rendered.length
 
 
 class LocalExecution:
@@ -75,6 +76,7 @@ class LocalExecution:
         if request in self._submitted or any(waiting.request is request for waiting in self._waiting):
             self._cancelled.add(request)
 
+    @torch.no_grad()
     def step(self) -> list[Done]:
         """Answer the calls that need one forward pass, admit waiting calls, and decode one token."""
         done = self._render_submitted()

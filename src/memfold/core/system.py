@@ -78,6 +78,11 @@ class Rendered:
     prefix: Prefix | None = None
     adapter: str | None = None
 
+    @property
+    def length(self) -> int:
+        """Positions of the call in the key/value cache, those of its prefix included."""
+        return len(self.tokens) + (0 if self.prefix is None else self.prefix.length)
+
 
 @dataclass(frozen=True)
 class Capabilities:
