@@ -29,8 +29,9 @@ type: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 unit: export HF_HUB_OFFLINE := 1
+unit: export OMP_NUM_THREADS := 1
 unit: $(VENV)/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -179,7 +179,7 @@ ASKED = st.builds(
 )
 MANY = st.lists(ASKED, min_size=2, max_size=6)
 ROOM = st.sampled_from([1, 150, 400, 1 << 16])
-FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+FEW = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 def check(
