@@ -105,6 +105,5 @@ def _shared_beginning(rendered: Sequence[Rendered]) -> int:
 
 def _cut(row: Rendered, start: int, end: int) -> Rendered:
     """Return positions `start` to `end` of a row, with the slots at these positions."""
-    before, count = row.tokens[:start].count(SLOT), row.tokens[start:end].count(SLOT)
-    slots = row.slots[before : before + count] if row.slots is not None and count else None
+    slots = row.slots_between(start, end)
     return replace(row, tokens=row.tokens[start:end], positions=row.positions[start:end], slots=slots)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from memfold.core.errors import CallError
-from memfold.core.system import SLOT, Prefix, Rendered
+from memfold.core.system import Prefix, Rendered
 from memfold.core.types import Part, Text
 
 
@@ -228,12 +228,9 @@ class _PackedRow:
         self.ends.append(packed_index(len(tokens) - 1))
 
     def _keep_slots(self, row: Row, start: int, end: int) -> None:
-        if row.rendered.slots is None:
-            return
-        skipped = row.tokens[:start].count(SLOT)
-        count = row.tokens[start:end].count(SLOT)
-        if count:
-            self.slots.append(row.rendered.slots[skipped : skipped + count])
+        slots = row.rendered.slots_between(start, end)
+        if slots is not None:
+            self.slots.append(slots)
 
 
 def _shared_elements(rows: Sequence[Row]) -> int:

@@ -83,6 +83,11 @@ class Rendered:
         """Positions of the call in the key/value cache, those of its prefix included."""
         return len(self.tokens) + (0 if self.prefix is None else self.prefix.length)
 
+    def slots_between(self, start: int, end: int) -> Tensor | None:
+        """Return the slots at token positions `start` to `end` (excluded); None if there are none."""
+        before, count = self.tokens[:start].count(SLOT), self.tokens[start:end].count(SLOT)
+        return self.slots[before : before + count] if self.slots is not None and count else None
+
 
 @dataclass(frozen=True)
 class Capabilities:

@@ -20,7 +20,6 @@ from memfold.tasks.names import LITERALS, Namer
 from memfold.tasks.task import Encode
 
 RELATIONS: tuple[Relation, ...] = PEOPLE + TOWNS + RIVERS + BOOKS + GUILDS + SHIPS
-BY_KEY = {relation.key: relation for relation in RELATIONS}
 FIRST_KEYS = ("birthplace", "born", "sells", "seal", "founder", "founded", "population", "flag")
 FIRST_HELD_OUT = ("married", "bell")
 FIRST_TEMPLATES = 2
