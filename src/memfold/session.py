@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -89,13 +89,17 @@ def session_for(
     """
     loaded = load(model, device, dtype)
     check_readable(memory, system=system or memory.system, fingerprints=loaded.readable, settings={})
-    memory_ratio = rebuild(memory.system, memory.settings).ratio
+    written = rebuild(memory.system, memory.settings)
+    memory_ratio = written.ratio
     if ratio not in (None, memory_ratio):
         raise DataError(f"the memory has ratio {memory_ratio}, the reader {ratio}; fold again or leave the ratio out")
     reader = registry.make_system(memory.system, loaded)
     if reader.ratio != memory_ratio:
         reader = make_system(memory.system, loaded, memory_ratio)
-    check_readable(memory, system=memory.system, fingerprints=loaded.readable, settings=reader.fixed)
+    complete = replace(
+        memory, settings={**written.settings, **memory.settings}
+    )  # settings that are newer have defaults
+    check_readable(complete, system=memory.system, fingerprints=loaded.readable, settings=reader.fixed)
     if isinstance(memory, Memory):
         reader.check_memory(memory)
     return Session(reader, loaded)

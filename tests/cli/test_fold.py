@@ -32,7 +32,9 @@ def test_fold_tells_its_sizes(cli: Cli, page: SimpleNamespace, model: tuple[str,
     assert record["settings"]["model"] == "first"
     shown = cli("fold", page.path, "-o", "page.fold", *model).out
     assert f"{record['tokens']:,} in {len(page.text):,} characters" in shown
-    assert "effective" in shown
+    assert (
+        f"16: {record['tokens'] / record['slots']:.1f} tokens per slot; {record['effective_ratio']:.2f} with" in shown
+    )
 
 
 def test_inspect_shows_where_a_memory_comes_from(cli: Cli, page: SimpleNamespace, model: tuple[str, str]) -> None:

@@ -51,7 +51,7 @@ class Scripted(MemorySystem[ScriptedFold, ReadSettings, TrainSettings]):
         super().__init__()
         self.steps = steps
 
-    def effective_ratio(self, tokens: int) -> float | None:
+    def effective_ratio(self, tokens: int, slots: int | None = None) -> float | None:
         raise NotImplementedError
 
     def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:

@@ -21,7 +21,7 @@ from memfold.core.types import Block, BlockRef, Call, Memory, Sample, SamplingPa
 from memfold.memory import open_memory, save_memory
 from memfold.session import open_session, session_for
 from memfold.systems.pooled import encoder
-from memfold.systems.pooled.encoder import encode_windows, group_starts
+from memfold.systems.pooled.encoder import Window, encode_windows, fixed_windows
 from memfold.systems.pooled.head import HEAD, add_head
 from memfold.systems.pooled.learning import END, START
 from memfold.systems.pooled.settings import PAPER, PooledFold, PooledRead
@@ -39,9 +39,9 @@ def assert_close(left: Tensor, right: Tensor) -> None:
     torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-5)
 
 
-def groups_of(backbone: Backbone, text: str, ratio: int) -> list[list[int]]:
-    tokens = backbone.encode(text)
-    return [tokens[start : start + ratio] for start in range(0, len(tokens), ratio)]
+def groups_of(backbone: Backbone, text: str, ratio: int) -> list[Window]:
+    """Windows of one group each."""
+    return fixed_windows(backbone.encode(text), ratio, ratio)
 
 
 @torch.no_grad()
@@ -60,10 +60,10 @@ def slots_of(blocks: Sequence[Block], source: int = 0) -> Tensor:
 @torch.no_grad()
 def test_a_slot_is_the_projected_mean_of_its_own_tokens_states(any_backbone: Backbone) -> None:
     groups = groups_of(any_backbone, LONG, 4)
-    assert len(groups[-1]) < 4
+    assert len(groups[-1].tokens) < 4
     slots = encode_windows(any_backbone, groups, ALONE)
     for group, slot in zip(groups, slots, strict=True):
-        hidden = any_backbone.model.base_model(torch.tensor([group])).last_hidden_state[0]
+        hidden = any_backbone.model.base_model(torch.tensor([group.tokens])).last_hidden_state[0]
         assert_close(slot, any_backbone.heads[HEAD](hidden.mean(0)))
 
 
@@ -75,8 +75,9 @@ def test_padding_and_the_order_of_groups_change_nothing(any_backbone: Backbone) 
     assert_close(encode_windows(any_backbone, [groups[index] for index in order], ALONE), slots[order])
     assert_close(encode_windows(any_backbone, groups, PooledFold(**GROUPS, ratio=16)), slots)
     apart = [
-        encode_windows(any_backbone, [group], PooledFold(**GROUPS, ratio=len(group), chunk=len(group)))
+        encode_windows(any_backbone, [group], PooledFold(**GROUPS, ratio=size, chunk=size))
         for group in groups
+        for size in group.groups
     ]
     assert_close(torch.cat(apart), slots)
 
@@ -105,9 +106,9 @@ def test_a_head_is_added_once_and_begins_as_the_identity(new_backbone: Callable[
 
 
 def test_groups_start_every_ratio_tokens() -> None:
-    assert group_starts(10, 4) == (0, 4, 8)
-    assert group_starts(8, 4) == (0, 4)
-    assert group_starts(0, 4) == ()
+    assert [len(group.tokens) for group in fixed_windows(range(10), 4, 4)] == [4, 4, 2]
+    assert fixed_windows(range(8), 8, 4) == [Window(range(8), [4, 4])]
+    assert fixed_windows([], 4, 4) == []
 
 
 # Folding.
@@ -136,8 +137,8 @@ def test_a_batch_of_documents_equals_each_alone(
 def test_documents_share_forward_passes_within_the_bound(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
-    def counted(model: Backbone, windows: Sequence[Sequence[int]], settings: PooledFold) -> Tensor:
-        sizes.append(sum(map(len, windows)))
+    def counted(model: Backbone, windows: Sequence[Window], settings: PooledFold) -> Tensor:
+        sizes.append(sum(len(window.tokens) for window in windows))
         return encode_windows(model, windows, settings)
 
     monkeypatch.setattr(encoder, "encode_windows", counted)

@@ -80,6 +80,9 @@ def test_a_model_folder_says_all_ratios_in_place_of_one() -> None:
     system = trained(8, 8, 4, 8, wrapper="slot")
     record = system.record({})
     assert record == {
+        "groups": "fixed",
+        "shortest": 0,
+        "longest": 0,
         "window": 64,
         "mask": "bidirectional",
         "pooling": "mean",

@@ -17,7 +17,7 @@ from memfold.core.types import Block
 from memfold.folding import fold_file
 from memfold.session import Session
 from memfold.systems.pooled import encoder
-from memfold.systems.pooled.encoder import encode_windows, windows_of
+from memfold.systems.pooled.encoder import encode_windows, fixed_windows, windows_of
 from memfold.systems.pooled.head import HEAD
 from memfold.systems.pooled.settings import PooledFold
 from memfold.systems.pooled.system import Pooled
@@ -31,7 +31,7 @@ WIDE = (
 
 
 def slots_of(backbone: Any, tokens: Sequence[int], settings: PooledFold) -> Tensor:
-    return encode_windows(backbone, windows_of(tokens, settings), settings)
+    return encode_windows(backbone, windows_of(tokens, backbone, settings), settings)
 
 
 @torch.no_grad()
@@ -102,8 +102,8 @@ def test_a_slot_of_a_wide_window_is_the_mean_of_its_states_in_that_window(
     tokens = any_backbone.encode(LONG)[:26]  # the last window and the last group are short
     wide = PooledFold(ratio=4, **settings)
     expected = []
-    for window in windows_of(tokens, wide):
-        ids, size = torch.tensor([list(window)]), len(window)
+    for window in windows_of(tokens, any_backbone, wide):
+        ids, size = torch.tensor([list(window.tokens)]), len(window.tokens)
         seen = torch.ones(1, 1, size, size, dtype=torch.bool)
         seen = seen if wide.mask == "bidirectional" else seen.tril()
         states = any_backbone.hidden(any_backbone.model.get_input_embeddings()(ids), None, seen)[0]
@@ -196,7 +196,7 @@ def test_short_documents_share_passes_and_a_long_one_does_not_stretch_them(
 
     monkeypatch.setattr(backbone, "hidden", counted)
     settings = PooledFold(window=1024)
-    short, long = [[1] * 60] * 8, [[1] * 1000]
+    short, long = fixed_windows([1] * 60, 1024, 16) * 8, fixed_windows([1] * 1000, 1024, 16)
     with torch.no_grad():
         encode_windows(backbone, [*short, *long, *short], settings)
     assert shapes == [(8, 64), (1, 1008), (8, 64)]

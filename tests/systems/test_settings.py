@@ -61,7 +61,7 @@ def test_every_system_is_tested_here() -> None:
     [
         (
             "pooled",
-            "ratio window mask pooling projection wrapper positions chunk",
+            "ratio groups shortest longest window mask pooling projection wrapper positions chunk",
             "style chat_template cite unfold gap draw",
             "ratios max_gap",
         ),
@@ -109,7 +109,7 @@ def test_a_change_keeps_everything_else_and_the_system_itself(name: str) -> None
     ("name", "setting", "nearest"),
     [
         ("pooled", "ratoi", "ratio"),
-        ("pooled", "note", "cite"),
+        ("pooled", "posittion", "positions"),
         ("full", "chnuk", "chunk"),
         ("retrieval", "topp", "top"),
         ("recurrent", "notes", "note"),
@@ -173,6 +173,9 @@ def test_pooled_memory_fixes_all_that_makes_slots_but_the_chunks() -> None:
     system = Pooled(PooledFold(ratio=4, chunk=64), PooledRead(style="bare", unfold=9))
     assert system.fixed == {
         "ratio": 4,
+        "groups": "fixed",
+        "shortest": 0,
+        "longest": 0,
         "window": 64,
         "mask": "bidirectional",
         "pooling": "mean",

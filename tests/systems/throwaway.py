@@ -69,7 +69,7 @@ class Gated(MemorySystem[GatedFold, GatedRead, TrainSettings]):
     def fixed(self) -> dict[str, Any]:
         return {"stride": self.fold.stride}
 
-    def effective_ratio(self, tokens: int) -> None:
+    def effective_ratio(self, tokens: int, slots: int | None = None) -> None:
         """None: which blocks are read depends on the question."""
 
     def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:

@@ -23,7 +23,9 @@ class Sizes:
         """Read and check a memory file."""
         description = describe(path)
         system = rebuild(description["system"], description["settings"])
-        return cls(description | {"ratio": system.ratio}, system.effective_ratio(description["tokens"]))
+        return cls(
+            description | {"ratio": system.ratio}, system.effective_ratio(description["tokens"], description["slots"])
+        )
 
     @property
     def tokens(self) -> int:
@@ -39,6 +41,13 @@ class Sizes:
         """A line for each figure; `details` adds where the memory comes from."""
         rows = [*(self._origin() if details else ()), *self._numbers()]
         screen().print("\n".join([title, *(f"  {name:10}{value}" for name, value in rows)]), markup=False)
+
+    def _ratio(self) -> str:
+        """Tokens per slot as counted, beside the ratio of the settings, and per decoder position if it is known."""
+        found = self.description
+        counted = f"{found['tokens'] / found['slots']:.1f}" if found["slots"] else "no"
+        with_wrappers = "" if self.effective is None else f"; {self.effective:.2f} with wrappers"
+        return f"{found['ratio']}: {counted} tokens per slot{with_wrappers}"
 
     def _origin(self) -> list[tuple[str, str]]:
         found = self.description
@@ -61,7 +70,7 @@ class Sizes:
         if found["ratio"]:
             rows += [
                 ("slots", f"{found['slots']:,} of {found['hidden']} values in {found['dtype']}"),
-                ("ratio", f"{found['ratio']} tokens a slot; effective {self.effective or 0:.2f} with wrappers"),
+                ("ratio", self._ratio()),
             ]
         text = f"{sizes['text']:,} of compressed text" if sizes["text"] else "no text"
         rows.append(("bytes", f"{sizes['total']:,}: {sizes['slots']:,} of slots, {text}, {sizes['rest']:,} the rest"))

@@ -263,8 +263,11 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
         raise ConfigError(f"system {self.name!r} cannot unfold: it reads the text itself; leave unfolding out")
 
     @abstractmethod
-    def effective_ratio(self, tokens: int) -> float | None:
-        """Return document tokens per decoder position of the memory; None if the decoder reads only a part of it."""
+    def effective_ratio(self, tokens: int, slots: int | None = None) -> float | None:
+        """Return document tokens per decoder position of the memory; None if the decoder reads only a part of it.
+
+        `slots` is the number of slots of the memory; it is estimated if not given.
+        """
 
     # --- folding and answering
 

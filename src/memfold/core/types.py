@@ -268,7 +268,8 @@ class Block:
     """The part of a memory that stands for one chunk.
 
     `slots` has shape [n, d]; it is None for systems whose memory is the text itself.  The system defines the meaning of
-    the d values of a slot, such as an embedding, or the keys and values of a position.  A block made by folding holds
+    the d values of a slot, such as an embedding, or the keys and values of a position.  `slot_tokens` is the number of
+    document tokens of each slot, or None if the settings of the system determine it.  A block made by folding holds
     its `text`; a block of a memory file has a reference to it (`stored`).  `read` works with both.
     """
 
@@ -280,6 +281,7 @@ class Block:
     char_end: int
     slots: Tensor | None = None
     text: str | None = None
+    slot_tokens: tuple[int, ...] | None = None
     stored: StoredText | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -30,7 +30,7 @@ class ClosedBook(MemorySystem[NoFold, ReadSettings, TrainSettings]):
     name = CLOSED_BOOK
     groups = (NoFold, ReadSettings, TrainSettings)
 
-    def effective_ratio(self, tokens: int) -> None:
+    def effective_ratio(self, tokens: int, slots: int | None = None) -> None:
         """None: nothing is read."""
 
     def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:

@@ -2,7 +2,8 @@
 
 A memory file is a safetensors file.  Its header is a function of `Manifest` and `Contents` alone, so a reader rebuilds
 the header from what it has parsed and compares bytes: nothing in it can change unseen.  The block table is an integer
-tensor of seven columns.  What the numbers of a slot mean, and which tokens it stands for, is for the system to say.
+tensor of seven columns.  `slot_tokens`, the number of tokens of each slot, is stored only if the system records it.
+The system defines what the numbers of a slot mean.
 Left out: the data itself (`writer` and `reader`), and big-endian machines.
 """
 
@@ -90,6 +91,8 @@ def tensors(manifest: Manifest, contents: Contents) -> list[Tensor]:
     """The tensors of a file in the order of their bytes, widest values first so that each is aligned."""
     slot_type, width = SLOT_TYPES[manifest.dtype]
     shapes: list[tuple[str, str, int, tuple[int, ...]]] = [("table", "I64", 8, (contents.blocks, len(COLUMNS)))]
+    if "slot_tokens" in contents.tensors:
+        shapes.append(("slot_tokens", "I32", 4, (contents.slots,)))
     if contents.hidden and manifest.dtype == "int8":
         shapes.append(("scales", "F32", 4, (contents.slots,)))
     if contents.hidden:

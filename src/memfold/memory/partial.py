@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from memfold.core.errors import DataError
 
-DATA = ("slots", "scales", "text")
+DATA = ("slots", "scales", "slot_tokens", "text")
 IDENTITY, ROWS, WHOLE = "manifest.json", "rows", "memory"
 
 

@@ -13,7 +13,7 @@ import mmap
 import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -108,7 +108,9 @@ class StoredMemory:
         column = dict(zip(COLUMNS, row, strict=True))
         width = SLOT_TYPES[self.manifest.dtype][1] * self.layout.contents.hidden
         slots = column["slot_count"]
-        return {"slots": width * slots, "scales": 4 * slots, "text": column["text_bytes"]}[name]
+        return {"slots": width * slots, "scales": 4 * slots, "slot_tokens": 4 * slots, "text": column["text_bytes"]}[
+            name
+        ]
 
 
 def open_stored(path: str | Path) -> StoredMemory:
@@ -247,6 +249,7 @@ def _blocks(path: Path, mapped: mmap.mmap, layout: Layout) -> list[Block]:
     _check_table(path, table, manifest, contents)
     slots = _tensor(mapped, layout, "slots", TORCH_TYPES[manifest.dtype]) if contents.hidden else None
     scales = _tensor(mapped, layout, "scales", torch.float32) if "scales" in placed else None
+    lengths = _tensor(mapped, layout, "slot_tokens", torch.int32).tolist() if "slot_tokens" in placed else None
     text = layout.data + placed["text"].start if "text" in placed else 0
     blocks, slot = [], 0
     for index, row in enumerate(table.tolist()):
@@ -255,7 +258,8 @@ def _blocks(path: Path, mapped: mmap.mmap, layout: Layout) -> list[Block]:
         if own is not None and scales is not None:
             own = dequantise(own, scales[slot : slot + count])
         stored = StoredSegment(path, mapped, text, text + text_bytes, char_end - char_start) if text_bytes else None
-        blocks.append(Block(index, source, token_start, token_end, char_start, char_end, own, stored=stored))
+        block = Block(index, source, token_start, token_end, char_start, char_end, own, stored=stored)
+        blocks.append(block if lengths is None else replace(block, slot_tokens=tuple(lengths[slot : slot + count])))
         slot, text = slot + count, text + text_bytes
     return blocks
 

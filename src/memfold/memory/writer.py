@@ -149,9 +149,13 @@ def _encode(block: Block, manifest: Manifest, hidden: int | None) -> tuple[tuple
     if hidden not in (None, size):
         raise DataError(f"block with slots of {size} values after slots of {hidden}; all slots must have one size")
     slots, scales = (b"", b"") if block.slots is None else to_bytes(block.slots, manifest.dtype)
+    lengths = block.slot_tokens or ()
+    if lengths and len(lengths) != count:
+        raise DataError(f"block {block.index} has {count} slots and the token counts of {len(lengths)}")
+    slot_tokens = np.array(lengths, "<i4").tobytes()
     text = _compress(block) if manifest.keep_text else b""
     row = (block.source, block.token_start, block.token_end, block.char_start, block.char_end, count, len(text), size)
-    return row, {"slots": slots, "scales": scales, "text": text}
+    return row, {"slots": slots, "scales": scales, "slot_tokens": slot_tokens, "text": text}
 
 
 def _slot_shape(block: Block) -> tuple[int, int]:
@@ -197,6 +201,11 @@ def _assemble(partial: PartialFolder, manifest: Manifest) -> None:
 def _contents(partial: PartialFolder, manifest: Manifest, table: NDArray[np.int64]) -> Contents:
     total = dict(zip(COLUMNS, table.sum(0).tolist(), strict=True))
     hashes = {"table": hashlib.sha256(table.tobytes()).hexdigest()}
+    recorded = (partial.path / "slot_tokens").stat().st_size // 4
+    if recorded not in (0, total["slot_count"]):
+        raise DataError(f"{recorded} of {total['slot_count']} slots have token counts; all must have one, or none")
+    if recorded:
+        hashes["slot_tokens"] = ""  # reserves its place; the hash follows
     contents = Contents(
         blocks=len(table),
         tokens=total["token_end"] - total["token_start"],

@@ -7,7 +7,7 @@ are not implemented, as the almanac has counting questions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from uuid import UUID
 
@@ -99,6 +99,14 @@ def needle(
     kept = set(page.facts)
     selected = [fact for fact in needles if fact in kept][: options.samples]
     return [_sample(rng, document, fact, options) for fact in selected]
+
+
+def plant(rng: Random, sentences: Sequence[str], options: TaskOptions) -> list[str]:
+    """Return the sentences of a text with one needle of `options.kinds` for every three of them, at random places."""
+    planted = list(sentences)
+    for fact in _needles(rng, -(-len(sentences) // 3), options.kinds, options):
+        planted.insert(rng.randint(0, len(planted)), fact.text)
+    return planted
 
 
 def _needles(rng: Random, count: int, kinds: tuple[str, ...], options: TaskOptions) -> list[Fact]:

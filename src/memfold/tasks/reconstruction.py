@@ -1,12 +1,15 @@
-"""Tasks on token ids that train a memory to preserve its text: reconstruction, one group, continuation, cued recall.
+"""Tasks on token ids that train a memory to preserve its text.
 
-Each task cuts a window of tokens out of an almanac document, and nothing is tokenised again after the cut.  The same
-tasks on text from files are in `local`.
+These are reconstruction, one group, one sentence, continuation and cued recall.  Each task cuts a window of tokens out
+of an almanac document, and nothing is tokenised again after the cut.  With `options.kinds`, needles of these kinds are
+planted in the document, so that numbers and codes are preserved too.  The same tasks on text from files are in `local`.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 from memfold.core.document import Document
@@ -14,9 +17,11 @@ from memfold.core.errors import ConfigError
 from memfold.core.types import Sample
 from memfold.tasks.almanac.task import write
 from memfold.tasks.instructions import INSTRUCTIONS, instruction
+from memfold.tasks.needle import plant
 from memfold.tasks.task import Encode, TaskOptions
 
 MIN_PAGE = 128
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 CUE_LENGTHS = (4, 5, 6)
 MIN_TARGET, MAX_TARGET = 20, 30
 _TRIES_PER_CUE = 8
@@ -29,10 +34,16 @@ def window(rng: Random, size: int, options: TaskOptions, encode: Encode) -> Toke
     page_size = max(MIN_PAGE, size + size // 6 + 4)
     tokens: list[int] = []
     while len(tokens) < size:
-        tokens = encode(write(rng, page_size, options, encode).text)
+        tokens = encode(_page(rng, page_size, options, encode))
         page_size += page_size // 4
     start = rng.randint(0, len(tokens) - size)
     return tuple(tokens[start : start + size])
+
+
+def _page(rng: Random, size: int, options: TaskOptions, encode: Encode) -> str:
+    """The text of an almanac document of about `size` tokens; kinds of needles are not kinds of almanac questions."""
+    text = write(rng, size, replace(options, kinds=()), encode).text
+    return " ".join(plant(rng, SENTENCE_END.split(text), options)) if options.kinds else text
 
 
 def reconstruction(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
@@ -52,6 +63,20 @@ def group(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sa
     pieces = [tokens[start : start + size] for start in range(0, len(tokens), size)]
     return [
         _sample("group", Document(f"group-{seed}-{number}", tokens=piece), shortest, options, piece)
+        for number, piece in enumerate(pieces)
+    ]
+
+
+def sentence(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
+    """`options.samples` documents of one sentence each, of at most `size` tokens; longer ones are cut."""
+    rng = Random(seed)
+    shortest = min(INSTRUCTIONS["reconstruction"], key=len)
+    sentences: list[str] = []
+    while len(sentences) < options.samples:
+        sentences += SENTENCE_END.split(_page(rng, MIN_PAGE * 4, options, encode))
+    pieces = [tuple(encode(f" {text}")[:size]) for text in rng.sample(sentences, options.samples)]
+    return [
+        _sample("sentence", Document(f"sentence-{seed}-{number}", tokens=piece), shortest, options, piece)
         for number, piece in enumerate(pieces)
     ]
 

@@ -16,6 +16,7 @@ TASKS = {
     "reconstruction": "memfold.tasks.reconstruction:reconstruction",
     "continuation": "memfold.tasks.reconstruction:continuation",
     "cued": "memfold.tasks.reconstruction:cued",
+    "sentence": "memfold.tasks.reconstruction:sentence",
     "group": "memfold.tasks.reconstruction:group",
     "summarisation": "memfold.tasks.summarisation:summarisation",
     "induction": "memfold.tasks.induction:induction",

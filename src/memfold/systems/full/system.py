@@ -45,7 +45,7 @@ class Full(MemorySystem[FullFold, ReadSettings, FullTrain]):
         """Activation checkpointing: calls are sequences of tokens without a prefix."""
         return Capabilities(activation_checkpointing=True)
 
-    def effective_ratio(self, tokens: int) -> float:
+    def effective_ratio(self, tokens: int, slots: int | None = None) -> float:
         """Return 1: every token takes one position."""
         return 1.0
 

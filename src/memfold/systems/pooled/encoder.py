@@ -8,6 +8,8 @@ forward passes.  The result does not depend on the batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from memfold.backbone.allocation import give_back
 from memfold.backbone.model import Backbone
 from memfold.core.document import Chunk, Document, chunks
 from memfold.core.types import Block
+from memfold.systems.pooled.groups import fixed_lengths, group_lengths, group_windows
 from memfold.systems.pooled.head import HEAD
 from memfold.systems.pooled.settings import PooledFold
 from memfold.systems.shared.blocks import chunk_block
@@ -26,18 +29,35 @@ BATCH_TOKENS = 8192
 # as fast as passes of eight times the size, and they are too small to fragment the memory of a long fold.
 CPU_TOKENS = 1024
 
-Windows = Sequence[Sequence[int]]
+
+@dataclass(frozen=True)
+class Window:
+    """Tokens that the encoder sees together, and the number of tokens of each of their groups."""
+
+    tokens: Sequence[int]
+    groups: Sequence[int]
 
 
-def group_starts(tokens: int, ratio: int) -> tuple[int, ...]:
-    """Return the index of the first token of each group; the last group may be shorter than `ratio`."""
-    return tuple(range(0, tokens, ratio))
+Windows = Sequence[Window]
 
 
-def windows_of(tokens: Sequence[int], settings: PooledFold) -> list[Sequence[int]]:
-    """Split the tokens of a chunk into windows; the last one may be shorter."""
-    size = settings.window_tokens
-    return [tokens[start : start + size] for start in range(0, len(tokens), size)]
+def windows_of(tokens: Sequence[int], encoder: Backbone, settings: PooledFold) -> list[Window]:
+    """Split the tokens of a chunk into windows of whole groups."""
+    if settings.groups == "fixed":
+        return fixed_windows(tokens, settings.window_tokens, settings.ratio)
+    windows, start = list[Window](), 0
+    size = settings.window if settings.window >= settings.longest_group else 0
+    for groups in group_windows(group_lengths(tokens, encoder, settings), size):
+        end = start + sum(groups)
+        windows.append(Window(tokens[start:end], groups))
+        start = end
+    return windows
+
+
+def fixed_windows(tokens: Sequence[int], window: int, ratio: int) -> list[Window]:
+    """Split tokens into windows of `window` tokens with groups of `ratio`; the last of each may be shorter."""
+    parts = [tokens[start : start + window] for start in range(0, len(tokens), window)]
+    return [Window(part, fixed_lengths(len(part), ratio)) for part in parts]
 
 
 def chunk_batches(
@@ -57,15 +77,15 @@ def chunk_batches(
 
 def encode_chunks(batch: Sequence[tuple[int, Chunk]], encoder: Backbone, settings: PooledFold) -> Iterator[Block]:
     """Encode chunks together and yield their blocks."""
-    counts = [len(group_starts(len(chunk.tokens), settings.ratio)) for _, chunk in batch]
-    windows = [window for _, chunk in batch for window in windows_of(chunk.tokens, settings)]
-    slots = encode_windows(encoder, windows, settings).split(counts)
-    for (source, chunk), part in zip(batch, slots, strict=True):
-        yield chunk_block(source, chunk, part)
+    windows = [windows_of(chunk.tokens, encoder, settings) for _, chunk in batch]
+    lengths = [[length for window in each for length in window.groups] for each in windows]
+    slots = encode_windows(encoder, [window for each in windows for window in each], settings)
+    for (source, chunk), part, groups in zip(batch, slots.split([*map(len, lengths)]), lengths, strict=True):
+        yield chunk_block(source, chunk, part, None if settings.groups == "fixed" else tuple(groups))
 
 
 def encode_windows(backbone: Backbone, windows: Windows, settings: PooledFold) -> Tensor:
-    """Return the slots [n, d] of all windows in order, one per (full or partial) group, in float32."""
+    """Return the slots [n, d] of all windows in order, one per group, in float32."""
     parts = passes(backbone, windows, settings.ratio, settings.window_tokens)
     slots = torch.cat([_encode(backbone, part, settings) for part in parts])
     if backbone.device.type == "cpu" and not torch.is_grad_enabled():
@@ -83,11 +103,11 @@ def passes(backbone: Backbone, windows: Windows, ratio: int, window: int) -> lis
     if large and window == ratio:
         return [windows]
     limit, parts, start, longest = BATCH_TOKENS if large else CPU_TOKENS, list[Windows](), 0, 0
-    for index, tokens in enumerate(windows):
-        longest = max(longest, _round_up(len(tokens), ratio))
+    for index, each in enumerate(windows):
+        longest = max(longest, _round_up(len(each.tokens), ratio))
         if index > start and longest * (index + 1 - start) > limit:
             parts.append(windows[start:index])
-            start, longest = index, _round_up(len(tokens), ratio)
+            start, longest = index, _round_up(len(each.tokens), ratio)
     return [*parts, windows[start:]]
 
 
@@ -97,18 +117,21 @@ def _round_up(tokens: int, ratio: int) -> int:
 
 
 def _encode(backbone: Backbone, windows: Windows, settings: PooledFold) -> Tensor:
-    """Return the slots of one forward pass; windows are padded on the right to the whole groups of the longest."""
-    counts, ratio = [len(window) for window in windows], settings.ratio
-    width = _round_up(max(counts), ratio)
-    ids = torch.tensor([[*window, *[0] * (width - len(window))] for window in windows], device=backbone.device)
+    """Return the slots of one forward pass; windows are padded on the right to a multiple of the ratio."""
+    counts = [len(window.tokens) for window in windows]
+    width = _round_up(max(counts), settings.ratio)
+    rows = [[*window.tokens, *[0] * (width - len(window.tokens))] for window in windows]
+    ids = torch.tensor(rows, device=backbone.device)
     mask = _bidirectional(counts, ids) if settings.mask == "bidirectional" else None
     states = backbone.hidden(backbone.model.get_input_embeddings()(ids), None, mask)
-    groups = states.view(-1, ratio, backbone.hidden_size)
-    sizes = [min(ratio, count - start) for count in counts for start in range(0, width, ratio)]
-    nonempty = [index for index, size in enumerate(sizes) if size > 0]
-    if len(nonempty) < len(sizes):
-        groups, sizes = groups[nonempty], [sizes[index] for index in nonempty]
-    return _slots(backbone, groups, sizes)
+    starts, sizes = list[int](), list[int]()
+    for row, window in enumerate(windows):
+        ends = accumulate(window.groups, initial=row * width)
+        starts += [start for start, _ in zip(ends, window.groups, strict=False)]
+        sizes += window.groups
+    places = torch.tensor(starts, device=ids.device)[:, None] + torch.arange(max(sizes), device=ids.device)
+    flat = states.reshape(-1, backbone.hidden_size)
+    return _slots(backbone, flat[places.clamp(max=len(flat) - 1)], sizes)  # padding of a group is masked
 
 
 def _bidirectional(counts: Sequence[int], ids: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from memfold.backbone.model import Backbone
 from memfold.backbone.tokens import add_special_tokens
 from memfold.core.system import Capabilities, Footprint, MemorySystem, Pass, SystemT
-from memfold.systems.pooled.encoder import BATCH_TOKENS, group_starts, passes
+from memfold.systems.pooled.encoder import BATCH_TOKENS, fixed_windows, passes
 from memfold.systems.pooled.head import HEAD, add_head, read_head
 from memfold.systems.pooled.settings import PAPER, PooledFold, PooledRead, PooledTrain
 
@@ -65,9 +65,9 @@ class PooledLearning(MemorySystem[PooledFold, PooledRead, PooledTrain]):
         """Return a copy of the system that reads about `tokens` tokens of cited text again before the answer."""
         return self.changed(unfold=tokens)
 
-    def effective_ratio(self, tokens: int) -> float:
+    def effective_ratio(self, tokens: int, slots: int | None = None) -> float:
         """Return document tokens per decoder position, including wrapper tokens."""
-        return tokens / self.fold.decoder_positions(tokens)
+        return tokens / self.fold.decoder_positions(self.fold.slots(tokens) if slots is None else slots)
 
     def prepare(self, backbone: Backbone) -> None:
         """Add the wrapper tokens and the head that the settings require to a model.
@@ -127,7 +127,7 @@ class PooledLearning(MemorySystem[PooledFold, PooledRead, PooledTrain]):
         """Return the cost: each token is encoded once, in windows; the decoder sees slots and wrapper tokens."""
         count, fold = round(tokens), self.fold
         windows = Pass(-(-count // fold.window_tokens), fold.window_tokens, fold.mask == "causal")
-        positions = tokens * fold.decoder_positions(count) / count if count else 0.0
+        positions = tokens * fold.decoder_positions(fold.slots(count)) / count if count else 0.0
         return Footprint(positions, encoded=tokens, slots=fold.slots(count), passes=windows)
 
     def parameters(self, hidden_size: int) -> dict[str, int]:
@@ -141,10 +141,10 @@ class PooledLearning(MemorySystem[PooledFold, PooledRead, PooledTrain]):
         embeddings = encoder.model.get_input_embeddings()
         for start in range(0, len(tokens), BATCH_TOKENS):
             batch = tokens[start : start + BATCH_TOKENS]
-            windows = [batch[first : first + size] for first in group_starts(len(batch), size)]
-            windows = [window for window in windows if len(window) == size] or windows
+            windows = fixed_windows(batch, size, size)
+            windows = [window for window in windows if len(window.tokens) == size] or windows
             for part in passes(encoder, windows, self.fold.ratio, size):
-                encoder.hidden(embeddings(torch.tensor(part, device=encoder.device)))
+                encoder.hidden(embeddings(torch.tensor([window.tokens for window in part], device=encoder.device)))
 
     def layouts(self: SystemT) -> dict[str, SystemT]:
         """Return the system with both wrappers: around the whole memory (cheap), and around each slot (the paper)."""

@@ -9,6 +9,7 @@ training covers consecutive slots as well as the distant positions of a memory s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from random import Random
 
 from memfold.core.types import Block
@@ -29,7 +30,10 @@ def offsets(blocks: Sequence[Block], settings: PooledFold, draw: int, name: str)
         return
     stride = max(settings.ratio, width) if settings.positions == "strided" else width
     for block in blocks:
-        yield [number * stride for number in range(block.slot_count)]
+        if settings.positions == "strided" and block.slot_tokens is not None:
+            yield [end - length for end, length in zip(accumulate(block.slot_tokens), block.slot_tokens, strict=True)]
+        else:
+            yield [number * stride for number in range(block.slot_count)]
 
 
 def _randomised(counts: Sequence[int], width: int, rng: Random) -> Iterator[list[int]]:

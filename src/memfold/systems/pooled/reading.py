@@ -25,7 +25,11 @@ def slot_passage(memory: Memory, call: Call, slot: int, ratio: int, model: Model
 
 
 def _span(memory: Memory, block: Block, index: int, ratio: int, model: Model) -> Span:
-    first, last = index * ratio, min((index + 1) * ratio, block.token_count)
+    if block.slot_tokens is None:
+        first, last = index * ratio, min((index + 1) * ratio, block.token_count)
+    else:
+        first = sum(block.slot_tokens[:index])
+        last = first + block.slot_tokens[index]
     text = block.read()
     if text is None:
         size = block.char_end - block.char_start

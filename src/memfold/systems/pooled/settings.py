@@ -14,6 +14,7 @@ Pooling = Literal["mean", "gqa"]
 Projection = Literal["linear", "mlp"]
 Wrapper = Literal["slot", "span", "none"]
 PositionRule = Literal["consecutive", "strided", "randomised"]
+Grouping = Literal["fixed", "sentence"]
 
 CITES: tuple[Cite, ...] = ("recall", "attention")
 MASKS: tuple[Mask, ...] = ("causal", "bidirectional")
@@ -21,6 +22,7 @@ POOLINGS: tuple[Pooling, ...] = ("mean", "gqa")
 PROJECTIONS: tuple[Projection, ...] = ("linear", "mlp")
 WRAPPERS: tuple[Wrapper, ...] = ("slot", "span", "none")
 POSITION_RULES: tuple[PositionRule, ...] = ("consecutive", "strided", "randomised")
+GROUPINGS: tuple[Grouping, ...] = ("fixed", "sentence")
 WIDEST_WINDOW = 1024
 
 
@@ -28,11 +30,15 @@ WIDEST_WINDOW = 1024
 class PooledFold:
     """Settings that folding fixes: how a document becomes slots, and the layout that the decoder was trained with.
 
-    `ratio` tokens become one slot.  The encoder sees `window` tokens at a time, a multiple of the ratio; 0 (the paper),
-    or any value below the ratio, is one group.  Within a window, `mask` is causal (the paper) or bidirectional
-    attention.  The default window and mask are those that the ablations favour (docs/ablations.md).  `pooling` and
-    `projection` determine how the hidden states of a group become a slot (`head`).  `chunk` is the number of tokens in
-    which a document is streamed.
+    A group of tokens becomes one slot.  With `groups` "fixed" (the paper), it has `ratio` tokens.  With "sentence", it
+    begins where a sentence begins and has about `ratio` tokens: `shortest` to `longest`, where 0 is half of the ratio
+    and one and a half times the ratio.  Only the last group before a long sentence or a chunk border is shorter.
+
+    The encoder sees `window` tokens at a time, a multiple of the ratio; 0 (the paper), or any value below the ratio, is
+    one group.  With groups at sentences, a window holds the groups that fit into it.  Within a window, `mask` is causal
+    (the paper) or bidirectional attention.  The default window and mask are those that the ablations favour
+    (docs/ablations.md).  `pooling` and `projection` determine how the hidden states of a group become a slot (`head`).
+    `chunk` is the number of tokens in which a document is streamed.
 
     `wrapper`: two special tokens around each slot (the paper), around the whole memory, or none.  `positions`:
     consecutive (the paper); strided, each slot at the position of the first token of its group; or randomised, which is
@@ -40,6 +46,9 @@ class PooledFold:
     """
 
     ratio: int = 16
+    groups: Grouping = "fixed"
+    shortest: int = 0
+    longest: int = 0
     window: int = 64
     mask: Mask = "bidirectional"
     pooling: Pooling = "mean"
@@ -50,6 +59,8 @@ class PooledFold:
 
     def __post_init__(self) -> None:
         require(1 <= self.ratio <= 1024, "ratio", self.ratio, "1 to 1024")
+        require(self.groups in GROUPINGS, "groups", self.groups, ", ".join(GROUPINGS))
+        self._check_sentences()
         is_multiple = self.window < self.ratio or self.window % self.ratio == 0
         multiple = f"0 (one group) or a multiple of the ratio {self.ratio}, at most {WIDEST_WINDOW}"
         require(is_multiple and 0 <= self.window <= WIDEST_WINDOW, "window", self.window, multiple)
@@ -59,21 +70,47 @@ class PooledFold:
         require(self.wrapper in WRAPPERS, "wrapper", self.wrapper, ", ".join(WRAPPERS))
         require(self.positions in POSITION_RULES, "positions", self.positions, ", ".join(POSITION_RULES))
         unit = "window" if self.window > self.ratio else "ratio"
-        fits = self.chunk >= self.window_tokens and self.chunk % self.window_tokens == 0
-        require(fits, "chunk", self.chunk, f"a multiple of the {unit}")
+        size = max(self.window, self.ratio)
+        fits = self.chunk >= self.window_tokens and self.chunk % size == 0
+        require(fits, "chunk", self.chunk, f"a multiple of the {unit}, at least {self.window_tokens}")
+
+    def _check_sentences(self) -> None:
+        at_sentences, limits = self.groups == "sentence", (self.shortest, self.longest)
+        require(at_sentences or limits == (0, 0), "shortest, longest", limits, 'only with groups = "sentence"')
+        require(self.shortest >= 0, "shortest", self.shortest, "1 token or more, or 0 for half of the ratio")
+        fits = self.longest == 0 or self.shortest_group <= self.longest <= WIDEST_WINDOW
+        allowed = f"{self.shortest_group} (the shortest group) to {WIDEST_WINDOW}, or 0 for one and a half of the ratio"
+        require(fits, "longest", self.longest, allowed)
+        most = f"1 to {self.longest_group} (the longest group)"
+        require(self.shortest_group <= self.longest_group, "shortest", self.shortest, most)
+        overlap = at_sentences and self.wrapper == "slot" and self.positions == "strided"
+        require(not overlap, "wrapper", self.wrapper, "span, none (at strided positions, with groups at sentences)")
+
+    @property
+    def shortest_group(self) -> int:
+        """Number of tokens below which a group takes in the next sentence."""
+        if self.groups == "fixed":
+            return self.ratio
+        return self.shortest or max(1, self.ratio // 2)
+
+    @property
+    def longest_group(self) -> int:
+        """Maximum number of tokens of a group."""
+        if self.groups == "fixed":
+            return self.ratio
+        return self.longest or self.ratio + self.ratio // 2
 
     @property
     def window_tokens(self) -> int:
         """Number of tokens that the encoder sees at a time."""
-        return max(self.window, self.ratio)
+        return max(self.window, self.longest_group)
 
     def slots(self, tokens: int) -> int:
-        """Return the number of slots of a document with `tokens` tokens."""
+        """Return the number of slots of a document with `tokens` tokens; an estimate for groups at sentences."""
         return -(-tokens // self.ratio)
 
-    def decoder_positions(self, tokens: int) -> int:
-        """Return the number of decoder positions of a document with `tokens` tokens, including wrapper tokens."""
-        slots = self.slots(tokens)
+    def decoder_positions(self, slots: int) -> int:
+        """Return the number of decoder positions of a number of slots, including wrapper tokens."""
         return {"slot": 3 * slots, "span": slots + 2, "none": slots}[self.wrapper]
 
 

@@ -60,9 +60,16 @@ class Pooled(PooledLearning):
             done = max(0, done - len(batch))
 
     def check_memory(self, memory: Memory) -> None:
-        """Check that each block has as many slots as its tokens require at the ratio of the settings."""
+        """Check that each block has as many slots as its tokens require: at the ratio, or in groups at sentences."""
         for block in memory.blocks:
-            if block.slot_count != self.fold.slots(block.token_count):
+            if self.fold.groups == "sentence":
+                lengths = block.slot_tokens or ()
+                if (len(lengths), sum(lengths)) != (block.slot_count, block.token_count) or 0 in lengths:
+                    raise DataError(
+                        f"memory {memory.name!r} has {len(lengths)} groups of {sum(lengths)} tokens for the "
+                        f"{block.slot_count} slots and {block.token_count} tokens of block {block.index}; fold it again"
+                    )
+            elif block.slot_count != self.fold.slots(block.token_count):
                 raise DataError(
                     f"memory {memory.name!r} has {block.slot_count} slots for the {block.token_count} tokens of block "
                     f"{block.index}, ratio {self.fold.ratio} gives {self.fold.slots(block.token_count)}; fold it again"

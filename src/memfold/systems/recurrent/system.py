@@ -66,7 +66,7 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
     name = "recurrent"
     groups = (RecurrentFold, RecurrentRead, TrainSettings)
 
-    def effective_ratio(self, tokens: int) -> None:
+    def effective_ratio(self, tokens: int, slots: int | None = None) -> None:
         """Return None: the decoder reads one chunk and a note of varying length at a time."""
 
     def record(self, previous: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Retrieval(MemorySystem[RetrievalFold, RetrievalRead, TrainSettings]):
     name = "retrieval"
     groups = (RetrievalFold, RetrievalRead, TrainSettings)
 
-    def effective_ratio(self, tokens: int) -> None:
+    def effective_ratio(self, tokens: int, slots: int | None = None) -> None:
         """Return None: only the best chunks are read."""
 
     def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:

@@ -21,7 +21,9 @@ def text_blocks(documents: Sequence[Document], model: Model, size: int) -> Itera
             yield chunk_block(source, chunk)
 
 
-def chunk_block(source: int, chunk: Chunk, slots: Tensor | None = None) -> Block:
+def chunk_block(
+    source: int, chunk: Chunk, slots: Tensor | None = None, slot_tokens: tuple[int, ...] | None = None
+) -> Block:
     """Return the block of a chunk of document number `source`, with its text and with `slots` [n, d] if given."""
     return Block(
         index=chunk.index,
@@ -32,6 +34,7 @@ def chunk_block(source: int, chunk: Chunk, slots: Tensor | None = None) -> Block
         char_end=chunk.char_end,
         slots=slots,
         text=chunk.text,
+        slot_tokens=slot_tokens,
     )
 
 
