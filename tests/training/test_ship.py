@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from memfold.backbone.folder import load_backbone
-from memfold.core.errors import CheckpointError
+from memfold.backbone.folder import load_backbone, save_backbone
+from memfold.core.errors import CheckpointError, ConfigError, DataError
 from memfold.training import ship as shipping
 from memfold.training.loop import train
 from memfold.training.recipe import Recipe
@@ -42,6 +42,45 @@ def test_shipped_weights_are_those_of_the_run_in_16_bits(
     after = dict(load_backbone(tmp_path / "assets").parameters())
     assert before.keys() == after.keys()
     assert all(torch.equal(weight.bfloat16().float(), after[name]) for name, weight in before.items())
+
+
+def test_a_shipment_after_another_keeps_its_stages_and_curves(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipping, "_familiar_losses", lambda backbone: [1.0])
+    target = tmp_path / "assets"
+    ship([run], target)
+    second = run.rename(tmp_path / "second-run")
+    ship([second], target, after=target)
+    assert [stage["run"] for stage in load_backbone(target).provenance["stages"]] == ["first-run", "second-run"]
+    assert sorted(path.name for path in target.glob("*.png")) == ["curves-first-run.png", "curves-second-run.png"]
+
+
+def test_kept_weights_are_averaged_with_those_of_the_run(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipping, "_familiar_losses", lambda backbone: [1.0])
+    earlier = load_backbone(run / "model")
+    with torch.no_grad():
+        for weight in dict(earlier.parameters()).values():
+            weight.add_(1.0)
+    earlier.provenance = {"stages": [{"run": "before"}]}
+    save_backbone(earlier, tmp_path / "earlier")
+    ship([run], tmp_path / "assets", after=tmp_path / "earlier", keep=0.25)
+    trained = dict(load_backbone(run / "model").parameters())
+    for name, weight in dict(load_backbone(tmp_path / "assets").parameters()).items():
+        torch.testing.assert_close(weight, (trained[name] + 0.25).bfloat16().float(), atol=0.02, rtol=0.02)
+    with pytest.raises(ConfigError, match="with an earlier shipment"):
+        ship([run], tmp_path / "other", keep=0.25)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "memfold.json"])
+def test_a_folder_that_was_not_shipped_is_not_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / name).write_text('{"provenance": {}}')
+    with pytest.raises(DataError, match="not an empty folder"):
+        ship([tmp_path], tmp_path / "assets")
+    assert (tmp_path / "assets" / name).exists()
 
 
 def test_pages_of_the_almanac_are_measured(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
