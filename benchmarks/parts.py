@@ -16,7 +16,7 @@ GROWTH = "8192,32768,131072,524288,1048576"
 NEEDLE = "1024,4096,16384,32768,65536,122880"
 MULTIHOP = "4096,8192,16384,32768,65536,122880"
 QUICK_LENGTHS = "256,512"
-ANSWERING = ("full", "pooled:16", "pooled:4", "retrieval", "closed-book")
+ANSWERING = ("full", "pooled:16", "pooled:16/groups=fixed", "pooled:4", "retrieval", "closed-book")
 FACTS = ("--level", "1", "--split", "in")
 
 
@@ -88,9 +88,10 @@ PARTS = (
     _bench("first-token-7b", "first-token", "--architecture", "7b", needs="cuda"),
     Part("wrapper", _wrapper(SHORT, 1000), _wrapper("128", 4), needs="slot-model"),
     _almanac("facts", *FACTS),
-    _almanac("almanac-in", "--split", "in", systems=(*ANSWERING, "pooled/unfold=256")),
+    _almanac("almanac-in", "--split", "in", systems=(*ANSWERING, "pooled/unfold=256", "pooled/doubt=256")),
     _almanac("almanac-out", "--split", "out"),
     _almanac("longer", *FACTS, systems=("full", "pooled:16", "retrieval"), lengths="1024,4096,8192"),
+    _eval("fidelity", "fidelity", *_systems("pooled:16"), lengths="64,256,512", size=_questions(180), quick=3),
     _eval("reconstruction", *RECONSTRUCTION, lengths="256,512,1024,2048", size=_questions(80)),
     _haystack("needle", lengths=NEEDLE, quick=22),
     _haystack("multihop", "--kind", "two-hop", lengths=MULTIHOP),

@@ -12,6 +12,7 @@ ALL = "all"
 SLOTS = "pooled:16"
 ROUGE_TARGETS = {"512": 0.97, "2048": 0.95}  # tokens -> ROUGE-L
 EXPANSION_COLUMNS = 7
+FIDELITY_COLUMNS = ("whole groups", "whole, forced", "numbers and codes", "names", "loss")
 
 
 def wrappers(file: Json) -> Outcome:
@@ -71,6 +72,19 @@ def longer_texts(file: Json) -> Outcome:
     shortest = min(values)
     lost = values[shortest] - min(values.values())
     return Outcome(rows, lost <= 0.05, f"{100 * lost:.0f} points are lost from {shortest:,} tokens on")
+
+
+def fidelity(file: Json) -> Outcome:
+    """What a few slots hold, over all lengths."""
+    tables = [table for table in only_result(file)["tables"] if table["title"].startswith("Fidelity")]
+    rows, losses = list[list[str]](), list[float]()
+    for table in tables:
+        for row in table["rows"]:
+            if row["names"][0] == ALL:
+                shown = [row["cells"][table["columns"].index(name)] for name in FIDELITY_COLUMNS]
+                rows.append([table["title"].split()[1], *row["names"], *map(_cell, shown)])
+                losses.append(shown[-1]["value"])
+    return Outcome(rows, max(losses) < 0.1, f"the loss is {min(losses):.3f} to {max(losses):.3f}")
 
 
 def reconstruction(file: Json) -> Outcome:

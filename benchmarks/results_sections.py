@@ -127,6 +127,13 @@ SECTIONS = (
         quality.longer_texts,
     ),
     Section(
+        "Fidelity of slots",
+        "a reconstruction loss below 0.1 nats a token, at which the pooled paper ends its first phase",
+        "fidelity",
+        ("slots per call", "tokens", "system", "whole groups", "whole, forced", "numbers and codes", "names", "loss"),
+        quality.fidelity,
+    ),
+    Section(
         "Reconstruction",
         "ROUGE-L at 16x of at least 0.97 at 512 tokens and 0.95 at 2,048",
         "reconstruction",

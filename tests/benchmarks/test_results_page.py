@@ -264,4 +264,4 @@ def test_the_command_line_takes_every_command(part: parts.Part, capsys: pytest.C
     for words in (*part.commands.values(), *part.quick.values()):
         assert execute([*words, *missing]) == 2
         error = capsys.readouterr().err
-        assert "no model at './no-such-model'" in error or "device 'cuda:99' cannot hold" in error
+        assert "no model at './no-such-model'" in error or "device 'cuda:99'" in error

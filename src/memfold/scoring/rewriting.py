@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from memfold.core.errors import ConfigError
 
@@ -23,7 +23,7 @@ ROUGE_KINDS = ("rouge1", "rougeL")
 
 
 def strings_of(text: str) -> list[str]:
-    """The strings that have to be reproduced exactly, in order: codes, dates and numbers of two or more digits.
+    """Return the strings that have to be reproduced exactly, in order: codes, dates and numbers of two or more digits.
 
     >>> strings_of("On 14 March 1733 the 27 guests of KX-4071 paid 1,250 coins for 3 nights.")
     ['14 March 1733', '27', 'KX-4071', '1,250']
@@ -31,8 +31,23 @@ def strings_of(text: str) -> list[str]:
     return _STRINGS.findall(text)
 
 
+def token_kind(text: str) -> Literal["number", "name", "word"]:
+    """Return the kind of a token by its text alone: part of a number or code, of a name, or of an ordinary word.
+
+    A name is a capitalised word or a piece without a space before it; the first word of a sentence counts as a name.
+
+    >>> [token_kind(text) for text in (" 61", "-", " Pap", "an", " home", ".")]
+    ['number', 'number', 'name', 'name', 'word', 'word']
+    """
+    bare = text.strip()
+    if any(character.isdigit() for character in bare) or bare in ("-", "/"):
+        return "number"
+    is_piece = bare.isalpha() and not text[:1].isspace()
+    return "name" if bare[:1].isupper() or is_piece else "word"
+
+
 def exact_strings(source: str, rewritten: str) -> float | None:
-    """The fraction of the source's exact strings that the rewritten text contains in the same order.
+    """Return the fraction of the source's exact strings that the rewritten text contains in the same order.
 
     None if the source has no such strings.
     """
@@ -41,14 +56,14 @@ def exact_strings(source: str, rewritten: str) -> float | None:
 
 
 def token_accuracy(source: Sequence[int], rewritten: Sequence[int]) -> float:
-    """The fraction of positions at which both sequences have the same token; surplus tokens of either one are wrong."""
+    """Return the fraction of positions at which both sequences have the same token; surplus tokens are wrong."""
     longest = max(len(source), len(rewritten))
     same = sum(token == copy for token, copy in zip(source, rewritten, strict=False))
     return same / longest if longest else 1.0
 
 
 def rouge(source: str, rewritten: str) -> dict[str, float]:
-    """F-measures of ROUGE-1 and ROUGE-L (`rouge1`, `rougeL`), without stemming.
+    """Return F-measures of ROUGE-1 and ROUGE-L (`rouge1`, `rougeL`), without stemming.
 
     Raises:
         ConfigError: if the rouge-score library is not installed.
@@ -58,7 +73,7 @@ def rouge(source: str, rewritten: str) -> dict[str, float]:
 
 
 def _common(source: Sequence[str], rewritten: Sequence[str]) -> int:
-    """Length of the longest common subsequence, with one row of the dynamic programming table in memory."""
+    """Return the length of the longest common subsequence, with one row of the dynamic programming table in memory."""
     row = [0] * (len(rewritten) + 1)
     for expected in source:
         diagonal = 0

@@ -27,6 +27,8 @@ TASKS = {
     "questions": "memfold.tasks.local:questions",
 }
 LOCAL = ("text", "text-reconstruction", "text-continuation", "summaries", "questions")  # read files that a recipe names
+# make documents of text; the last two make no questions
+TEXTS = ("almanac", "needle", "summarisation", "prose", "filler")
 
 
 def load_task(name: str) -> Task:

@@ -7,6 +7,7 @@ import pytest
 from all_knowing import KnowsEverything
 
 from memfold.backbone.model import Backbone
+from memfold.core.errors import ConfigError
 from memfold.core.types import Answer, Citation, Span, Trace
 from memfold.evaluation.records import Record
 from memfold.evaluation.runner import Evaluation, run
@@ -38,6 +39,30 @@ def record(system: str, case: str, correct: bool, **changes: object) -> Record:
 
 def cells(table: Table) -> dict[tuple[str, ...], list[tuple[float | None, int]]]:
     return {row.names: [(cell.value, cell.count) for cell in row.cells] for row in table.rows}
+
+
+def test_refusals_are_counted_by_whether_the_text_has_the_answer() -> None:
+    records = [
+        record("a", "1", True, kind="absent", answer="Not in the text."),
+        record("a", "2", False, kind="absent", answer="Velm"),
+        record("a", "3", True, answer="x"),
+        record("a", "4", False, answer="not in the text"),
+        record("a", "5", False, answer="y"),
+    ]
+    tables = {table.title: table for table in AlmanacSuite().tables(records, ["a"])}
+    found = cells(tables["Refusals, split in"])
+    assert found == {("a",): [(1 / 2, 2), (1 / 3, 3), (1 / 2, 2)]}
+    assert "absent" in tables["Accuracy, split in"].columns
+    answerable = AlmanacSuite().tables([each for each in records if each.kind != "absent"], ["a"])
+    assert all("Refusals" not in table.title for table in answerable)
+
+
+def test_kinds_of_questions_can_be_chosen(trained: Backbone) -> None:
+    options = Options(lengths=(160,), questions=6, kinds=("absent", "two-hop"))
+    kinds = {case.sample.kind for case in AlmanacSuite().cases(options, trained)}
+    assert kinds == {"absent", "two-hop"}
+    with pytest.raises(ConfigError, match="nearest: 'absent'"):
+        AlmanacSuite().check(Options(lengths=(160,), questions=6, kinds=("absnt",)))
 
 
 def test_cases_are_fresh_documents_with_seeds_of_their_own(trained: Backbone) -> None:

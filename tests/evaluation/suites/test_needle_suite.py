@@ -162,10 +162,11 @@ def test_a_heat_map_may_have_holes(tmp_path: Path) -> None:
 
 def test_bad_usage_is_one_line_before_a_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
-        (["almanac", "--depths", "3"], "--depths means nothing to suite 'almanac'; leave it out, or use needle"),
+        (["almanac", "--depths", "3"], "--depths has no effect in suite 'almanac'; leave it out, or use suite needle"),
+        (["almanac", "--kind", "uuid"], "unknown kind of question 'uuid'; known: absent"),
         (
-            ["almanac", "--kind", "uuid"],
-            "--kind means nothing to suite 'almanac'; leave it out, or use needle or strings or multihop",
+            ["reconstruction", "--kind", "uuid"],
+            "--kind has no effect in suite 'reconstruction'; leave it out, or use suite almanac or needle or strings",
         ),
         (["needle", "--depths", "1"], "depths = 1 is not possible"),
         (["needle", "--needles", "0"], "needles = 0 is not possible"),

@@ -131,13 +131,13 @@ def test_the_command(
 ) -> None:
     save_backbone(trained, tmp_path / "model")
     command = ["eval", "qa", "--model", str(tmp_path / "model"), "--system", "pooled", "--questions", "2"]
-    command += ["--out", str(tmp_path / "out")]
-    assert execute([*command, "--data", data[0], "--data", data[1], "--trained-on", "squad"]) == 0
+    begun = ["--out", str(tmp_path / "out")]
+    assert execute([*command, *begun, "--data", data[0], "--data", data[1], "--trained-on", "squad"]) == 0
     assert "in distribution" in capsys.readouterr().out
     for arguments, message in (
         ([], "needs local files"),
         (["--data", data[0], "--judge", "tiny"], "'tiny' is not the address of an endpoint"),
-        (["--data", data[0], "--depths", "4"], "--depths means nothing to suite 'qa'"),
+        (["--data", data[0], "--depths", "4"], "--depths has no effect in suite 'qa'"),
     ):
         assert execute([*command, *arguments]) == 2
         error = capsys.readouterr().err

@@ -94,9 +94,9 @@ def test_with_and_without_unfold_side_by_side(evaluate: Evaluate, tmp_path: Path
 def test_what_cannot_be_planted_is_told_before_the_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown kind of string 'cod'; nearest: 'code'"):
         StringsSuite().check(Options((64,), 4, kinds=("cod",)))
-    with pytest.raises(ConfigError, match="takes the place of --haystack almanac"):
+    with pytest.raises(ConfigError, match="replaces --haystack almanac"):
         StringsSuite().check(Options((64,), 4, text="essay.txt", haystack="almanac"))
     with pytest.raises(MemfoldError, match="no document at"):
         StringsSuite().check(Options((64,), 4, text=str(tmp_path / "none.txt")))
-    with pytest.raises(ConfigError, match="haystack = 'hay' is not possible; allowed: filler, almanac"):
+    with pytest.raises(ConfigError, match="unknown haystack 'hay'; known: almanac, filler"):
         Options((64,), 4, haystack="hay")

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memfold.core.errors import ConfigError
+from memfold.core.prompt import ABSENT
 from memfold.core.types import Sample
+from memfold.tasks.almanac.questions import ABSENT_KIND, ALL_KINDS, KINDS
 from memfold.tasks.almanac.task import almanac, write
 from memfold.tasks.almanac.world import FIRST_KEYS, FIRST_TEMPLATES, RELATIONS, Fact
 from memfold.tasks.task import Encode, TaskOptions
@@ -243,3 +245,38 @@ def test_a_long_document_has_enough_names_and_questions(encode: Encode) -> None:
     samples = almanac(2, 100_000, TaskOptions(level=3, samples=40), encode)
     assert len(samples) == 40
     assert 90_000 <= len(encode(text_of(samples[0]))) <= 100_000
+
+
+# Questions that the document does not answer.
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**9), level=LEVELS, split=SPLITS)
+def test_an_absent_question_is_about_something_the_page_does_not_state(
+    encode: Encode, seed: int, level: int, split: str
+) -> None:
+    options = TaskOptions(level=level, split=split, samples=6, kinds=(ABSENT_KIND,))
+    samples = almanac(seed, 128, options, encode)
+    rng = Random(seed)
+    page = write(rng, 128, options, encode)
+    stated = {
+        template.format(s=fact.subject.name).lower() for fact in page.facts for template in fact.relation.questions
+    }
+    for sample in samples:
+        assert (sample.kind, sample.answers, sample.target) == (ABSENT_KIND, (ABSENT,), ABSENT)
+        assert (sample.support, sample.evidence, sample.hops) == ((), (), 0)
+        if sample.document.text == page.text:
+            assert sample.question.lower() not in stated
+
+
+def test_absent_questions_have_to_be_requested(encode: Encode) -> None:
+    kinds = {
+        sample.kind for seed in range(30) for sample in almanac(seed, 256, TaskOptions(level=3, samples=10), encode)
+    }
+    assert kinds == set(KINDS)
+    mixed = [
+        sample.kind
+        for seed in range(60)
+        for sample in almanac(seed, 256, TaskOptions(level=3, samples=10, kinds=ALL_KINDS), encode)
+    ]
+    assert 0.05 < mixed.count(ABSENT_KIND) / len(mixed) < 0.15

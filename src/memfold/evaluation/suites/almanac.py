@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from memfold.core.errors import unknown
 from memfold.core.job import Job
 from memfold.core.model import Model
+from memfold.core.prompt import ABSENT
 from memfold.core.registry import COMPARED
 from memfold.core.types import Memory, Trace
 from memfold.evaluation.candidate import Candidate, reference_label
@@ -19,8 +21,8 @@ from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed
 from memfold.evaluation.table import Cell, Figure, Row, Table, mean, paired_ratio, proportion
 from memfold.scoring.citations import FIRST, hits
-from memfold.scoring.metrics import answered
-from memfold.tasks.almanac.questions import HOPS, KINDS
+from memfold.scoring.metrics import answered, normalise
+from memfold.tasks.almanac.questions import ABSENT_KIND, ALL_KINDS, HOPS
 from memfold.tasks.almanac.task import almanac
 from memfold.tasks.task import TaskOptions
 
@@ -32,22 +34,25 @@ class AlmanacSuite:
     """See the module docstring."""
 
     name = "almanac"
-    reads: tuple[str, ...] = ("per_cell",)
+    reads: tuple[str, ...] = ("per_cell", "kinds")
     defaults = Options(lengths=(128, 256, 512, 1024), questions=1000)
     quick = Options(lengths=(128, 256), questions=40)
     temperature = 0.7
     candidates: tuple[str, ...] = COMPARED
 
     def check(self, options: Options) -> None:
-        """Needs nothing beyond the package."""
+        """Raise a `ConfigError` for an unknown kind of question."""
+        for kind in options.kinds:
+            if kind not in ALL_KINDS:
+                raise unknown("kind of question", kind, ALL_KINDS)
 
     def cases(self, options: Options, model: Model) -> Iterator[Case]:
-        """Questions in the task's own shares of kinds; a page that runs out of questions is followed by another."""
+        """Yield questions with the task's proportions of kinds; after all questions of a page, another one follows."""
         for split, length, questions in options.cells():
             page, asked = 0, 0
             while asked < questions:
                 wanted = min(options.per_document, questions - asked)
-                task = TaskOptions(level=options.level, split=split, samples=wanted)
+                task = TaskOptions(level=options.level, split=split, samples=wanted, kinds=options.kinds)
                 seed = document_seed(self.name, options.seed, options.level, split, length, page)
                 samples = almanac(seed, length, task, model.encode)
                 for number, sample in enumerate(samples):
@@ -56,11 +61,11 @@ class AlmanacSuite:
                 page, asked = page + 1, asked + len(samples)
 
     def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
-        """The question, as any user would ask it."""
+        """Return the question, as any user would ask it."""
         return Job(candidate.system, memory, case.sample.question)
 
     def score(self, case: Case, trace: Trace, model: Model) -> Score:
-        """Right or wrong; where the answer cites, whether its first citations show the evidence."""
+        """Score a trace as right or wrong; if it has citations, also whether the first ones show the evidence."""
         assert trace.answer is not None, "only traces without error are scored"
         answer, figures = trace.answer, {}
         if answer.citations:
@@ -70,11 +75,13 @@ class AlmanacSuite:
         return Score(answer.text, answered(case.sample, answer.text), figures)
 
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
-        """For each split: accuracy, share of the reference, citations."""
+        """Return tables for each split: accuracy, share of the reference, citations."""
         tables: list[Table] = []
         reference = reference_label(labels)
         for split, own in splits(records):
             tables.append(_accuracy(own, labels, split))
+            if any(record.kind == ABSENT_KIND for record in own):
+                tables.append(_refusals(own, labels, split))
             if reference is not None and len(labels) > 1:
                 tables.append(_shares(own, labels, reference, split))
             if any(record.figures for record in own):
@@ -84,7 +91,7 @@ class AlmanacSuite:
         return tables
 
     def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:
-        """Accuracy over document length for each split, all questions and by hop."""
+        """Return accuracy over document length for each split, all questions and by hop."""
         figures = []
         for split, own in splits(records):
             chosen = [(kind, [record for record in own if kind in (ALL, record.kind)]) for kind in (ALL, *HOPS)]
@@ -94,12 +101,30 @@ class AlmanacSuite:
 
 
 def _accuracy(records: Group, labels: Sequence[str], split: str) -> Table:
-    kinds = [kind for kind in KINDS if any(record.kind == kind for record in records)]
+    kinds = [kind for kind in ALL_KINDS if any(record.kind == kind for record in records)]
 
     def cells(own: Group) -> list[Cell]:
         return [_right(own), *(_right([record for record in own if record.kind == kind]) for kind in kinds)]
 
     return Table(f"Accuracy, split {split}", ("tokens", "system"), (ALL, *kinds), grid(records, labels, cells))
+
+
+def _refusals(records: Group, labels: Sequence[str], split: str) -> Table:
+    """Return how often each system says that the text does not answer a question, rightly and wrongly."""
+    rows = []
+    for label in labels:
+        own = of_system(records, label)
+        refused = [record.error is None and normalise(record.answer) == normalise(ABSENT) for record in own]
+        absent = [record.kind == ABSENT_KIND for record in own]
+        cells = (
+            proportion([answer for answer, kind in zip(refused, absent, strict=True) if kind]),
+            proportion([answer for answer, kind in zip(refused, absent, strict=True) if not kind]),
+            proportion([kind for answer, kind in zip(refused, absent, strict=True) if answer]),
+        )
+        rows.append(Row((label,), cells))
+    columns = ("absent, refused", "answerable, refused", "refused, absent")
+    note = f'A refusal is the answer "{ABSENT}".  The last column is the share of refusals that are right.'
+    return Table(f"Refusals, split {split}", ("system",), columns, tuple(rows), note)
 
 
 def _shares(records: Group, labels: Sequence[str], reference: str, split: str) -> Table:
@@ -135,7 +160,7 @@ def _right(records: Group) -> Cell:
 
 
 def _share(records: Group, reference: Group) -> Cell:
-    """Over the cases that both sides have finished."""
+    """Return the ratio of accuracies over the cases that both sides have finished."""
     expected = {record.case: record.correct for record in reference}
     pairs = [(record.correct, expected[record.case]) for record in records if record.case in expected]
     return paired_ratio([correct for correct, _ in pairs], [correct for _, correct in pairs])

@@ -41,16 +41,16 @@ class LongBenchSuite:
         local_data.sources(self.name, options.data, [self.name])
 
     def cases(self, options: Options, model: Model) -> Iterator[Case]:
-        """The first questions whose context is short enough."""
+        """Yield the first questions whose context is short enough."""
         for name, paths in local_data.sources(self.name, options.data, [self.name]).items():
             yield from local_data.cases(self.name, name, paths, options.questions, options, model, REPLY_TOKENS)
 
     def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
-        """The question with its choices."""
+        """Return the question with its choices."""
         return Job(candidate.system, memory, case.sample.question)
 
     def score(self, case: Case, trace: Trace, model: Model) -> Score:
-        """The letter, and whether there is one."""
+        """Return the letter, and whether there is one."""
         assert trace.answer is not None, "only traces without error are scored"
         letter = choice_letter(trace.answer.reply)
         answer = letter or short_answer(trace.answer.reply)
@@ -58,7 +58,7 @@ class LongBenchSuite:
         return Score(answer, right, {"letter": float(letter is not None)})
 
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
-        """Right answers by length and domain, and how many replies choose a letter."""
+        """Return right answers by length and domain, and how many replies choose a letter."""
         domains = list(dict.fromkeys(record.kind for record in records if record.kind))
 
         def cells(own: Group) -> list[Cell]:
@@ -72,7 +72,7 @@ class LongBenchSuite:
         return [Table("Accuracy", ("tokens", "system"), columns, grid(records, labels, cells), note)]
 
     def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:
-        """Right answers over document length."""
+        """Return right answers over document length."""
         return [Figure("accuracy", "document tokens, up to", (("right answers", curves(records, labels, _right)),))]
 
 

@@ -57,7 +57,7 @@ class MultihopSuite:
             if kind not in KINDS:
                 raise unknown("kind of question", kind, KINDS)
         if options.data and options.kinds:
-            raise ConfigError(f"--kind {options.kinds[0]!r} is generated; leave it out, or leave out --data")
+            raise ConfigError(f"--kind {options.kinds[0]!r} is for generated documents; leave out --kind or --data")
         if options.text and (options.data or TRACKING not in (options.kinds or KINDS)):
             other = "--data" if options.data else f"--kind {options.kinds[0]}"
             raise ConfigError(f"--text {options.text} is for --kind {TRACKING}; leave it out, or leave out {other}")
@@ -68,15 +68,15 @@ class MultihopSuite:
                 raise unknown("dataset of --trained-on", name, named)
 
     def cases(self, options: Options, model: Model) -> Iterator[Case]:
-        """Generated questions, the kinds in turn, or those of each dataset; each with a document of its own."""
+        """Return generated questions, the kinds in turn, or those of each dataset; each with a document of its own."""
         return _from_data(options, model) if options.data else _generated(options, model)
 
     def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
-        """The question, as any user would ask it."""
+        """Return the question, as any user would ask it."""
         return Job(candidate.system, memory, case.sample.question)
 
     def score(self, case: Case, trace: Trace, model: Model) -> Score:
-        """Sub-span match; of a question that wants several names also the share that was found."""
+        """Score by sub-span match; for a question that wants several names, also the share that was found."""
         assert trace.answer is not None, "only traces without error are scored"
         answer = short_answer(trace.answer.reply)
         each = [sub_span_match(answer, [text]) for text in case.accepted]
@@ -85,7 +85,7 @@ class MultihopSuite:
         return Score(answer, right, {"share": sum(each) / len(each) if several else float(right)})
 
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
-        """For each split: right answers by length and kind, and what is lost from the shortest to the longest."""
+        """Return for each split: right answers by length and kind, and the loss from the shortest to the longest."""
         tables = []
         for split, own in splits(records):
             kinds = list(dict.fromkeys(map(_kind, own)))
@@ -99,7 +99,7 @@ class MultihopSuite:
         return tables
 
     def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:
-        """Right answers over document length, a panel for each kind."""
+        """Return right answers over document length, a panel for each kind."""
         figures = []
         for split, own in splits(records):
             kinds = dict.fromkeys(map(_kind, own))
@@ -128,7 +128,7 @@ def _two_hop(seed: int, length: int, split: str, options: Options, model: Model)
         sample = almanac(document_seed(seed, page), length, task, model.encode)[0]
         if sample.kind == TWO_HOP:  # a page without such a question asks another
             return sample
-    raise ConfigError(f"documents of {length} tokens hold no question of two hops; use larger --lengths")
+    raise ConfigError(f"documents of {length} tokens have no two-hop questions; use larger --lengths")
 
 
 def _from_data(options: Options, model: Model) -> Iterator[Case]:
@@ -155,7 +155,7 @@ def _from_data(options: Options, model: Model) -> Iterator[Case]:
 
 
 def _kind(record: Record) -> str:
-    """The kind or the dataset, by the key: a chain is a listing among other kinds of question."""
+    """Return the kind or the dataset, by the key: a chain is a listing among other kinds of question."""
     return record.case.split("/")[2]
 
 

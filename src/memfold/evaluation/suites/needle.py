@@ -52,7 +52,7 @@ class _Query:
     number: int
 
     def needles(self, split: str) -> list[tuple[float, str]]:
-        """Its sentences with their depths from 0 to 1."""
+        """Return the sentences of the query with their depths from 0 to 1."""
         relation, first = NEEDLES[self.kind], self.depth / 100
         template = relation.held_out_statement if split == "out" else relation.statements[0]
         return [
@@ -61,7 +61,7 @@ class _Query:
         ]
 
     def question(self) -> str:
-        """Asks for the value, or for all of several."""
+        """Return a question that asks for the value, or for all values."""
         if len(self.values) == 1:
             return NEEDLES[self.kind].questions[0].format(s=self.key)
         return f"What are the {len(self.values)} secret {NOUNS[self.kind]}s of {self.key}?"
@@ -93,7 +93,7 @@ class NeedleSuite:
         haystack_text(options)
 
     def cases(self, options: Options, model: Model) -> Iterator[Case]:
-        """The depths of a length in turn, each with the next kind of value.
+        """Yield the depths of a length in turn, each with the next kind of value.
 
         Raises:
             ConfigError: for lengths that the needles fill.
@@ -106,18 +106,18 @@ class NeedleSuite:
                 yield from islice(made, questions - first)
 
     def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
-        """The question, as any user would ask it."""
+        """Return the question, as any user would ask it."""
         return Job(candidate.system, memory, case.sample.question)
 
     def score(self, case: Case, trace: Trace, model: Model) -> Score:
-        """Right is an answer in which all values stand; the score from 1 to 10 counts stretches of them too."""
+        """Score a trace: an answer is right if it has all values; the score from 1 to 10 also counts parts of them."""
         assert trace.answer is not None, "only traces without error are scored"
         answer = trace.answer.text
         figures = {"score": float(needle_score(answer, case.accepted))}
         return Score(answer, contains_all(answer, case.accepted), figures)
 
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
-        """For each split: score and exact answers with their lowest cells, exact answers by depth and by kind."""
+        """Return for each split: scores and exact answers with the lowest cells, exact answers by depth and by kind."""
         tables = []
         for split, own in splits(records):
             columns = ("score, 1 to 10", "its lowest cell", "exact", "its lowest cell")
@@ -130,7 +130,7 @@ class NeedleSuite:
         return tables
 
     def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[HeatMap]:
-        """The score of each system over length and depth."""
+        """Return the score of each system over length and depth."""
         return [_heat_map(of_system(own, label), label, split) for split, own in splits(records) for label in labels]
 
 
@@ -154,7 +154,7 @@ class _Turn:
         self.cuts = borders_of(self.sentences, depths)
 
     def cases(self) -> Iterator[Case]:
-        """The questions, those of one document next to each other."""
+        """Yield the questions, those of one document next to each other."""
         for queries in self.documents:
             planted = self._needles(queries)
             whole = plant(self.sentences, planted)
@@ -187,7 +187,7 @@ class _Turn:
 
 
 def _piece(text: str) -> Document:
-    """Named after its text, so that the same text is folded once."""
+    """Return a document that is named after its text, so that the same text is folded once."""
     return Document(f"piece-{hashlib.sha256(text.encode()).hexdigest()[:16]}", text=text)
 
 
@@ -200,12 +200,12 @@ def _query(rng: Random, namer: Namer, number: int, options: Options) -> _Query:
 
 
 def _depth(record: Record) -> str:
-    """As its key has it: a record that failed has no figures."""
+    """Return the depth from the key of a record, because a failed record has no figures."""
     return record.case.split("/")[2]
 
 
 def _score(records: Group) -> Cell:
-    """A mean; a question that failed has the lowest score."""
+    """Return a mean; a question that failed has the lowest score."""
     return mean([record.figures.get("score", float(LOWEST)) for record in records], failures(records))
 
 
@@ -224,7 +224,7 @@ def _cells(records: Group) -> list[Cell]:
 
 
 def _by(what: str, name: Callable[[Record], str], records: Group, labels: Sequence[str], split: str) -> Table:
-    """Exact answers of each system over the values of one property."""
+    """Return exact answers of each system over the values of one property."""
     names = list(dict.fromkeys(name(record) for record in records))
 
     def cell(label: str, value: str) -> Cell:

@@ -48,7 +48,7 @@ class QaSuite:
                 raise unknown("dataset of --trained-on", name, named)
 
     def cases(self, options: Options, model: Model) -> Iterator[Case]:
-        """The questions spread over the datasets, the first of each."""
+        """Yield the questions spread over the datasets, the first of each."""
         named = local_data.sources(self.name, options.data, sorted(DATASETS))
         for (name, paths), questions in zip(
             named.items(), local_data.spread(options.questions, len(named)), strict=True
@@ -56,11 +56,11 @@ class QaSuite:
             yield from local_data.cases(self.name, name, paths, questions, options, model, REPLY_TOKENS)
 
     def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
-        """The question, as any user would ask it."""
+        """Return the question, as any user would ask it."""
         return Job(candidate.system, memory, case.sample.question)
 
     def score(self, case: Case, trace: Trace, model: Model) -> Score:
-        """Compared with the accepted answers by four rules, of which normalised comparison decides."""
+        """Compare the answer with the accepted ones by four rules; normalised comparison decides."""
         assert trace.answer is not None, "only traces without error are scored"
         answer, accepted = short_answer(trace.answer.reply), case.accepted
         wanted = (case.sample.expected,) if case.sample.kind == "listing" else accepted
@@ -72,11 +72,11 @@ class QaSuite:
         return Score(answer, answered(case.sample, answer), figures)
 
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
-        """Right answers in and out of distribution and for each dataset; the rules side by side."""
+        """Return right answers in and out of distribution and for each dataset; the rules side by side."""
         return [_accuracy(records, labels), _rules(records, labels)]
 
     def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:
-        """Right answers over document length, in and out of distribution."""
+        """Return right answers over document length, in and out of distribution."""
         splits = dict.fromkeys(record.split for record in records)
         panels = tuple(
             (SPLIT_TITLES[split], curves([record for record in records if record.split == split], labels, _right))
@@ -119,7 +119,7 @@ def _rules(records: Group, labels: Sequence[str]) -> Table:
 
 
 def _by_rule(record: Record) -> bool:
-    """The verdict of normalised comparison, which that of a judge replaces."""
+    """Return the verdict of normalised comparison, which that of a judge replaces."""
     return record.figures[BY_RULE] == 1 if BY_RULE in record.figures else record.correct
 
 

@@ -58,11 +58,11 @@ class StringsSuite:
             if kind not in NEEDLES:
                 raise unknown("kind of string", kind, NEEDLES)
         if options.text and options.haystack != HAYSTACKS[0]:
-            raise ConfigError(f"--text {options.text} takes the place of --haystack {options.haystack}; leave one out")
+            raise ConfigError(f"--text {options.text} replaces --haystack {options.haystack}; leave one of them out")
         haystack_text(options)
 
     def cases(self, options: Options, model: Model) -> Iterator[Case]:
-        """The kinds in turn; those of one document are planted in it together.
+        """Yield the kinds in turn; those of one document are planted in it together.
 
         Raises:
             ConfigError: for lengths that the strings fill.
@@ -74,11 +74,11 @@ class StringsSuite:
                 yield from _document(split, length, numbers, text, options, model)
 
     def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
-        """The question, as any user would ask it."""
+        """Return the question, as any user would ask it."""
         return Job(candidate.system, memory, case.sample.question)
 
     def score(self, case: Case, trace: Trace, model: Model) -> Score:
-        """Whether the string came back, and whether the right block was cited or read again."""
+        """Return whether the string came back, and whether the right block was cited or read again."""
         assert trace.answer is not None, "only traces without error are scored"
         figures = {}
         passages = _read_again(trace)
@@ -91,7 +91,7 @@ class StringsSuite:
         return Score(trace.answer.text, stands_verbatim(trace.answer.text, case.accepted[0]), figures)
 
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
-        """For each split: exact strings by length, of all and of those whose block was cited or read; and by kind."""
+        """Return for each split: exact strings by length, by kind, and of those whose block was cited or read."""
         tables = []
         for split, own in splits(records):
             tables.append(
@@ -103,7 +103,7 @@ class StringsSuite:
         return tables
 
     def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:
-        """Exact strings over document length."""
+        """Return exact strings over document length."""
         return [
             Figure(f"strings-{split}", "document tokens", ((f"exact, split {split}", curves(own, labels, _exact)),))
             for split, own in splits(records)
@@ -113,7 +113,7 @@ class StringsSuite:
 def _document(
     split: str, length: int, numbers: Sequence[int], text: str, options: Options, model: Model
 ) -> Iterator[Case]:
-    """The cases of one document."""
+    """Yield the cases of one document."""
     kinds, haystack = options.kinds or KINDS, options.text or options.haystack
     seed = document_seed(StringsSuite.name, options.seed, options.level, split, length, numbers[0], haystack, kinds)
     rng = Random(seed)
@@ -156,14 +156,14 @@ def _statement(kind: str, split: str) -> str:
 
 
 def _read_again(trace: Trace) -> str | None:
-    """The text that the last call was given after an earlier one had located it; None without an earlier call."""
+    """Return the text that an earlier call located and the last call read; None without an earlier call."""
     if not any(step.call.purpose == "locate" for step in trace.steps):
         return None
     return "\n".join(part.text for part in trace.steps[-1].call.parts if isinstance(part, Text))
 
 
 def _located(document: Document, passages: str) -> tuple[Citation, ...]:
-    """Where the lines of a text stand in a document; lines that it does not have are left out."""
+    """Return where the lines of a text stand in a document; lines that it does not have are left out."""
     text = document.read()
     lines = [line.strip() for line in passages.split("\n") if line.strip()]
     starts = [(text.find(line), len(line)) for line in lines]
@@ -171,7 +171,7 @@ def _located(document: Document, passages: str) -> tuple[Citation, ...]:
 
 
 def _block(sample: Sample, size: int, model: Model) -> Span:
-    """The block, of `size` tokens, in which the string stands; both where a border cuts its sentence."""
+    """Return the block, of `size` tokens, in which the string stands; both where a border cuts its sentence."""
     (span,) = sample.evidence
     cut = chunks(sample.document, model.tokenize, size)
     around = [chunk for chunk in cut if chunk.char_start < span.end and span.start < chunk.char_end]

@@ -1,7 +1,8 @@
 """Generates questions about the facts of a page: one hop, two hops, comparison, listing and counting.
 
 Every question has exactly one correct answer on its page and does not contain it.  No two questions about a document
-have the same answer fact.
+have the same answer fact.  Questions of kind `absent`, which have to be requested, are about something that the page
+does not state: another relation of a thing on the page, or a thing that is not on it.  Their answer is `ABSENT`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from memfold.core.prompt import ABSENT
 from memfold.core.types import Span
 from memfold.tasks.almanac.page import Page
-from memfold.tasks.almanac.world import Entity, Fact
+from memfold.tasks.almanac.relations import Relation
+from memfold.tasks.almanac.world import Entity, Fact, relations_of
+from memfold.tasks.names import Namer
 
 KINDS = ("one-hop", "two-hop", "comparison", "listing", "counting")
-WEIGHTS = {"one-hop": 0.5, "two-hop": 0.35, "comparison": 0.06, "listing": 0.06, "counting": 0.03}
+ABSENT_KIND = "absent"
+ALL_KINDS = (*KINDS, ABSENT_KIND)
+WEIGHTS = {"one-hop": 0.5, "two-hop": 0.35, "comparison": 0.06, "listing": 0.06, "counting": 0.03, ABSENT_KIND: 0.1}
+STRANGER_PROBABILITY = 0.4  # that an absent question is about something that is not on the page
 HOPS = {"one-hop": 1, "two-hop": 2}
 MIN_ITEMS, MAX_ITEMS = 2, 6  # of listings and counts
 
@@ -39,6 +46,7 @@ class QuestionGenerator:
     def __init__(self, rng: Random, page: Page, level: int, held_out: bool) -> None:
         self._rng = rng
         self._facts = page.facts
+        self._text = page.text
         self._level = level
         self._held_out = held_out
         self._used: set[object] = set()
@@ -78,6 +86,7 @@ class QuestionGenerator:
             "comparison": self._comparison,
             "listing": self._listing,
             "counting": self._counting,
+            ABSENT_KIND: self._absent,
         }[kind]
         for fact in order:
             draft = make(fact)
@@ -87,10 +96,10 @@ class QuestionGenerator:
     def _fits(self, draft: Draft) -> bool:
         if not self._used.isdisjoint(draft.keys) or any(answer in draft.question for answer in draft.answers):
             return False
-        return not self._held_out or any(fact.held_out for fact in draft.facts)
+        return not self._held_out or not draft.facts or any(fact.held_out for fact in draft.facts)
 
-    def _wording(self, fact: Fact, subject: str) -> str:
-        templates = fact.relation.questions[:1] if self._level == 0 else fact.relation.questions
+    def _wording(self, relation: Relation, subject: str) -> str:
+        templates = relation.questions[:1] if self._level == 0 else relation.questions
         text = self._rng.choice(templates).format(s=subject)
         return text[0].upper() + text[1:]
 
@@ -99,7 +108,7 @@ class QuestionGenerator:
         answers: tuple[str, ...] = (fact.value,)
         if fact.target and fact.target.bare != fact.value:
             answers = (fact.value, fact.target.bare)
-        return Draft(kind, self._wording(fact, subject), answers, fact.value, facts, (fact,))
+        return Draft(kind, self._wording(fact.relation, subject), answers, fact.value, facts, (fact,))
 
     def _one_hop(self, fact: Fact) -> Draft | None:
         if fact in self._used or (len(self._by_relation[fact.relation.key]) < 2 < len(self._facts)):
@@ -121,6 +130,21 @@ class QuestionGenerator:
             return None  # one sentence would be enough
         subject = first.relation.noun_phrase.format(s=first.subject.name)
         return self._about_value("two-hop", last, subject, (first, last))
+
+    def _absent(self, fact: Fact) -> Draft | None:
+        """A question about the subject of a fact, or about a stranger of its type, that the page does not answer."""
+        subject, stated = fact.subject.name, {known.relation.key for known in self._by_subject[fact.subject]}
+        if self._rng.random() < STRANGER_PROBABILITY:
+            subject, bare = Namer(self._rng, self._level).name(fact.subject.type, False)
+            stated = set()
+            if bare in self._text:
+                return None
+        choices = [each for each in relations_of(fact.subject.type, self._level, False) if each.key not in stated]
+        if not choices:
+            return None
+        relation = self._rng.choice(choices)
+        keys = ((ABSENT_KIND, subject, relation.key),)
+        return Draft(ABSENT_KIND, self._wording(relation, subject), (ABSENT,), ABSENT, (), keys)
 
     def _comparison(self, fact: Fact) -> Draft | None:
         relation = fact.relation

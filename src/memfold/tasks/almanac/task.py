@@ -13,7 +13,7 @@ from memfold.core.document import Document
 from memfold.core.errors import ConfigError, unknown
 from memfold.core.types import Sample
 from memfold.tasks.almanac.page import Page, lay_out
-from memfold.tasks.almanac.questions import HOPS, KINDS, Draft, QuestionGenerator, evidence
+from memfold.tasks.almanac.questions import ALL_KINDS, HOPS, KINDS, Draft, QuestionGenerator, evidence
 from memfold.tasks.almanac.world import BREAK_COST, Unit, World, token_counter
 from memfold.tasks.filler import sentence
 from memfold.tasks.task import Encode, TaskOptions
@@ -32,8 +32,8 @@ def almanac(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[
     """
     kinds = options.kinds or (KINDS if options.level >= 2 else KINDS[:1])
     for kind in kinds:
-        if kind not in KINDS:
-            raise unknown("kind of question", kind, KINDS)
+        if kind not in ALL_KINDS:
+            raise unknown("kind of question", kind, ALL_KINDS)
     rng = Random(seed)
     drafts: list[Draft] = []
     for _ in range(MAX_PAGES):
