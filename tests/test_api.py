@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +15,16 @@ import pytest
 import torch
 
 import memfold
+from memfold import session as sessions
 from memfold.backbone import familiarity, policy
 from memfold.backbone.folder import save_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.resolve import model_folder, resolve_model
-from memfold.core.errors import CheckpointError, ConfigError, DataError
+from memfold.core.errors import CallError, CheckpointError, ConfigError, DataError, MemfoldError
 from memfold.core.system import Rendered
 from memfold.core.types import SamplingParams
+from memfold.folding import fold_file
+from memfold.memory import save_memory
 from memfold.sources import documents, is_memory
 
 TEXT = "Velm is a town by the sea. Ada Lorn was born in Velm. She wrote 20 books.\n" * 12
@@ -45,8 +52,196 @@ def short_replies(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_importing_memfold_does_not_import_torch() -> None:
     code = "import sys, memfold; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
-    with pytest.raises(AttributeError, match="no attribute 'unfold'; it has FoldedMemory, Response, fold, open"):
+    with pytest.raises(
+        AttributeError,
+        match=r"no attribute 'unfold'; it has CallError, .*FoldedMemory, MemfoldError, Response, fold, open",
+    ):
         _ = memfold.unfold  # type: ignore[attr-defined]
+
+
+def test_the_package_lists_its_names_and_errors_without_torch() -> None:
+    names = ["CallError", "CheckpointError", "ConfigError", "DataError", "FoldedMemory", "MemfoldError", "Response"]
+    assert sorted(dir(memfold)) == sorted([*names, "fold", "open", "__version__"])
+    assert sorted(memfold.__all__) == sorted([*names, "fold", "open"])
+    assert memfold.__version__ == version("memfold")
+    found = (memfold.CallError, memfold.CheckpointError, memfold.ConfigError, memfold.DataError, memfold.MemfoldError)
+    assert found == (CallError, CheckpointError, ConfigError, DataError, MemfoldError)
+    code = (
+        "import sys, memfold; memfold.DataError, memfold.__version__, dir(memfold); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: memfold.fold(None), r"source must be a path, .* texts .*; give one of the two"),
+        (lambda: memfold.fold(), "give one of the two"),
+        (lambda: memfold.fold("a.txt", texts=["Ann"]), "give one of the two"),
+        (lambda: memfold.fold(3), r"source must be a path \(str or Path\), a list of paths, or a text, not int"),
+        (lambda: memfold.fold(b"text"), "source must be .*, not bytes"),
+        (lambda: memfold.fold({"a": "b"}), "source must be .*, not dict"),
+        (lambda: memfold.fold(["a.txt", 3]), r"source\[1\] must be a path \(str or Path\), not int"),
+        (lambda: memfold.fold(texts="Ann signed."), "texts must be a list of strings, not str"),
+        (lambda: memfold.fold(texts=["Ann", None]), r"texts\[1\] must be a string, not NoneType"),
+        (lambda: memfold.fold(texts={1: "Ann"}), r"names of texts\[0\] must be a string, not int"),
+        (lambda: memfold.fold(TEXT, model=None), "model must be a string, not NoneType"),
+        (lambda: memfold.fold(TEXT, ratio="4"), "ratio must be an integer, not str"),
+        (lambda: memfold.fold(TEXT, ratio=True), "ratio must be an integer, not bool"),
+        (lambda: memfold.fold(TEXT, system=3), "system must be a string, not int"),
+        (lambda: memfold.fold(TEXT, progress="bar"), "progress must be a function or None, not str"),
+        (lambda: memfold.open(3), r"path must be a path \(str or Path\), not int"),
+        (lambda: memfold.open(None), "path must be a path .*, not NoneType"),
+        (lambda: memfold.open("a.fold", dtype=4), "dtype must be a string, not int"),
+    ],
+)
+def test_an_argument_of_the_wrong_type_is_named(call: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_questions_of_the_wrong_type_are_refused(model: str) -> None:
+    memory = memfold.fold(TEXT, model=model)
+    for wrong in ("Hi", b"Hi", None, 3, {"Who?": 1}):
+        with pytest.raises(TypeError, match=f"questions must be a list of strings, not {type(wrong).__name__}"):
+            memory.ask_many(wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="questions must be"):
+            memory.answers(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"questions\[1\] must be a string, not int"):
+        memory.ask_many(["Who?", 3])  # type: ignore[list-item]
+    for wrong in (None, b"Who?", ["Who?"]):
+        with pytest.raises(TypeError, match="question must be a string"):
+            memory.ask(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="on_token must be a function or None, not str"):
+        memory.ask("Who?", "print")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="path must be a path"):
+        memory.save(None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="give one of the two"):
+        memory.append()
+    assert memory.ask_many(()) == []
+    assert [response.trace.question for response in memory.ask_many(iter(["Who?"]))] == ["Who?"]
+
+
+def test_texts_are_documents(model: str) -> None:
+    listed = memfold.fold(texts=["Ann signed it.", TEXT], model=model).memory
+    assert listed.sources == ("text 1", "text 2")
+    assert [block.read() for block in listed.blocks] == ["Ann signed it.", TEXT]
+    named = memfold.fold(texts={"letter": "Ann signed it.", "page": TEXT}, model=model).memory
+    assert named.sources == ("letter", "page")
+    for texts, message in (([], "no texts"), (["Ann", " "], "text 2 is empty"), ({"a": ""}, "a is empty")):
+        with pytest.raises(DataError, match=message):
+            memfold.fold(texts=texts, model=model)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"source\[1\] is a text, not a path; give a list of texts as texts="):
+        memfold.fold([__file__, "Ann signed it.\n"], model=model)
+
+
+def test_documents_are_appended_as_if_they_had_been_folded_together(model: str, tmp_path: Path) -> None:
+    seen: list[int] = []
+    memory = memfold.fold(texts=[TEXT], model=model)
+    asked = memory.answering(style="bare")
+    memory.append(texts=["Ben read it.", TEXT], progress=lambda block: seen.append(block.index))
+    assert seen == [0]
+    together = memfold.fold(texts=[TEXT, "Ben read it."], model=model).memory
+    assert (memory.memory.name, memory.memory.sources) == (together.name, ("text 1", "text 2"))
+    assert memory.memory.sha256 == together.sha256
+    assert len(asked.memory.sources) == 1, "a memory that shares the blocks is as it was"
+    for left, right in zip(memory.memory.blocks, together.blocks, strict=True):
+        assert (left.index, left.source, left.read()) == (right.index, right.source, right.read())
+        assert left.slots is not None
+        assert right.slots is not None
+        torch.testing.assert_close(left.slots, right.slots)
+    before = memory.memory
+    memory.append(texts=[TEXT])
+    assert memory.memory is before
+    (tmp_path / "ada.txt").write_text("Ada Lorn left.")
+    memory.append(tmp_path / "ada.txt")
+    assert memory.memory.sources == ("text 1", "text 2", "ada.txt")
+    with pytest.raises(DataError, match="no document at missing"):
+        memory.append("missing")
+
+
+def test_an_opened_memory_grows_and_is_saved_in_its_place(model: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.fold"
+    memfold.fold(texts={"first": TEXT}, model=model).save(path)
+    memory = memfold.open(path, model=model)
+    memory.append(texts={"second": "Ben read it. Ben lives in Tor."})
+    assert memory.ask("Who read it?").text == memory.ask_many(["Who read it?"])[0].text
+    memory.save(path)
+    again = memfold.open(path, model=model)
+    assert again.memory.sources == ("first", "second")
+    assert [block.read() for block in again.memory.blocks] == [TEXT, "Ben read it. Ben lives in Tor."]
+    assert again.memory.settings == memory.memory.settings
+    with pytest.raises(DataError, match="is a memory of other documents"):
+        memfold.fold(texts={"second": "Ben read it."}, model=model).save(path)
+    with pytest.raises(DataError, match="is a memory of other documents"):
+        memfold.fold(texts={"first": TEXT}, model=model).save(path)
+
+
+def test_only_the_model_that_folded_a_memory_appends_to_it(model: str) -> None:
+    memory = memfold.fold(TEXT, model=model)
+    memory.memory.fingerprint = "f" * 64
+    with pytest.raises(DataError, match="model 'small' reads this memory, but another one folded it"):
+        memory.append(texts=["Ben read it."])
+
+
+def test_memories_and_answers_have_a_short_form(model: str) -> None:
+    memory = memfold.fold(TEXT, model=model)
+    tokens, slots = memory.memory.token_count, memory.memory.slot_count
+    counts = f"1 documents, {tokens} tokens, {slots} slots"
+    assert repr(memory) == f"<FoldedMemory: {counts}, system 'pooled', model 'small'>"
+    assert repr(memory.memory) == f"<Memory {memory.memory.name!r} of system 'pooled': {counts}>"
+    response, failed = memory.ask_many(["Who?", " "])
+    assert repr(response).startswith(f"<Response {response.text!r}, {len(response.citations)} citations")
+    assert repr(failed) == f"<Response without an answer: {failed.error}>"
+
+
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("system", ["pooled", "retrieval"])
+def test_memories_are_pickled_and_copied(model: str, tmp_path: Path, opened: bool, system: str) -> None:
+    path = tmp_path / "a.fold"
+    memory = memfold.fold(texts=[TEXT * 10, "Ben read it."], model=model, system=system)
+    if opened:
+        memory.save(path, dtype="float32")
+        memory = memfold.open(path, model=model)
+    question = "Where was Ada Lorn born?"
+    expected = memory.ask(question)
+    data = pickle.dumps(memory)
+    held = sum(block.slots.nbytes for block in memory.memory.blocks if block.slots is not None)
+    assert len(data) < held + 20_000, "neither weights nor a whole file for each block"
+    path.unlink(missing_ok=True)
+    sessions._load.cache_clear()  # as in another process
+    for other in (pickle.loads(data), copy.copy(memory), copy.deepcopy(memory)):
+        assert other.ask(question).text == expected.text
+        assert [block.read() for block in other.memory.blocks] == [block.read() for block in memory.memory.blocks]
+    assert copy.deepcopy(memory).session.model is memory.session.model
+    assert pickle.loads(pickle.dumps(expected)).text == expected.text
+
+
+def test_slots_that_are_not_finite_are_refused_while_folding(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a model in float16 makes them when it overflows."""
+    plain = Backbone.hidden
+    monkeypatch.setattr(Backbone, "hidden", lambda *arguments: plain(*arguments) * float("inf"))
+    with pytest.raises(DataError, match=r"slots contain values that are not finite .*float16"):
+        memfold.fold(TEXT, model=model)
+    document = tmp_path / "a.txt"
+    document.write_text(TEXT)
+    with pytest.raises(DataError, match=r"slots contain values that are not finite .*float16"):
+        fold_file(documents(document), tmp_path / "a.fold", sessions.open_session(model=model))
+    assert not (tmp_path / "a.fold").exists()
+
+
+def test_slots_of_another_size_are_refused(model: str, tmp_path: Path) -> None:
+    memory = memfold.fold(TEXT, model=model)
+    for slots, found in ((torch.zeros(memory.memory.slot_count, 16), 16), (None, 0)):
+        (block,) = memory.memory.blocks
+        changed = replace(memory.memory, blocks=[replace(block, slots=slots)])
+        save_memory(changed, tmp_path / "a.fold")
+        with pytest.raises(
+            DataError, match=f"has slots of {found} values, model 'small' reads slots of 32; use the model that"
+        ):
+            memfold.open(tmp_path / "a.fold", model=model)
 
 
 def test_fold_ask_save_open(model: str, tmp_path: Path) -> None:

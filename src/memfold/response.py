@@ -6,15 +6,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from memfold.core.prompt import recalled
-from memfold.core.types import Citation, Trace
+from memfold.core.types import Citation, Recall, Trace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Response:
     """The response to one question: the answer, its citations and the full `trace`.
 
-    `warning` says why the answer is unreliable, if it is; `passages` then holds the results of a text search for the
-    question.
+    `recalls` are the sentences that the model recalled, each compared with the text of the memory, and `supported` says
+    whether the text contains all of them and the answer; None if that cannot be said.  `warning` says why the answer is
+    unreliable, if it is; `passages` then holds the results of a text search for the question.
     """
 
     trace: Trace
@@ -22,6 +23,13 @@ class Response:
     fold_seconds: float = 0.0
     warning: str | None = None
     passages: tuple[Citation, ...] = ()
+    recalls: tuple[Recall, ...] = ()
+    supported: bool | None = None
+
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"<Response without an answer: {self.error}>"
+        return f"<Response {self.text!r}, {len(self.citations)} citations{', with a warning' * bool(self.warning)}>"
 
     @property
     def text(self) -> str:
@@ -69,6 +77,8 @@ class Response:
         record: dict[str, Any] = {
             "answer": self.text,
             "recalled": self.recalled,
+            "supported": self.supported,
+            "recalls": [asdict(recall) for recall in self.recalls],
             "system": self.trace.system,
             "model": self.model,
             "citations": [asdict(citation) for citation in self.citations],

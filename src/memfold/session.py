@@ -30,11 +30,38 @@ GREETING, GREETING_TOKENS = "Reply with the word yes.", 8
 
 
 @dataclass(frozen=True)
+class ModelSource:
+    """The arguments that a model was loaded with."""
+
+    model: str
+    device: str
+    dtype: str
+
+    def load(self) -> Model:
+        """Load the model; it is the same object if it was loaded in this process before."""
+        return load(self.model, self.device, self.dtype)
+
+
+@dataclass(frozen=True)
 class Session:
-    """A system together with the model that folds and answers."""
+    """A system together with the model that folds and answers.
+
+    A session with a `source` is pickled without the weights: the model is loaded again.  Copies share the model.
+    """
 
     system: AnySystem
     model: Model
+    source: ModelSource | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | ({} if self.source is None else {"model": None})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        source: ModelSource | None = state["source"]
+        self.__dict__.update(state | ({} if source is None else {"model": source.load()}))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Session:
+        return self
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -68,8 +95,9 @@ def open_session(
 ) -> Session:
     """Load a model by name and create a system for it, optionally at another ratio."""
     registry.system_class(system)  # checks the name before the model is loaded
-    loaded = load(model, device, dtype)
-    return Session(make_system(system, loaded, ratio), loaded)
+    source = _source(model, device, dtype)
+    loaded = source.load()
+    return Session(make_system(system, loaded, ratio), loaded, source)
 
 
 def session_for(
@@ -85,14 +113,25 @@ def session_for(
     `system` and `ratio`, if given, must be those of the memory.
 
     Raises:
-        DataError: for another model, system or ratio; the message gives both values.
+        DataError: for another model, system or ratio, or slots of another size; the message gives both values.
     """
-    loaded = load(model, device, dtype)
-    check_readable(memory, system=system or memory.system, fingerprints=loaded.readable, settings={})
+    source = _source(model, device, dtype)
+    loaded = source.load()
+    check_readable(
+        memory, system=system or memory.system, fingerprints=loaded.readable, settings={}, reader=loaded.name
+    )
     written = rebuild(memory.system, memory.settings)
     memory_ratio = written.ratio
+    if ratio is not None and memory_ratio is None:
+        raise DataError(
+            f"ratio {ratio} is not possible: this memory was made by system {memory.system!r}, which keeps the text as "
+            "it is; leave the ratio out"
+        )
     if ratio not in (None, memory_ratio):
-        raise DataError(f"the memory has ratio {memory_ratio}, the reader {ratio}; fold again or leave the ratio out")
+        raise DataError(
+            f"this memory was folded at ratio {memory_ratio}, not {ratio}; leave the ratio out, or fold the document "
+            "again"
+        )
     reader = registry.make_system(memory.system, loaded)
     if reader.ratio != memory_ratio:
         reader = make_system(memory.system, loaded, memory_ratio)
@@ -101,8 +140,31 @@ def session_for(
     )  # settings that are newer have defaults
     check_readable(complete, system=memory.system, fingerprints=loaded.readable, settings=reader.fixed)
     if isinstance(memory, Memory):
+        _check_slot_size(memory, reader, loaded)
         reader.check_memory(memory)
-    return Session(reader, loaded)
+    return Session(reader, loaded, source)
+
+
+def _source(model: str, device: str, dtype: str) -> ModelSource:
+    """Return the arguments to load a model with, in a form that does not depend on the working directory."""
+    is_folder = model != TINY and not is_address(model) and Path(model).is_dir()
+    return ModelSource(str(Path(model).absolute()) if is_folder else model, device, dtype)
+
+
+def _check_slot_size(memory: Memory, system: AnySystem, model: Model) -> None:
+    """Refuse slots that have another number of values than those that the model reads, or none.
+
+    Raises:
+        DataError: with both numbers.
+    """
+    size = system.slot_size(model)
+    for block in memory.blocks if size is not None else ():
+        found = 0 if block.slots is None else block.slots.shape[-1]
+        if found != size:
+            raise DataError(
+                f"this memory has slots of {found} values, model {model.name!r} reads slots of {size}; use the model "
+                "that folded it, or fold the document again"
+            )
 
 
 def make_system(name: str, model: Model, ratio: int | None = None) -> AnySystem:
@@ -114,12 +176,11 @@ def make_system(name: str, model: Model, ratio: int | None = None) -> AnySystem:
     system = registry.make_system(name, model)
     if ratio is None:
         return system
-    record = model.trained.get(name, {})
-    chosen = system.at_ratio(ratio)
-    if not chosen.trained_at(record):
-        trained = ", ".join(map(str, system.trained_ratios(record)))
-        raise ConfigError(f"ratio {ratio} is not one that model {model.name!r} was trained at; allowed: {trained}")
-    return chosen
+    trained = system.trained_ratios(model.trained.get(name, {}))
+    if trained and ratio not in trained:
+        allowed = ", ".join(map(str, trained))
+        raise ConfigError(f"ratio {ratio} is not one that model {model.name!r} was trained at; allowed: {allowed}")
+    return system.at_ratio(ratio)
 
 
 def rebuild(name: str, settings: Mapping[str, Any]) -> AnySystem:

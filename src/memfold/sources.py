@@ -5,13 +5,16 @@ Reading and checking the content of a document is in `memfold.core.document`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from memfold.core.arguments import check_path, check_type, strings
 from memfold.core.document import READABLE, SUFFIXES, Document, open_document
 from memfold.core.errors import DataError
 
 Source = str | Path | Sequence[str | Path]
+Texts = Sequence[str] | Mapping[str, str]
 NAMED = tuple(suffix for suffix in SUFFIXES if suffix)  # suffixes of document files
 MEMORY_SUFFIX = ".fold"
 LONGEST_PATH = 250  # characters; a longer string is text
@@ -25,16 +28,47 @@ def documents(source: Source) -> list[Document]:
 
     Raises:
         DataError: for a path that is missing, empty, binary or in a format that cannot be read.
+        TypeError: for anything but a path, a list of paths, or a text.
     """
     if isinstance(source, str) and _is_text(source):
         if not source.strip():
             raise DataError("the text is empty; a document needs at least one character that is not a space")
         return [Document("text", text=source)]
-    paths = [source] if isinstance(source, str | Path) else list(source)
+    paths = [source] if isinstance(source, str | os.PathLike) else _paths(source)
     opened = [document for path in paths for document in _documents_at(Path(path).expanduser())]
     if not opened:
         raise DataError(f"no documents; name at least one file ({READABLE})")
     return opened
+
+
+def text_documents(texts: Texts, first: int = 1) -> list[Document]:
+    """Return texts as documents: those of a mapping under its keys, those of a list as `text 1`, `text 2`, and so on.
+
+    `first` is the number of the first text of a list.
+
+    Raises:
+        DataError: for a text without a character that is not a space, or no texts.
+        TypeError: for anything but strings.
+    """
+    if isinstance(texts, Mapping):
+        named = dict(zip(strings("names of texts", list(texts)), strings("texts", list(texts.values())), strict=True))
+    else:
+        named = {f"text {number}": text for number, text in enumerate(strings("texts", texts), first)}
+    if not named:
+        raise DataError("no texts; give at least one")
+    for name, text in named.items():
+        if not text.strip():
+            raise DataError(f"{name} is empty; a document needs at least one character that is not a space")
+    return [Document(name, text=text) for name, text in named.items()]
+
+
+def given_documents(source: Source | None, texts: Texts | None, first: int = 1) -> list[Document]:
+    """Return the documents of the one argument that is given; `first` is the number of the first unnamed text."""
+    if (source is None) == (texts is None):
+        raise TypeError(
+            "source must be a path, a list of paths, or a text, unless texts are given; give one of the two"
+        )
+    return text_documents(texts, first) if texts is not None else documents(source)  # type: ignore[arg-type]
 
 
 def is_memory(path: Path) -> bool:
@@ -46,6 +80,16 @@ def is_memory(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(9)
     return head[8:] == b"{" and b"\0" in head[:8]
+
+
+def _paths(source: Sequence[str | Path]) -> Sequence[str | Path]:
+    """Return a list of paths after checking that it is one."""
+    check_type("source", source, (list, tuple), "a path (str or Path), a list of paths, or a text")
+    for number, path in enumerate(source):
+        check_path(f"source[{number}]", path)
+        if isinstance(path, str) and _is_text(path):
+            raise DataError(f"source[{number}] is a text, not a path; give a list of texts as texts=[...]")
+    return source
 
 
 def _documents_at(path: Path) -> list[Document]:

@@ -104,13 +104,15 @@ def test_impossible_places_and_types_are_refused(tmp_path: Path) -> None:
         load_backbone("tinny")
     with pytest.raises(CheckpointError, match=r"no model at '\./missing'"):
         load_backbone("./missing")
-    with pytest.raises(ConfigError, match="dtype 'float8' is unknown; allowed: float32, bfloat16, float16"):
+    with pytest.raises(
+        ConfigError, match="unknown dtype 'float8'; nearest: 'float32'; known: bfloat16, float16, float32"
+    ):
         load_backbone(tmp_path, dtype="float8")
 
 
 def test_a_device_that_is_not_there_is_a_config_error(backbone: Backbone, tmp_path: Path) -> None:
     save_backbone(backbone, tmp_path)
-    with pytest.raises(ConfigError, match="device 'nowhere' cannot be used"):
+    with pytest.raises(ConfigError, match="device 'nowhere' is not possible; allowed: cpu, cuda, cuda:N, mps"):
         load_backbone(tmp_path, "nowhere")
 
 
@@ -131,3 +133,12 @@ def test_offsets_point_at_the_characters_of_each_token(backbone: Backbone) -> No
     tokens, offsets = backbone.tokenize(text)
     assert tokens == backbone.encode(text)
     assert [text[start:end] for start, end in offsets] == [backbone.decode([token]) for token in tokens]
+
+
+def test_the_token_that_begins_every_sequence_learns(any_backbone: Backbone, saved: Path) -> None:
+    """It is also the padding token, whose embedding gets no gradient in `torch.nn.Embedding`."""
+    for backbone in (any_backbone, load_backbone(saved)):
+        config, weight = backbone.model.config, backbone.model.get_input_embeddings().weight
+        assert config.pad_token_id == config.eos_token_id == backbone.end_token
+        (gradient,) = torch.autograd.grad(backbone.embed([backbone.end_token, 5]).sum(), weight)
+        assert torch.equal(gradient[[backbone.end_token, 5, 6]].sum(1), torch.tensor([32.0, 32.0, 0.0]))

@@ -17,8 +17,10 @@ from memfold.bench.first_token import bench_first_token
 from memfold.bench.fold import bench_fold
 from memfold.bench.rollout import bench_rollout
 from memfold.bench.systems import bench_systems, first_token
+from memfold.bench.text import filler
 from memfold.bench.timing import count_of
 from memfold.cli.main import execute
+from memfold.cli.options import numbers
 from memfold.core.document import Document
 from memfold.session import Session
 from memfold.systems.pooled.head import add_head
@@ -154,10 +156,10 @@ def test_random_weights_of_a_shape_are_timed(
         assert printed["model"] == "qwen2.5-7b with random weights"
         assert printed["ratio"] > 0
     for arguments, message in [
-        (["--architecture", "7b"], "architecture 'qwen2.5-7b' is timed on a GPU; give --device cuda, or --force"),
-        (["--architecture", "8b"], "unknown architecture '8b'; nearest: "),
-        (["--architecture", "7b", "--model", "x"], "--architecture 7b takes the place of --model x; leave one out"),
-        (["--architecture", "7b", "--device", "cuda:99"], "device 'cuda:99' cannot hold qwen2.5-7b: "),
+        (["--architecture", "7b"], "architecture 'qwen2.5-7b' needs a GPU; give --device cuda, or --force"),
+        (["--architecture", "8b"], "unknown architecture '8b'; known: qwen2.5-0.5b, "),
+        (["--architecture", "7b", "--model", "x"], "--architecture 7b replaces --model x; leave one of them out"),
+        (["--architecture", "7b", "--device", "cuda:99"], "device 'cuda:99' is not available"),
         (["--system", "full"], "--system is for bench systems"),
     ]:
         assert execute(["bench", "fold", *arguments]) == 2
@@ -170,4 +172,29 @@ def test_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> 
     assert execute(["bench", "folds"]) == 2
     assert "unknown benchmark 'folds'; nearest: 'fold'" in capsys.readouterr().err
     assert execute(["bench", "fold", "--lengths", "8,x"]) == 2
-    assert "--lengths '8,x' is not possible; write numbers from 1 with commas" in capsys.readouterr().err
+    assert "--lengths '8,x' is not possible; write numbers of 1 or more with commas" in capsys.readouterr().err
+    for system, message in [
+        ("closed-book", "system 'closed-book' reads no document, so there is nothing to time; leave it out"),
+        ("closed-book/bare", "reads no document"),
+        ("poold", "unknown system 'poold'; nearest: 'pooled'"),
+        ("full/unfold=64", "unknown full setting 'unfold'; known: "),
+    ]:
+        assert execute(["bench", "systems", "--system", "full", "--system", system]) == 2
+        assert message in capsys.readouterr().err
+    assert execute(["bench", "systems", "--system", "full", "--ratio", "4"]) == 2
+    assert "--ratio 4 is not possible with --system; write the ratio as in pooled:4" in capsys.readouterr().err
+
+
+def test_filler_has_the_length_that_was_asked_for(headed: Backbone) -> None:
+    for length in (1, 5, 64, 300):
+        assert len(headed.encode(filler(headed, length))) == length
+    assert numbers("128,128,64") == (128, 64)
+
+
+def test_an_answer_that_reads_text_again_is_timed(headed: Backbone) -> None:
+    policy = ScriptedPolicy(lambda call: "Ada was born in Velm. \\boxed{Velm}")
+    system = Pooled.of({"ratio": 4, "unfold": 16})
+    memory = fold_documents([Document("a", text="Ada was born in Velm. " * 8)], Session(system, headed)).memory
+    first_token(system, memory, "Where was Ada born?", policy)
+    asked = [(call.purpose, call.sampling.max_tokens) for call in policy.calls]
+    assert asked == [("locate", 160), ("locate", 1)]

@@ -107,7 +107,7 @@ def test_an_interrupted_append_keeps_the_file_and_goes_on(
     assert result.code == (130 if error is KeyboardInterrupt else 2)
     assert Path("m.fold").read_bytes() == before
     result = cli("fold", "b.txt", "-o", "m.fold", "--append", *model)
-    assert result.err == f"going on with an interrupted fold: {blocks} blocks are there already\n"
+    assert result.err == f"continuing an interrupted fold: {blocks} blocks are already written\n"
     assert Path("m.fold").read_bytes() == Path("all.fold").read_bytes()
     assert not Path("m.fold.partial").exists()
 
@@ -119,9 +119,13 @@ def test_what_does_not_fit_is_named_with_both_values(
     assert cli("fold", "a.txt", "-o", "bare.fold", *model, "--no-text").code == 0
     before = Path("m.fold").read_bytes()
     for file, arguments, said in [
-        ("m.fold", (*model, "--ratio", 4), "the memory has ratio 16, the reader 4"),
-        ("m.fold", (*model, "--system", "full"), "the memory is of system 'pooled', the reader of 'full'"),
-        ("m.fold", ("--model", models["second"]), "the memory was folded by the model and tokenizer"),
+        ("m.fold", (*model, "--ratio", 4), "this memory was folded at ratio 16, not 4; leave the ratio out"),
+        (
+            "m.fold",
+            (*model, "--system", "full"),
+            "this memory was made by system 'pooled', not 'full'; leave the system out",
+        ),
+        ("m.fold", ("--model", models["second"]), "this memory was folded by model 'first' (fingerprint "),
         ("m.fold", (*model, "--dtype", "int8"), "m.fold holds slots in bfloat16, --dtype asks for int8"),
         ("m.fold", (*model, "--no-text"), "m.fold holds the text of its documents, --no-text asks for none"),
         ("bare.fold", model, "bare.fold holds no text of its documents; give --no-text"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +11,17 @@ from typing import Any
 import pytest
 from command_result import Cli
 
+from memfold import api
 from memfold.backbone import familiarity, policy
 from memfold.backbone.decoding_row import DecodingRow
 from memfold.backbone.folder import load_backbone, save_backbone
+from memfold.cli.conversation import Unboxed
+from memfold.cli.output import screen, show
 from memfold.core.system import SLOT, Rendered
+from memfold.core.types import Answer, Citation, Recall, Trace
+from memfold.response import Response
 
-FIELDS = {"answer", "recalled", "system", "model", "citations", "usage", "seconds", "warning"}
+FIELDS = {"answer", "recalled", "supported", "recalls", "system", "model", "citations", "usage", "seconds", "warning"}
 ENDLESS = FIELDS | {"passages"}  # of random weights, which find no end
 USAGE = {"document_tokens", "memory_slots", "decoder_positions", "effective_ratio", "calls", "generated_tokens"}
 SECONDS = {"fold", "first_token", "total"}
@@ -64,7 +70,7 @@ def test_styles_ask_differently(
 
     monkeypatch.setattr(policy, "DecodingRow", spy)
     for style in ("recall", "bare", "free"):
-        assert cli("ask", folded, page.question, *model, "--style", style).code == 0
+        assert cli("ask", folded, page.question, *model, "--style", style, "--no-unfold").code == 0
     assert asked == [f"\n{page.question}\nRecall:", f"\n{page.question}\nAnswer:", f"\n{page.question}\nRecall?"]
 
 
@@ -97,12 +103,69 @@ def test_a_failing_question_is_data_and_the_exit_code_says_so(
 
 
 def test_question_after_question(cli: Cli, page: SimpleNamespace, folded: str, model: tuple[str, str]) -> None:
-    result = cli("ask", folded, *model, stdin=f"{page.question}\nWho?\n\nnever asked\n".encode())
+    result = cli("ask", folded, *model, stdin=f"\n{page.question}\nWho?\n \nWhere?\n".encode())
     assert result.code == 0
-    assert result.out.count("answer    ") == 2
+    assert result.err == ""
+    assert result.out.count("answer    ") == 3
     assert "from      page.txt, characters" in result.out
     lines = cli("ask", folded, *model, "--json", stdin=b"Who?\nWhere?").out.splitlines()
     assert [json.loads(line).keys() for line in lines] == [ENDLESS, ENDLESS]
+    assert cli("ask", folded, *model, stdin=b"Who \xff?\n").message.startswith("standard input is not UTF-8 text")
+
+
+def test_the_prompt_of_a_terminal_is_on_standard_error(
+    cli: Cli, folded: str, model: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memfold.cli.conversation._at_terminal", lambda: True)
+    result = cli("ask", folded, *model, stdin=b"Who?\n\nnever asked\n")
+    assert result.code == 0
+    assert result.out.count("answer    ") == 1
+    assert "question" not in result.out
+    assert re.search(r"The memory holds [\d,]+ tokens; an empty line or Ctrl-D ends", result.err)
+    assert result.err.count("question") == 2
+
+
+def test_the_box_of_an_answer_is_not_streamed() -> None:
+    for reply, shown in [
+        (r" It is in Velm. \boxed{Velm}", " It is in Velm. "),
+        (r"a\boxed{{x} y}b\boxed{c", "ab"),
+        (r"no \box here \bo", r"no \box here \bo"),
+    ]:
+        for size in (1, 3, 100):
+            unboxed = Unboxed()
+            parts = [reply[start : start + size] for start in range(0, len(reply), size)]
+            assert "".join([*map(unboxed, parts), unboxed.rest()]) == shown
+
+
+def test_a_file_of_questions_is_read_line_by_line(cli: Cli, folded: str, model: tuple[str, str]) -> None:
+    Path("q.jsonl").write_text('\n{"question": "Who?\u2028Where?"}\n  \n{"question": "When?"}\n\n')
+    records = [json.loads(line) for line in cli("ask", folded, "--questions", "q.jsonl", *model).out.splitlines()]
+    assert [record["question"] for record in records] == ["Who?\u2028Where?", "When?"]
+    form = '; write {"question": "..."}'
+    for line, message in [
+        ('{"question": 7}', f"q.jsonl, line 2: question = 7 is not a string{form}"),
+        ('{"question": null}', f"q.jsonl, line 2: question = null is not a string{form}"),
+        ('{"question": " "}', "q.jsonl, line 2: the question is empty; ask something"),
+        ('{"question": "\\ud800"}', "q.jsonl, line 2: the question is not UTF-8 text: see character 1; correct it"),
+        ('"Who?"', f"q.jsonl, line 2 has no question{form}"),
+        ("Who?", "q.jsonl, line 2 is not JSON: "),
+    ]:
+        Path("q.jsonl").write_text(f"\n{line}\n")
+        result = cli("ask", folded, "--questions", "q.jsonl", *model)
+        assert result.code == 2
+        assert result.message.startswith(message)
+
+
+def test_an_answer_that_reads_text_again_is_streamed(
+    cli: Cli, page: SimpleNamespace, folded: str, model: tuple[str, str]
+) -> None:
+    memory = api.open(folded, model=model[1]).unfolding(64)
+    parts: list[str] = []
+    response = memory.ask(page.question, parts.append)
+    replies = [step.reply.text for step in response.trace.steps]
+    assert len(replies) > 1
+    assert len(parts) > 2
+    assert "".join(parts) == "\n".join(replies[1:])
 
 
 def test_a_strange_text_is_told(
@@ -130,12 +193,16 @@ def test_what_cannot_be_asked(cli: Cli, page: SimpleNamespace, folded: str, mode
     cases = [
         ((folded, ""), "the question is empty; ask something"),
         ((folded, "  "), "the question is empty; ask something"),
-        ((folded, "Who?", "--style", "brief"), "style 'brief' is not possible; allowed: bare, recall, free"),
-        ((folded, "Who?", "--questions", "bad.jsonl"), "either one QUESTION or --questions, not both"),
+        ((folded, "Who?", "--style", "brief"), "unknown style 'brief'; nearest: 'bare'; known: bare, free, recall"),
+        ((folded, "Who?", "--style", "long"), "unknown style 'long'; known: bare, free, recall"),
+        ((folded, "Who \udcff?"), "the question is not UTF-8 text: see character 5"),
+        ((folded, "Who?", "--no-unfold", "--budget", 64), "--budget 64 has no effect with --no-unfold"),
+        ((folded, "Who?", "--unfold", "--budget", 0), "--budget = 0 is not possible; allowed: 1 token or more"),
+        ((folded, "Who?", "--questions", "bad.jsonl"), "give either QUESTION or --questions, not both"),
         ((folded, "--questions", "bad.jsonl"), "bad.jsonl, line 2"),
         ((folded, "--questions", "none.jsonl"), "none.jsonl holds no questions"),
         ((folded, "--questions", "missing.jsonl"), "cannot read missing.jsonl"),
-        (("-",), "standard input holds the text"),
+        (("-",), "standard input holds the document; give QUESTION or --questions"),
         (("missing.fold", "Who?"), "no memory file at missing.fold"),
         ((page.path, "Who?", "--system", "full"), "the model's window is 2048"),
     ]
@@ -146,12 +213,12 @@ def test_what_cannot_be_asked(cli: Cli, page: SimpleNamespace, folded: str, mode
 
 
 def test_a_memory_of_another_kind_is_refused(cli: Cli, folded: str, models: dict[str, str]) -> None:
-    prints = [load_backbone(folder).fingerprint() for folder in models.values()]
+    prints = [load_backbone(folder).fingerprint()[:12] for folder in models.values()]
     first, second = ("--model", models["first"]), ("--model", models["second"])
     cases = [
-        (second, f"model and tokenizer {prints[0]!r}, the reader knows {prints[1]!r}"),
-        ((*first, "--ratio", 4), "the memory has ratio 16, the reader 4"),
-        ((*first, "--system", "full"), "the memory is of system 'pooled', the reader of 'full'"),
+        (second, f"folded by model 'first' (fingerprint {prints[0]}); model 'second' reads those of {prints[1]}; use"),
+        ((*first, "--ratio", 4), "this memory was folded at ratio 16, not 4; leave the ratio out"),
+        ((*first, "--system", "full"), "this memory was made by system 'pooled', not 'full'; leave the system out"),
     ]
     for arguments, message in cases:
         result = cli("ask", folded, "Who?", *arguments)
@@ -167,7 +234,10 @@ def test_a_damaged_memory_is_refused(cli: Cli, folded: str, model: tuple[str, st
         (whole[:-1], "is truncated"),
         (whole[:100], "is truncated"),
         (bytes(altered), "was altered after it was written"),
-        (whole.replace(b'"version":"1"', b'"version":"7"'), "has format version '7', this memfold reads version '1'"),
+        (
+            whole.replace(b'"version":"1"', b'"version":"7"'),
+            "has format version '7', but this version of memfold reads '1'",
+        ),
         (b"Just a text.", "is not a memory file"),
     ]
     for data, message in cases:
@@ -176,3 +246,17 @@ def test_a_damaged_memory_is_refused(cli: Cli, folded: str, model: tuple[str, st
             result = cli(*command)
             assert result.code == 2
             assert message in result.message
+
+
+def test_what_the_text_does_not_say_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    nearest = Citation("a.txt", 0, 21, "Ada was born in Velm.")
+    recalls = (Recall("Ada was born in Tarn.", False, nearest), Recall("Lor met Ada.", True))
+    trace = Trace("Where?", "pooled", answer=Answer("Tarn", r" Ada was born in Tarn. Lor met Ada. \boxed{Tarn}"))
+    show(Response(trace, "m", recalls=recalls, supported=False), screen())
+    shown = capsys.readouterr().out
+    assert 'unknown   "Ada was born in Tarn." is not in the text; the text says: "Ada was born in Velm."' in shown
+    assert shown.count("unknown") == 1
+    show(Response(trace, "m", recalls=recalls[1:], supported=False), screen())
+    assert 'unknown   "Tarn" is not in the text' in capsys.readouterr().out
+    show(Response(trace, "m", recalls=recalls[1:], supported=True), screen())
+    assert "unknown" not in capsys.readouterr().out

@@ -60,8 +60,7 @@ def test_replies_are_streamed_in_a_conversation(
 ) -> None:
     result = cli("ask", page.path, *remote, "--system", "retrieval", stdin=b"Who?\n\n")
     assert result.code == 0
-    assert SAID in result.out
-    assert "answer    Velm" in result.out
+    assert result.out.startswith("It is so. \nanswer    Velm\n")
     assert chat_server.asked[0]["stream"] is True
 
 

@@ -43,7 +43,7 @@ def test_inspect_shows_where_a_memory_comes_from(cli: Cli, page: SimpleNamespace
     assert (record["ratio"], record["dtype"], record["bytes"]["text"]) == (4, "int8", 0)
     shown = cli("inspect", "page.fold")
     assert shown.code == 0
-    for part in ("page.txt", "pooled", "first", record["fingerprint"][:16], "no text", "full KV cache takes 128"):
+    for part in ("page.txt", "pooled", "first", record["fingerprint"][:12], "no text", "full KV cache takes 128"):
         assert part in shown.out
 
 
@@ -76,11 +76,11 @@ def test_an_interrupted_fold_goes_on(
         patch.setattr(Pooled, "compress", stopped)
         result = cli("fold", page.path, "-o", "page.fold", *model)
     assert result.code == 130
-    assert result.message == "interrupted; the partial fold is kept, run the same command again to go on"
+    assert result.message == "interrupted; the partial fold is kept, run the same command again to continue"
     assert not Path("page.fold").exists()
     result = cli("fold", page.path, "-o", "page.fold", *model)
     assert result.code == 0
-    assert "going on with an interrupted fold: 3 blocks are there already" in result.err
+    assert "continuing an interrupted fold: 3 blocks are already written" in result.err
     assert Path("page.fold").read_bytes() == Path("whole.fold").read_bytes()
     assert not Path("page.fold.partial").exists()
 
@@ -98,7 +98,7 @@ def test_a_full_disk_leaves_the_old_file(
 
     with monkeypatch.context() as patch:
         patch.setattr(PartialFolder, "append", full)
-        result = cli("fold", page.path, "-o", "page.fold", *model)
+        result = cli("fold", page.path, "-o", "page.fold", *model, "--force")
     assert result.code == 2
     assert "No space left on device; free some space and fold again" in result.message
     assert Path("page.fold").read_bytes() == before
@@ -141,7 +141,7 @@ BAD_CHOICES = [
     (("--system", "poold"), "unknown system 'poold'; nearest: 'pooled'"),
     (("--system", "full", "--ratio", 4), "ratio 4 is not possible: system 'full' keeps the text as it is"),
     (("--dtype", "int4"), "memory dtype 'int4' is not possible; allowed: float32, bfloat16, int8"),
-    (("--device", "abacus"), "device 'abacus' cannot be used"),
+    (("--device", "abacus"), "device 'abacus' is not possible; allowed: cpu, cuda, cuda:N, mps"),
     (("--model", "tinny"), "unknown model 'tinny'; nearest: 'tiny'"),
     (("--model", "./nowhere"), "no model at './nowhere'"),
     (("--model", "http://localhost:8000"), "does not name a model of the endpoint; write http://localhost:8000#NAME"),
@@ -194,7 +194,7 @@ def test_what_is_appended_is_estimated_as_the_file_holds_it(
     before = Path("page.fold").stat().st_size
     result = cli(*fold, "more.txt", "--append", "--no-text")
     assert result.code == 0, result.err
-    found = re.search(r"slots, growing the memory file by about ([\d.]+) KB", result.err)
+    found = re.search(r"slots, about ([\d.]+) KB added to the memory file, about", result.err)
     assert found
     grown = Path("page.fold").stat().st_size - before
     assert float(found[1]) * 1024 == pytest.approx(grown, rel=0.25)

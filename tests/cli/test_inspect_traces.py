@@ -61,7 +61,11 @@ def test_replies_are_shown_with_what_they_expand(cli: Cli) -> None:
     assert cli("inspect", "samples.jsonl", "--wrong").out.startswith("in/128/0/1 ")
     assert "in/128/0/1" not in cli("inspect", ".", "--first", 1).out
     assert len(cli("inspect", "samples.jsonl", "--case", "in/128/0/1", "--json").record["replies"]) == 1
-    assert cli("inspect", "samples.jsonl", "--case", "other").out == "no such reply\n"
+    none = cli("inspect", "samples.jsonl", "--case", "other", "--wrong")
+    assert (none.code, none.message) == (
+        2,
+        "samples.jsonl holds no reply for --case other --wrong; try other filters",
+    )
     write(Path("failed.jsonl"), REPLY | {"reward": None, "error": "policy: broken"}, REPLY | {"reward": 0.5})
     shown = cli("inspect", "failed.jsonl", "--wrong")
     assert "in/128/0/0 (pooled, one-hop): no reward, error: policy: broken" in shown.out
@@ -97,10 +101,22 @@ def test_what_holds_no_replies_is_refused(cli: Cli) -> None:
     write(Path("half.jsonl"), REPLY, {"case": "x"})
     result = cli("inspect", "half.jsonl")
     assert result.code == 2
-    assert result.message == "half.jsonl, line 2 is no recorded reply; give a file that eval or rl wrote"
+    assert result.message == "half.jsonl, line 2 is not a recorded reply; give a file that eval or rl wrote"
     Path("empty").mkdir()
-    assert cli("inspect", "empty").message.startswith("no replies in empty; give samples.jsonl")
+    assert cli("inspect", "empty").message.startswith("empty holds no file of replies; give samples.jsonl")
     assert cli("inspect", "half.jsonl", "--first", 0).message.startswith("--first = 0 is not possible")
+
+
+def test_half_a_line_at_the_end_is_left_out(cli: Cli) -> None:
+    """As a kill leaves it, or a run that is writing it at this moment."""
+    line = json.dumps(REPLY)
+    for end in ("\n", "", f"\n{line[: len(line) // 2]}"):
+        Path("samples.jsonl").write_text(f"{line}\n{line}{end}")
+        shown = cli("inspect", "samples.jsonl")
+        assert shown.code == 0, shown.err
+        assert shown.out.count("question") == 2
+    Path("samples.jsonl").write_text(f"{line[:20]}\n{line}\n")
+    assert "line 1 is not a recorded reply" in cli("inspect", "samples.jsonl").err
 
 
 def test_train_runs_reinforcement_learning(cli: Cli, models: dict[str, str]) -> None:
@@ -144,7 +160,7 @@ def test_a_decoder_folds_and_reads_with_its_encoder(cli: Cli, models: dict[str, 
     assert cli("ask", "before.fold", "Where was Ada born?", "--model", "run/model").code == 0
     refused = cli("fold", "page.txt", "-o", "none.fold", "--model", "run/model")
     assert refused.code == 2
-    assert f"reads memories of the encoder {before['fingerprint'][:16]}, which is not in its folder" in refused.message
+    assert f"reads memories of the encoder {before['fingerprint'][:12]}, which is not in its folder" in refused.message
 
 
 def test_an_unknown_stage_is_told_with_all_that_there_are(cli: Cli) -> None:

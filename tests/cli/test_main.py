@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from command_result import Cli
 
 from memfold.cli import main
 from memfold.cli.train import default_out
+from memfold.tasks.table import LOCAL
 
 COMMANDS = [module.NAME for module in main.COMMANDS]
 HEAVY = ("torch", "transformers", "numpy", "bm25s", "accelerate", "matplotlib", "peft", "bitsandbytes")
@@ -60,6 +62,24 @@ def test_help_does_not_import_torch() -> None:
     assert all(f"memfold {name}" in output for name in COMMANDS)
 
 
+def test_h_is_help_in_every_command(cli: Cli) -> None:
+    for command in ((), *((name,) for name in COMMANDS)):
+        short, long = cli(*command, "-h"), cli(*command, "--help")
+        assert short.code == long.code == 0
+        assert short.out == long.out
+        assert "-h, --help" in short.out
+
+
+def test_a_shell_completes_commands() -> None:
+    """In a process of its own, and without torch."""
+    asked = {"_MEMFOLD_COMPLETE": "complete_bash", "COMP_WORDS": "memfold in", "COMP_CWORD": "1"}
+    code = "import sys; from memfold.cli.main import execute; execute([])"
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | asked, check=False
+    )
+    assert output.stdout.split() == ["inspect"]
+
+
 def test_usage_errors_are_one_line(cli: Cli) -> None:
     assert "No such command 'flod'" in (result := cli("flod")).message
     assert result.code == 2
@@ -94,15 +114,16 @@ def test_a_sample_says_where_its_answers_stand(cli: Cli) -> None:
         evidence = " ".join(text[start:end] for start, end in record["evidence"])
         assert record["answers"][0] in evidence
     first = Path("made/questions.jsonl").read_bytes()
-    assert cli("sample", "almanac", *arguments, "-o", "made").code == 0
+    assert cli("sample", "almanac", *arguments, "-o", "made", "--force").code == 0
     assert Path("made/questions.jsonl").read_bytes() == first
 
 
 def test_bad_samples_are_named(cli: Cli) -> None:
     cases = [
         (("almanak",), "unknown task 'almanak'; nearest: 'almanac'"),
-        (("cued",), "task 'cued' works on tokens"),
-        (("almanac", "--split", "up"), "--split = 'up' is not possible; allowed: in, out"),
+        (("cued",), "task 'cued' makes tokens, not a text with questions; use almanac, needle, summarisation"),
+        *(((task,), f"task '{task}' reads local files that a recipe names; use almanac") for task in LOCAL),
+        (("almanac", "--split", "up"), "unknown split 'up'; known: in, out"),
         (("almanac", "--level", 9), "--level = 9 is not possible; allowed: 0 to 3"),
         (("almanac", "--tokens", 0), "--tokens = 0 is not possible"),
     ]
@@ -122,7 +143,7 @@ def test_demo_asks_ten_questions(cli: Cli, model: tuple[str, str], monkeypatch: 
     shown = cli("demo", *model, "--seed", 2)
     assert shown.code == 0
     assert "of 10 right from the slots alone" in shown.out
-    assert "with the cited text read again" in shown.out
+    assert "after reading the cited text" in shown.out
     assert "memfold sample almanac" in shown.out
 
 

@@ -55,7 +55,7 @@ def test_a_model_that_does_not_fit_is_told_in_numbers(cli: Cli, tmp_path: Path) 
     assert result.code == 2
     assert "memory    about" in result.out
     assert re.fullmatch(
-        r"qwen2\.5-7b with these settings needs about \d+ GB on each device, and there are 16 GB: lower fqlora.*",
+        r"qwen2\.5-7b with these settings needs about \d+ GB on each device, which has 16 GB: lower fqlora.*",
         result.message,
     )
 
@@ -96,7 +96,9 @@ def test_a_trained_model_is_exported(cli: Cli, models: dict[str, str], tmp_path:
     save_backbone(backbone, tmp_path / "run" / "model")
     result = cli("export", "run", "-o", "adapter")
     assert result.code == 0
-    assert result.err.startswith(f"done: adapter is a LoRA adapter of {models['first']} that peft and --model load (")
+    assert result.err.startswith(
+        f"done: adapter is a LoRA adapter of {models['first']} that peft and --model can load ("
+    )
     assert cli("export", "run", "-o", "whole", "--merge").err.startswith("done: whole is a model that AutoModelFor")
     (tmp_path / "page.txt").write_text("Ada Lorn was born in Velm. She is a writer.")
     answers = {}
@@ -113,7 +115,9 @@ def test_a_trained_model_is_exported(cli: Cli, models: dict[str, str], tmp_path:
 def test_what_cannot_be_exported_is_refused(cli: Cli, models: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
+    no_adapter = cli("export", models["first"], "-o", "new", "--merge").message
+    assert no_adapter == f"--merge has no effect: {models['first']} has no LoRA adapter; leave --merge out"
     refused = cli("export", models["first"], "-o", "full").message
     assert refused == "full exists and is not an empty folder; name a new one"
     assert cli("export", "./nothing", "-o", "new").message.startswith("no model at './nothing'")
-    assert cli("export", models["first"], "-o", "new", "--dtype", "int4").message.startswith("dtype 'int4' is unknown")
+    assert cli("export", models["first"], "-o", "new", "--dtype", "int4").message.startswith("unknown dtype 'int4'")

@@ -75,3 +75,17 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         "unknown colour 'gren'; nearest: 'green'; known: blue, green"
     )
     assert str(unknown("colour", "red", [])) == "unknown colour 'red'; known: none"
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "nearest"),
+    [
+        ("unfold", ["chunk", "style"], None),
+        ("settings.odd", ["settings.window", "settings.mask"], None),
+        ("settings.windw", ["settings.window", "window"], "settings.window"),
+        ("best.wait", ["best.size", "best.weight"], "best.weight"),
+    ],
+)
+def test_only_a_close_name_is_suggested(name: str, known: list[str], nearest: str | None) -> None:
+    message = str(unknown("setting", name, known))
+    assert message.startswith(f"unknown setting {name!r}; " + (f"nearest: {nearest!r}; " if nearest else "known: "))

@@ -126,7 +126,7 @@ def test_curves_are_drawn_for_each_setting_and_task(results: Path, tmp_path: Pat
 
 def test_a_file_that_is_no_result_is_named(tmp_path: Path) -> None:
     (tmp_path / "odd.json").write_text('{"row": "odd"}')
-    with pytest.raises(DataError, match=r"odd\.json is no result of an ablation: changed is missing"):
+    with pytest.raises(DataError, match=r"odd\.json is not the result of an ablation: changed is missing"):
         read_results(tmp_path)
 
 

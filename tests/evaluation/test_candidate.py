@@ -37,9 +37,17 @@ def test_a_ratio_that_was_not_trained_is_possible_and_known(trained: Backbone) -
         ("retrieval/tops=3", "unknown retrieval setting 'tops'; nearest: 'top'"),
         ("pooled/wraper=none", "nearest: 'wrapper'"),
         ("pooled:x", "cannot be read"),
-        ("pooled/long", "allowed: bare, recall, free"),
+        ("pooled/long", "unknown style in system 'pooled/long': 'long'; known: bare, free, recall"),
+        ("pooled/recal", "nearest: 'recall'"),
+        ("pooled/bare/recall", "system 'pooled/bare/recall' has two values for style; give one"),
+        ("pooled/unfold=4/unfold=8", "two values for unfold"),
+        ("pooled/unfold=-1", "unfold = -1 is not possible; allowed: 0"),
+        ("pooled/max_gap=8", "unknown pooled setting 'max_gap'; nearest: 'gap'; known: "),
+        ("full/read_loss=0", "unknown full setting 'read_loss'; known: "),
+        ("pooled/top=3", "unknown pooled setting 'top'; known: "),
+        ("pooled:5/window=64", "ratio 5 is not possible with the settings of model 'qwen3', which was trained at "),
         ("", "cannot be read"),
-        ("pooled:0", "ratio = 0 is not possible"),
+        ("pooled:0", "ratio 0 is not possible"),
     ],
 )
 def test_a_label_that_makes_no_system(trained: Backbone, label: str, message: str) -> None:
@@ -51,6 +59,8 @@ def test_names_are_checked_without_a_model() -> None:
     check_labels(["full", "pooled:4/bare", "closed-book"])
     with pytest.raises(ConfigError, match="nearest: 'closed-book'"):
         check_labels(["full", "closed-bok"])
+    with pytest.raises(ConfigError, match="unknown pooled setting 'max_gap'"):
+        check_labels(["pooled/max_gap=3"])
 
 
 def test_ratios_spread_over_the_systems_that_have_one(trained: Backbone) -> None:
@@ -58,7 +68,7 @@ def test_ratios_spread_over_the_systems_that_have_one(trained: Backbone) -> None
     assert spread == ["full", "pooled:4/bare", "pooled:8/bare", "pooled:16"]
     assert with_ratios(["pooled/gap=3"], [4], trained) == ["pooled:4/gap=3"]
     assert with_ratios(["pooled", "full", "pooled"], [], trained) == ["pooled", "full"]
-    with pytest.raises(ConfigError, match="fit none of the systems full, retrieval"):
+    with pytest.raises(ConfigError, match="--ratio 4 applies to none of the systems full, retrieval; leave it out"):
         with_ratios(["full", "retrieval"], [4], trained)
 
 

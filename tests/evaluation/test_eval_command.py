@@ -51,8 +51,8 @@ def test_without_json_the_table_is_printed(model: str, tmp_path: Path, capsys: p
         (["almanac", "--system", "ful"], "unknown system 'ful'; nearest: 'full'"),
         (["almanac", "--lengths", "128;256"], "--lengths '128;256' is not possible"),
         (["almanac", "--questions", "0"], "questions = 0 is not possible"),
-        (["almanac", "--split", "middle"], "one or more of in, out"),
-        (["almanac", "--system", "full", "--ratio", "4"], "ratios 4 fit none of the systems full"),
+        (["almanac", "--split", "middle"], "unknown split 'middle'; known: in, out"),
+        (["almanac", "--system", "full", "--ratio", "4"], "--ratio 4 applies to none of the systems full"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(
@@ -68,5 +68,6 @@ def test_another_run_in_the_same_folder_is_refused(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "arguments.json").write_text('{"suite": "almanac"}')
+    (tmp_path / "samples.jsonl").write_text("{}\n")
     assert execute(["eval", "reconstruction", "--model", model, "--out", str(tmp_path)]) == 2
     assert "name another --out" in capsys.readouterr().err

@@ -142,7 +142,7 @@ def test_a_text_without_question_is_scored_in_stretches(
 
 
 def test_what_cannot_be_run_is_told(harness: Any, folder: str) -> None:
-    with pytest.raises(ConfigError, match="'retrieval' reads only a part of a text; the harness needs one that reads"):
+    with pytest.raises(ConfigError, match="'retrieval' reads only a part of a text; use a system that reads all"):
         harness.MemfoldLM(folder, system="retrieval")
     with pytest.raises(ConfigError, match="tail = 0"):
         harness.MemfoldLM(folder, tail=0)
@@ -150,7 +150,7 @@ def test_what_cannot_be_run_is_told(harness: Any, folder: str) -> None:
     with pytest.raises(DataError, match="the model's window is 2048"):
         model.generate_until([asked("Ada", {})])
     remote = harness.MemfoldLM("http://localhost:1/v1#some-model", system="full")
-    with pytest.raises(ConfigError, match="'some-model' is an endpoint; it writes, but scores no given text"):
+    with pytest.raises(ConfigError, match="'some-model' is an endpoint, which cannot score a given text"):
         remote.loglikelihood([asked("a", "b")])
 
 

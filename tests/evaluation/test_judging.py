@@ -20,7 +20,7 @@ def test_right_is_what_the_judge_says(evaluate: Evaluate, tmp_path: Path) -> Non
 
     def ask(messages: Sequence[str], sampling: SamplingParams) -> list[Reply | CallError]:
         asked.extend(messages)
-        verdicts = ["no" if "The answer: nothing" in message else "yes" for message in messages]
+        verdicts = ["no" if "\nnothing\n" in message else "yes" for message in messages]
         return [first.pop(0) if first else Reply(verdict) for verdict in verdicts]
 
     evaluation = replace(evaluation, judge=Judge("judge", ask, tmp_path / "verdicts.jsonl"))
@@ -37,6 +37,19 @@ def test_right_is_what_the_judge_says(evaluate: Evaluate, tmp_path: Path) -> Non
         if record.error is None:
             assert record.correct is (record.split == "in")
             assert {record.figures["judged"], record.figures["by_rule"]} == {float(record.correct)}
+
+
+def test_a_judge_that_is_cut_off_has_judged_nothing(evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluation = evaluate("full", questions=4)
+    judge = Judge(
+        "judge",
+        lambda messages, sampling: [Reply("no", finish="length") for _ in messages],
+        tmp_path / "verdicts.jsonl",
+    )
+    records = run(replace(evaluation, judge=judge), tmp_path, KnowsEverything(evaluation))
+    errors = {record.error for record in records}
+    assert errors == {"judge: judge did not end its reply within 8192 tokens; use another judge"}
+    assert not any(record.correct or "judged" in record.figures for record in records)
 
 
 def test_a_sample_that_failed_is_not_judged(evaluate: Evaluate, tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_a_folder_of_other_arguments_is_refused_and_left_alone(tmp_path: Path) -
 
 def test_what_cannot_be_read_names_the_place(tmp_path: Path) -> None:
     file = RecordFile(tmp_path, ARGUMENTS)
+    file.append(record("a"))
     file.path.write_text("{broken\n")
     with pytest.raises(DataError, match="line 1 cannot be read"):
         RecordFile(tmp_path, ARGUMENTS)
@@ -82,5 +83,64 @@ def test_what_cannot_be_read_names_the_place(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"arguments.json is damaged"):
         RecordFile(tmp_path, ARGUMENTS)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot make the folder"):
+    with pytest.raises(DataError, match="cannot make the folder"):
         RecordFile(tmp_path / "file", ARGUMENTS)
+
+
+def test_nothing_is_made_before_the_first_sample(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    file = RecordFile(folder, ARGUMENTS)
+    assert list(tmp_path.iterdir()) == []
+    file.append(record("a"))
+    assert sorted(path.name for path in folder.iterdir()) == ["arguments.json", "samples.jsonl"]
+
+
+@pytest.mark.parametrize("begun", [None, "", '{"case": "half a li'])
+def test_arguments_without_a_sample_do_not_count(tmp_path: Path, begun: str | None) -> None:
+    (tmp_path / "arguments.json").write_text(json.dumps(ARGUMENTS))
+    if begun is not None:
+        (tmp_path / "samples.jsonl").write_text(begun)
+    corrected = ARGUMENTS | {"seed": 1}
+    RecordFile(tmp_path, corrected).append(record("a"))
+    assert json.loads((tmp_path / "arguments.json").read_text())["seed"] == 1
+    assert [kept.case for kept in RecordFile(tmp_path, corrected).records] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"samples.jsonl": "mine\n"},
+        {"samples.jsonl": "no line"},
+        {"samples.jsonl": "mine\n", "arguments.json": "[1]"},
+        {"arguments.json": '{"mine": 1}'},
+        {"arguments.json": "mine"},
+        {"table.md": "mine"},
+        {"result.json": "{}"},
+        {"photo.png": "mine"},
+    ],
+)
+def test_files_of_others_are_refused_and_left_alone(tmp_path: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=r"choose another folder|name another --out"):
+        RecordFile(tmp_path, ARGUMENTS)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
+def test_results_of_a_benchmark_stand_beside_an_evaluation(tmp_path: Path) -> None:
+    for name in ("fold.json", "fold.png"):
+        (tmp_path / name).write_text("")
+    RecordFile(tmp_path, ARGUMENTS).append(record("a"))
+
+
+def test_a_full_disk_is_one_error_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = RecordFile(tmp_path, ARGUMENTS)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(DataError, match="No space left on device; free some space"):
+            file.append(record("a"))
+    RecordFile(tmp_path, ARGUMENTS | {"seed": 2}).append(record("a"))

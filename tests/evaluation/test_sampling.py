@@ -67,6 +67,7 @@ def test_temperatures_are_those_of_the_paper() -> None:
         "longbench-v2": 0.7,
         "needle": 0,
         "strings": 0,
+        "fidelity": 0.1,
         "reconstruction": 0.1,
     }
 
@@ -86,12 +87,12 @@ def test_graded_cells_have_fewer_questions_the_longer_they_are() -> None:
     assert options.total == 2288
     suite = load_suite("needle")
     suite.check(options)
-    told = "--cells graded says how many questions each cell has; leave --questions out"
+    told = "--cells graded sets the number of questions; leave --questions out"
     with pytest.raises(ConfigError, match=told):
         with_options(suite, suite.defaults, {"per_cell": "graded", "questions": 3})
-    with pytest.raises(ConfigError, match="--cells means nothing to suite 'qa'; leave it out, or use almanac"):
+    with pytest.raises(ConfigError, match="--cells has no effect in suite 'qa'; leave it out, or use suite almanac"):
         with_options(load_suite("qa"), options, {"per_cell": "graded"})
-    with pytest.raises(ConfigError, match="cells = 'grad' is not possible; allowed: even, graded"):
+    with pytest.raises(ConfigError, match="unknown cells 'grad'; nearest: 'graded'; known: even, graded"):
         Options((64,), 4, per_cell="grad")
     with pytest.raises(ConfigError, match="unknown sampling 'papre'; nearest: 'paper'"):
         Options((64,), 4, sampling="papre")

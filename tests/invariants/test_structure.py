@@ -21,7 +21,9 @@ LAYERS = (
     {"core"},
     {"backbone", "endpoint", "memory", "sources", "readers", "response"},
     {"systems", "tasks", "scoring", "session"},
-    {"training", "evaluation", "api", "folding"},
+    {"training", "evaluation", "folding"},
+    {"folded"},
+    {"api"},
     {"bench", "rl"},
     {"cli"},
     {"__main__"},
@@ -153,8 +155,8 @@ def test_imports_point_one_way() -> None:
     assert [pair for pair in between if RANKS[part_of(pair[0])] <= RANKS[part_of(pair[1])]] == []
 
 
-def test_the_front_door_opens_the_python_interface_only() -> None:
-    assert ours("memfold", types=True) == {"memfold.api"}
+def test_the_front_door_opens_the_python_interface_and_its_errors_only() -> None:
+    assert ours("memfold", types=True) == {"memfold.api", "memfold.core.errors"}
 
 
 def test_the_core_knows_nothing_of_the_rest_and_nothing_heavy() -> None:

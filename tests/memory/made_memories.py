@@ -22,14 +22,15 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
 def random_bits(shape: tuple[int, int], dtype: str, seed: int) -> Tensor:
-    """A tensor of arbitrary bits, NaN and infinities among them."""
+    """A tensor of arbitrary bits, except that NaN and infinities are 0."""
     count = shape[0] * shape[1] * TYPES[dtype].itemsize
     data = np.random.default_rng(seed).integers(0, 256, count, dtype=np.uint8)
-    return torch.from_numpy(data).view(TYPES[dtype]).view(shape) if count else torch.empty(shape, dtype=TYPES[dtype])
+    slots = torch.from_numpy(data).view(TYPES[dtype]).view(shape) if count else torch.empty(shape, dtype=TYPES[dtype])
+    return slots.where(torch.isfinite(slots), 0)
 
 
 def same_bits(left: Tensor, right: Tensor) -> bool:
-    """Equality that NaN does not break."""
+    """Equality that tells 0 from -0."""
     return left.dtype == right.dtype and torch.equal(left.view(BITS[left.dtype]), right.view(BITS[right.dtype]))
 
 
@@ -77,8 +78,9 @@ def memories(draw: st.DrawFn, dtypes: tuple[str, ...] = tuple(TYPES), slots: boo
     tokens = [[draw(st.integers(0, 40)) for _ in chunks] for chunks in texts]
     hidden = draw(st.integers(1, 5))
     memory = make_memory(texts, tokens, settings, dtype, draw(st.integers(0, 99)), hidden)
-    order = draw(st.permutations(memory.blocks))
-    memory.blocks = [replace(block, index=number) for number, block in enumerate(order)]
+    order = draw(st.permutations([block.source for block in memory.blocks]))  # the documents may take turns
+    queues = [[block for block in memory.blocks if block.source == source] for source in range(len(texts))]
+    memory.blocks = [replace(queues[source].pop(0), index=number) for number, source in enumerate(order)]
     if with_slots and draw(st.booleans()):
         counts = [draw(st.integers(0, 9)) for _ in memory.blocks]
         memory.blocks = [

@@ -29,10 +29,11 @@ def test_a_memory_of_the_same_encoder_system_and_ratio_is_readable() -> None:
     ("change", "named"),
     [
         ({"system": "kvbank"}, ("'pooled'", "'kvbank'")),
-        ({"fingerprints": ("encoder-2", "encoder-3")}, ("'encoder-1'", "'encoder-2', 'encoder-3'")),
-        ({"fingerprints": ()}, ("'encoder-1'", "none")),
-        ({"settings": {"ratio": 16}}, ("ratio 4", "16")),
-        ({"settings": {"window": 64}}, ("window None", "64")),
+        ({"fingerprints": ("encoder-2", "encoder-3")}, ("fingerprint encoder-1", "knows encoder-2 or encoder-3")),
+        ({"fingerprints": ("0123456789abcdef",), "reader": "big"}, ("model 'big' reads those of 0123456789ab;",)),
+        ({"fingerprints": ()}, ("encoder-1", "none")),
+        ({"settings": {"ratio": 16}}, ("ratio = 4", "16")),
+        ({"settings": {"window": 64}}, ("window = None", "64")),
     ],
 )
 def test_a_mismatch_names_both_values(change: dict[str, Any], named: tuple[str, ...]) -> None:
@@ -77,8 +78,8 @@ def test_joined_files_can_be_saved_and_opened_again(tmp_path: Path) -> None:
     ("change", "problem"),
     [
         ({"system": "full"}, "'full'"),
-        ({"fingerprint": "encoder-9"}, "'encoder-9'"),
-        ({"settings": {"ratio": 4}}, "hidden None"),
+        ({"fingerprint": "encoder-9"}, "fingerprint encoder-9"),
+        ({"settings": {"ratio": 4}}, "hidden = None"),
         ({"sha256": ()}, "0 hashes for 2 documents"),
     ],
 )

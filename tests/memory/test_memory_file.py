@@ -81,7 +81,7 @@ def test_truncation_at_any_byte_and_anything_appended_is_found(tmp_path: Path) -
         problem = message(bad)
         assert length < 9 or "truncated" in problem
     bad.write_bytes(data + b"x")
-    assert f"{len(data) + 1} bytes, its header announces {len(data)}" in message(bad)
+    assert f"{len(data) + 1} bytes instead of the {len(data)} in its header" in message(bad)
 
 
 def test_other_files_are_refused_and_never_unpickled(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_another_format_version_is_named_beside_ours(tmp_path: Path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(manifest, "VERSION", 7)
         save_memory(small_memory(), path)
-    assert "format version '7', this memfold reads version '1'" in message(path)
+    assert "format version '7', but this version of memfold reads '1'" in message(path)
 
 
 def test_a_table_that_contradicts_its_manifest_is_refused_even_when_hashed_right(tmp_path: Path) -> None:

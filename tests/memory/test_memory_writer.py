@@ -124,7 +124,7 @@ def test_a_full_disk_at_the_end_loses_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, full)
-        with pytest.raises(DataError, match=r"No space left on device; free some space.* 5 finished blocks") as caught:
+        with pytest.raises(DataError, match=r"No space left on device; free some space.*5 finished blocks") as caught:
             save_memory(memory, path)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == b"old"

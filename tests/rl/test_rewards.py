@@ -151,7 +151,7 @@ def test_the_judge_is_asked_within_its_budget_and_never_gives_a_silent_zero(tmp_
         messages.extend(asked)
         verdicts = {"right": "yes", "wrong": "No.", "odd": "perhaps"}
         return [
-            next((Reply(reply) for key, reply in verdicts.items() if f"answer: {key}" in message), None)
+            next((Reply(reply) for key, reply in verdicts.items() if f"\n{key}\n" in message), None)
             or CallError("policy", "the endpoint is gone")
             for message in asked
         ]

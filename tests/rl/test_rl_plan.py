@@ -84,7 +84,7 @@ def test_the_shipped_recipes_fit_the_devices_that_they_name(size: str) -> None:
     [
         (
             {},
-            r"needs about \d+ GB on each device, and there are 24 GB: lower max_concurrency; lower fqlora\.full_layers",
+            r"needs about \d+ GB on each device, which has 24 GB: lower max_concurrency; lower fqlora\.full_layers",
         ),
         ({"hardware": Hardware(devices=8), "max_concurrency": 1}, r": set hardware\.sharded = true; "),
         (

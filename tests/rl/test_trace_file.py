@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +29,8 @@ from memfold.core.types import (
     Usage,
     Wants,
 )
-from memfold.rl.trace_file import WANTS, read_trace, trace_record
+from memfold.rl import trace_file
+from memfold.rl.trace_file import WANTS, read_trace, trace_record, write_groups
 
 SAMPLING = SamplingParams(max_tokens=9, temperature=0.7, top_p=0.9, top_k=5, repetition_penalty=1.1, seed=3)
 WRITTEN = Reply(
@@ -111,3 +114,26 @@ def test_a_failure_that_cannot_be_read_is_refused() -> None:
     record["failure"]["boundry"] = record["failure"].pop("boundary")
     with pytest.raises(ConfigError, match=r"unknown key 'failure\.boundry'; nearest: 'failure\.boundary'"):
         read_trace(record)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, plain = tmp_path / "traces" / "step-000001.jsonl", Path.write_text
+    monkeypatch.setattr(trace_file, "group_records", lambda group: [{"case": group, "reply": "in Velm"}] * 3)
+
+    def breaks(self: Path, text: str, *rest: Any, **options: Any) -> int:
+        plain(self, text[: len(text) // 2], *rest, **options)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", breaks)
+        with pytest.raises(DataError, match=r"cannot write .*step-000001\.jsonl: No space left on device; free some"):
+            write_groups(path, ["first"])  # type: ignore[list-item]
+    assert list(path.parent.iterdir()) == []
+    write_groups(path, ["first", "second"])  # type: ignore[list-item]
+    before = path.read_text()
+    assert [json.loads(line)["case"] for line in before.splitlines()] == ["first"] * 3 + ["second"] * 3
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", breaks)
+        with pytest.raises(DataError):
+            write_groups(path, ["third"])  # type: ignore[list-item]
+    assert [file.read_text() for file in path.parent.iterdir()] == [before]

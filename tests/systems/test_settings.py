@@ -62,7 +62,7 @@ def test_every_system_is_tested_here() -> None:
         (
             "pooled",
             "ratio groups shortest longest window mask pooling projection wrapper positions chunk",
-            "style chat_template cite unfold gap draw",
+            "style chat_template cite unfold doubt gap draw",
             "ratios max_gap",
         ),
         ("full", "chunk", "style chat_template", "read_loss"),
@@ -113,7 +113,7 @@ def test_a_change_keeps_everything_else_and_the_system_itself(name: str) -> None
         ("full", "chnuk", "chunk"),
         ("retrieval", "topp", "top"),
         ("recurrent", "notes", "note"),
-        ("recurrent", "ratio", "note"),
+        ("recurrent", "chnk", "chunk"),
     ],
 )
 def test_an_unknown_setting_names_the_nearest(name: str, setting: str, nearest: str) -> None:
@@ -147,7 +147,7 @@ def test_published_settings_are_the_defaults_but_for_pooled_memory() -> None:
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("pooled", ("style", "cite", "unfold")),
+        ("pooled", ("style", "cite", "unfold", "doubt")),
         ("full", ("style",)),
         ("retrieval", ("style", "top")),
         ("recurrent", ("style", "note")),

@@ -11,7 +11,7 @@ from memfold.core.scheduler import answer
 from memfold.core.types import Block, BlockRef, Call, Citation, Generate, Memory, SamplingParams, Text
 from memfold.systems.pooled.settings import PooledRead
 from memfold.systems.pooled.system import Pooled
-from memfold.systems.shared.citations import SentenceIndex
+from memfold.systems.shared.citations import SentenceIndex, check_reply
 from memfold.systems.shared.unfolding import unfolded
 
 FIRST = "Ada was born in Velm. She is a baker. The code is KX-41. Lor met Ada."
@@ -77,7 +77,7 @@ def test_an_answer_is_read_again_in_the_text_that_it_cites() -> None:
     assert "The code is KX-41." in passages.text
     assert trace.answer is not None
     assert (trace.answer.text, trace.answer.citations[0].text) == ("KX-41", "The code is KX-41.")
-    assert shown == [r" The code is KX-41. \boxed{KX-41}"], "only the final answer is shown as it is written"
+    assert shown == [r" The code is KX-41. \boxed{KX-41}"], "only the reply that reads text is shown"
 
 
 def test_where_a_reply_goes_beyond_what_it_read_is_read_too() -> None:
@@ -101,7 +101,7 @@ def test_where_a_reply_goes_beyond_what_it_read_is_read_too() -> None:
     assert second.text == "Ada founded Velm.\nSalt lies where Ada works."
     assert trace.answer is not None
     assert trace.answer.text == "salt"
-    assert shown == [right]
+    assert "".join(shown) == rf" Ada founded Velm. Ada sells bread. \boxed{{bread}}{chr(10)}{right}"
 
 
 @pytest.mark.parametrize(
@@ -123,3 +123,52 @@ def test_a_memory_without_text_fails_when_it_is_to_be_unfolded() -> None:
     message = "memory 'm' holds no text to unfold; fold it without --no-text"
     assert trace.failure == Failure("system", "DataError", message)
     assert str(trace.failure) == f"system: DataError: {message}"
+
+
+# Doubt: text is read again only where a reply says something that it does not contain.
+
+
+def doubting(*replies: str) -> list[Call]:
+    policy = scripted(*replies)
+    answer(Job(Pooled(read=PooledRead(doubt=9)), memory(), "What is the code?"), policy)
+    return policy.calls
+
+
+def test_a_reply_that_the_text_supports_is_not_read_again() -> None:
+    (call,) = doubting(r" The  code is KX-41. \boxed{KX-41}")
+    assert any(isinstance(part, BlockRef) for part in call.parts)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        r" The code is KX-14. \boxed{KX-14}",  # neither the sentence nor the answer
+        r" The code is KX-41. \boxed{KX-14}",  # the answer alone
+        r" The code of Velm is KX-41. \boxed{KX-41}",  # a sentence alone
+        r" \boxed{Zorn}",
+    ],
+)
+def test_a_reply_that_the_text_does_not_support_is_read_again(reply: str) -> None:
+    calls = doubting(reply, r" The code is KX-41. \boxed{KX-41}")
+    assert len(calls) == 2
+    text = calls[1].parts[1]
+    assert isinstance(text, Text)
+    assert "The code is KX-41." in text.text
+
+
+def test_a_count_is_not_looked_up_and_slots_without_text_are_not_doubted() -> None:
+    assert len(doubting(r" The code is KX-41. \boxed{2}")) == 1
+    policy = scripted(r" It is Zorn. \boxed{Zorn}")
+    answer(Job(Pooled(read=PooledRead(doubt=9)), memory(None, None), "What is the code?"), policy)
+    assert len(policy.calls) == 1
+
+
+def test_recalled_sentences_are_compared_with_the_text() -> None:
+    recalls = check_reply(memory(), r" Ada was born in Velm. Ada was born in Tarn. \boxed{Velm}")
+    assert [(recall.text, recall.supported) for recall in recalls] == [
+        ("Ada was born in Velm.", True),
+        ("Ada was born in Tarn.", False),
+    ]
+    assert recalls[1].nearest is not None
+    assert recalls[1].nearest.text == "Ada was born in Velm."
+    assert check_reply(memory(None, None), r" Ada was born in Velm. \boxed{Velm}") == ()

@@ -58,6 +58,9 @@ def test_a_run_records_its_recipe_metrics_and_model(recipe: Recipe, tmp_path: Pa
     assert all(torch.equal(weight, weights(again)[name]) for name, weight in weights(trained).items())
     assert again.trained["pooled"] == {
         "ratios": [4, 8],
+        "groups": "fixed",
+        "shortest": 0,
+        "longest": 0,
         "window": 64,
         "mask": "bidirectional",
         "pooling": "mean",
@@ -164,7 +167,7 @@ def test_training_stops_when_validation_no_longer_falls(recipe: Recipe, tmp_path
 
 
 def test_training_goes_on_while_validation_falls(recipe: Recipe, tmp_path: Path) -> None:
-    falling = replace(recipe, mixture=recipe.mixture[:1], groups=(Group(("*",), lr=3e-3),), steps=8, patience=1)
+    falling = replace(recipe, mixture=recipe.mixture[:1], groups=(Group(("*",), lr=1e-3),), steps=8, patience=1)
     train(falling, tmp_path)
     losses = [line["validation"]["0:pooled/group/answer"]["loss"] for line in lines(tmp_path) if "validation" in line]
     assert losses == sorted(losses, reverse=True)
@@ -215,7 +218,7 @@ def test_a_folder_with_a_run_is_not_overwritten(recipe: Recipe, tmp_path: Path) 
 
 def test_a_run_is_resumed_under_its_own_recipe_only(recipe: Recipe, tmp_path: Path) -> None:
     train(replace(recipe, steps=2), tmp_path)
-    with pytest.raises(CheckpointError, match="was started with seed = 0, the recipe says 7; use another --out"):
+    with pytest.raises(CheckpointError, match="was started with seed = 0, not 7; use another --out"):
         train(replace(recipe, steps=2, seed=7), tmp_path, resume=True)
     with pytest.raises(CheckpointError, match="nothing to resume in"):
         train(recipe, tmp_path / "empty", resume=True)
@@ -304,3 +307,11 @@ def test_a_tiny_model_overfits_one_batch(new_backbone: Callable[..., Backbone], 
         scores.backward(losses[-1])
         optimisers.step(number)
     assert float(losses[-1].detach()) < 0.2 * float(losses[0].detach())
+
+
+def test_the_first_token_of_a_model_from_scratch_has_an_embedding(known_tokenizer: None) -> None:
+    """It begins every sequence, so it does not begin at 0 although it is the padding token, too."""
+    backbone = scratch.make_backbone(ModelSize(512, 16, 1, 2, 32, 64), 0, "cpu", ())
+    rows = backbone.model.get_input_embeddings().weight.detach()
+    assert backbone.model.config.pad_token_id == backbone.end_token
+    assert 0.3 < float(rows[backbone.end_token].norm() / rows.norm(dim=1).mean()) < 3

@@ -82,7 +82,7 @@ def test_what_a_plan_counts_is_what_trains(tmp_path: Path) -> None:
     [
         (
             {},
-            r"qwen2\.5-32b with these settings needs about 61 GB on each device, and there are 24 GB: lower fqlora\."
+            r"qwen2\.5-32b with these settings needs about 61 GB on each device, which has 24 GB: lower fqlora\."
             r"full_layers \(each takes 1\.0 GB\), or use more hardware\.devices; ",
         ),
         ({"hardware": Hardware(devices=8)}, r"needs about \d+ GB on each device, .*: set hardware\.sharded = true; "),
@@ -112,7 +112,10 @@ COMMON = {"stage": "sft", "steps": 1, "parent": "runs/x"}
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"architecture": "qwen2.5-8b"}, "architecture = 'qwen2.5-8b' is not possible; allowed: qwen2.5-0.5b, "),
+        (
+            {"architecture": "qwen2.5-8b"},
+            "unknown architecture 'qwen2.5-8b'; nearest: 'qwen2.5-7b'; known: qwen2.5-0.5b, ",
+        ),
         (
             {"activation_checkpointing": True, "compile": True},
             "activation_checkpointing = true is not possible with compile; leave one of them out",
@@ -141,10 +144,13 @@ def test_what_does_not_go_together_is_refused(values: dict[str, object], message
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"task": "text"}, r"task 'text' and files = \[\]: the tasks on files are text, text-reconstruction"),
-        ({"task": "cued", "files": ("a",)}, r"task 'cued' and files = \['a'\]"),
-        ({"task": "questions", "files": ("a",)}, "task 'questions' and dataset = None: only 'questions' takes one, "),
-        ({"task": "questions", "files": ("a",), "dataset": "squid"}, "dataset = 'squid' is not possible"),
+        ({"task": "text"}, r"task 'text' with files = \[\] is not possible; only the tasks text, text-reconstruction"),
+        ({"task": "cued", "files": ("a",)}, r"task 'cued' with files = \['a'\] is not possible"),
+        (
+            {"task": "questions", "files": ("a",)},
+            "task 'questions' with dataset = None is not possible; only task 'questions' takes",
+        ),
+        ({"task": "questions", "files": ("a",), "dataset": "squid"}, "unknown dataset 'squid'; nearest: 'squad'"),
     ],
 )
 def test_an_entry_says_which_files_it_reads(values: dict[str, object], message: str) -> None:

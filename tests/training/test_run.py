@@ -101,7 +101,7 @@ def test_what_stands_in_the_way_is_refused_and_changes_nothing(stage: StageRecip
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError, match="already holds a run; add --resume to continue, or name another --out"):
         open_run(stage, tmp_path, resume=False)
-    with pytest.raises(CheckpointError, match="was started with seed = 0, the recipe says 7"):
+    with pytest.raises(CheckpointError, match="was started with seed = 0, not 7"):
         open_run(replace(stage, seed=7), tmp_path, resume=True)
     entry = replace(stage.mixture[0], settings={"chunk": 32})
     changes: dict[str, Any] = {"settings": {"chunk": 32}, "mixture": (entry,)}

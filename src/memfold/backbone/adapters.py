@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from memfold.backbone.resolve import CONFIG_FILE
 from memfold.backbone.weights import check_names
 from memfold.core.config import require
 from memfold.core.errors import CheckpointError, ConfigError, MemfoldError
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 Quantisation = Literal["none", "nf4"]
 
-CONFIG_FILE, WEIGHTS_FILE, FULL_FILE = "adapter_config.json", "adapter_model.safetensors", "full.safetensors"
+WEIGHTS_FILE, FULL_FILE = "adapter_model.safetensors", "full.safetensors"
 ROLES_FOLDER = "adapters"
 PREFIX = "base_model.model."  # prefix of all tensor names in the files of peft
 NAME = "default"  # name of the base adapter in `peft`

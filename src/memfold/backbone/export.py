@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from memfold.backbone.adapters import CONFIG_FILE
 from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.backbone.model import Backbone
+from memfold.backbone.resolve import CONFIG_FILE
 from memfold.core.errors import ConfigError
+from memfold.core.outputs import check_empty, new_folder
 
 
 def export(where: str, folder: Path, dtype: str = "float32", merge: bool = False) -> Backbone:
@@ -20,15 +21,18 @@ def export(where: str, folder: Path, dtype: str = "float32", merge: bool = False
     `dtype` is the data type of the exported weights.  `merge` merges an adapter into its base model.
 
     Raises:
-        ConfigError: if the new folder exists and is not empty, or the dtype is unknown.
+        ConfigError: if the dtype is unknown, or there is no adapter to merge.
+        DataError: if the new folder exists and is not empty, or if it cannot be written.
         CheckpointError: if the model cannot be loaded.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} exists and is not an empty folder; name a new one")
+    if merge and not _is_adapter(where):
+        raise ConfigError(f"--merge has no effect: {where} has no LoRA adapter; leave --merge out")
+    check_empty(folder)
     backbone = load_backbone(where, dtype=dtype, merged=merge or not _is_adapter(where))
     if backbone.base_adapter is not None and backbone.base_adapter.full:
         backbone = load_backbone(where, dtype=dtype)
-    save_backbone(backbone, folder, dtype)
+    with new_folder(folder) as partial:
+        save_backbone(backbone, partial, dtype)
     return backbone
 
 

@@ -27,11 +27,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from transformers.utils import logging as transformers_logging
 
 from memfold.backbone import adapters
+from memfold.backbone.device import check_device
 from memfold.backbone.model import DTYPES, Backbone
+from memfold.backbone.resolve import CONFIG_FILE, hub_has
 from memfold.backbone.tokens import add_special_tokens
 from memfold.backbone.weights import load_weights
 from memfold.core import registry
-from memfold.core.errors import CheckpointError, ConfigError
+from memfold.core.errors import CheckpointError, ConfigError, unknown
 from memfold.core.prompt import CHAT_TEMPLATES
 
 SETTINGS_FILE, HEADS_FILE = "memfold.json", "heads.safetensors"
@@ -52,17 +54,19 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
             its configuration.
     """
     if dtype not in DTYPES:
-        raise ConfigError(f"dtype {dtype!r} is unknown; allowed: {', '.join(DTYPES)}")
+        raise unknown("dtype", dtype, DTYPES)
+    check_device(device)
     folder = Path(where)
     if not folder.is_dir() and ("/" not in str(where) or str(where).startswith((".", "/", "~"))):
         raise CheckpointError(f"no model at {str(where)!r}; give 'tiny', a model folder or a Hugging Face id")
-    if (folder / adapters.CONFIG_FILE).exists():
+    if (folder / CONFIG_FILE).exists():
         return _load_adapted(folder, device, dtype, merged)
+    offline = not folder.is_dir() and not hub_has(str(where))
     try:
-        model = load_weights(where, DTYPES[dtype])
+        model = load_weights(where, DTYPES[dtype], offline)
         # for some architectures, AutoTokenizer replaces the pre-tokenizer of tokenizer.json
         tokenizers = PreTrainedTokenizerFast if (folder / SETTINGS_FILE).exists() else AutoTokenizer
-        tokenizer = tokenizers.from_pretrained(str(where))
+        tokenizer = tokenizers.from_pretrained(str(where), local_files_only=offline)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"cannot load model {str(where)!r}: {_first_line(error)}") from error
     try:

@@ -54,6 +54,9 @@ class Backbone:
 
     def __post_init__(self) -> None:
         self.body = self.body or self.model.base_model
+        # the padding token is often the end token, which begins every sequence: its embedding must learn
+        embedding: Any = self.model.get_input_embeddings()
+        embedding.padding_idx = None
 
     @property
     def has_weights(self) -> bool:
@@ -98,7 +101,7 @@ class Backbone:
         """
         if self.encoder is None and self.reads:
             raise CheckpointError(
-                f"model {self.name!r} reads memories of the encoder {self.reads[0][:16]}, which is not in its folder; "
+                f"model {self.name!r} reads memories of the encoder {self.reads[0][:12]}, which is not in its folder; "
                 "fold with that encoder, or copy it to the subfolder 'encoder'"
             )
         return self.encoder or self

@@ -5,48 +5,141 @@ Models behind an address are handled by `memfold.endpoint.model`.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from threading import Thread
 
-from memfold.backbone.adapters import CONFIG_FILE
 from memfold.core.errors import CheckpointError, ConfigError, unknown
 
 TINY = "tiny"
 RECIPE = "recipes/pooled/tiny/base.toml"
+CONFIG_FILE = "adapter_config.json"  # of a LoRA adapter
+HUB_SECONDS = 1.5  # for the hub to say whether it has a model
+_ADDRESS = re.compile(r"[\w.-]+:\d+(/|#|$)|[^#]*/v1/?#|localhost/")
+_IDENTIFIER = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 def resolve_model(name: str) -> str:
     """Return the model folder or the Hugging Face id that `load_backbone` loads for a name.
 
     Raises:
-        ConfigError: for an address, and for a name without a slash that is neither `tiny` nor a folder.
+        ConfigError: for an address, and for a name that is neither `tiny`, a folder nor an id.
         CheckpointError: if `tiny` is not in the package, or a folder holds no model.
     """
     if name.startswith(("http://", "https://")):
         raise ConfigError(f"model {name!r} is an endpoint, but its weights are needed here; use a folder or a model id")
     if name == TINY:
         return _tiny()
-    if Path(name).expanduser().is_dir():
+    if _is_folder(name):
         return str(model_folder(Path(name).expanduser()))
+    if _ADDRESS.match(name):
+        raise ConfigError(f"model {name!r} looks like the address of an endpoint; write http://{name}")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise CheckpointError(f"no model at {name!r}; give 'tiny', a model folder or a Hugging Face id")
+        raise CheckpointError(f"no model at {name!r}; give {TINY!r}, a model folder or a Hugging Face id")
     if "/" not in name:
         raise unknown("model", name, (TINY,))
+    if not _IDENTIFIER.fullmatch(name):
+        raise ConfigError(f"model {name!r} is neither a folder nor a Hugging Face id; write OWNER/NAME")
     return name
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).expanduser().is_dir()
+    except (OSError, ValueError, RuntimeError):  # a name that no path can have
+        return False
+
+
+@lru_cache
+def hub_has(name: str) -> bool:
+    """Return whether the hub was reached and has the model; if not, the model is in the local cache.
+
+    The hub is asked once, with a short timeout, because loading retries for a minute if there is no network.
+
+    Raises:
+        CheckpointError: for a model that is neither on the hub nor in the cache.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    cached = any(isinstance(try_to_load_from_cache(name, file), str) for file in ("config.json", CONFIG_FILE))
+    problem, unreachable = "HF_HUB_OFFLINE is set; download it first", f"{constants.ENDPOINT} cannot be reached"
+    try:
+        if not constants.HF_HUB_OFFLINE:
+            _in_time(lambda: get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=HUB_SECONDS))
+            return True
+    except LocalEntryNotFoundError:
+        problem = f"{unreachable}; give a model folder"
+    except EntryNotFoundError:  # for an adapter, which has another configuration file
+        return True
+    except GatedRepoError:
+        problem = "access to it is restricted; request access and log in to Hugging Face"
+    except RepositoryNotFoundError:
+        problem = "Hugging Face does not have it; check its name"
+    except Exception:  # no network, a proxy that refuses, a hub that does not answer
+        problem = f"{unreachable}; give a model folder"
+    if not cached:
+        raise CheckpointError(f"model {name!r} is neither a folder nor in the local cache, and {problem}")
+    return False
+
+
+def check_model(name: str) -> None:
+    """Check that the weights of a model can be found, which takes at most a few seconds.
+
+    Raises:
+        ConfigError, CheckpointError: as `resolve_model` and `hub_has`.
+    """
+    where = resolve_model(name)
+    if not Path(where).is_dir():
+        hub_has(where)
+
+
+def _in_time(ask: Callable[[], object]) -> None:
+    """Call a function in another thread, and raise its error, or a `TimeoutError` after `HUB_SECONDS`.
+
+    Name resolution and connection retries may take longer than the timeout of a request.
+    """
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            ask()
+        except Exception as error:
+            errors.append(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(HUB_SECONDS)
+    if thread.is_alive():
+        raise TimeoutError
+    if errors:
+        raise errors[0]
 
 
 def model_folder(where: str | Path) -> Path:
     """Return the model folder inside a run folder (from its newest checkpoint), or the folder itself if it is a model.
 
+    `tiny` is the shipped model, unless there is a folder of this name.
+
     Raises:
         CheckpointError: if the folder holds no model.
     """
     folder = Path(where)
+    if str(where) == TINY and not folder.is_dir():
+        return Path(_tiny())
     candidates = [folder / "model", *sorted(folder.glob("step-??????/model"), reverse=True), folder]
     for candidate in candidates:
         if (candidate / "config.json").exists() or (candidate / CONFIG_FILE).exists():
             return candidate
-    raise CheckpointError(f"no model in {where}; train its recipe first or give a folder with a config.json")
+    raise CheckpointError(f"no model in {where}; train its recipe first, or name a model folder or {TINY!r}")
 
 
 def _tiny() -> str:

@@ -15,8 +15,10 @@ from memfold.core.errors import CheckpointError
 NAMED = 3  # names listed in a message; the others are counted
 
 
-def load_weights(where: str | Path, dtype: torch.dtype) -> PreTrainedModel:
-    """Load the model of a folder or a Hugging Face id; the multi-line load report of `transformers` is suppressed.
+def load_weights(where: str | Path, dtype: torch.dtype, offline: bool = False) -> PreTrainedModel:
+    """Load the model of a folder or a Hugging Face id, which `offline` is taken from the local cache.
+
+    The load report of `transformers`, which has several lines, is suppressed.
 
     Raises:
         CheckpointError: for weights that are missing, unexpected or of the wrong shape; the message names some of them.
@@ -25,7 +27,12 @@ def load_weights(where: str | Path, dtype: torch.dtype) -> PreTrainedModel:
     logging.set_verbosity_error()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            str(where), dtype=dtype, attn_implementation="sdpa", output_loading_info=True, ignore_mismatched_sizes=True
+            str(where),
+            dtype=dtype,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            local_files_only=offline,
         )
     finally:
         logging.set_verbosity(verbosity)

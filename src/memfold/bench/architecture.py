@@ -1,7 +1,7 @@
-"""A model of a published shape with random weights: how fast something is does not depend on what it has learned.
+"""Makes a model of a published shape with random weights, since speed does not depend on what a model has learned.
 
-Its tokenizer is that of the shipped model: tokens are drawn from fewer words than the vocabulary has, which changes no
-time but that of the lookup.  Left out: anything that such a model says.
+It has the tokenizer of the shipped model, whose vocabulary is smaller; this changes only the time of embedding look-up.
+The replies of such a model have no meaning.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from memfold.backbone.device import check_device
 from memfold.backbone.model import DTYPES, Backbone
 from memfold.backbone.resolve import TINY, resolve_model
 from memfold.backbone.shapes import SHAPES
@@ -17,7 +18,7 @@ from memfold.core.registry import DEFAULT, system_class
 
 
 def check_architecture(name: str, device: str, force: bool) -> str:
-    """The whole name of an architecture; `7b` stands for the one that ends so.
+    """Return the full name of an architecture; `7b` stands for the name with this ending.
 
     Raises:
         ConfigError: for an unknown name, or for a CPU, which takes far too long, without `force`.
@@ -26,16 +27,17 @@ def check_architecture(name: str, device: str, force: bool) -> str:
     if found is None:
         raise unknown("architecture", name, SHAPES)
     if device == "cpu" and not force:
-        raise ConfigError(f"architecture {found!r} is timed on a GPU; give --device cuda, or --force to wait for a CPU")
+        raise ConfigError(f"architecture {found!r} needs a GPU; give --device cuda, or --force to time it on a CPU")
     return found
 
 
 def random_backbone(name: str, device: str, dtype: str) -> Backbone:
-    """Random weights of that shape, made where they are used, that encode as the paper's do.
+    """Create a model of a shape with random weights on its device; it encodes documents as in the paper.
 
     Raises:
-        ConfigError: for a device that is not there, or too small for the weights.
+        ConfigError: for a device that is not available, or is too small for the weights.
     """
+    check_device(device)
     try:
         with torch.device(device):
             model = AutoModelForCausalLM.from_config(

@@ -44,7 +44,7 @@ def _length(session: Session, length: int, times: tuple[int, int], peak: PeakMem
     document, tokens = Document("filler", text=text), backbone.encode(text)
 
     def fold() -> None:
-        fold_file([document], folder / "bench.fold", session)
+        fold_file([document], folder / "bench.fold", session, force=True)
 
     def forward() -> None:
         session.system.encode_only(tokens, backbone)

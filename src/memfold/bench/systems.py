@@ -1,7 +1,7 @@
 """Every system beside the others: what folding, the first token of an answer and the memory on disk cost, in one run.
 
 The first token is that of a first question: building a search index, writing notes or locating a passage is part of
-it.  It is timed up to the first token of the call that answers, so nothing depends on how long the reply is.
+it.  It is timed up to the first token of the first call that may answer, so nothing depends on how long the reply is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from memfold.bench.text import QUESTION, filler
 from memfold.bench.timing import PeakMemory, Report, count_of, ratio, rounds
 from memfold.core.document import Document
 from memfold.core.errors import MemfoldError
-from memfold.core.policy import ANSWER, Policy, Request, complete
+from memfold.core.policy import Policy, Request, complete
 from memfold.core.registry import REFERENCE, AnySystem
 from memfold.core.types import Call, Memory
 from memfold.evaluation.candidate import make_candidate
@@ -47,24 +47,27 @@ def bench_systems(
 
 
 def first_token(system: AnySystem, memory: Memory, question: str, policy: Policy) -> None:
-    """Ask up to the first token of the call that answers.
+    """Ask up to the first token of the first call that may answer, or to the end if there is no such call.
 
     Raises:
         MemfoldError: what a call failed with.
     """
     steps = system.answer(memory, question)
-    calls = next(steps)
-    while True:
-        answering = any(call.purpose == ANSWER for call in calls)
-        replies = complete(policy, [Request(system, memory, _short(call)) for call in calls])
+    calls = next(steps, ())
+    while calls:
+        answering = any(map(system.may_answer, calls))
+        replies = complete(policy, [Request(system, memory, _short(system, call)) for call in calls])
         if answering:
             steps.close()
             return
-        calls = steps.send(tuple(replies))
+        try:
+            calls = steps.send(tuple(replies))
+        except StopIteration:
+            return
 
 
-def _short(call: Call) -> Call:
-    return call.sampled(replace(call.sampling, max_tokens=1)) if call.purpose == ANSWER else call
+def _short(system: AnySystem, call: Call) -> Call:
+    return call.sampled(replace(call.sampling, max_tokens=1)) if system.may_answer(call) else call
 
 
 def _length(
@@ -76,7 +79,7 @@ def _length(
     policy = next(iter(sessions.values())).policy()
 
     def fold(label: str) -> None:
-        fold_file([document], folder / "bench.fold", sessions[label])
+        fold_file([document], folder / "bench.fold", sessions[label], force=True)
 
     def ask(label: str) -> None:  # a memory of its own: one that was asked before has its index ready
         first_token(sessions[label].system, replace(memories[label]), QUESTION, policy)

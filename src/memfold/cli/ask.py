@@ -1,4 +1,4 @@
-"""`memfold ask`: one question, a file of them, or question after question, about a memory file or a document."""
+"""`memfold ask`: answers one question, a file of questions, or a conversation, from a memory file or a document."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memfold.cli.conversation import converse
-from memfold.cli.options import Device, Json, Model, Ratio, model_dtype
+from memfold.cli.options import Device, Json, Model, Ratio, check_model, model_dtype
 from memfold.cli.questions import read_questions
-from memfold.core.errors import ConfigError, DataError
+from memfold.core.config import require
+from memfold.core.errors import ConfigError, unknown
+from memfold.core.job import check_question
 from memfold.core.prompt import STYLES
 from memfold.core.registry import DEFAULT, SYSTEMS
 
@@ -19,44 +21,72 @@ if TYPE_CHECKING:
 
 NAME = "ask"
 
-Question = Annotated[str | None, typer.Argument(metavar="QUESTION", help="Left out: question after question.")]
-Questions = Annotated[Path | None, typer.Option("--questions", help="A .jsonl file, one question a line.")]
-System = Annotated[
-    str | None, typer.Option("--system", help=f"For a text: {', '.join(SYSTEMS)}; by default {DEFAULT}.")
+BUDGET = 256  # tokens that --unfold reads again
+
+Question = Annotated[
+    str | None,
+    typer.Argument(metavar="QUESTION", help="If left out, questions are read one after another from standard input."),
 ]
-Unfold = Annotated[bool, typer.Option("--unfold", help="Read the cited text again before the final answer.")]
-Budget = Annotated[int, typer.Option("--budget", help="Tokens of text that --unfold reads again.")]
+Questions = Annotated[
+    Path | None, typer.Option("--questions", help='A .jsonl file with one {"question": "..."} on each line.')
+]
+System = Annotated[
+    str | None,
+    typer.Option("--system", help=f"Memory system for a document: {', '.join(SYSTEMS)}; by default {DEFAULT}."),
+]
+Unfold = Annotated[
+    bool | None,
+    typer.Option(
+        "--unfold/--no-unfold",
+        help="Read the cited text again before the final answer: always, or never; by default if the text does not "
+        "support the reply.",
+    ),
+]
+Budget = Annotated[
+    int | None, typer.Option("--budget", help=f"Tokens of text that are read again; by default {BUDGET}.")
+]
 Style = Annotated[
-    str | None, typer.Option("--style", help="recall: sentences, then the answer; bare: it alone; free: either.")
+    str | None,
+    typer.Option(
+        "--style", help="recall: sentences, then the answer; bare: the answer alone; free: the model chooses."
+    ),
 ]
 
 
 def command(
-    source: Annotated[str, typer.Argument(metavar="DOC_OR_MEMORY", help="A memory file, a text, a folder, or -.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="DOC_OR_MEMORY", help="A memory file, a document, a folder of documents, or - for stdin."
+        ),
+    ],
     question: Question = None,
     questions: Questions = None,
     system: System = None,
     model: Model = "tiny",
     ratio: Ratio = None,
     style: Style = None,
-    unfold: Unfold = False,
-    budget: Budget = 256,
+    unfold: Unfold = None,
+    budget: Budget = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Answer questions from a memory file or a document.
 
-    A document is folded on the spot.  Answers come with what was recalled and where it stands.
+    A document is folded first.  Each answer comes with the sentences that the model recalled and their places in the
+    text.  Blank lines between questions are skipped; at a terminal, an empty line ends the conversation.
     """
     _check(source, question, questions, style)
-    if budget < 1:
-        raise ConfigError(f"--budget {budget} is not possible; allowed: from 1 token")
+    _check_budget(budget, unfold)
+    check_model(model)
     asked = None if questions is None else read_questions(questions)
     memory = _memory(source, system, model, ratio, device)
     if style is not None:
         memory = memory.answering(style=style)
     if unfold:
-        memory = memory.unfolding(budget)
+        memory = memory.unfolding(budget or BUDGET)
+    else:
+        memory = memory.doubting(0 if unfold is False else budget or BUDGET)
     if asked is not None:
         _ask_all(memory, asked)
     elif question is not None:
@@ -68,27 +98,35 @@ def command(
 def _check(source: str, question: str | None, questions: Path | None, style: str | None) -> None:
     """Refuse what cannot be asked before anything is folded."""
     if style is not None and style not in STYLES:
-        raise ConfigError(f"style {style!r} is not possible; allowed: {', '.join(STYLES)}")
+        raise unknown("style", style, STYLES)
     if question is not None and questions is not None:
-        raise ConfigError("give either one QUESTION or --questions, not both")
-    if question is not None and not question.strip():
-        raise DataError("the question is empty; ask something")
+        raise ConfigError("give either QUESTION or --questions, not both")
+    if question is not None:
+        check_question(question)
     if source == "-" and question is None and questions is None:
-        raise ConfigError("standard input holds the text; give the QUESTION as an argument or use --questions")
+        raise ConfigError("standard input holds the document; give QUESTION or --questions")
+
+
+def _check_budget(budget: int | None, unfold: bool | None) -> None:
+    if budget is None:
+        return
+    if unfold is False:
+        raise ConfigError(f"--budget {budget} has no effect with --no-unfold; leave one of them out")
+    require(budget > 0, "--budget", budget, "1 token or more")
 
 
 def _memory(source: str, system: str | None, model: str, ratio: int | None, device: str) -> FoldedMemory:
-    """The memory of a file, or of a document folded now."""
+    """Open a memory file, or fold a document."""
     from memfold import api
     from memfold.cli.output import folding
-    from memfold.cli.stdin import read_sources
+    from memfold.cli.stdin import distinct, read_sources
     from memfold.session import open_session
     from memfold.sources import is_memory
 
     dtype = model_dtype(device)
     if source != "-" and is_memory(Path(source)):
         return api.open(source, model=model, system=system, ratio=ratio, device=device, dtype=dtype)
-    documents = read_sources([source])
+    documents = distinct(read_sources([source]))
     session = open_session(system or DEFAULT, model, ratio, device, dtype)
     with folding(documents) as progress:
         return api.fold_documents(documents, session, progress)
@@ -106,7 +144,7 @@ def _ask_one(memory: FoldedMemory, question: str, as_json: bool) -> None:
 
 
 def _ask_all(memory: FoldedMemory, questions: list[str]) -> None:
-    """One JSON line for each question, in their order, as soon as all before it are answered."""
+    """Print one JSON line for each question in order, as soon as all questions before it are answered."""
     from memfold.cli.output import notes, print_json
 
     if memory.warning is not None:

@@ -1,4 +1,4 @@
-"""`memfold bench`: speed and memory of folding, of the first token, of all systems side by side, or of sampling.
+"""`memfold bench`: measures the speed and memory use of folding, of the first token, of systems, or of sampling.
 
 memfold bench first-token --lengths 8192,32768,122880 --out results
 memfold bench first-token --architecture 7b --device cuda
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memfold.cli.options import Device, Json, Model, Ratio, model_dtype, numbers
+from memfold.cli.options import Device, Json, Model, Ratio, check_model, model_dtype, numbers
 from memfold.core.errors import ConfigError, unknown
-from memfold.core.registry import DEFAULT, TIMED
+from memfold.core.registry import CLOSED_BOOK, DEFAULT, TIMED
 
 if TYPE_CHECKING:
     from memfold.session import Session
@@ -27,44 +27,59 @@ BENCHES = {
     "rollout": "memfold.bench.rollout:bench_rollout",
 }
 LENGTHS: dict[str, tuple[int, ...]] = {SYSTEMS: (2048, 8192), "rollout": (512, 4096)}
-RUNS = {SYSTEMS: 5}  # a system that writes notes takes long for each
+RUNS = {SYSTEMS: 5}  # fewer, because a system that writes notes is slow
 USUAL_LENGTHS, USUAL_RUNS = (2048, 8192, 32768), 20
 
 Systems = Annotated[
-    list[str] | None, typer.Option("--system", help="systems: NAME[:RATIO][/SETTING=VALUE]; repeatable.")
+    list[str] | None,
+    typer.Option("--system", help="bench systems: NAME[:RATIO][/STYLE][/SETTING=VALUE]; repeatable."),
 ]
 Architecture = Annotated[
     str | None,
-    typer.Option("--architecture", help="Random weights of a shape in place of a model: 0.5b, 7b, 32b; needs a GPU."),
+    typer.Option(
+        "--architecture", help="Random weights of this shape instead of a model: 0.5b, 7b or 32b; needs a GPU."
+    ),
 ]
 
 
 def command(
-    what: Annotated[str, typer.Argument(metavar="|".join(BENCHES), help="What to time.")],
+    what: Annotated[str, typer.Argument(metavar="|".join(BENCHES), help="Benchmark to run.")],
     model: Model = "tiny",
-    lengths: Annotated[str | None, typer.Option("--lengths", help="Document tokens, with commas: 8192,32768.")] = None,
+    lengths: Annotated[
+        str | None, typer.Option("--lengths", help="Document lengths in tokens, such as 8192,32768.")
+    ] = None,
     ratio: Ratio = None,
     system: Systems = None,
     runs: Annotated[
-        int | None, typer.Option("--runs", min=1, help="Timed runs of each: 20, of systems 5; at most 3 past 65,536.")
+        int | None,
+        typer.Option(
+            "--runs", min=1, help="Timed runs; by default 20, or 5 for bench systems; at most 3 above 65,536 tokens."
+        ),
     ] = None,
-    warmups: Annotated[int, typer.Option("--warmups", min=0, help="Runs before them.")] = 3,
+    warmups: Annotated[int, typer.Option("--warmups", min=0, help="Warm-up runs.")] = 3,
     architecture: Architecture = None,
-    force: Annotated[bool, typer.Option("--force", help="Time an architecture without a GPU.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace existing results; time an architecture without a GPU.")
+    ] = False,
     device: Device = "cpu",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the JSON object and a plot here.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Time folding beside the model's own forward pass, the first token from a memory beside the full text, systems
-    beside each other, or sampling many replies beside decoding alone.
+    """Measure the speed and memory use of a model.
 
-    Everything that is compared runs in turn; the raw times stand beside the ratios.
+    fold: folding, compared with the forward pass alone.  first-token: the first token from a memory, compared with the
+    full text.  systems: several systems side by side.  rollout: sampling many replies, compared with decoding alone.
+    What is compared runs alternately; the result has the times of all runs and their ratios.
     """
     if what not in BENCHES:
         raise unknown("benchmark", what, BENCHES)
-    if system and (what != SYSTEMS or ratio is not None):
-        raise ConfigError("--system is for bench systems, with the ratio in its name (pooled:4); leave it out")
+    if architecture is None:
+        check_model(model)
+    if system:
+        _check_systems(what, ratio, system)
     wanted = numbers(lengths) or LENGTHS.get(what, USUAL_LENGTHS)
+    if out is not None:
+        _check_out(out, what, model, force)
     from memfold.backbone.origin import commit, hardware
     from memfold.cli.output import print_json
 
@@ -85,15 +100,39 @@ def command(
         print_json(result)
 
 
+def _check_out(out: Path, what: str, model: str, force: bool) -> None:
+    """Refuse results that cannot be written, before anything is timed."""
+    from memfold.cli.inputs import model_files
+    from memfold.core.outputs import check_files
+    from memfold.evaluation.plots import load_pyplot
+
+    check_files(out, (f"{what}.json", f"{what}.png"), model_files(model), force=force)
+    load_pyplot()
+
+
+def _check_systems(what: str, ratio: int | None, labels: list[str]) -> None:
+    """Refuse systems that cannot be timed, before a model is loaded."""
+    from memfold.evaluation.candidate import check_labels
+
+    if what != SYSTEMS:
+        raise ConfigError("--system is for bench systems only; leave it out")
+    if ratio is not None:
+        raise ConfigError(f"--ratio {ratio} is not possible with --system; write the ratio as in {DEFAULT}:{ratio}")
+    check_labels(labels)
+    for label in labels:
+        if label.split("/")[0] == CLOSED_BOOK:
+            raise ConfigError(f"system {label!r} reads no document, so there is nothing to time; leave it out")
+
+
 def _session(model: str, ratio: int | None, device: str, architecture: str | None, force: bool) -> Session:
-    """The model to time, with pooled memory."""
+    """Open the model to time, with the default system."""
     from memfold.bench.architecture import check_architecture, random_backbone
     from memfold.session import Session, make_system, open_session
 
     if architecture is None:
         return open_session(DEFAULT, model, ratio, device, model_dtype(device))
     if model != "tiny":
-        raise ConfigError(f"--architecture {architecture} takes the place of --model {model}; leave one out")
+        raise ConfigError(f"--architecture {architecture} replaces --model {model}; leave one of them out")
     backbone = random_backbone(check_architecture(architecture, device, force), device, model_dtype(device))
     return Session(make_system(DEFAULT, backbone, ratio), backbone)
 
@@ -117,8 +156,10 @@ def _report(result: dict[str, Any], out: Path | None) -> None:
     import json
 
     from memfold.bench.plot import draw
+    from memfold.core.outputs import write_text, writing
 
-    out.mkdir(parents=True, exist_ok=True)
     path = out / f"{result['bench']}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    draw(result, path.with_suffix(".png"))
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(result, indent=1) + "\n")
+        draw(result, path.with_suffix(".png"))

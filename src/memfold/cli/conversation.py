@@ -1,36 +1,66 @@
-"""Question after question at the terminal, about one memory."""
+"""Answers questions from standard input one after another, about one memory."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
-from memfold.core.errors import MemfoldError
+from memfold.core.errors import DataError, MemfoldError
+from memfold.core.prompt import BOX
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
     from memfold.api import FoldedMemory
 
 
 def converse(memory: FoldedMemory, as_json: bool) -> None:
-    """Question after question, replies as they are written; an empty line or Ctrl-D ends."""
+    """Answer questions and show replies as they are written.
+
+    At a terminal a prompt is shown, and an empty line or Ctrl-D ends the conversation.  Otherwise blank lines are
+    skipped, and the end of the input ends it.
+    """
     from memfold.cli.output import notes, screen
 
     console = screen()
-    if not as_json:
-        console.print(f"{memory.memory.token_count:,} tokens are in memory; an empty line or Ctrl-D ends", style="dim")
-    while question := _next_question(console, "" if as_json else "[bold]question[/]  "):
+    for question in _questions(memory):
         try:
             _reply(memory, question, console, as_json)
         except MemfoldError as error:
             notes().print(f"memfold: {error}", markup=False)
 
 
-def _next_question(console: Console, prompt: str) -> str:
+def _questions(memory: FoldedMemory) -> Iterator[str]:
+    """Yield the questions of standard input; the prompt is on standard error."""
+    from memfold.cli.output import notes
+
+    asked, at_terminal = notes(), _at_terminal()
+    if at_terminal:
+        asked.print(f"The memory holds {memory.memory.token_count:,} tokens; an empty line or Ctrl-D ends", style="dim")
+    while True:
+        if at_terminal:
+            asked.print("[bold]question[/]  ", end="")
+        question = _line()
+        if question is None or (at_terminal and not question):
+            return
+        if question:
+            yield question
+
+
+def _at_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _line() -> str | None:
+    """Return the next line of standard input without spaces around it; None at the end."""
     try:
-        return console.input(prompt).strip()
+        return input().strip()
     except EOFError:
-        return ""
+        return None
+    except UnicodeDecodeError:
+        raise DataError("standard input is not UTF-8 text; convert it to UTF-8 first") from None
 
 
 def _reply(memory: FoldedMemory, question: str, console: Console, as_json: bool) -> None:
@@ -39,7 +69,47 @@ def _reply(memory: FoldedMemory, question: str, console: Console, as_json: bool)
     if as_json:
         print_json(memory.ask(question).record())
         return
-    response = memory.ask(question, lambda text: console.print(text, end="", style="italic", markup=False))
-    console.print()
+    streamed = Unboxed()
+    response = memory.ask(question, lambda text: console.print(streamed(text), end="", style="italic", markup=False))
+    console.print(streamed.rest(), style="italic", markup=False)
     show_warning(response, console)
     show(response, console, streamed=True)
+
+
+class Unboxed:
+    r"""The text of a reply in parts, without the `\boxed{}` around its answer, which is shown when it is complete.
+
+    >>> unboxed = Unboxed()
+    >>> unboxed(" It is in Velm. \\bo") + unboxed("xed{Velm") + unboxed("}") + unboxed.rest()
+    ' It is in Velm. '
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def __call__(self, part: str) -> str:
+        """Return what can be shown after another part of the reply; the rest is held back."""
+        text = self._held + part
+        shown, box, inside = text.partition(BOX)
+        if box:
+            depth, _, after = _closed(inside)
+            self._held = box + inside if depth else ""
+            return shown if depth else shown + self(after)
+        kept = next((size for size in range(len(BOX) - 1, 0, -1) if text.endswith(BOX[:size])), 0)
+        self._held = text[len(text) - kept :]
+        return text[: len(text) - kept]
+
+    def rest(self) -> str:
+        """Return what was held back although no box begins there."""
+        held, self._held = self._held, ""
+        return "" if held.startswith(BOX) else held
+
+
+def _closed(inside: str) -> tuple[int, str, str]:
+    """Return how many braces are still open after the content of a box, the content, and the text after the box."""
+    depth = 1
+    for end, character in enumerate(inside):
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return 0, inside[:end], inside[end + 1 :]
+    return depth, inside, ""

@@ -1,6 +1,6 @@
-"""`memfold demo`: fold a long generated text, ask ten new questions, show what was recalled and from where.
+"""`memfold demo`: folds a long generated text, asks ten new questions, and shows what was recalled and from where.
 
-Every question is answered twice: from the slots alone, and with the text that this answer cites read again.
+Every question is answered twice: from the slots alone, and after reading the text that the first answer cites.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memfold.cli.options import Json, Model
+from memfold.cli.options import Json, Model, check_model
 from memfold.core.registry import DEFAULT
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ KINDS = ("one-hop", "two-hop")
 NEXT = """\
 next: memfold sample almanac --tokens 100000 --seed 7 -o try     another text, with questions
       memfold fold try/document.txt -o try.fold                  a memory file of it
-      memfold ask try.fold                                       question after question
+      memfold ask try.fold                                       ask it questions
       memfold ask your.txt --model Qwen/Qwen3-4B --system full   your own text, with a larger model"""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A question with the answer from the slots alone, and the one after the cited text was read again (`unfolded`)."""
+    """A question with its answer from the slots alone, and its answer after reading the cited text (`unfolded`)."""
 
     sample: Sample
     response: Response
@@ -41,22 +41,23 @@ class Outcome:
     right_unfolded: bool
 
     def record(self) -> dict[str, Any]:
-        """For `--json`: the question, the response, and the answer after the cited text was read again."""
+        """Return the object that `--json` prints: the question, the response, and the answer after reading the text."""
         question = {"question": self.sample.question, "answers": list(self.sample.answers), "kind": self.sample.kind}
         unfolded = {"answer": self.unfolded.text, "right": self.right_unfolded}
         return question | {"right": self.right} | self.response.record() | {"unfolded": unfolded}
 
 
 def command(
-    seed: Annotated[int, typer.Option("--seed", help="Another seed, another text and other questions.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed gives another text.")] = 1,
     model: Model = "tiny",
     as_json: Json = False,
 ) -> None:
     """Fold a long text and ask it ten new questions.
 
-    The text has 24,000 tokens and is folded 16x; each answer comes with what was recalled and where it stands, and once
-    more with the cited text read again.
+    The text has 24,000 tokens and is folded at ratio 16.  Every question is answered twice: from the slots alone, and
+    after the model has read the cited text again.  The recalled sentences and their places are shown.
     """
+    check_model(model)
     import time
 
     from memfold import api
@@ -92,8 +93,8 @@ def command(
     for number, outcome in enumerate(outcomes, 1):
         _show(console, f"{number:2}", outcome, characters)
     console.print(
-        f"\n[bold]{right} of {len(outcomes)} right[/] from the slots alone, [bold]{right_unfolded}[/] with the cited "
-        f"text read again; {seconds:.0f} s in all\n\n{NEXT}"
+        f"\n[bold]{right} of {len(outcomes)} right[/] from the slots alone, [bold]{right_unfolded}[/] after reading "
+        f"the cited text; {seconds:.0f} s in total\n\n{NEXT}"
     )
 
 
@@ -106,11 +107,11 @@ def _show_sizes(console: Console, memory: FoldedMemory) -> None:
         f"({tokens / memory.fold_seconds:,.0f} tokens/s): {size / 1e6:.1f} MB, where a full KV cache takes "
         f"{cache / 1e6:.0f} MB"
     )
-    console.print("the model now answers from the slots alone:\n", style="dim")
+    console.print("The model now answers from the slots alone:\n", style="dim")
 
 
 def _show(console: Console, number: str, outcome: Outcome, characters: int) -> None:
-    """Print a question with what was recalled, the answer and where it stands, and the answer read again."""
+    """Print a question with what was recalled, the answer and its place, and the answer after reading the text."""
     from memfold.cli.output import located
 
     response = outcome.response

@@ -1,8 +1,7 @@
 """Estimates what a long fold will take: the beginning of its longest document is folded, and the result scaled up.
 
-A short piece is folded first.  Only where that is quick a longer one follows, which is closer to the speed of a long
-fold: a model that is slow on this machine is not kept busy by an estimate.  Left out: what an interrupted fold has done
-already.
+A short piece is folded first.  If that is quick, a longer one follows, because its speed is closer to that of a long
+fold; a slow model folds the short piece only.  The estimate ignores what an interrupted fold has already done.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from memfold.folding import fold_file
 from memfold.memory import describe
 from memfold.session import Session
 
-LARGE = 100_000  # characters from which on a fold is estimated: about 25,000 tokens
+LARGE = 100_000  # characters, about 25,000 tokens; shorter folds are not estimated
 SHORT_PROBE = 2048  # characters
 QUICK = 1.0  # seconds
 _UNITS = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB"))
@@ -35,11 +34,12 @@ class Estimate:
     probe: int
 
     def line(self, added: bool = False) -> str:
-        """As a line of text; `added` to an existing file."""
-        file = "growing the memory file by" if added else "a memory file of"
+        """Return the estimate as a line of text; `added` says that the documents are added to an existing file."""
+        size = f"about {_size(self.bytes)}"
+        file = f"{size} added to the memory file" if added else f"a memory file of {size}"
         slots = f" in {_rounded(self.slots)} slots" if self.slots else ""
         return (
-            f"about {_rounded(self.tokens)} tokens{slots}, {file} about {_size(self.bytes)}, "
+            f"about {_rounded(self.tokens)} tokens{slots}, {file}, "
             f"about {_duration(self.seconds)} (from a probe of {self.probe:,} tokens)"
         )
 
@@ -47,7 +47,7 @@ class Estimate:
 def estimate(
     documents: Sequence[Document], session: Session, keep_text: bool = True, dtype: str = "bfloat16"
 ) -> Estimate | None:
-    """What folding these documents will take; None where they are so short that it hardly matters."""
+    """Return what folding these documents will take; None if they are short."""
     characters = sum(document.characters for document in documents)
     if characters < LARGE:
         return None
@@ -60,7 +60,8 @@ def estimate(
                 break
             probe = piece[:length]
             started = time.perf_counter()
-            fold_file([Document("probe", text=probe)], path, session, keep_text=keep_text, dtype=dtype)
+            document = Document("probe", text=probe)
+            fold_file([document], path, session, keep_text=keep_text, dtype=dtype, force=True)
             seconds = time.perf_counter() - started
         probed = describe(path)
     scale = characters / len(probe)
@@ -75,7 +76,7 @@ def estimate(
 
 
 def _rounded(count: int) -> str:
-    """Two digits of a number, with commas.
+    """Return a number rounded to two digits, with commas.
 
     >>> _rounded(123456), _rounded(7)
     ('120,000', '7')
@@ -89,7 +90,7 @@ def _size(count: int) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """In a readable unit.
+    """Return a duration in a readable unit.
 
     >>> _duration(0.4), _duration(90), _duration(7300)
     ('1 s', '90 s', '2.0 h')

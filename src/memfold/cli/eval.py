@@ -1,9 +1,9 @@
-"""`memfold eval`: systems side by side on a suite; samples, tables, JSON and plots in a folder.
+"""`memfold eval`: compares systems on a suite, and writes samples, tables, JSON and plots to a folder.
 
     memfold eval almanac --system full --system pooled --ratio 4 --ratio 16 --lengths 128,256
     memfold eval qa --data squad=dev.json --model http://localhost:8000/v1#some-model --sampling paper
 
-A run that was interrupted goes on where it stopped: without --out the folder is named after the arguments.
+An interrupted run continues where it stopped; without --out, the folder is named after the arguments.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from memfold.cli.options import Device, Json, Model, model_dtype, numbers
+from memfold.cli.options import Device, Json, Model, check_model, model_dtype, numbers
+from memfold.cli.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,44 +22,65 @@ if TYPE_CHECKING:
 
     from memfold.core.model import Model as AnyModel
     from memfold.evaluation.runner import Evaluation, OnRecord
-    from memfold.evaluation.suite import Suite
+    from memfold.evaluation.suite import Options, Suite
 
 NAME = "eval"
 
 Systems = Annotated[
     list[str] | None,
     typer.Option(
-        "--system", help="NAME[:RATIO][/STYLE][/SETTING=VALUE], like pooled:16/bare, or closed-book; repeatable."
+        "--system", help="NAME[:RATIO][/STYLE][/SETTING=VALUE], such as pooled:16/bare, or closed-book; repeatable."
     ),
 ]
-Ratios = Annotated[list[int] | None, typer.Option("--ratio", help="For the systems that have one; repeatable.")]
-Lengths = Annotated[str | None, typer.Option("--lengths", help="Document tokens, with commas: 128,256.")]
-Questions = Annotated[int | None, typer.Option("--questions", help="In all, spread over splits and lengths.")]
-Splits = Annotated[list[str] | None, typer.Option("--split", help="in or out (of distribution); repeatable.")]
-Level = Annotated[int | None, typer.Option("--level", help="Difficulty of the almanac, 0 to 3.")]
-Cells = Annotated[
-    str | None, typer.Option("--cells", help="graded: 1,000 questions to 4K tokens, 128 to 32K, 32 beyond.")
+Ratios = Annotated[
+    list[int] | None, typer.Option("--ratio", help="Tokens per slot, for systems with slots; repeatable.")
 ]
-Sampling = Annotated[str | None, typer.Option("--sampling", help="greedy (default), or paper: temperature by suite.")]
-Depths = Annotated[int | None, typer.Option("--depths", help="needle: how many depths, from beginning to end.")]
-Needles = Annotated[int | None, typer.Option("--needles", help="needle: values of one answer.")]
+Lengths = Annotated[str | None, typer.Option("--lengths", help="Document lengths in tokens, such as 128,256.")]
+Questions = Annotated[
+    int | None, typer.Option("--questions", help="Number of questions, spread over splits and lengths.")
+]
+Splits = Annotated[
+    list[str] | None, typer.Option("--split", help="in or out of distribution; both by default; repeatable.")
+]
+Level = Annotated[int | None, typer.Option("--level", help="Difficulty of the questions, 0 to 3.")]
+Cells = Annotated[
+    str | None,
+    typer.Option(
+        "--cells",
+        help="even, or graded: for each split and length 1,000 questions up to 4K tokens, 128 up to 32K, 32 beyond.",
+    ),
+]
+Sampling = Annotated[
+    str | None, typer.Option("--sampling", help="greedy (default), or paper: the paper's temperatures.")
+]
+Depths = Annotated[
+    int | None, typer.Option("--depths", help="needle: number of depths, from the beginning to the end.")
+]
+Needles = Annotated[int | None, typer.Option("--needles", help="needle: number of values in an answer.")]
 Kinds = Annotated[
     list[str] | None,
-    typer.Option("--kind", help="needle, strings: number, word, code, uuid, date, name; multihop: two-hop, tracking."),
+    typer.Option(
+        "--kind", help="needle, strings: number, word, code, uuid, date, name; multihop: two-hop, tracking; repeatable."
+    ),
 ]
-Hidden = Annotated[Path | None, typer.Option("--text", help="needle, strings: a file to hide in.")]
-Haystack = Annotated[str | None, typer.Option("--haystack", help="strings: hide in filler or almanac.")]
-PerDocument = Annotated[int | None, typer.Option("--per-document", help="Questions about one document.")]
+Hidden = Annotated[
+    Path | None, typer.Option("--text", help="needle, strings: text file in which the answers are hidden.")
+]
+Haystack = Annotated[
+    str | None, typer.Option("--haystack", help="strings: text in which the answers are hidden, filler or almanac.")
+]
+PerDocument = Annotated[int | None, typer.Option("--per-document", help="Number of questions about each document.")]
 Data = Annotated[
     list[str] | None,
-    typer.Option("--data", help="qa, multihop, longbench-v2: NAME=PATH of local files; repeatable."),
+    typer.Option("--data", help="qa, multihop, longbench-v2: NAME=PATH of a local file or folder; repeatable."),
 ]
 TrainedOn = Annotated[
     list[str] | None,
-    typer.Option("--trained-on", help="qa, multihop: datasets that count as in distribution; repeatable."),
+    typer.Option("--trained-on", help="qa, multihop: dataset that the model was trained on; repeatable."),
 ]
 Judged = Annotated[
-    str | None, typer.Option("--judge", help="qa, longbench-v2: a model that says what is right, http://HOST/v1#NAME.")
+    str | None,
+    typer.Option("--judge", help="qa, longbench-v2: model that judges the answers, http://HOST/v1#NAME."),
 ]
 
 
@@ -66,7 +88,8 @@ def command(
     suite: Annotated[
         str,
         typer.Argument(
-            help="almanac, needle, strings, multihop, qa, longbench-v2, reconstruction; see docs/suites.md."
+            metavar="SUITE",
+            help="almanac, needle, strings, multihop, qa, longbench-v2 or reconstruction; see docs/suites.md.",
         ),
     ],
     system: Systems = None,
@@ -87,13 +110,18 @@ def command(
     data: Data = None,
     trained_on: TrainedOn = None,
     judged_by: Judged = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder; one that was begun goes on.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Other documents and questions.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Result folder; an interrupted run continues.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Another seed gives other documents.")] = None,
     device: Device = "cpu",
-    quick: Annotated[bool, typer.Option("--quick", help="A few short documents, for a first look.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Use a few short documents, for a first look.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure systems side by side on a suite: tables, plots, 95 % intervals, one JSON line for each sample."""
+    """Compare systems on a suite of questions.
+
+    The result folder gets tables with 95 % intervals, plots, and samples.jsonl with one line for each sample.
+    """
     from memfold.evaluation.candidate import check_labels, make_candidate, with_ratios
     from memfold.evaluation.plots import load_pyplot
     from memfold.evaluation.runner import Evaluation
@@ -123,6 +151,9 @@ def command(
     options = with_options(chosen, chosen.quick if quick else chosen.defaults, given)
     check_labels(system or chosen.candidates)
     chosen.check(options)
+    check_model(model)
+    if out is not None:
+        _check_out(out, chosen, options, model)
     judge = open_judge(options.judge) if options.judge else None
     load_pyplot()
     loaded = load(model, device, model_dtype(device))
@@ -132,8 +163,18 @@ def command(
     _measure(Evaluation(chosen, options, candidates, loaded, judge), out, as_json)
 
 
+def _check_out(out: Path, suite: Suite, options: Options, model: str) -> None:
+    """Refuse a folder that the results cannot go to, before a model is loaded."""
+    from memfold.cli.inputs import model_files
+    from memfold.evaluation.records import check_results
+    from memfold.evaluation.suite import arguments_of
+
+    read = [options.text, *(entry.partition("=")[2] for entry in options.data)]
+    check_results(out, arguments_of(suite, options), [*map(Path, filter(None, read)), *model_files(model)], partly=True)
+
+
 def _readable(suite: Suite, model: AnyModel) -> list[str]:
-    """The systems that a suite compares, without those that this model cannot read."""
+    """Return the systems that a suite compares by default, without those that this model cannot read."""
     from memfold.cli.output import notes
     from memfold.core.errors import ConfigError
     from memfold.evaluation.candidate import readable
@@ -149,11 +190,13 @@ def _readable(suite: Suite, model: AnyModel) -> list[str]:
 
 
 def _measure(evaluation: Evaluation, out: Path | None, as_json: bool) -> None:
-    """Run, write the report, and show it."""
+    """Run an evaluation, write its report, and show it."""
     import time
 
     from memfold.cli.output import Interrupted, notes, print_json
-    from memfold.evaluation.report import TABLE_FILE, write_report
+    from memfold.core.outputs import writing
+    from memfold.evaluation.records import SAMPLES_FILE, TABLE_FILE
+    from memfold.evaluation.report import write_report
     from memfold.evaluation.runner import run
 
     folder = out or _folder(evaluation)
@@ -162,17 +205,19 @@ def _measure(evaluation: Evaluation, out: Path | None, as_json: bool) -> None:
         with _progress(evaluation) as count:
             records = run(evaluation, folder, on_record=count)
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; the samples in {folder} are kept, run the same command again") from None
-    result = write_report(evaluation, records, folder, time.perf_counter() - started)
+        kept = f"the samples in {folder} are kept" if (folder / SAMPLES_FILE).exists() else "there was no sample yet"
+        raise Interrupted(f"interrupted; {kept}, run the same command again") from None
+    with writing(folder):
+        result = write_report(evaluation, records, folder, time.perf_counter() - started)
     if as_json:
         print_json(result | {"folder": str(folder)})
     else:
-        typer.echo((folder / TABLE_FILE).read_text(encoding="utf-8"))
-        notes().print(f"samples, tables and plots are in {folder}")
+        typer.echo(printable((folder / TABLE_FILE).read_text(encoding="utf-8")))
+        notes().print(f"samples, tables and plots are in {folder}", markup=False)
 
 
 def _folder(evaluation: Evaluation) -> Path:
-    """A folder of its own for every set of arguments and model."""
+    """Return a folder that depends on the arguments and the model."""
     import hashlib
 
     digest = hashlib.sha256(repr(evaluation.arguments()).encode()).hexdigest()[:8]
@@ -180,7 +225,7 @@ def _folder(evaluation: Evaluation) -> Path:
 
 
 def _progress(evaluation: Evaluation) -> AbstractContextManager[OnRecord]:
-    """A bar on standard error for each system, with the share of right answers so far."""
+    """Show a bar on standard error for each system, with the fraction of right answers so far."""
     from collections import Counter
     from contextlib import contextmanager
 

@@ -1,7 +1,4 @@
-"""`memfold export`: a trained model as a folder that others can load.
-
-Left out: what is in it (`memfold.backbone.export`).
-"""
+"""`memfold export`: writes a trained model to a folder that other programs can load (`memfold.backbone.export`)."""
 
 from __future__ import annotations
 
@@ -14,24 +11,29 @@ NAME = "export"
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="A run or model folder, or tiny.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The new folder.")],
-    dtype: Annotated[str, typer.Option("--dtype", help="Of the weights: float32 (as trained), bfloat16.")] = "float32",
-    merge: Annotated[bool, typer.Option("--merge", help="Merge a LoRA adapter into the weights of its base.")] = False,
+    model: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, a model folder, or tiny.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to create.")],
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="Data type of the weights: float32 (as trained) or bfloat16.")
+    ] = "float32",
+    merge: Annotated[bool, typer.Option("--merge", help="Merge a LoRA adapter into its base model.")] = False,
 ) -> None:
-    """Write a trained model as an ordinary Hugging Face folder.
+    """Write a trained model as a Hugging Face folder.
 
-    AutoModelForCausalLM loads it; memfold.json and heads.safetensors beside the weights make it one that --model takes.
+    AutoModelForCausalLM can load it.  With memfold.json and heads.safetensors in the folder, --model can load it too.
     """
     from memfold.backbone.export import export
     from memfold.backbone.resolve import resolve_model
     from memfold.cli.output import notes
+    from memfold.core.outputs import check_empty
 
+    check_empty(out)
     written = export(resolve_model(model), out, dtype, merge)
     if written.base_adapter is None:
-        what = "a model that AutoModelForCausalLM and --model load"
+        what = "a model that AutoModelForCausalLM and --model can load"
     else:
         what = (
-            f"a LoRA adapter of {written.base_adapter.base} that peft and --model load (--merge writes the whole model)"
+            f"a LoRA adapter of {written.base_adapter.base} that peft and --model can load (--merge writes the whole "
+            "model)"
         )
     notes().print(f"done: {out} is {what}", markup=False)

@@ -1,25 +1,37 @@
-"""`memfold fold`: documents into a memory file, block by block, going on after an interruption."""
+"""`memfold fold`: folds documents into a memory file block by block; an interrupted fold continues."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memfold.cli.options import Device, Json, Model, Ratio, System, model_dtype
-from memfold.core.errors import DataError
-from memfold.core.registry import DEFAULT
+from memfold.cli.options import Device, Force, Json, Model, Ratio, System, check_model, model_dtype
+from memfold.core.errors import ConfigError, DataError
+from memfold.core.registry import DEFAULT, AnySystem
 
 if TYPE_CHECKING:
     from memfold.core.document import Document
     from memfold.core.types import Block
-    from memfold.memory import StoredMemory
+    from memfold.memory import Manifest, StoredMemory, WriteLock
+    from memfold.session import Session
 
 NAME = "fold"
 
-SlotType = Annotated[str | None, typer.Option("--dtype", help="Of the stored slots: bfloat16, float32, int8.")]
+SlotType = Annotated[
+    str | None, typer.Option("--dtype", help="Data type of the stored slots: bfloat16, float32 or int8.")
+]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a new file stores slots and text."""
+
+    dtype: str
+    keep_text: bool
 
 
 def command(
@@ -30,75 +42,132 @@ def command(
     system: System = None,
     model: Model = "tiny",
     ratio: Ratio = None,
-    append: Annotated[bool, typer.Option("--append", help="Add to the memory file that is there.")] = False,
-    no_text: Annotated[bool, typer.Option("--no-text", help="Leave the documents' text out of the file.")] = False,
+    append: Annotated[bool, typer.Option("--append", help="Add the documents to an existing memory file.")] = False,
+    no_text: Annotated[
+        bool, typer.Option("--no-text", help="Do not store the text of the documents in the file.")
+    ] = False,
     dtype: SlotType = None,
     device: Device = "cpu",
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Fold documents into a memory file.
 
-    What a long one will take is told first, on standard error.  An interrupted fold goes on when the same command is
-    run again.  With --append system, ratio and dtype are those of the file, and a document whose text it holds already
-    is skipped.
+    For a long text, an estimate of time and size is printed first, on standard error.  After an interruption, run the
+    same command again to continue.  With --append, system, ratio and dtype are those of the file.  A document is
+    skipped if its text is that of another one.  A file that is not a memory of the same documents is replaced only
+    with --force.
     """
+    check_model(model)
     import time
 
-    from memfold.cli.estimate import estimate
-    from memfold.cli.output import Interrupted, folding, notes, print_json
+    from memfold.cli.inputs import model_files
+    from memfold.cli.output import Interrupted, print_json
     from memfold.cli.sizes import Sizes
-    from memfold.cli.stdin import read_sources
-    from memfold.folding import append_file, fold_file
-    from memfold.memory import open_stored
+    from memfold.cli.stdin import distinct, read_sources
+    from memfold.folding import input_paths
+    from memfold.memory import claimed, open_stored
     from memfold.session import open_session, session_for
 
-    stored = open_stored(memory) if append else None
     documents = read_sources(sources)
-    if stored is None:
-        session = open_session(system or DEFAULT, model, ratio, device, model_dtype(device))
-    else:
-        _check_form(stored, dtype, no_text)
-        session = session_for(stored.manifest, model, system, ratio, device, model_dtype(device))
-        documents = _missing(documents, stored)
-    form = stored.manifest.dtype if stored else dtype or "bfloat16"
-    keep_text = stored.manifest.keep_text if stored else not no_text
-    expected = estimate(documents, session, keep_text, form)
-    if expected is not None:
-        notes().print(expected.line(added=stored is not None))
-    started = time.perf_counter()
-    counts: list[int] = []
-
-    def resumed(blocks: int) -> None:
-        notes().print(f"going on with an interrupted fold: {blocks} blocks are there already")
-
     try:
-        with folding(documents) as progress:
-
-            def count(block: Block) -> None:
-                counts.append(block.token_count)
-                progress(block)
-
+        with claimed(memory, [*input_paths(documents), *model_files(model)]) as lock:
+            stored = open_stored(memory) if append else None
+            documents = distinct(documents) if stored is None else _missing(documents, stored)
+            _check_target(memory, documents, stored, force)
             if stored is None:
-                fold_file(
-                    documents, memory, session, keep_text=keep_text, dtype=form, progress=count, on_resume=resumed
-                )
-            elif documents:
-                append_file(documents, stored, session, progress=count, on_resume=resumed)
+                session = open_session(system or DEFAULT, model, ratio, device, model_dtype(device))
+            else:
+                _check_form(stored, dtype, no_text)
+                session = session_for(stored.manifest, model, system, ratio, device, model_dtype(device))
+            _check_kept(session.system, dtype, no_text)
+            form = stored.manifest if stored else Form(dtype or "bfloat16", not no_text)
+            _estimate(documents, session, form, added=stored is not None)
+            started = time.perf_counter()
+            tokens = _fold(documents, stored, session, form, lock, force)
+            sizes, seconds = Sizes.of(memory), time.perf_counter() - started
     except KeyboardInterrupt:
-        raise Interrupted("interrupted; the partial fold is kept, run the same command again to go on") from None
-    sizes, seconds = Sizes.of(memory), time.perf_counter() - started
+        raise Interrupted(_kept(memory)) from None
     if as_json:
         print_json(sizes.record() | {"seconds": {"fold": round(seconds, 4)}})
     else:
-        sizes.show(
-            f"{memory}: {sum(counts):,} tokens folded in {seconds:.1f} s ({sum(counts) / seconds:,.0f} tokens/s)"
-        )
+        sizes.show(f"{memory}: {tokens:,} tokens folded in {seconds:.1f} s ({tokens / seconds:,.0f} tokens/s)")
+
+
+def _check_target(memory: Path, documents: Sequence[Document], stored: StoredMemory | None, force: bool) -> None:
+    """Refuse to replace what belongs to other documents, before the model is loaded."""
+    from memfold.memory import check_target
+
+    hashes = tuple(document.sha256() for document in documents)
+    if stored is None:
+        check_target(memory, hashes, force=force)
+    elif documents:
+        check_target(memory, (*stored.manifest.sha256, *hashes), grown=True, force=force)
+
+
+def _estimate(documents: Sequence[Document], session: Session, form: Form | Manifest, added: bool) -> None:
+    from memfold.cli.estimate import estimate
+    from memfold.cli.output import notes
+
+    expected = estimate(documents, session, form.keep_text, form.dtype)
+    if expected is not None:
+        notes().print(expected.line(added=added))
+
+
+def _fold(
+    documents: Sequence[Document],
+    stored: StoredMemory | None,
+    session: Session,
+    form: Form | Manifest,
+    lock: WriteLock,
+    force: bool,
+) -> int:
+    """Fold into a new file, or append to a stored one, and return the number of tokens."""
+    from memfold.cli.output import folding, notes
+    from memfold.folding import append_file, fold_file
+
+    counts: list[int] = []
+
+    def resumed(blocks: int) -> None:
+        notes().print(f"continuing an interrupted fold: {blocks} blocks are already written")
+
+    with folding(documents) as progress:
+
+        def count(block: Block) -> None:
+            counts.append(block.token_count)
+            progress(block)
+
+        called: dict[str, Any] = {"progress": count, "on_resume": resumed, "force": force, "lock": lock}
+        if stored is None:
+            fold_file(documents, lock.path, session, keep_text=form.keep_text, dtype=form.dtype, **called)
+        elif documents:
+            append_file(documents, stored, session, **called)
+    return sum(counts)
+
+
+def _kept(memory: Path) -> str:
+    """Return the message of an interruption, with what is on disk."""
+    from memfold.memory import partial_folder
+
+    if partial_folder(memory).exists():
+        return "interrupted; the partial fold is kept, run the same command again to continue"
+    return "interrupted before the first block was written; run the same command again"
+
+
+def _check_kept(system: AnySystem, dtype: str | None, no_text: bool) -> None:
+    """Refuse options that have no meaning for a memory of text."""
+    if system.capabilities.slots:
+        return
+    if dtype is not None:
+        raise ConfigError(f"--dtype {dtype} has no effect: system {system.name!r} stores no slots; leave --dtype out")
+    if no_text:
+        raise ConfigError(f"--no-text is not possible: system {system.name!r} reads the text itself; leave it out")
 
 
 def _check_form(stored: StoredMemory, dtype: str | None, no_text: bool) -> None:
-    """Refuse to add slots of another dtype, or text to a file that is kept without."""
+    """Refuse to add slots of another dtype, or text to a file that holds none."""
     old = stored.manifest
-    if dtype not in (None, old.dtype):
+    if dtype not in (None, old.dtype) and stored.layout.contents.hidden:
         raise DataError(f"{stored.path} holds slots in {old.dtype}, --dtype asks for {dtype}; leave --dtype out")
     if old.keep_text and no_text:
         raise DataError(f"{stored.path} holds the text of its documents, --no-text asks for none; leave --no-text out")
@@ -107,7 +176,7 @@ def _check_form(stored: StoredMemory, dtype: str | None, no_text: bool) -> None:
 
 
 def _missing(documents: Sequence[Document], stored: StoredMemory) -> list[Document]:
-    """The documents whose text is not in the file, with a line for each of the others."""
+    """Return the documents whose text is not in the file; a line on standard error names each of the others."""
     from memfold.cli.output import notes
     from memfold.memory import sort_out
 

@@ -1,6 +1,6 @@
-"""`memfold inspect`: what is in a memory file, or the replies in a file of traces.
+"""`memfold inspect`: shows what a memory file holds, or the replies in a file that eval or rl recorded.
 
-Left out: the slots themselves, and asking (`memfold ask`).
+It shows neither the slots themselves nor answers; for answers there is `memfold ask`.
 """
 
 from __future__ import annotations
@@ -11,35 +11,49 @@ from typing import Annotated
 import typer
 
 from memfold.cli.options import Json
+from memfold.core.errors import ConfigError
 
 NAME = "inspect"
+FIRST = 10  # replies that are shown by default
 
 
 def command(
     path: Annotated[
-        Path, typer.Argument(metavar="MEMORY_OR_TRACE", help="A memory file, or a .jsonl file of replies.")
+        Path,
+        typer.Argument(
+            metavar="MEMORY_OR_REPLIES", help="A memory file, a .jsonl file of replies, or the folder of a run."
+        ),
     ],
-    first: Annotated[int, typer.Option("--first", help="Of a trace file: how many to show.")] = 10,
-    case: Annotated[str | None, typer.Option("--case", help="Of a trace file: those whose case begins so.")] = None,
-    wrong: Annotated[bool, typer.Option("--wrong", help="Of a trace file: only replies without a reward.")] = False,
+    first: Annotated[
+        int | None, typer.Option("--first", help=f"Replies: how many to show at most; by default {FIRST}.")
+    ] = None,
+    case: Annotated[
+        str | None, typer.Option("--case", help="Replies: only those whose case begins with this text.")
+    ] = None,
+    wrong: Annotated[
+        bool, typer.Option("--wrong", help="Replies: only those with a reward of 0, or with none.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what is in a memory file, or the replies that eval and rl recorded.
+    """Show a memory file, or replies that eval or rl recorded.
 
-    A memory: documents, model, settings and sizes, beside what a full key/value cache would take.  Replies
-    (samples.jsonl of an evaluation, traces/*.jsonl of a run, or their folder): question and reply, with the stretches
-    that write the document out again marked.
+    For a memory file: its documents, model, settings and sizes, next to the size of a full key/value cache.  For
+    replies (samples.jsonl of an evaluation, traces/*.jsonl of a run, or their folder): each question and reply;
+    passages of the reply that reproduce the document are marked.
     """
     from memfold.cli.output import print_json
     from memfold.cli.traces import is_trace_file, read_replies, show_replies
 
     if is_trace_file(path):
-        replies = read_replies(path, first, case or "", wrong)
+        replies = read_replies(path, FIRST if first is None else first, case or "", wrong)
         if as_json:
             print_json({"path": str(path), "replies": [reply.record for reply in replies]})
         else:
             show_replies(replies)
         return
+    given = {"--first": first is not None, "--case": case is not None, "--wrong": wrong}
+    for option in (option for option, is_given in given.items() if is_given):
+        raise ConfigError(f"{option} selects replies, and {path} is a memory file; leave {option} out")
     from memfold.cli.sizes import Sizes
 
     sizes = Sizes.of(path)

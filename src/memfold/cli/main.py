@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -14,14 +15,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from memfold.cli import ask, bench, demo, eval, export, fold, inspect, sample, train
+from memfold.cli.printable import escape_what_streams_cannot_encode, printable
 from memfold.core.errors import MemfoldError
+from memfold.core.outputs import FULL, reason
 
 COMMANDS = (demo, fold, ask, inspect, sample, train, export, eval, bench)
 DEBUG = "MEMFOLD_DEBUG"
 INTERRUPTED = 130
+# of a place that cannot be written: the user can choose another
+PATH_ERRORS = {*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EFBIG, errno.EIO}
+PATH_ERRORS |= {errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
 
 # plain help: square brackets in it are meant as they stand
-app = typer.Typer(name="memfold", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+HELP = {"help_option_names": ["-h", "--help"]}
+app = typer.Typer(name="memfold", pretty_exceptions_enable=False, rich_markup_mode=None, context_settings=HELP)
 for module in COMMANDS:
     app.command(module.NAME)(module.command)
 
@@ -41,12 +48,13 @@ def start(
 
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
-    """The entry point: run a command and leave with its exit code."""
+    """Run a command and exit with its exit code; this is the entry point."""
     sys.exit(execute(arguments))
 
 
 def execute(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code.  Errors are one line on standard error."""
+    """Run a command and return its exit code.  Errors are one line on standard error."""
+    escape_what_streams_cannot_encode()
     try:
         code = app(args=arguments, prog_name="memfold", standalone_mode=False)
     except MemfoldError as error:
@@ -60,6 +68,8 @@ def execute(arguments: Sequence[str] | None = None) -> int:
             return _fail(f"{describe()} (memfold --help)", 2)
         if os.environ.get(DEBUG):
             raise
+        if isinstance(error, OSError) and error.errno in PATH_ERRORS:
+            return _fail(f"cannot use {error.filename or 'the output'}: {reason(error)}", 2)
         return _fail(f"{type(error).__name__}: {error}; run with {DEBUG}=1 for the traceback", 1)
     if code == INTERRUPTED:
         return _fail("interrupted", code)
@@ -67,5 +77,5 @@ def execute(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"memfold: {' '.join(message.split())}\n")
+    sys.stderr.write(f"memfold: {printable(' '.join(message.split()))}\n")
     return code

@@ -11,25 +11,37 @@ from memfold.core.errors import ConfigError
 from memfold.core.registry import DEFAULT, SYSTEMS
 
 System = Annotated[
-    str | None, typer.Option("--system", help=f"How a text is kept: {', '.join(SYSTEMS)}; by default {DEFAULT}.")
+    str | None, typer.Option("--system", help=f"Memory system: {', '.join(SYSTEMS)}; by default {DEFAULT}.")
 ]
 Model = Annotated[
     str,
     typer.Option("--model", help="tiny (shipped), a model or run folder, a Hugging Face id, or http://HOST/v1#NAME."),
 ]
-Ratio = Annotated[int | None, typer.Option("--ratio", help="Tokens per slot; by default 16 if trained at it.")]
-Device = Annotated[str, typer.Option("--device", help="Where the model runs: cpu, cuda, mps.")]
+Ratio = Annotated[
+    int | None, typer.Option("--ratio", help="Tokens per slot; by default 16 if the model was trained at it.")
+]
+Device = Annotated[str, typer.Option("--device", help="Device that the model runs on: cpu, cuda, cuda:N or mps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to; made if it is not there.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what the output path holds.")]
+Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to; it is created if it does not exist.")]
+
+
+def check_model(model: str) -> None:
+    """Refuse a model that cannot be found, before anything is imported that takes seconds."""
+    from memfold.backbone.resolve import check_model as check
+    from memfold.endpoint.model import is_address
+
+    if not is_address(model):
+        check(model)
 
 
 def model_dtype(device: str) -> str:
-    """The numbers that a model computes with: exact where it is small and slow, 16 bits on an accelerator."""
+    """Return the data type of the weights: 32 bits on a CPU, 16 bits on an accelerator."""
     return "float32" if device == "cpu" else "bfloat16"
 
 
 def numbers(text: str | None) -> tuple[int, ...] | None:
-    """The lengths of an option; None where it was left out."""
+    """Return the different lengths that an option lists, in its order; None if the option was left out."""
     if text is None:
         return None
     try:
@@ -37,5 +49,5 @@ def numbers(text: str | None) -> tuple[int, ...] | None:
     except ValueError:
         found = ()
     if not found or min(found) < 1:
-        raise ConfigError(f"--lengths {text!r} is not possible; write numbers from 1 with commas: 128,256")
-    return found
+        raise ConfigError(f"--lengths {text!r} is not possible; write numbers of 1 or more with commas: 128,256")
+    return tuple(dict.fromkeys(found))

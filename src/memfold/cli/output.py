@@ -1,4 +1,4 @@
-"""What commands show: JSON and answers on standard output, progress and warnings on standard error."""
+"""Prints JSON and answers on standard output, and progress and warnings on standard error."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from memfold.cli.printable import escaped, printable
 from memfold.core.document import Document
 from memfold.core.errors import MemfoldError
 from memfold.core.types import Block, Citation
@@ -30,27 +31,42 @@ class Interrupted(MemfoldError):
     exit_code = 130
 
 
+class _Terminal(Console):
+    """A console that prints strings without their control characters."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
+
+
 def screen() -> Console:
-    """Standard output, for people."""
-    return Console(highlight=False, soft_wrap=True)
+    """Return the console of standard output, for people."""
+    return _Terminal(highlight=False, soft_wrap=True)
 
 
 def notes() -> Console:
-    """Standard error."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    """Return the console of standard error."""
+    return _Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_json(record: dict[str, Any]) -> None:
-    """One object on one line of standard output."""
-    sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    """Print one object on one line of standard output, with characters that cannot be shown as JSON escapes."""
+    encoding = (sys.stdout.encoding or "utf-8").lower().replace("-", "")
+    text = json.dumps(record, ensure_ascii=not encoding.startswith("utf"))
+    sys.stdout.write(escaped(text) + "\n")
     sys.stdout.flush()
 
 
 def show(response: Response, console: Console, streamed: bool = False) -> None:
-    """Print what was recalled (unless it was `streamed` before), the answer, and where it comes from."""
+    """Print what was recalled (unless it was `streamed` before), the answer, and its sources."""
     if response.recalled and not streamed:
         _line(console, "recalled", response.recalled, "italic")
     _line(console, "answer", response.text, "bold")
+    for recall in response.recalls:
+        if not recall.supported:
+            says = "" if recall.nearest is None else f'; the text says: "{" ".join(recall.nearest.text.split())}"'
+            _line(console, "unknown", f'"{recall.text}" is not in the text{says}', "yellow")
+    if response.supported is False and all(recall.supported for recall in response.recalls):
+        _line(console, "unknown", f'"{response.text}" is not in the text', "yellow")
     show_citations(response.citations, console)
     usage, seconds = response.usage, response.seconds
     console.print(
@@ -62,20 +78,20 @@ def show(response: Response, console: Console, streamed: bool = False) -> None:
 
 
 def show_warning(response: Response, console: Console) -> None:
-    """Warn that an answer is not to be trusted, and print what a search finds instead."""
+    """Warn that an answer is unreliable, and print the results of a text search."""
     if response.warning is not None:
         console.print(f"warning: {response.warning}", style="yellow", markup=False)
         show_citations(response.passages, console, "passage")
 
 
 def show_citations(citations: Sequence[Citation], console: Console, label: str = "from") -> None:
-    """Print each citation: where it stands and the beginning of its text."""
+    """Print the place of each citation and the beginning of its text."""
     for citation in citations:
         _line(console, label, located(citation))
 
 
 def located(citation: Citation) -> str:
-    """Source, offsets and an excerpt, on one line."""
+    """Return source, offsets and an excerpt, on one line."""
     text = " ".join(citation.text.split())
     text = text if len(text) <= EXCERPT else f"{text[:EXCERPT]} ..."
     where = f"{citation.source}, characters {citation.start:,}-{citation.end:,}"
@@ -84,7 +100,7 @@ def located(citation: Citation) -> str:
 
 @contextmanager
 def folding(documents: Sequence[Document]) -> Iterator[Callable[[Block], None]]:
-    """A progress bar over the characters of documents, none for short ones; yields what to call with each block."""
+    """Show a progress bar for long documents, and yield the function to call with each block."""
     lengths = [document.characters for document in documents]
     columns = [TextColumn("folding"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), _Tokens()]
     console = notes()
@@ -100,7 +116,7 @@ def folding(documents: Sequence[Document]) -> Iterator[Callable[[Block], None]]:
 
 
 class _Tokens(ProgressColumn):
-    """Tokens so far and per second."""
+    """Shows the number of tokens so far and per second."""
 
     def render(self, task: Task) -> Text:
         tokens, passed = task.fields["tokens"], time.perf_counter() - task.fields["started"]

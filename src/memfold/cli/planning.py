@@ -1,4 +1,4 @@
-"""Formats the plan of a recipe for a published size, and finds out how much memory a device has."""
+"""Formats the plan of a recipe for a published size, and finds the memory size of a device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GB = 1e9
 
 
 def plan_lines(recipe: StageRecipe, estimate: Plan) -> Iterator[str]:
-    """The lines of a plan: parameters, positions, memory, hours."""
+    """Yield the lines of a plan: parameters, positions, memory, hours."""
     hardware, weights = recipe.hardware, estimate.weights
     total = weights.trained + weights.frozen
     yield f"stage     {recipe.stage} of {recipe.architecture}, starting from {recipe.parent}"
@@ -42,7 +42,7 @@ def plan_lines(recipe: StageRecipe, estimate: Plan) -> Iterator[str]:
 
 
 def device_memory() -> float:
-    """GB of memory of the device that this process trains on; on a CPU its part of the machine's memory."""
+    """Return the memory in GB of the training device; on a CPU, the share of this process of the machine's memory."""
     import torch
 
     if torch.cuda.is_available():

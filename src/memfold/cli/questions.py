@@ -1,28 +1,47 @@
-"""Reads a file of questions, one JSON object a line."""
+"""Reads a file of questions, with one JSON object on each line."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from memfold.core.errors import DataError
+from memfold.core.job import check_question
+
+FORM = '{"question": "..."}'
 
 
 def read_questions(path: Path) -> list[str]:
-    """The questions of a file of JSON lines."""
+    """Return the questions of a file of JSON lines; blank lines are skipped.
+
+    Raises:
+        DataError: for a file that cannot be read or holds no question, or a line of another form.
+    """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise DataError(f"cannot read {path}: {reason}; give a file of JSON lines") from None
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(str(json.loads(line)["question"]))
-        except (ValueError, KeyError, TypeError):
-            raise DataError(f'{path}, line {number} is not {{"question": ...}}; correct it') from None
-        if not found[-1].strip():
-            raise DataError(f"{path}, line {number}: the question is empty; ask something")
+    found = [_question(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
-        raise DataError(f"{path} holds no questions; give at least one line")
+        raise DataError(f"{path} holds no questions; write one {FORM} on each line")
     return found
+
+
+def _question(where: str, line: str) -> str:
+    """Return the question of a line; `where` names the line in messages."""
+    try:
+        record: Any = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where} is not JSON: {error}; write {FORM}") from None
+    if not isinstance(record, dict) or "question" not in record:
+        raise DataError(f"{where} has no question; write {FORM}")
+    question = record["question"]
+    if not isinstance(question, str):
+        raise DataError(f"{where}: question = {json.dumps(question)} is not a string; write {FORM}")
+    try:
+        check_question(question)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    return question

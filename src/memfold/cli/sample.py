@@ -1,4 +1,4 @@
-"""`memfold sample`: a generated document and questions about it, to try a memory on or to measure one."""
+"""`memfold sample`: writes a generated document and questions about it, to try out or to measure a memory."""
 
 from __future__ import annotations
 
@@ -7,53 +7,73 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memfold.cli.options import Folder, Json
-from memfold.core.errors import CheckpointError, ConfigError, DataError
+from memfold.cli.options import Folder, Force, Json
+from memfold.core.errors import CheckpointError, ConfigError, unknown
+from memfold.core.outputs import check_files, write_text, writing
+from memfold.tasks.table import LOCAL, TEXTS
 
 if TYPE_CHECKING:
     from memfold.core.types import Sample
     from memfold.tasks.task import Encode
 
 NAME = "sample"
+DOCUMENT, QUESTIONS = "document.txt", "questions.jsonl"
 ROUGH = 3  # characters to a token, about what the shipped tokenizer has
 
 
 def command(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="almanac, needle, summarisation, ...")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help=f"{', '.join(TEXTS)}.")],
     out: Folder,
-    tokens: Annotated[int, typer.Option("--tokens", help="Length of the document.")] = 24_000,
+    tokens: Annotated[int, typer.Option("--tokens", help="Length of the document in tokens.")] = 24_000,
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same document.")] = 0,
-    level: Annotated[int, typer.Option("--level", help="Difficulty, 0 to 3.")] = 3,
-    split: Annotated[str, typer.Option("--split", help="in, or out for forms held out of training.")] = "in",
-    questions: Annotated[int, typer.Option("--questions", help="How many to ask.")] = 10,
+    level: Annotated[int, typer.Option("--level", help="Difficulty of the questions, 0 to 3.")] = 3,
+    split: Annotated[
+        str, typer.Option("--split", help="in, or out for question forms that training does not use.")
+    ] = "in",
+    questions: Annotated[int, typer.Option("--questions", help="Number of questions.")] = 10,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Write a generated document and questions about it.
 
-    DIR/document.txt and DIR/questions.jsonl (question, answers, evidence offsets, support, hops, kind, split).
+    The folder gets document.txt and questions.jsonl (question, answers, evidence offsets, support, hops, kind, split).
     """
+    from memfold.cli.output import notes
     from memfold.core.config import require
     from memfold.tasks.table import load_task
     from memfold.tasks.task import SPLITS, TaskOptions
 
     require(tokens > 0, "--tokens", tokens, "1 or more")
     require(0 <= level <= 3, "--level", level, "0 to 3")
-    require(split in SPLITS, "--split", split, ", ".join(SPLITS))
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
     require(questions > 0, "--questions", questions, "1 or more")
     make = load_task(task)
+    if task not in TEXTS:
+        raise ConfigError(_not_generated(task))
+    check_files(out, (DOCUMENT, QUESTIONS), force=force)
     measure, encode = _measure()
     made = make(seed, tokens, TaskOptions(level=level, split=split, samples=questions), encode)
-    document = made[0].document if made else None
-    if document is None or not document.text:
-        raise ConfigError(f"task {task!r} works on tokens and has no text to write; use almanac or needle")
+    document = made[0].document
+    assert document.text is not None, "generated documents have text"
     records = [_record(sample) for sample in made if sample.document is document and sample.question]
+    if len(records) < questions:
+        notes().print(
+            f"note: {len(records)} questions instead of {questions:,}; task {task!r} has no more for {tokens:,} tokens"
+        )
     _write(out, document.text, records)
     size = {"tokens": len(encode(document.text)), "measure": measure, "characters": len(document.text)}
     _report(out, size | {"questions": len(records)}, as_json)
 
 
+def _not_generated(task: str) -> str:
+    """Return why a task cannot be sampled."""
+    why = "reads local files that a recipe names" if task in LOCAL else "makes tokens, not a text with questions"
+    return f"task {task!r} {why}; use {', '.join(TEXTS)}"
+
+
 def _measure() -> tuple[str, Encode]:
-    """How tokens are counted: with the shipped tokenizer where it is, else roughly."""
+    """Return how tokens are counted: with the shipped tokenizer if it is installed, else roughly."""
     from tokenizers import Tokenizer
 
     from memfold.backbone.resolve import TINY, resolve_model
@@ -81,22 +101,20 @@ def _write(folder: Path, text: str, records: list[dict[str, Any]]) -> None:
     import json
 
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "document.txt").write_text(text, encoding="utf-8", newline="")
-        (folder / "questions.jsonl").write_text(lines, encoding="utf-8", newline="")
-    except OSError as error:
-        raise DataError(f"cannot write to {folder}: {error.strerror}; choose another folder") from None
+    write_text(folder / DOCUMENT, text)
+    write_text(folder / QUESTIONS, lines)
 
 
 def _report(folder: Path, size: dict[str, Any], as_json: bool) -> None:
     from memfold.cli.output import print_json, screen
 
     if as_json:
-        print_json({"document": str(folder / "document.txt"), "file": str(folder / "questions.jsonl")} | size)
+        print_json({"document": str(folder / DOCUMENT), "file": str(folder / QUESTIONS)} | size)
         return
     screen().print(
-        f"{folder / 'document.txt'}: {size['tokens']:,} tokens ({size['measure']}), {size['characters']:,} characters\n"
-        f"{folder / 'questions.jsonl'}: {size['questions']} questions",
+        f"{folder / DOCUMENT}: {size['tokens']:,} tokens ({size['measure']}), {size['characters']:,} characters\n"
+        f"{folder / QUESTIONS}: {size['questions']} questions",
         markup=False,
     )

@@ -1,4 +1,4 @@
-"""What a memory file takes, as `fold` and `inspect` show it, beside a full key/value cache."""
+"""Shows the size of a memory file for `fold` and `inspect`, next to the size of a full key/value cache."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ class Sizes:
 
     @property
     def tokens(self) -> int:
-        """Of all documents."""
+        """Return the number of tokens of all documents."""
         return int(self.description["tokens"])
 
     def record(self) -> dict[str, Any]:
-        """The object that `--json` prints."""
+        """Return the object that `--json` prints."""
         effective = None if self.effective is None else round(self.effective, 3)
         return self.description | {"effective_ratio": effective}
 
     def show(self, title: str, details: bool = False) -> None:
-        """A line for each figure; `details` adds where the memory comes from."""
+        """Print a line for each figure; `details` adds lines on the documents, the system and the model."""
         rows = [*(self._origin() if details else ()), *self._numbers()]
         screen().print("\n".join([title, *(f"  {name:10}{value}" for name, value in rows)]), markup=False)
 
     def _ratio(self) -> str:
-        """Tokens per slot as counted, beside the ratio of the settings, and per decoder position if it is known."""
+        """Return the ratio of the settings, the counted tokens per slot, and those per decoder position if known."""
         found = self.description
         counted = f"{found['tokens'] / found['slots']:.1f}" if found["slots"] else "no"
         with_wrappers = "" if self.effective is None else f"; {self.effective:.2f} with wrappers"
@@ -59,7 +59,7 @@ class Sizes:
         return [
             *(("document", document) for document in documents),
             ("system", found["system"]),
-            ("model", f"{found['settings'].get('model', 'unknown')} (fingerprint {found['fingerprint'][:16]})"),
+            ("model", f"{found['settings'].get('model', 'unknown')} (fingerprint {found['fingerprint'][:12]})"),
             ("settings", ", ".join(settings)),
             ("blocks", f"{found['blocks']:,}"),
         ]

@@ -1,4 +1,4 @@
-"""Shows recorded replies at the terminal, traces step by step, with what is written out of the document marked."""
+"""Shows recorded replies at the terminal, traces step by step; passages that reproduce the document are marked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from rich.text import Text
 
 from memfold.cli.output import screen
+from memfold.cli.printable import printable
 from memfold.core.config import build, require
 from memfold.core.errors import ConfigError, DataError
 from memfold.scoring.expansion import Expansion
@@ -22,7 +23,7 @@ VERBATIM, ALTERED, INVENTED = "green", "yellow", "red"
 
 @dataclass(frozen=True)
 class Recorded:
-    """One line of a file of replies; `reward` is 1 or 0 where a suite only says right or wrong, None of a failure."""
+    """One line of a file of replies; `reward` is 1 or 0 if a suite only says right or wrong, and None for a failure."""
 
     record: dict[str, Any]
     reward: float | None
@@ -31,39 +32,40 @@ class Recorded:
 
     @property
     def title(self) -> str:
-        """Which reply it is, and its reward."""
+        """Return which reply it is, and its reward."""
         record = self.record
         reward = "no reward" if self.reward is None else f"reward {self.reward:g}"
         error = f", error: {record['error']}" if record.get("error") else ""
         return f"{record['case']} ({record['system']}, {record['kind'] or 'no kind'}): {reward}{error}"
 
     def steps(self) -> list[str]:
-        """A line for each call of a trace; none for a trace of a single call."""
+        """Return a line for each call of a trace; none for a trace of a single call."""
         steps = (self.record.get("trace") or {}).get("steps", [])
         return [_step(number, step) for number, step in enumerate(steps, 1)] if len(steps) > 1 else []
 
     def marked(self) -> Text:
-        """The reply with its expansions between marks and in colour, invented names in red."""
+        """Return the reply with its expansions between marks and in colour, and invented names in red."""
         reply, text, at = str(self.record["reply"]), Text(), 0
         for span in self.expansions:
-            text.append(reply[at : span.start])
-            text.append(f"\u27e6{reply[span.start : span.end]}\u27e7", VERBATIM if span.verbatim else ALTERED)
+            text.append(printable(reply[at : span.start]))
+            expanded = printable(reply[span.start : span.end])
+            text.append(f"\u27e6{expanded}\u27e7", VERBATIM if span.verbatim else ALTERED)
             at = span.end
-        text.append(reply[at:])
+        text.append(printable(reply[at:]))
         text.highlight_words(self.invented, INVENTED)
         return text
 
 
 def is_trace_file(path: Path) -> bool:
-    """Whether a path names replies rather than a memory."""
+    """Return whether a path names replies rather than a memory."""
     return path.suffix == SUFFIX or path.is_dir()
 
 
 def read_replies(path: Path, first: int, case: str, wrong: bool) -> list[Recorded]:
-    """The first replies of a file, or of the newest file of a folder.
+    """Return the first replies of a file, or of the newest file of a folder, that the filters let through.
 
     Raises:
-        DataError: for a file that is missing, or a line that is no recorded reply.
+        DataError: for a file that is missing or holds no such reply, or a line that is not a recorded reply.
     """
     require(first > 0, "--first", first, "1 or more")
     replies: list[Recorded] = []
@@ -72,14 +74,16 @@ def read_replies(path: Path, first: int, case: str, wrong: bool) -> list[Recorde
             break
         if str(reply.record["case"]).startswith(case) and not (wrong and (reply.reward or 0.0) > 0):
             replies.append(reply)
+    if not replies:
+        filters = [f"--case {case}"] * bool(case) + ["--wrong"] * wrong
+        chosen = f" for {' '.join(filters)}; try other filters" if filters else "; give a file that eval or rl wrote"
+        raise DataError(f"{path} holds no reply{chosen}")
     return replies
 
 
 def show_replies(replies: Sequence[Recorded]) -> None:
-    """Print question, accepted answers, steps, reply and expansions of each."""
+    """Print the question, the accepted answers, the steps, the reply and its expansions, for each reply."""
     console = screen()
-    if not replies:
-        console.print("no such reply")
     for number, reply in enumerate(replies):
         record, expansions = reply.record, reply.expansions
         console.print("" if number == 0 else "\n", end="")
@@ -98,7 +102,7 @@ def show_replies(replies: Sequence[Recorded]) -> None:
 
 
 def _step(number: int, step: dict[str, Any]) -> str:
-    """Its call's purpose, how long its reply is, how it ended, and its beginning."""
+    """Return the purpose of a call, and the length, the finish reason and the beginning of its reply."""
     call, reply = step["call"], step["reply"]
     text = " ".join(reply["text"].split())
     text = text if len(text) <= BEGINNING else f"{text[:BEGINNING]} ..."
@@ -106,24 +110,36 @@ def _step(number: int, step: dict[str, Any]) -> str:
 
 
 def _file(path: Path) -> Path:
-    """The file itself, or of a folder the samples of an evaluation or the newest traces of a run."""
+    """Return a file itself; for a folder, the samples of an evaluation or the newest traces of a run."""
     if not path.is_dir():
         return path
     candidates = [*sorted([*path.glob(f"*{SUFFIX}"), *path.glob(f"traces/*{SUFFIX}")], key=lambda file: file.name)]
     candidates = [file for file in candidates if file.name != "metrics.jsonl"]
     named = [file for file in candidates if file.name == SAMPLES] or candidates
     if not named:
-        raise DataError(f"no replies in {path}; give samples.jsonl of an evaluation or a file of a run's traces/")
+        raise DataError(
+            f"{path} holds no file of replies; give samples.jsonl of an evaluation, or a file in traces/ of a run"
+        )
     return named[-1]
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _lines(path: Path) -> Iterator[Recorded]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise DataError(f"cannot read {path}: {reason}; give a .jsonl file that eval or rl wrote") from None
-    for number, line in enumerate(lines, 1):
+    if not _is_json(lines[-1]):  # half a line at the end, left by a kill or by a run that is writing it
+        lines.pop()
+    for number, line in ((number, line) for number, line in enumerate(lines, 1) if line.strip()):
         try:
             record = json.loads(line)
             value = record["reward"] if "reward" in record else record["correct"]
@@ -133,5 +149,7 @@ def _lines(path: Path) -> Iterator[Recorded]:
             if missing:
                 raise KeyError(*missing)
         except (ValueError, KeyError, TypeError, ConfigError):
-            raise DataError(f"{path}, line {number} is no recorded reply; give a file that eval or rl wrote") from None
+            raise DataError(
+                f"{path}, line {number} is not a recorded reply; give a file that eval or rl wrote"
+            ) from None
         yield Recorded(record, reward, expansions, tuple(record.get("invented", ())))

@@ -1,4 +1,4 @@
-"""`memfold train`: run one stage from its recipe.  The training loops are in the packages of `STAGES`."""
+"""`memfold train`: runs one stage of training from its recipe; the training loops are in the packages of `STAGES`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,19 @@ RECIPES, RUNS = Path("recipes"), Path("runs")
 
 
 def command(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A .toml file, or a name such as pooled/tiny/sft.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A .toml file, or a name under recipes/ such as pooled/tiny/sft.")
+    ],
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
-    steps: Annotated[int | None, typer.Option("--steps", help="Number of steps, instead of the recipe's.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and do not train.")] = False,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Number of steps; by default that of the recipe.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; by default under runs/.")] = None,
 ) -> None:
-    """Train a model by one stage's recipe.
+    """Train a model with a recipe.
 
-    The run folder gets metrics.jsonl, curves.png, checkpoints and, at the end, model/.
+    The run folder gets metrics.jsonl, curves.png, checkpoints and, at the end, the folder model/.
     """
     path = find_recipe(recipe)
     _need_extra()
@@ -54,23 +58,23 @@ def command(
 
 
 def find_recipe(name: str) -> Path:
-    """The path of a recipe, given as a path or as a name under recipes/.
+    """Return the path of a recipe, which is given as a path or as a name under recipes/.
 
     Raises:
-        ConfigError: with the nearest name.
+        ConfigError: if there is none; the message has the nearest name.
     """
     candidates = [Path(name), RECIPES / f"{name}.toml"]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     if not RECIPES.is_dir():
-        raise ConfigError(f"no recipe at {name}, and no folder recipes/ here; run it in the repository")
+        raise ConfigError(f"no recipe at {name}, and no folder recipes/ here; run the command in the repository")
     known = [path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.toml")]
     raise unknown("recipe", name, known)
 
 
 def default_out(path: Path) -> Path:
-    """runs/pooled-tiny-sft for recipes/pooled/tiny/sft.toml."""
+    """Return the default run folder, such as runs/pooled-tiny-sft for recipes/pooled/tiny/sft.toml."""
     parts = path.with_suffix("").parts
     start = len(parts) - parts[::-1].index(RECIPES.name) if RECIPES.name in parts else len(parts) - 1
     return RUNS / "-".join(parts[start:])
@@ -81,12 +85,12 @@ def _need_extra() -> None:
         import accelerate
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise MemfoldError(f"training needs {error.name}; pip install 'memfold[train]'") from None
+        raise MemfoldError(f"training needs {error.name}; install it: pip install 'memfold[train]'") from None
     del accelerate
 
 
 def _package(stage: str | None) -> str:
-    """The package of a stage: it has `loop` (with `RECIPE`, `prepare`, `train`) and `plan`."""
+    """Return the package of a stage, which has `loop` (with `RECIPE`, `prepare`, `train`) and `plan`."""
     from typing import get_args
 
     from memfold.training.recipe import Stage
@@ -132,7 +136,7 @@ def _check_size(planner: ModuleType, recipe: StageRecipe, folder: Path, dry_run:
 
 
 def _show_plan(loop: ModuleType, recipe: StageRecipe, folder: Path) -> None:
-    """Print what a run would train, on which data, and where it would write."""
+    """Print what a run would train, its data, and its folder."""
     from memfold.cli.output import screen
 
     total = sum(entry.weight for entry in recipe.mixture)
@@ -149,7 +153,7 @@ def _show_plan(loop: ModuleType, recipe: StageRecipe, folder: Path) -> None:
 
 
 def _weights(loop: ModuleType, recipe: StageRecipe) -> str:
-    """Counts of trained and frozen parameters, from a model that is really created; or why they cannot be counted."""
+    """Return the counts of trained and frozen parameters of the prepared model, or why they cannot be counted."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -43,7 +43,7 @@ def training(steps: int) -> Iterator[Report]:
 
 
 class _Log:
-    """Prints a line every half minute and at every validation."""
+    """Prints a line every half minute and at each validation."""
 
     def __init__(self, console: Console, steps: int) -> None:
         self._console, self._steps = console, steps
@@ -70,7 +70,7 @@ class _Log:
             self._console.print(f"  held out: {name} {_joined(values)}", markup=False)
 
     def _left(self, now: float, step: int) -> str:
-        """The time left, known once the second step is done."""
+        """Return the time left, which is known after the second step."""
         started, first = self._begun or (now, step)
         if step == first:
             return ""
@@ -79,13 +79,13 @@ class _Log:
 
 
 def _speed(metrics: dict[str, Any]) -> str:
-    """Empty before the first step, where the model is only validated."""
+    """Return the speed; it is empty before the first step, when the model is only validated."""
     speed = metrics.get("tokens_per_second")
     return "" if speed is None else f"{speed:,.0f} tokens/s"
 
 
 def _watched(known: dict[str, float], metrics: dict[str, Any]) -> tuple[str, int]:
-    """Update `known` with the losses or figures of a step; returns the title and the number of digits to show."""
+    """Update `known` with the losses or figures of a step, and return the title and the number of digits to show."""
     sampled = "figures" in metrics
     known.update(metrics["figures"] if sampled else metrics["loss"])
     return ("means over a step's replies and tokens", 5) if sampled else ("loss, nats per token", 3)

@@ -8,8 +8,10 @@ command line prints that line and exits with `exit_code`.  A question that fails
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+CLOSE = 0.6  # similarity from which on a known name is suggested for an unknown one
 
 
 class MemfoldError(Exception):
@@ -75,12 +77,22 @@ class Failure:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
-    """Return a `ConfigError` for a name that is not in a table, with the nearest known name.
+    """Return a `ConfigError` for a name that is not in a table, with the nearest known name if one is close.
 
     >>> str(unknown("colour", "gren", ["blue", "green"]))
     "unknown colour 'gren'; nearest: 'green'; known: blue, green"
+    >>> str(unknown("colour", "seven", ["blue", "green"]))
+    "unknown colour 'seven'; known: blue, green"
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-    hint = f"; nearest: {near[0]!r}" if near else ""
+    near = _nearest(name, names)
+    hint = f"; nearest: {near!r}" if near else ""
     return ConfigError(f"unknown {kind} {name!r}{hint}; known: {', '.join(names) or 'none'}")
+
+
+def _nearest(name: str, names: Sequence[str]) -> str | None:
+    """Return the known name that is close to `name`; for dotted names only the part after the last dot counts."""
+    table, _, last = name.rpartition(".")
+    inside = {known.rpartition(".")[2]: known for known in names if known.rpartition(".")[0] == table}
+    near = difflib.get_close_matches(last, inside, n=1, cutoff=CLOSE)
+    return inside[near[0]] if near else None

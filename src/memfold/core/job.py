@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from memfold.core.errors import Failure
+from memfold.core.errors import DataError, Failure
 from memfold.core.policy import Request
 from memfold.core.registry import AnySystem
 from memfold.core.system import AnswerSteps
@@ -18,6 +18,16 @@ from memfold.core.types import Answer, Call, Cost, Memory, Reply, SamplingParams
 
 Sampling = Callable[[Call, int], SamplingParams]
 DIVERGED = "the recorded calls differ from the calls of this system; resume with the settings of the recorded run"
+
+
+def check_question(question: str) -> None:
+    """Raise a `DataError` for a question that is blank, or that cannot be encoded as UTF-8."""
+    if not question.strip():
+        raise DataError("the question is empty; ask something")
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"the question is not UTF-8 text: see character {error.start + 1}; correct it") from None
 
 
 @dataclass(frozen=True)

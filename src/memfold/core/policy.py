@@ -15,8 +15,6 @@ from memfold.core.errors import Failure
 from memfold.core.registry import AnySystem
 from memfold.core.types import Call, Memory, Reply
 
-ANSWER = "answer"  # purpose of the calls whose replies are streamed to the user
-
 
 @dataclass(eq=False)
 class Request:

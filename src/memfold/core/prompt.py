@@ -23,6 +23,7 @@ _REQUESTS = {
     "free": "Write out sentences of the text above where they help you, and give the answer in \\boxed{}.",
 }
 BOX = "\\boxed{"
+ABSENT = "not in the text"  # the answer to a question that the text does not answer
 LAST_WORDS = 20
 
 

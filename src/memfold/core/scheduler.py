@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
 from memfold.core.errors import DataError, Failure
-from memfold.core.job import Job, Running
-from memfold.core.policy import ANSWER, Policy, Request
+from memfold.core.job import Job, Running, check_question
+from memfold.core.policy import Policy, Request
 from memfold.core.types import Answer, Reply, Step, Trace
 
 MAX_CONCURRENCY = 32
@@ -26,8 +26,8 @@ OnText = Callable[[int, str], None]
 class Scheduler:
     """Answers up to `max_concurrency` jobs concurrently; use it in a `with` block, or call `run`.
 
-    `on_text(job number, text)` receives the text of calls with purpose `answer` as it is generated, or the full reply
-    of a job without such a call.
+    `on_text(job number, text)` receives the replies that may be the answer as they are generated, with a line break
+    between two of them, or the full reply of a job without such a call (`MemorySystem.may_answer`).
     """
 
     def __init__(self, policy: Policy, max_concurrency: int = MAX_CONCURRENCY, on_text: OnText | None = None) -> None:
@@ -111,10 +111,12 @@ class Scheduler:
         running.cancelled = number in self._cancelled
         self._cancelled.discard(number)
         self._running[number] = running
-        if job.question.strip():
-            self._advance(running, None)
+        try:
+            check_question(job.question)
+        except DataError as error:
+            running.failure = Failure.of("scheduler", error)
         else:
-            running.failure = Failure.of("scheduler", DataError("the question is empty; ask something"))
+            self._advance(running, None)
 
     def _advance(self, running: Running, replies: tuple[Reply, ...] | None) -> None:
         """Run a generator until it yields calls without recorded replies, and submit those to the policy."""
@@ -136,8 +138,10 @@ class Scheduler:
     def _send(self, running: Running) -> None:
         """Submit the calls of a job to the policy."""
         running.replies, running.requests = {}, {}
+        if running.first_token and any(map(running.job.system.may_answer, running.calls)):
+            self._show(running, "\n")
         for index, call in enumerate(running.calls):
-            listen = self._listener(running) if call.purpose == ANSWER else None
+            listen = self._listener(running) if running.job.system.may_answer(call) else None
             request = Request(running.job.system, running.job.memory, call, listen)
             running.requests[request] = index
             self._owners[request] = running

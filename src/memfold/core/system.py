@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 AnswerSteps = Generator[tuple[Call, ...], tuple[Reply, ...], Answer]
 
+ANSWER = "answer"  # purpose of the calls that answer a question
 SLOT = -1  # placeholder for a slot in `Rendered.tokens`
 USUAL_RATIO = 16  # tokens per group in tasks that are cut into groups, for systems without slots
 
@@ -262,6 +263,13 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
         """
         raise ConfigError(f"system {self.name!r} cannot unfold: it reads the text itself; leave unfolding out")
 
+    def doubting(self: SystemT, tokens: int) -> SystemT:
+        """Return a copy of the system that reads cited text again if the text does not support a reply.
+
+        `tokens` is the approximate length of that text; 0 is never.  A system that reads the text itself is unchanged.
+        """
+        return self
+
     @abstractmethod
     def effective_ratio(self, tokens: int, slots: int | None = None) -> float | None:
         """Return document tokens per decoder position of the memory; None if the decoder reads only a part of it.
@@ -284,6 +292,10 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """Generate the answer to a question: yield calls (`ask`, `ask_all`), receive replies, return the `Answer`."""
 
+    def may_answer(self, call: Call) -> bool:
+        """Return whether the reply to a call may be the answer, so that users see it as it is written."""
+        return call.purpose == ANSWER
+
     @abstractmethod
     def render(self, memory: Memory, call: Call, model: Model) -> Rendered:
         """Convert a call to model input; only this method turns a block into embeddings, keys and values, or tokens."""
@@ -295,6 +307,10 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
             ConfigError: for a system whose calls have no slots.
         """
         raise ConfigError(f"system {self.name!r} has no slots that a reply could attend to")
+
+    def slot_size(self, model: Model) -> int | None:
+        """Return the number of values of a slot that the model reads; None for a memory of text, or if any will do."""
+        return None
 
     def check_memory(self, memory: Memory) -> None:
         """Check that the blocks of a memory are consistent with the settings of the system.

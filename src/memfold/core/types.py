@@ -163,6 +163,15 @@ class Citation:
 
 
 @dataclass(frozen=True)
+class Recall:
+    """A sentence that a reply recalled: whether the text of the memory contains it, and the passage nearest to it."""
+
+    text: str
+    supported: bool
+    nearest: Citation | None = None
+
+
+@dataclass(frozen=True)
 class Answer:
     """The answer to one question (`text`), the full reply that it was extracted from, and its citations."""
 
@@ -294,6 +303,10 @@ class Block:
         """Number of slots of the block; 0 for a block of text."""
         return 0 if self.slots is None else len(self.slots)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields for pickling, with a copy of the slots: a view would take the whole file with it."""
+        return vars(self) | ({} if self.slots is None else {"slots": self.slots.detach().clone()})
+
     def read(self) -> str | None:
         """Return the text of the chunk, or None if the memory holds no text."""
         return self.stored.read() if self.text is None and self.stored is not None else self.text
@@ -315,6 +328,14 @@ class Memory:
     blocks: list[Block]
     sha256: tuple[str, ...] = ()
     _cache: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.sources)} documents, {self.token_count} tokens, {self.slot_count} slots"
+        return f"<Memory {self.name!r} of system {self.system!r}: {counts}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields for pickling, without the cache, which is made again on demand."""
+        return vars(self) | {"_cache": {}}
 
     @property
     def token_count(self) -> int:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from memfold.core.config import require
 from memfold.core.errors import CallError, ConfigError, Failure
-from memfold.core.policy import ANSWER, Done, Execution, Request
+from memfold.core.policy import Done, Execution, Request
 from memfold.core.system import Rendered
 from memfold.core.types import Finish, Generate, Reply, SamplingParams, Usage
 from memfold.endpoint.model import EndpointModel
@@ -176,7 +176,7 @@ class EndpointExecution:
         return _Message(
             text=model.decode(rendered.tokens),
             sampling=wants.sampling,
-            on_text=self._listener(request) if request.call.purpose == ANSWER else None,
+            on_text=self._listener(request) if request.system.may_answer(request.call) else None,
             prompt_tokens=len(rendered.tokens),
             memory_positions=rendered.memory_positions,
         )

@@ -1,7 +1,7 @@
-"""The page of the ablations: a table and a picture of training curves, made from one result file for each row.
+"""Makes the page of the ablations, a table and a figure of training curves, from one result file for each row.
 
 A row is a recipe that differs from the baseline in one setting.  Its result file has the score of every sample, from
-which this module works out the intervals and the differences from the baseline on the same samples.
+which this module computes intervals and the differences from the baseline on the same samples.
 `benchmarks/ablations.py` trains and measures the rows.
 """
 
@@ -91,12 +91,12 @@ def read_results(folder: Path) -> list[Result]:
         try:
             results.append(build(Result, json.loads(path.read_text(encoding="utf-8"))))
         except (ValueError, ConfigError) as error:
-            raise DataError(f"{path} is no result of an ablation: {error}; run its row again") from None
+            raise DataError(f"{path} is not the result of an ablation: {error}; run its row again") from None
     return sorted(results, key=_order)
 
 
 def page(results: Sequence[Result], picture: str | None) -> str:
-    """The page as Markdown; `picture` is the path of the curves relative to the page."""
+    """Return the page as Markdown; `picture` is the path of the curves relative to the page."""
     lines = [
         "# Ablations",
         "",
@@ -116,7 +116,7 @@ def page(results: Sequence[Result], picture: str | None) -> str:
 
 
 def table(results: Sequence[Result]) -> Table:
-    """One line for each row."""
+    """Return a table with a line for each row."""
     baseline = _baseline(results)
     names = ("row", "changed", "effective ratio")
     rows = tuple(Row(_names(result), _cells(result, baseline)) for result in results)
@@ -170,12 +170,12 @@ def _cells(result: Result, baseline: Result | None) -> tuple[Cell, ...]:
 
 
 def _difference(values: Outcomes, others: Outcomes, share: bool = False) -> Cell:
-    """The difference of the means over the samples that both have."""
+    """Return the difference of the means over the samples that both have."""
     return mean([value - others[case] for case, value in values.items() if case in others], share=share)
 
 
 def _verdicts(results: Sequence[Result]) -> list[str]:
-    """For each task, which rows are better or worse than the baseline: those whose interval excludes zero."""
+    """Return the rows that are better or worse than the baseline for each task: their interval excludes zero."""
     baseline = _baseline(results)
     if baseline is None:
         return []
@@ -201,7 +201,7 @@ def _baseline(results: Sequence[Result]) -> Result | None:
 
 
 def _conditions(results: Sequence[Result]) -> list[str]:
-    """The budget, samples, machine and commit of the rows; where rows differ, all values."""
+    """Return the budget, samples, machine and commit of the rows; where rows differ, all values."""
     machines = {_machine(result) for result in results}
     steps = {f"{result.trained['steps']:,.0f} steps" for result in results}
     samples = {", ".join(f"{name} {_shown(value)}" for name, value in result.asked.items()) for result in results}
@@ -220,7 +220,7 @@ def _minutes(result: Result) -> float:
 
 
 def _range(values: Sequence[float]) -> str:
-    """The lowest and the highest value.
+    """Return the lowest and the highest value.
 
     >>> _range([1.0, 3.25]), _range([2.0, 2.0])
     ('1.0-3.2', '2.0')
@@ -240,7 +240,7 @@ def _shown(value: Any) -> str:
 
 
 def _order(result: Result) -> tuple[int, int, str]:
-    """The baseline first, then the settings in order, the rows of a setting by the number in their names."""
+    """Return the baseline first, then the settings in order, the rows of a setting by the number in their names."""
     if result.row == BASELINE:
         return -1, 0, ""
     setting = ORDER.index(result.setting) if result.setting in ORDER else len(ORDER)

@@ -1,13 +1,14 @@
-"""A system as an evaluation names it: NAME[:RATIO][/STYLE][/SETTING=VALUE]..., or `closed-book`.
+"""Reads the label of a system in an evaluation: NAME[:RATIO][/STYLE][/SETTING=VALUE]..., or `closed-book`.
 
-`pooled`, `pooled:4`, `pooled:16/bare`, `pooled/cite=attention`, `retrieval/top=8`.  The settings that a model was
-trained with come first, what the label says over them.
+Examples: `pooled`, `pooled:4`, `pooled:16/bare`, `pooled/cite=attention`, `retrieval/top=8`.  A label overrides the
+settings that the model was trained with.  It cannot have settings that only training uses.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from memfold.core.errors import ConfigError, unknown
@@ -16,10 +17,12 @@ from memfold.core.prompt import STYLES
 from memfold.core.registry import CLOSED_BOOK, REFERENCE, SYSTEMS, AnySystem, SystemClass, system_class, system_for
 from memfold.evaluation.closed_book import ClosedBook
 
+_NUMBER = re.compile(r"-?[0-9]+")
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """A system under the label that tables and records give it; `trained` tells whether the model knows its ratio."""
+    """A system and its label in tables and records; `trained` says whether the model was trained at its ratio."""
 
     label: str
     name: str
@@ -29,7 +32,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class _Label:
-    """What a label says."""
+    """The parts of a label; `tail` is its text after name and ratio."""
 
     name: str
     ratio: int | None = None
@@ -38,7 +41,7 @@ class _Label:
 
     @property
     def kind(self) -> SystemClass:
-        """The class of the system that it names.
+        """Return the class of the system that it names.
 
         Raises:
             ConfigError: for an unknown name.
@@ -49,36 +52,45 @@ class _Label:
             raise unknown("system", self.name, (*SYSTEMS, CLOSED_BOOK))
         return system_class(self.name)
 
+    def check(self) -> None:
+        """Raise a `ConfigError` for an unknown system, or for a setting that cannot be chosen in an evaluation."""
+        fold, read, _ = self.kind.groups
+        allowed = [setting.name for group in (fold, read) for setting in fields(group)]
+        for name in self.settings:
+            if name not in allowed:
+                raise unknown(f"{self.name} setting", name, allowed)
+
 
 def make_candidate(label: str, model: Model) -> Candidate:
-    """The system that a label names, for this model.
+    """Create the system that a label names, for this model.
 
     Raises:
         ConfigError: for a label of another form, an unknown system, or settings that the system does not have.
     """
     wanted = _parse(label)
+    wanted.check()
     system = system_for(wanted.kind, model, wanted.settings)
     if wanted.ratio is not None:
-        system = system.at_ratio(wanted.ratio)
+        system = _at_ratio(system, wanted.ratio, model)
     return Candidate(label, wanted.name, system, system.trained_at(model.trained.get(wanted.name, {})))
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """Raise a `ConfigError` for a label that cannot be read or names no system: before a model is loaded."""
+    """Raise a `ConfigError` for a label that cannot be read, or that has an unknown name, before a model is loaded."""
     for label in labels:
-        _ = _parse(label).kind
+        _parse(label).check()
 
 
 def readable(labels: Sequence[str], model: Model) -> list[str]:
-    """Those of the labels whose system this model can read: all where its weights are here, else those of text."""
+    """Return the labels whose system this model can read: all with local weights, else those with memories of text."""
     return [label for label in labels if model.has_weights or not _parse(label).kind().capabilities.slots]
 
 
 def with_ratios(labels: Sequence[str], ratios: Sequence[int], model: Model) -> list[str]:
-    """The labels, each system that was trained with ratios once for each of these; a ratio in a label stays.
+    """Return the labels, with one label per ratio for each trained system whose label has no ratio.
 
     Raises:
-        ConfigError: when there are ratios and no system takes them.
+        ConfigError: if there are ratios and no system takes them.
     """
     spread: list[str] = []
     for label in labels:
@@ -86,12 +98,14 @@ def with_ratios(labels: Sequence[str], ratios: Sequence[int], model: Model) -> l
         takes = wanted.ratio is None and wanted.kind.trained_ratios(model.trained.get(wanted.name, {}))
         spread += [f"{wanted.name}:{ratio}{wanted.tail}" for ratio in ratios] if takes and ratios else [label]
     if ratios and spread == list(labels):
-        raise ConfigError(f"ratios {', '.join(map(str, ratios))} fit none of the systems {', '.join(labels)}")
+        raise ConfigError(
+            f"--ratio {', '.join(map(str, ratios))} applies to none of the systems {', '.join(labels)}; leave it out"
+        )
     return list(dict.fromkeys(spread))
 
 
 def reference_label(labels: Sequence[str]) -> str | None:
-    """The label that the others are compared with: the first of the reference system, whatever its settings."""
+    """Return the label that the others are compared with: the first one of the reference system."""
     return next((label for label in labels if _parse(label).name == REFERENCE), None)
 
 
@@ -104,6 +118,33 @@ def _parse(label: str) -> _Label:
     for option in options:
         key, equals, value = option.partition("=")
         if not equals and key not in STYLES:
-            raise ConfigError(f"system {label!r} asks for style {key!r}; allowed: {', '.join(STYLES)}")
-        settings[key if equals else "style"] = (int(value) if value.isdecimal() else value) if equals else key
+            raise unknown(f"style in system {label!r}:", key, STYLES)
+        setting = key if equals else "style"
+        if setting in settings:
+            raise ConfigError(f"system {label!r} has two values for {setting}; give one")
+        settings[setting] = _value(value) if equals else key
     return _Label(name, int(ratio) if colon else None, label[len(head) :], settings)
+
+
+def _value(text: str) -> int | str:
+    """Return the value of a setting: a whole number if it reads as one, otherwise the text."""
+    return int(text) if _NUMBER.fullmatch(text) else text
+
+
+def _at_ratio(system: AnySystem, ratio: int, model: Model) -> AnySystem:
+    """Return the system at a ratio, which need not be one that the model was trained at.
+
+    Raises:
+        ConfigError: for a ratio that the settings do not allow; the message has the trained ratios.
+    """
+    try:
+        return system.at_ratio(ratio)
+    except ConfigError:
+        trained = system.trained_ratios(model.trained.get(system.name, {}))
+        if not trained or ratio in trained:
+            raise
+        allowed = ", ".join(map(str, trained))
+        raise ConfigError(
+            f"ratio {ratio} is not possible with the settings of model {model.name!r}, which was trained at ratios "
+            f"{allowed}; use one of these"
+        ) from None

@@ -1,6 +1,6 @@
-"""Closed book: the same model, the same question, no memory at all.  What it answers, it knew or guessed.
+"""The closed-book baseline: the model answers the question without any memory, from what it knows or by guessing.
 
-It exists for evaluation only and is no system of the registry.
+It is used in evaluation only and is not in the table of systems.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ class ClosedBook(MemorySystem[NoFold, ReadSettings, TrainSettings]):
     groups = (NoFold, ReadSettings, TrainSettings)
 
     def effective_ratio(self, tokens: int, slots: int | None = None) -> None:
-        """None: nothing is read."""
+        """Return None: no document is read."""
 
     def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:
-        """Nothing is kept of a document."""
+        """Yield nothing: no document is kept."""
         yield from ()
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
-        """One call that holds the question alone."""
+        """Answer with one call that holds only the question."""
         template, style = self.read.chat_template, self.read.style
         parts = (Text(before_memory(template)), Text(after_memory(template, question, style)))
         reply = yield from ask(Call("answer", parts, Generate(ANSWER_SAMPLING)))
         return Answer(final_answer(reply.text, style), reply.text)
 
     def script(self, sample: Sample, model: Model, style: Style) -> Trace:
-        """A model is never trained to answer without its text.
+        """Refuse training, because no model is trained to answer without its text.
 
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(f"{self.name} is asked questions only; name another system for this suite")
+        raise ConfigError(f"{self.name} only answers questions; name another system for this suite")
 
     def render(self, memory: Memory, call: Call, model: Model) -> Rendered:
-        """Tokens only."""
+        """Render the call as tokens."""
         return render_text(memory, call, model)

@@ -1,4 +1,4 @@
-"""Every two systems of a run on the questions that both were asked: is one better, or is that chance?"""
+"""Tests for every pair of systems whether one is better on the questions that both were asked, or only by chance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTE = (
 
 
 def comparisons(records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
-    """A table for each split with a row for every pair of systems; none for a single system."""
+    """Return a table for each split with a row for every pair of systems; none for a single system."""
     pairs = list(combinations(labels, 2))
     tables = [
         Table(

@@ -1,4 +1,4 @@
-"""The table of implicit expansion: how much of the document replies write out, how faithfully, and what they invent."""
+"""Makes the table of implicit expansion: how much of a document replies reproduce, how exactly, what they invent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOTE = (
 
 
 def expansion_table(records: Group, labels: Sequence[str], title: str) -> Table | None:
-    """A row for each system; None where no reply expands or invents anything."""
+    """Return a row for each system; None where no reply expands or invents anything."""
     if not any(record.expansions or record.invented for record in records):
         return None
     return Table(

@@ -1,8 +1,8 @@
-"""The memories that the cases of a suite are asked about.
+"""Makes the memories for the cases of a suite.
 
-Several documents may have most of their text in common, as the texts of the needle suite do.  A suite then gives the
-pieces of each, and a system that makes slots of a text folds every piece once and has the memories spliced of them.  A
-system that keeps the text has nothing to gain by it, and cuts it by rules of its own: it folds documents whole.
+Documents may share most of their text, as in the needle suite.  A suite then gives the pieces of each document.  A
+system with slots folds every piece once, and its memories are joined from the pieces.  A system that keeps the text
+folds whole documents, because pieces would not save anything.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Folding:
         self._kept: dict[str, Memory] = {}
 
     def memories(self, cases: Sequence[Case]) -> dict[int, Memory]:
-        """The memory of each document of these cases, by its seed."""
+        """Return the memory of each document of these cases, by its seed."""
         by_seed = {case.seed: case for case in cases}
         slots = self.system.capabilities.slots
         in_pieces = {seed: case for seed, case in by_seed.items() if case.pieces and slots}

@@ -1,4 +1,4 @@
-"""Records by system and document length, as the rows of a table and the lines of a plot want them."""
+"""Groups records by system and document length, for the rows of a table and the lines of a plot."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ Group = Sequence[Record]
 
 
 def of_system(records: Group, label: str, length: int | None = None) -> list[Record]:
-    """The records of one system, of one length or (None) of all."""
+    """Return the records of one system, of one length or (None) of all."""
     return [record for record in records if record.system == label and length in (None, record.size)]
 
 
 def lengths(records: Group) -> list[int | None]:
-    """The lengths in their order, and before them None for all together when there are several."""
+    """Return the lengths in their order, and before them None for all together when there are several."""
     sizes: list[int | None] = [*sorted({record.size for record in records})]
     return [None, *sizes] if len(sizes) > 1 else sizes
 
 
 def shown(length: int | None) -> str:
-    """A length as a table writes it."""
+    """Return a length as a table writes it."""
     return ALL if length is None else str(length)
 
 
 def splits(records: Group) -> list[tuple[str, list[Record]]]:
-    """The records of each split, in the order in which splits appear."""
+    """Return the records of each split, in the order in which splits appear."""
     names = dict.fromkeys(record.split for record in records)
     return [(name, [record for record in records if record.split == name]) for name in names]
 
 
 def failures(records: Group) -> int:
-    """How many ended in an error."""
+    """Return the number of records that ended in an error."""
     return sum(record.error is not None for record in records)
 
 
 def grid(records: Group, labels: Sequence[str], cells: Callable[[Group], Sequence[Cell]]) -> tuple[Row, ...]:
-    """A row for each length and system, the systems of one length below each other."""
+    """Return a row for each length and system, the systems of one length below each other."""
     return tuple(
         Row((shown(length), label), tuple(cells(of_system(records, label, length))))
         for length in lengths(records)
@@ -49,6 +49,6 @@ def grid(records: Group, labels: Sequence[str], cells: Callable[[Group], Sequenc
 
 
 def curves(records: Group, labels: Sequence[str], cell: Callable[[Group], Cell]) -> dict[str, list[tuple[float, Cell]]]:
-    """For each system one figure over document length."""
+    """Return a figure over document length for each system."""
     sizes = sorted({record.size for record in records})
     return {label: [(size, cell(of_system(records, label, size))) for size in sizes] for label in labels}

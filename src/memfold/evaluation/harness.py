@@ -1,11 +1,11 @@
-"""memfold models in lm-evaluation-harness: its tasks, asked of a memory of their context.
+"""Runs the tasks of lm-evaluation-harness with a memfold model, which reads a memory of their context.
 
     python -m memfold.evaluation.harness run --model memfold --model_args pretrained=tiny,system=pooled --tasks NAME
 
-A prompt of the harness is one string.  All but its end is folded, and the end stays text: the last `tail` tokens, from
-the beginning of a line where there is one, which hold the question of most tasks.  Prompts of up to twice that length
-are read as text.  What follows is continued or scored as the harness asks, without memfold's own chat template.  Left
-out: systems that read only a part of a text, since they choose it by a question that a prompt does not set apart.
+A prompt of the harness is one string.  Its end stays text and everything before it is folded.  The end is the last
+`tail` tokens, from the beginning of a line if possible, which contain the question of most tasks.  Prompts of up to
+twice that length are read as text.  The continuation is generated or scored without memfold's chat template.  Systems
+that read only a part of a text are not supported, because the question cannot be separated from the prompt.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class MemfoldLM(LM):  # type: ignore[misc]
         self.model = load(pretrained, device, dtype or ("float32" if device == "cpu" else "bfloat16"))
         self.system = make_system(system, self.model, ratio)
         if self.system.effective_ratio(tail) is None:
-            raise ConfigError(f"system {system!r} reads only a part of a text; the harness needs one that reads all")
+            raise ConfigError(f"system {system!r} reads only a part of a text; use a system that reads all of it")
         self.tail, self.max_tokens = tail, max_gen_toks
         self.batch = int(batch_size) if str(batch_size).isdecimal() else max_batch_size or 8
 
@@ -75,7 +75,7 @@ class MemfoldLM(LM):  # type: ignore[misc]
         return self.model.name.replace("/", "__")
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """As the model's own tokenizer has it."""
+        """Return the prompt of a chat, as the tokenizer of the model formats it."""
         return str(
             self.model.weights().tokenizer.apply_chat_template(
                 chat_history, tokenize=False, add_generation_prompt=add_generation_prompt
@@ -83,7 +83,7 @@ class MemfoldLM(LM):  # type: ignore[misc]
         )
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Continuations, cut before the first of their stops."""
+        """Return continuations, cut before the first of their stops."""
         replies: list[str] = []
         for batch in _batches(requests, self.batch):
             arguments = [request.args for request in batch]
@@ -91,7 +91,7 @@ class MemfoldLM(LM):  # type: ignore[misc]
         return replies
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Of each continuation its log-probability, and whether greedy decoding would write it."""
+        """Return the log-probability of each continuation, and whether greedy decoding would write it."""
         pairs = [(str(context), str(continuation)) for context, continuation in (request.args for request in requests)]
         contexts = list(dict.fromkeys(context for context, _ in pairs))
         scored: dict[tuple[str, str], tuple[float, bool]] = {}
@@ -100,7 +100,7 @@ class MemfoldLM(LM):  # type: ignore[misc]
         return [scored[pair] for pair in pairs]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """The log-probability of each text, a stretch at a time with all before it as context."""
+        """Return the log-probability of each text, a stretch at a time with all before it as context."""
         texts = [request.args[0] for request in requests]
         stretches = [_stretches(text, self.model.tokenize(text)[1]) for text in texts]
         flat = iter(self.loglikelihood([_Pair(pair) for pairs in stretches for pair in pairs]))
@@ -121,7 +121,7 @@ class MemfoldLM(LM):  # type: ignore[misc]
         return [_cut(reply.text, stops[request]) for request, reply in zip(requests, replies, strict=True)]
 
     def _sampling(self, options: dict[str, Any]) -> SamplingParams:
-        """What a task says of its replies; greedy unless it wants them drawn."""
+        """Return what a task says of its replies; greedy unless it wants them drawn."""
         most = int(options.get("max_gen_toks", self.max_tokens))
         if not options.get("do_sample", options.get("temperature", 0) > 0):
             return SamplingParams(max_tokens=most)
@@ -130,9 +130,11 @@ class MemfoldLM(LM):  # type: ignore[misc]
 
     @torch.no_grad()
     def _score(self, pairs: dict[str, list[tuple[str, str]]]) -> dict[tuple[str, str], tuple[float, bool]]:
-        """The continuations of each context, all contexts in one batch."""
+        """Return the continuations of each context, all contexts in one batch."""
         if not self.model.has_weights:
-            raise ConfigError(f"model {self.model.name!r} is an endpoint; it writes, but scores no given text")
+            raise ConfigError(
+                f"model {self.model.name!r} is an endpoint, which cannot score a given text; use local weights"
+            )
         scored, order = [], []
         for (memory, end), same_context in zip(self._memories(list(pairs)), pairs.values(), strict=True):
             scored.append((memory, [self._trace(memory, end, continuation) for _, continuation in same_context]))
@@ -144,7 +146,7 @@ class MemfoldLM(LM):  # type: ignore[misc]
         }
 
     def _trace(self, memory: Memory, end: str, continuation: str) -> Trace:
-        """A call with its reply; a space between them is of the reply, and they are tokenised as one text."""
+        """Return a call with its reply, tokenised as one text; a space between them belongs to the reply."""
         kept = end.rstrip(" ")
         before = self.model.encode(kept)
         whole = self.model.encode(kept + end[len(kept) :] + continuation)
@@ -153,7 +155,7 @@ class MemfoldLM(LM):  # type: ignore[misc]
         return Trace("", self.system.name, self.system.settings, (step,))
 
     def _memories(self, contexts: Sequence[str]) -> list[tuple[Memory, str]]:
-        """Each context as a memory of its beginning, which may be empty, and the text of its end."""
+        """Return each context as a memory of its beginning, which may be empty, and the text of its end."""
         cuts = [self._cut(context) for context in contexts]
         long = [number for number, cut in enumerate(cuts) if cut]
         documents = [Document(f"context-{number}", text=contexts[number][: cuts[number]]) for number in long]
@@ -162,7 +164,7 @@ class MemfoldLM(LM):  # type: ignore[misc]
         return [(folded.get(number, empty), context[cuts[number] :]) for number, context in enumerate(contexts)]
 
     def _cut(self, context: str) -> int:
-        """Where the end of a context begins, in characters."""
+        """Return where the end of a context begins, in characters."""
         offsets = self.model.tokenize(context)[1]
         if len(offsets) <= 2 * self.tail:
             return 0
@@ -172,7 +174,7 @@ class MemfoldLM(LM):  # type: ignore[misc]
 
 
 def _device(given: str | None) -> str:
-    """Where the model runs: the harness asks for a GPU whether there is one or not."""
+    """Return the device of the model: the CPU if the harness asks for a GPU that does not exist."""
     available = given is not None and (not given.startswith("cuda") or torch.cuda.is_available())
     return str(given) if available else "cpu"
 
@@ -195,7 +197,7 @@ def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _stretches(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[str, str]]:
-    """A text as pairs of what was read before and what is scored, about `ROLLING_TOKENS` at a time."""
+    """Return a text as pairs of what was read before and what is scored, about `ROLLING_TOKENS` at a time."""
     starts = [0, *(offsets[token][0] for token in range(ROLLING_TOKENS, len(offsets), ROLLING_TOKENS)), len(text)]
     return [(text[:start], text[start:end]) for start, end in pairwise(starts) if end > start]
 

@@ -13,7 +13,7 @@ JUDGED, BY_RULE = "judged", "by_rule"
 
 
 def judged(records: Iterable[Record], judge: Judge) -> list[Record]:
-    """These records with verdicts, asked for together; where there is none, the record has the judge's error."""
+    """Return these records with verdicts, asked for together; where there is none, the record has the judge's error."""
     all_records = list(records)
     answered = [number for number, record in enumerate(all_records) if record.error is None]
     claims = [_claim(all_records[number]) for number in answered]

@@ -1,7 +1,7 @@
-"""The cases of datasets in local files, as --data names them: the first questions of each, as many as were asked for.
+"""Makes the cases of datasets in local files (--data) from the first questions of each dataset.
 
-A document's size is its tokens rounded up to a power of two: similar ones run together, and tables have few rows.
-Left out: choosing questions at random, which needs the whole file; shuffle it once instead.
+The size of a document is its number of tokens rounded up to a power of two, so that similar documents run together and
+tables have few rows.  Questions are not chosen at random, which would need the whole file; shuffle the file instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FORM = "NAME=PATH"
 
 
 def sources(suite: str, data: Sequence[str], names: Sequence[str]) -> dict[str, list[Path]]:
-    """The files of each dataset, in the order in which they were named.
+    """Return the files of each dataset, in the order in which they were named.
 
     Raises:
         ConfigError: without any, for another form, or a dataset that is not one of `names`.
@@ -44,7 +44,7 @@ def sources(suite: str, data: Sequence[str], names: Sequence[str]) -> dict[str, 
 
 
 def spread(questions: int, count: int) -> list[int]:
-    """Questions for each of `count` datasets; the first take what does not divide."""
+    """Return the number of questions of each of `count` datasets; the first ones take the remainder."""
     each, rest = divmod(questions, count)
     return [each + (number < rest) for number in range(count)]
 
@@ -52,7 +52,7 @@ def spread(questions: int, count: int) -> list[int]:
 def cases(
     suite: str, name: str, paths: Sequence[Path], questions: int, options: Options, model: Model, reply: int
 ) -> Iterator[Case]:
-    """The first questions of one dataset whose document is not longer than the longest of the lengths.
+    """Yield the first questions of one dataset whose document is not longer than the longest of the lengths.
 
     Raises:
         DataError: for a row that cannot be read, or when no document is short enough.
@@ -75,7 +75,7 @@ def cases(
 
 
 def rounded(tokens: int) -> int:
-    """The smallest power of two that is not less.
+    """Return the smallest power of two that is not less.
 
     >>> rounded(1), rounded(1000), rounded(1024)
     (1, 1024, 1024)
@@ -84,11 +84,11 @@ def rounded(tokens: int) -> int:
 
 
 def dataset_of(key: str) -> str:
-    """The dataset of a case by its key."""
+    """Return the dataset of a case by its key."""
     return key.split("/")[1]
 
 
 def _named(sample: Sample, name: str, split: str, seed: int) -> Sample:
-    """With a document name that no other has: rows without an id of their own are named after their file."""
+    """Return the sample with a unique document name; rows without an id are named after their file."""
     document = replace(sample.document, source=f"{sample.document.source}#{seed:x}")
     return replace(sample, task=name, document=document, split=split)

@@ -1,4 +1,4 @@
-"""Draws the figures of a report as PNG files with matplotlib, which is imported when it is asked for."""
+"""Draws the figures of a report as PNG files with matplotlib, which is imported on first use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def draw(figure: Plot, folder: Path) -> Path:
 
 
 def load_pyplot() -> Any:
-    """matplotlib, drawing to files only.
+    """Return matplotlib, drawing to files only.
 
     Raises:
         ConfigError: when it is not installed.
@@ -42,7 +42,7 @@ def load_pyplot() -> Any:
 
 
 def _panels(pyplot: Any, figure: Figure) -> Any:
-    """A line with 95 % bars for each system, the panels next to each other."""
+    """Return a line with 95 % bars for each system, the panels next to each other."""
     width, height = PANEL_INCHES
     drawn, grid = pyplot.subplots(1, len(figure.panels), figsize=(width * len(figure.panels), height), squeeze=False)
     for (title, lines), axes in zip(figure.panels, grid[0], strict=True):
@@ -59,7 +59,7 @@ def _panels(pyplot: Any, figure: Figure) -> Any:
 
 
 def _heat_map(pyplot: Any, figure: HeatMap) -> Any:
-    """A coloured cell with its figure for each pair of settings; one without a figure stays white."""
+    """Return a coloured cell with its figure for each pair of settings; one without a figure stays white."""
     size = (1.6 + CELL_INCHES[0] * len(figure.xs), 1.4 + CELL_INCHES[1] * len(figure.ys))
     drawn, axes = pyplot.subplots(figsize=size)
     values = [[math.nan if cell.value is None else cell.value for cell in row] for row in figure.cells]

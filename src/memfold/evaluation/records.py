@@ -6,17 +6,20 @@ A folder belongs to one set of arguments and one model: another set is refused b
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from memfold.core.config import build
 from memfold.core.errors import ConfigError, DataError
+from memfold.core.outputs import ANOTHER, FILE, check_files, kind_of, write_text, writing
 from memfold.core.types import Citation, Span
 from memfold.scoring.expansion import Expansion
 
 SAMPLES_FILE, ARGUMENTS_FILE = "samples.jsonl", "arguments.json"
+TABLE_FILE, RESULT_FILE = "table.md", "result.json"
+SUITE = "suite"  # the argument by which arguments.json is known
 
 
 @dataclass(frozen=True)
@@ -71,45 +74,97 @@ class RecordFile:
     """The samples of one folder: those that are there already, and an append for each new one."""
 
     def __init__(self, folder: Path, arguments: Mapping[str, Any]) -> None:
-        """Open or make the folder.
+        """Read what the folder holds; it is made with the first sample.
 
         Raises:
-            ConfigError: when the folder cannot be made or holds samples of other arguments, naming the first that
-                differs.
-            DataError: when a line of it cannot be read.
+            ConfigError: when the folder holds samples of other arguments, naming the first that differs.
+            DataError: when it cannot be made, holds other files, or has a line that cannot be read.
         """
         self.path = folder / SAMPLES_FILE
-        resolved = json.loads(json.dumps(dict(arguments)))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"cannot make the folder {folder}: {error.strerror}; name another --out") from None
-        _check(folder / ARGUMENTS_FILE, resolved)
-        (folder / ARGUMENTS_FILE).write_text(json.dumps(resolved, indent=2) + "\n")
+        self._arguments = arguments
+        check_results(folder, arguments)
         self.records = _read(self.path)
         self.done = {(record.system, record.case) for record in self.records}
 
     def append(self, record: Record) -> None:
-        """Add a line and hand it to the operating system at once."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+        """Add a line and hand it to the operating system at once.
+
+        Raises:
+            DataError: if it cannot be written.
+        """
+        with writing(self.path):
+            if not self.records:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                write_text(self.path.with_name(ARGUMENTS_FILE), json.dumps(dict(self._arguments), indent=2) + "\n")
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
         self.records.append(record)
         self.done.add((record.system, record.case))
 
 
-def _check(path: Path, arguments: dict[str, Any]) -> None:
-    if not path.exists():
+def check_results(
+    folder: Path, arguments: Mapping[str, Any], inputs: Iterable[Path] = (), *, partly: bool = False
+) -> None:
+    """Refuse a folder to which samples of these arguments cannot be added; nothing is written.
+
+    Samples that are there must be of the same arguments; with `partly`, more arguments are still to follow.  Without
+    samples the folder must hold nothing that the report would replace.
+
+    Raises:
+        ConfigError: for samples of other arguments, naming the first that differs.
+        DataError: for a folder that cannot be made or holds other files.
+    """
+    names = (SAMPLES_FILE, ARGUMENTS_FILE, RESULT_FILE, TABLE_FILE)
+    check_files(folder, names, inputs, replace=True)
+    if not folder.exists():
         return
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is damaged: {error}; name another --out") from None
-    for key in sorted(stored.keys() | arguments.keys()):
+    stored = _stored_arguments(folder / ARGUMENTS_FILE)
+    if _has_lines(folder / SAMPLES_FILE):
+        _check_same(folder, stored, json.loads(json.dumps(dict(arguments))), partly)
+        return
+    begun = stored is not None  # by a run that was stopped before its first sample
+    check_files(folder, names if not begun else (RESULT_FILE, TABLE_FILE), advice=ANOTHER)
+    plots = [plot for plot in sorted(folder.glob("*.png")) if not plot.with_suffix(".json").exists()]
+    if plots:
+        raise DataError(f"{plots[0]} exists already and could be replaced by a plot; {ANOTHER}")
+
+
+def _check_same(folder: Path, stored: dict[str, Any] | None, arguments: dict[str, Any], partly: bool) -> None:
+    """Refuse samples of other arguments."""
+    if stored is None:
+        raise DataError(f"{folder / SAMPLES_FILE} is not of an evaluation: it has no {ARGUMENTS_FILE}; {ANOTHER}")
+    for key in sorted(arguments.keys() if partly else stored.keys() | arguments.keys()):
         if stored.get(key) != arguments.get(key):
             raise ConfigError(
-                f"{path.parent} holds samples with {key} = {stored.get(key)!r}, asked for {arguments.get(key)!r}; "
+                f"{folder} holds samples with {key} = {stored.get(key)!r}, asked for {arguments.get(key)!r}; "
                 "name another --out"
             )
+
+
+def _stored_arguments(path: Path) -> dict[str, Any] | None:
+    """Return the arguments of an evaluation; None if there is no such file.
+
+    Raises:
+        DataError: if the file is another one, or damaged.
+    """
+    if kind_of(path) != FILE:
+        return None
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        known = isinstance(stored, dict) and SUITE in stored
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path} is damaged: {error}; name another --out") from None
+    if not known:
+        raise DataError(f"{path} is not of an evaluation; {ANOTHER}")
+    return dict(stored)
+
+
+def _has_lines(path: Path) -> bool:
+    """Whether a file has a whole line."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        return file.readline().endswith(b"\n")
 
 
 def _read(path: Path) -> list[Record]:

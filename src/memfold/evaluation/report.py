@@ -1,6 +1,6 @@
 """Writes the report of a run: `table.md`, `result.json` and plots beside the samples.
 
-Every figure carries its sample size and 95 % interval, every report the commit, the hardware and the model.
+Every figure has its sample size and 95 % interval; every report has the commit, the hardware and the model.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from memfold.backbone.origin import commit, hardware
 from memfold.evaluation.comparison import comparisons
 from memfold.evaluation.grouping import Group, grid
 from memfold.evaluation.plots import draw
-from memfold.evaluation.records import Record
+from memfold.evaluation.records import RESULT_FILE, TABLE_FILE, Record
 from memfold.evaluation.runner import Evaluation
 from memfold.evaluation.sampling import described
 from memfold.evaluation.suite import FLAGS
 from memfold.evaluation.table import Cell, Table, mean
 
-TABLE_FILE, RESULT_FILE = "table.md", "result.json"
 COSTS = {
     "positions": "memory positions",
     "generated_tokens": "generated tokens",
@@ -44,7 +43,7 @@ def write_report(evaluation: Evaluation, records: Sequence[Record], folder: Path
 
 
 def markdown(result: dict[str, Any], tables: Sequence[Table]) -> str:
-    """The report as Markdown: what ran where, then the tables."""
+    """Return the report as Markdown: what ran where, then the tables."""
     machine, arguments = result["hardware"], result["arguments"]
     identity = result["model"]["fingerprint"] if result["endpoint"] else result["model"]["fingerprint"][:12]
     head = [

@@ -1,6 +1,6 @@
-"""Runs a suite: folds its documents, asks every system the same cases in batches, and appends one record a sample.
+"""Runs a suite: folds its documents, asks every system the same cases in batches, and appends a record per sample.
 
-What a folder holds already is not asked again.  Left out: what the records mean, which is the suite's and the report's.
+Samples that the folder already holds are not asked again.  The suite and the report interpret the records.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from memfold.evaluation.folding import Folding
 from memfold.evaluation.judging import judged
 from memfold.evaluation.records import Record, RecordFile, Spent
 from memfold.evaluation.sampling import sampling_of
-from memfold.evaluation.suite import Case, Options, Score, Suite, options_of
+from memfold.evaluation.suite import Case, Options, Score, Suite, arguments_of
 from memfold.scoring.expansion import expansions, invented_names
 from memfold.scoring.judge import Judge
 from memfold.session import policy_of
@@ -52,9 +52,9 @@ class Evaluation:
         return [candidate.label for candidate in self.candidates]
 
     def arguments(self) -> dict[str, Any]:
-        """What two runs must share to be one; systems may be added to a run later."""
+        """Return what two runs must share to be one; systems may be added to a run later."""
         model = {"model": self.model.identity, "dtype": self.model.precision}
-        return {"suite": self.suite.name} | options_of(self.suite, self.options) | model
+        return arguments_of(self.suite, self.options) | model
 
 
 def run(
@@ -89,7 +89,7 @@ def run(
 
 
 def cache_positions(model: Model) -> int:
-    """How many token positions all rows of a batch may have together on this model's device; an endpoint
+    """Return how many token positions all rows of a batch may have together on this model's device; an endpoint
     manages its own."""
     if not model.has_weights:
         return sys.maxsize
@@ -99,7 +99,7 @@ def cache_positions(model: Model) -> int:
 
 
 def batches(cases: Iterable[Case], positions: int, most: int = sys.maxsize) -> Iterator[list[Case]]:
-    """Whole documents of one length, as many as have room with their replies and `most` cases, but at least one."""
+    """Yield as many whole documents of one length as fit with their replies and `most` cases, but at least one."""
     batch: list[Case] = []
     used = 0
     for _, group in groupby(cases, key=lambda case: case.seed):
@@ -139,7 +139,7 @@ def _ask(
 
 
 def _job(evaluation: Evaluation, candidate: Candidate, case: Case, memory: Memory) -> Job:
-    """The suite's way of asking, with the replies drawn as the options say."""
+    """Return the suite's way of asking, with the replies drawn as the options say."""
     suite, options = evaluation.suite, evaluation.options
     job = suite.job(candidate, case, memory, evaluation.model)
     return replace(job, sampling=sampling_of(options.sampling, suite.temperature, f"{options.seed}/{case.key}"))

@@ -1,6 +1,6 @@
-"""How the replies of an evaluation are drawn: greedily, or with the settings that the pooled paper gives its models.
+"""Sets how the replies of an evaluation are sampled: greedily, or with the settings of the pooled paper.
 
-Each question has a seed of its own: asked again, by any system and in any batch, it draws the same numbers.
+Each question has its own seed, so its random numbers are the same in every system and batch.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def check_sampling(name: str) -> None:
 
 
 def sampling_of(name: str, temperature: float, seed: str) -> Sampling | None:
-    """The sampling parameters of each call of a job, by the preset of that name; None for the calls' own."""
+    """Return the sampling parameters of each call of a job, by the preset of that name; None for the calls' own."""
     if name == GREEDY:
         return None
     preset = asdict(PRESETS[name])
@@ -52,5 +52,5 @@ def sampling_of(name: str, temperature: float, seed: str) -> Sampling | None:
 
 
 def described(name: str, temperature: float) -> dict[str, Any]:
-    """What a report says of the settings."""
+    """Return the sampling settings for a report."""
     return {"name": name} if name == GREEDY else {"name": name, "temperature": temperature} | asdict(PRESETS[name])

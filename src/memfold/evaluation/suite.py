@@ -1,6 +1,6 @@
-"""What a suite is: cases to ask, how each is asked and scored, and the tables and figures made of the records.
+"""Defines the interface of a suite: its cases, how each is asked and scored, and its tables and figures.
 
-Adding a suite is a file and a line in `SUITES`; the runner, the report and the command know none of them.
+Adding a suite takes a file and a line in `SUITES`; the runner, the report and the command do not name any suite.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 from memfold.core.config import require
 from memfold.core.document import Document, open_document
-from memfold.core.errors import ConfigError
+from memfold.core.errors import ConfigError, unknown
 from memfold.core.job import Job
 from memfold.core.model import Model
 from memfold.core.registry import load
@@ -30,6 +30,7 @@ SUITES = {
     "multihop": "memfold.evaluation.suites.multihop:MultihopSuite",
     "qa": "memfold.evaluation.suites.qa:QaSuite",
     "longbench-v2": "memfold.evaluation.suites.longbench:LongBenchSuite",
+    "fidelity": "memfold.evaluation.suites.fidelity:FidelitySuite",
     "reconstruction": "memfold.evaluation.suites.reconstruction:ReconstructionSuite",
 }
 
@@ -85,14 +86,17 @@ class Options:
         require(self.depths > 1, "depths", self.depths, "2 or more, from the beginning to the end")
         require(self.needles > 0, "needles", self.needles, "1 or more")
         check_sampling(self.sampling)
-        require(self.per_cell in PER_CELL, "cells", self.per_cell, ", ".join(PER_CELL))
-        require(self.haystack in HAYSTACKS, "haystack", self.haystack, ", ".join(HAYSTACKS))
-        known = bool(self.splits) and set(self.splits) <= set(SPLITS)
-        require(known, "splits", self.splits, f"one or more of {', '.join(SPLITS)}")
+        require(bool(self.splits), "splits", self.splits, f"one or more of {', '.join(SPLITS)}")
+        named = [("cells", self.per_cell, PER_CELL), ("haystack", self.haystack, HAYSTACKS)]
+        for kind, name, known in [*named, *(("split", split, SPLITS) for split in self.splits)]:
+            if name not in known:
+                raise unknown(kind, name, known)
+        # the order in which splits are given does not matter
+        object.__setattr__(self, "splits", tuple(split for split in SPLITS if split in self.splits))
 
     def cells(self) -> list[tuple[str, int, int]]:
-        """(split, length, questions) in the order in which they run; the first cells take what does not divide."""
-        cells = [(split, length) for split in dict.fromkeys(self.splits) for length in dict.fromkeys(self.lengths)]
+        """Return (split, length, questions) in the order in which they run; the first cells take the remainder."""
+        cells = [(split, length) for split in self.splits for length in dict.fromkeys(self.lengths)]
         if self.per_cell != EVEN:
             return [(split, length, _graded(length)) for split, length in cells]
         each, rest = divmod(self.questions, len(cells))
@@ -150,28 +154,28 @@ class Suite(Protocol):
         ...
 
     def cases(self, options: Options, model: Model) -> Iterator[Case]:
-        """All cases, those of one document next to each other, the same for every system."""
+        """Return all cases, those of one document next to each other, the same for every system."""
         ...
 
     def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
-        """How a case is put to a system that holds this memory."""
+        """Return how a case is put to a system that holds this memory."""
         ...
 
     def score(self, case: Case, trace: Trace, model: Model) -> Score:
-        """A trace without error, scored."""
+        """Return a trace without error, scored."""
         ...
 
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
-        """The tables of a report, the systems in the order of `labels`."""
+        """Return the tables of a report, the systems in the order of `labels`."""
         ...
 
     def plots(self, records: Sequence[Record], labels: Sequence[str]) -> Sequence[Plot]:
-        """What the report plots."""
+        """Return what the report plots."""
         ...
 
 
 def load_suite(name: str) -> Suite:
-    """The suite of that name.
+    """Return the suite of that name.
 
     Raises:
         ConfigError: for a name that is not in `SUITES`, with the nearest one.
@@ -179,42 +183,47 @@ def load_suite(name: str) -> Suite:
     return cast(Callable[[], Suite], load("suite", name, SUITES))()
 
 
+def arguments_of(suite: Suite, options: Options) -> dict[str, Any]:
+    """Return what two runs of a suite must share to be one, apart from the model."""
+    return {"suite": suite.name} | options_of(suite, options)
+
+
 def options_of(suite: Suite, options: Options) -> dict[str, Any]:
-    """The options that a suite reads, by name."""
+    """Return the options that a suite reads, by name."""
     names = [field.name for field in fields(Options)]
     common = names[: names.index("seed") + 1]
     return {name: getattr(options, name) for name in names if name in (*common, *suite.reads)}
 
 
 def with_options(suite: Suite, options: Options, given: Mapping[str, Any]) -> Options:
-    """These options, replaced by those that are given and not None.
+    """Return these options, replaced by those that are given and not None.
 
     Raises:
         ConfigError: for an option that the suite does not read, or a value outside its range.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
-    for name in chosen.keys() - options_of(suite, options).keys():
+    for name in sorted(chosen.keys() - options_of(suite, options).keys()):
         flag = FLAGS.get(name, name.replace("_", "-"))
         known = " or ".join(other for other in SUITES if name in load_suite(other).reads)
-        raise ConfigError(f"--{flag} means nothing to suite {suite.name!r}; leave it out, or use {known}")
+        raise ConfigError(f"--{flag} has no effect in suite {suite.name!r}; leave it out, or use suite {known}")
     if chosen.get("per_cell", EVEN) != EVEN and "questions" in chosen:
-        raise ConfigError(f"--cells {chosen['per_cell']} says how many questions each cell has; leave --questions out")
+        raise ConfigError(f"--cells {chosen['per_cell']} sets the number of questions; leave --questions out")
     return replace(options, **chosen)
 
 
 def _graded(length: int) -> int:
-    """The questions of one cell of a graded run."""
+    """Return the questions of one cell of a graded run."""
     return next((questions for longest, questions in GRADED_CELLS if length <= longest), FEWEST)
 
 
 def document_seed(*identity: object) -> int:
-    """The seed of a document by what identifies it in an evaluation: 40 bits, counted from `FIRST_SEED`."""
+    """Return the seed of a document by what identifies it in an evaluation: 40 bits, counted from `FIRST_SEED`."""
     digest = hashlib.sha256(repr(identity).encode()).digest()
     return FIRST_SEED + int.from_bytes(digest[:SEED_BYTES], "big")
 
 
 def haystack_text(options: Options) -> str:
-    """The content of the file `text`; empty where none is named.
+    """Return the content of the file `text`; empty where none is named.
 
     Raises:
         DataError: for a file that cannot be read.

@@ -1,6 +1,6 @@
-"""Figures with their sample size and 95 % interval, and the tables and plots made of them.
+"""Defines figures with their sample size and 95 % interval, and the tables and plots made from them.
 
-A cell is data until the report writes it, so that Markdown, JSON and plots say the same.
+A cell holds data until the report formats it, so that Markdown, JSON and plots agree.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Cell:
     share: bool = True
 
     def markdown(self) -> str:
-        """The figure as a table shows it: `93.2 % [91.0, 95.0] n=250`."""
+        """Return the figure as a table shows it: `93.2 % [91.0, 95.0] n=250`."""
         if self.count and self.failed == self.count:
             return f"error n={self.count}"
         if self.value is None:
@@ -59,7 +59,7 @@ class Table:
     note: str = ""
 
     def markdown(self) -> str:
-        """The table as Markdown, with its title and note."""
+        """Return the table as Markdown, with its title and note."""
         heads = (*self.names, *self.columns)
         lines = [f"## {self.title}", "", *([self.note, ""] if self.note else [])]
         lines += [_line(heads), _line(["---"] * len(heads))]
@@ -98,7 +98,7 @@ Plot = Figure | HeatMap
 
 
 def proportion(outcomes: Sequence[bool], failed: int = 0) -> Cell:
-    """The share of true outcomes with its Wilson interval."""
+    """Return the share of true outcomes with its Wilson interval."""
     if not outcomes:
         return Cell(None)
     low, high = wilson(sum(outcomes), len(outcomes))
@@ -106,7 +106,7 @@ def proportion(outcomes: Sequence[bool], failed: int = 0) -> Cell:
 
 
 def mean(values: Sequence[float], failed: int = 0, share: bool = False) -> Cell:
-    """A mean with its bootstrap interval; a value that is not a number is left out."""
+    """Return a mean with its bootstrap interval; a value that is not a number is left out."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return Cell(None, count=len(values), failed=failed)
@@ -115,7 +115,7 @@ def mean(values: Sequence[float], failed: int = 0, share: bool = False) -> Cell:
 
 
 def difference(outcomes: Sequence[bool], others: Sequence[bool]) -> Cell:
-    """By how much the first share is larger than the second, about different samples, with Newcombe's interval."""
+    """Return the difference of two shares of different samples, with Newcombe's interval."""
     if not outcomes or not others:
         return Cell(None)
     low, high = difference_interval(sum(outcomes), len(outcomes), sum(others), len(others))
@@ -124,7 +124,7 @@ def difference(outcomes: Sequence[bool], others: Sequence[bool]) -> Cell:
 
 
 def paired_ratio(values: Sequence[bool], baseline: Sequence[bool]) -> Cell:
-    """How the accuracy of one side compares with that of a baseline on the same samples."""
+    """Return how the accuracy of one side compares with that of a baseline on the same samples."""
     if not values or not any(baseline):
         return Cell(None, count=len(values))
     low, high = ratio_interval(values, baseline) or (None, None)

@@ -1,6 +1,6 @@
-"""What goes together: a memory and a system that is to read it, memories with each other, a memory and new documents.
+"""Checks which memories a system can read, joins memories, and finds documents that a memory already holds.
 
-Left out: converting a memory for another encoder; that means folding again.
+A memory cannot be converted for another encoder; the document must be folded again.
 """
 
 from __future__ import annotations
@@ -15,39 +15,49 @@ from memfold.core.errors import DataError
 from memfold.core.types import Block, Memory
 from memfold.memory.manifest import Manifest, canonical
 
+SHOWN_DIGITS = 12  # of a fingerprint, in messages
+
 
 def check_readable(
-    memory: Memory | Manifest, *, system: str, fingerprints: Sequence[str], settings: Mapping[str, Any]
+    memory: Memory | Manifest,
+    *,
+    system: str,
+    fingerprints: Sequence[str],
+    settings: Mapping[str, Any],
+    reader: str | None = None,
 ) -> None:
-    """Refuse a memory that a reader of `system` cannot use.
+    """Check that a system with these settings can read a memory.
 
-    `fingerprints` are those of the encoders that the decoder reads; `settings` only those that must agree, such as
-    `{"ratio": 16}`.
+    `fingerprints` are those of the encoders whose memories the decoder reads; `settings` are those that must be equal,
+    such as `{"ratio": 16}`; `reader` is the name of the model, for the message.
 
     Raises:
-        DataError: naming the memory's value and the reader's.
+        DataError: if it cannot; the message has both values.
     """
     if memory.system != system:
-        raise DataError(f"the memory is of system {memory.system!r}, the reader of {system!r}; use the memory's system")
+        raise DataError(f"this memory was made by system {memory.system!r}, not {system!r}; leave the system out")
     if memory.fingerprint not in fingerprints:
-        known = ", ".join(map(repr, fingerprints)) or "none"
+        known = " or ".join(fingerprint[:SHOWN_DIGITS] for fingerprint in fingerprints) or "none"
+        other = f"model {reader!r} reads those of {known}" if reader else f"the reader knows {known}"
         raise DataError(
-            f"the memory was folded by the model and tokenizer {memory.fingerprint!r}, the reader knows {known}; "
-            "use that model or fold again with this one"
+            f"this memory was folded by {_model_of(memory)} (fingerprint {memory.fingerprint[:SHOWN_DIGITS]}); "
+            f"{other}; use that model, or fold the document again"
         )
     for name, value in settings.items():
         found = memory.settings.get(name)
         if canonical(found) != canonical(value):
-            raise DataError(f"the memory has {name} {found!r}, the reader {value!r}; fold again or change the setting")
+            raise DataError(
+                f"this memory has {name} = {found!r}, not {value!r}; fold the document again, or change the setting"
+            )
 
 
 def concatenate(memories: Sequence[Memory]) -> Memory:
-    """One memory of all documents, in the order given.
+    """Join memories into one memory of all documents, in the given order.
 
-    A document that is there already (same sha256) is dropped with its blocks; the first one stays.
+    Of several documents with the same text (the same SHA-256), only the first one and its blocks are kept.
 
     Raises:
-        DataError: when the memories were not made by the same system, settings and encoder, or lack document hashes.
+        DataError: if the memories were not made with the same system, settings and encoder, or lack document hashes.
     """
     if not memories:
         raise DataError("no memories to concatenate; give at least one")
@@ -74,13 +84,13 @@ def concatenate(memories: Sequence[Memory]) -> Memory:
 
 
 def splice(source: str, memories: Sequence[Memory]) -> Memory:
-    """The memory of one document `source`, from those of the pieces of its text in their order.
+    """Join the memories of the pieces of a text, in their order, into the memory of one document named `source`.
 
-    It reads as the whole text folded at once where every border falls on that of a window; elsewhere the last window
-    and group of a piece are shorter.  Each piece is the memory of one document.
+    The result equals that of folding the whole text at once if each piece ends where a window ends; otherwise the last
+    window and group of a piece are shorter.  Each piece is the memory of one document.
 
     Raises:
-        DataError: without pieces, or when they were not made by the same system, settings and encoder.
+        DataError: if there are no pieces, or they were not made with the same system, settings and encoder.
     """
     if not memories:
         raise DataError("no pieces to splice; give at least one")
@@ -97,8 +107,10 @@ def splice(source: str, memories: Sequence[Memory]) -> Memory:
     return replace(first, name=source, sources=(source,), blocks=blocks, sha256=())
 
 
-def sort_out(documents: Iterable[Document], manifest: Manifest) -> tuple[list[Document], list[tuple[Document, str]]]:
-    """The documents whose text a memory lacks; and the others, each with the name under which its text is known."""
+def sort_out(
+    documents: Iterable[Document], manifest: Manifest | Memory
+) -> tuple[list[Document], list[tuple[Document, str]]]:
+    """Return the documents whose text a memory lacks, and the others with the names of the documents they repeat."""
     known = dict(zip(manifest.sha256, manifest.sources, strict=True))
     missing: list[Document] = []
     doubles: list[tuple[Document, str]] = []
@@ -112,13 +124,19 @@ def sort_out(documents: Iterable[Document], manifest: Manifest) -> tuple[list[Do
     return missing, doubles
 
 
+def _model_of(memory: Memory | Manifest) -> str:
+    """Return the model that a memory records, as a part of a sentence."""
+    name = memory.settings.get("model")
+    return f"model {name!r}" if name else "another model"
+
+
 def _all(first: Memory, other: Memory) -> dict[str, Any]:
-    """Every setting of either memory, as the first has it."""
+    """Return every setting of either memory, with the value that the first one has."""
     return {name: first.settings.get(name) for name in sorted({*first.settings, *other.settings})}
 
 
 def _moved(block: Block, tokens: int, characters: int) -> Block:
-    """The same block with that much of a document before it."""
+    """Return the same block, with this many tokens and characters of the document before it."""
     return replace(
         block,
         token_start=block.token_start + tokens,

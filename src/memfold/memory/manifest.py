@@ -1,10 +1,10 @@
-"""What a memory file says of itself: its manifest, its tensors, and the header that holds both.
+"""The manifest and the header of a memory file.
 
 A memory file is a safetensors file.  Its header is a function of `Manifest` and `Contents` alone, so a reader rebuilds
-the header from what it has parsed and compares bytes: nothing in it can change unseen.  The block table is an integer
-tensor of seven columns.  `slot_tokens`, the number of tokens of each slot, is stored only if the system records it.
-The system defines what the numbers of a slot mean.
-Left out: the data itself (`writer` and `reader`), and big-endian machines.
+the header from the parsed values and compares bytes, which finds every change.  The block table is an integer tensor
+with seven columns.  `slot_tokens`, the number of tokens of each slot, is stored only if the system records it.  The
+system defines the meaning of the values of a slot.  The data itself is in `writer` and `reader`.  Big-endian machines
+are not supported.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ VERSION = 1
 COLUMNS = ("source", "token_start", "token_end", "char_start", "char_end", "slot_count", "text_bytes")
 STORED_NAMES = {"chat_template": "frame"}  # settings that the file format calls otherwise
 # dtype of the slots -> (its name in safetensors, bytes for each value)
+LARGEST = 1 << 48  # of all counts and places, so that sums and sizes of tensors stay within 64 bits
 SLOT_TYPES = {"float32": ("F32", 4), "bfloat16": ("BF16", 2), "int8": ("I8", 1)}
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of a memory before its first block.
+    """What is known about a memory before its first block.
 
-    `sources` and `sha256` (of the UTF-8 text, in hex) go together, one for each document.  `settings` are the system's.
+    `sources` and `sha256` (of the UTF-8 text, in hex) have one entry for each document.  `settings` are those of the
+    system.
 
     Raises:
         DataError: for a dtype, hash or setting that a memory file cannot hold.
@@ -53,9 +55,7 @@ class Manifest:
             )
         for value in self.sha256:
             if len(value) != 64 or not set(value) <= set(string.hexdigits.lower()):
-                raise DataError(
-                    f"document hash {value!r} is not possible; allowed: a sha256 of 64 lower-case hex digits"
-                )
+                raise DataError(f"document hash {value!r} is not possible; allowed: 64 lower-case hex digits (SHA-256)")
         try:
             settings = json.loads(canonical(dict(self.settings)))
         except (TypeError, ValueError) as error:
@@ -65,7 +65,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Contents:
-    """What the blocks add up to.  `tensors` holds the sha256 of each stored tensor's bytes."""
+    """Totals over all blocks.  `tensors` holds the SHA-256 of the bytes of each stored tensor."""
 
     blocks: int
     tokens: int
@@ -78,7 +78,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A stored tensor: `dtype` as safetensors names it, and where its bytes are, counted from the end of the header."""
+    """A stored tensor: its `dtype` as named by safetensors, and its byte range, counted from the end of the header."""
 
     name: str
     dtype: str
@@ -88,7 +88,7 @@ class Tensor:
 
 
 def tensors(manifest: Manifest, contents: Contents) -> list[Tensor]:
-    """The tensors of a file in the order of their bytes, widest values first so that each is aligned."""
+    """Return the tensors of a file in the order of their bytes: the widest values first, so that all are aligned."""
     slot_type, width = SLOT_TYPES[manifest.dtype]
     shapes: list[tuple[str, str, int, tuple[int, ...]]] = [("table", "I64", 8, (contents.blocks, len(COLUMNS)))]
     if "slot_tokens" in contents.tensors:
@@ -109,13 +109,13 @@ def tensors(manifest: Manifest, contents: Contents) -> list[Tensor]:
 
 
 def stored(manifest: Manifest) -> dict[str, Any]:
-    """The manifest as a file holds it."""
+    """Return the manifest in the form that a file stores."""
     settings = {STORED_NAMES.get(name, name): value for name, value in manifest.settings.items()}
     return asdict(manifest) | {"settings": settings}
 
 
 def encode(manifest: Manifest, contents: Contents) -> bytes:
-    """The head of a file: eight bytes of length, then the JSON header, padded so that the data is aligned to 8 bytes.
+    """Return the beginning of a file: eight bytes of length, then the JSON header, padded to a multiple of 8 bytes.
 
     >>> one = Manifest("full", {}, "", ("a.txt",), ("0" * 64,))
     >>> decode(encode(one, Contents(1, 9, 30, 0, 0, 25))[8:])[0] == one
@@ -142,21 +142,22 @@ def decode(body: bytes) -> tuple[Manifest, Contents]:
     """Read a JSON header (without its length); the inverse of `encode`.
 
     Raises:
-        DataError: when it is no memory file's, of another format version, or altered.  The message lacks the path.
+        DataError: if the header is not that of a memory file, is of another format version, or was altered; the message
+            does not have the path.
     """
     try:
         metadata = json.loads(body)["__metadata__"]
         found, version = metadata["format"], metadata["version"]
     except (ValueError, KeyError, TypeError, RecursionError):
         what = "is damaged: its header cannot be read" if FORMAT.encode() in body else "is not a memory file"
-        raise DataError(f"{what}; give one that memfold fold wrote") from None
+        raise DataError(f"{what}; give a file that memfold fold wrote") from None
     if found != FORMAT:
         raise DataError(
-            f"is not a memory file: its format is {found!r}, not {FORMAT!r}; give one that memfold fold wrote"
+            f"is not a memory file: its format is {found!r}, not {FORMAT!r}; give a file that memfold fold wrote"
         )
     if version != str(VERSION):
         raise DataError(
-            f"has format version {version!r}, this memfold reads version '{VERSION}'; fold the document again"
+            f"has format version {version!r}, but this version of memfold reads '{VERSION}'; fold the document again"
         )
     try:
         text = metadata["manifest"]
@@ -177,17 +178,21 @@ def decode(body: bytes) -> tuple[Manifest, Contents]:
 
 
 def _sound(manifest: Manifest, contents: Contents) -> bool:
-    """Whether the types are right, which only a forged digest can hide."""
+    """Return whether the types are right and the numbers possible, which only a forged digest can hide."""
     counts = [value for name, value in vars(contents).items() if name != "tensors"]
-    texts = (manifest.system, manifest.fingerprint, *manifest.sources)
-    names = {tensor.name for tensor in tensors(manifest, contents)}
+    if not isinstance(contents.tensors, dict) or not isinstance(manifest.keep_text, bool):
+        return False
+    texts = (manifest.system, manifest.fingerprint, *manifest.sources, *contents.tensors.values())
     return (
-        all(type(value) is int and value >= 0 for value in counts)
+        all(type(value) is int and 0 <= value < LARGEST for value in counts)
         and all(isinstance(text, str) for text in texts)
-        and set(contents.tensors) == names
+        and set(contents.tensors) == {tensor.name for tensor in tensors(manifest, contents)}
+        and contents.blocks > 0
+        and (contents.hidden > 0 or contents.slots == 0)
+        and (manifest.keep_text or contents.text_bytes == 0)
     )
 
 
 def canonical(value: Any) -> str:
-    """JSON without spaces, ASCII only, keys sorted: equal values give equal bytes."""
+    """Return JSON without spaces, with sorted keys, in ASCII, so that equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

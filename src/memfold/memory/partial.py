@@ -8,17 +8,21 @@ mean is defined by `writer`.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from memfold.core.errors import DataError
 
 DATA = ("slots", "scales", "slot_tokens", "text")
-IDENTITY, ROWS, WHOLE = "manifest.json", "rows", "memory"
+IDENTITY, ROWS, WHOLE, LOCK = "manifest.json", "rows", "memory", "lock"
+NEW_IDENTITY = f"{IDENTITY}.new"
+BLOCKS = (WHOLE, ROWS, *DATA)
 
 
 class PartialFolder:
@@ -39,14 +43,13 @@ class PartialFolder:
         self._layout = struct.Struct(f"<{width + len(DATA)}qI")
         self._files: dict[str, BinaryIO] = {}
         identity_file = path / IDENTITY
-        if path.is_dir() and any(path.iterdir()) and not identity_file.is_file():
-            raise DataError(f"{path} is a folder with other files in it; move it or choose another name")
+        refuse_foreign(path)
         if resume and identity_file.is_file() and identity_file.read_bytes() == identity.encode():
             self._restore()
         else:
             self.remove()
             path.mkdir(exist_ok=True)
-            identity_file.write_text(identity)
+            _write_whole(identity_file, identity)
         self._files = {name: (path / name).open("ab") for name in (*DATA, ROWS)}
 
     @property
@@ -77,7 +80,7 @@ class PartialFolder:
 
     def remove(self) -> None:
         """Remove the files of the fold, and the folder if nothing else is in it."""
-        for name in (WHOLE, ROWS, *DATA, IDENTITY):
+        for name in (*BLOCKS, IDENTITY):
             (self.path / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()
@@ -117,6 +120,84 @@ class PartialFolder:
         for name in DATA:
             checksum = zlib.crc32(data[name], checksum)
         return self._layout.pack(*values, checksum)
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """What an interrupted fold left: the names and hashes of its documents."""
+
+    sources: tuple[str, ...]
+    sha256: tuple[str, ...]
+
+
+def final_path(path: Path) -> Path:
+    """The file that is written: the one that a link leads to, so that the link stays a link."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def partial_folder(path: Path) -> Path:
+    """Where a fold into this file keeps its blocks: beside the file that is written."""
+    file = final_path(path)
+    return file.with_name(file.name + ".partial")
+
+
+def interrupted(folder: Path) -> Interrupted | None:
+    """The fold whose blocks are in a folder; None where there is no block.
+
+    Raises:
+        DataError: if the folder was not made by a fold.
+        OSError: if it cannot be read.
+    """
+    refuse_foreign(folder)
+    rows = folder / ROWS
+    if not rows.is_file() or not rows.stat().st_size:
+        return None
+    return _fold_of((folder / IDENTITY).read_bytes())
+
+
+def discard_empty(folder: Path) -> None:
+    """Remove what a fold left that was stopped before its first block."""
+    rows = folder / ROWS
+    if rows.is_file() and rows.stat().st_size:
+        return
+    for name in (*BLOCKS, IDENTITY, NEW_IDENTITY):
+        (folder / name).unlink(missing_ok=True)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder with files that no fold made.
+
+    Raises:
+        DataError: with its name.
+    """
+    if not folder.is_dir():
+        return
+    own = True
+    with contextlib.suppress(FileNotFoundError):  # another fold ends at this moment
+        names = {entry.name for entry in folder.iterdir()} - {LOCK, NEW_IDENTITY}
+        made = names <= {*BLOCKS, IDENTITY} and IDENTITY in names
+        own = not names or (made and _fold_of((folder / IDENTITY).read_bytes()) is not None)
+    if not own:
+        raise DataError(f"{folder} is a folder with other files in it; move it or choose another name")
+
+
+def _fold_of(identity: bytes) -> Interrupted | None:
+    """The documents of a fold, from the file that says which fold it is; None if it is another file."""
+    try:
+        stored = json.loads(identity)
+        return Interrupted(tuple(map(str, stored["sources"])), tuple(map(str, stored["sha256"])))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is never there by half."""
+    new = path.with_name(NEW_IDENTITY)
+    try:
+        new.write_text(text, encoding="utf-8")
+        new.rename(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _close(file: BinaryIO) -> None:

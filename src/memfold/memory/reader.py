@@ -1,8 +1,9 @@
 """Opening a memory file, and saying what is in it.
 
 Everything is checked before anything is used: the header against its digest, the size, each tensor against its hash,
-the block table against the sums of the manifest.  Slots then stay in the file, mapped; text is decompressed block by
-block when it is read; nothing is ever unpickled.
+the block table against the sums of the manifest, slots for values that are not finite.  Nothing is allocated that the
+size of the file does not account for (`memfold.memory.table`).  Slots then stay in the file, mapped; text is
+decompressed block by block when it is read; nothing is ever unpickled.
 Left out: protection against a file that is changed in place while it is open (a new fold replaces it instead).
 """
 
@@ -24,7 +25,8 @@ from memfold.core.errors import DataError
 from memfold.core.types import Block, Memory
 from memfold.memory.manifest import COLUMNS, SLOT_TYPES, Contents, Manifest, decode, tensors
 from memfold.memory.partial import DATA
-from memfold.memory.slots import TORCH_TYPES, dequantise
+from memfold.memory.slots import TORCH_TYPES, dequantise, is_finite
+from memfold.memory.table import is_sound
 
 READ_BYTES = 1 << 20
 HEADER_LIMIT = 100_000_000  # that of safetensors
@@ -33,7 +35,7 @@ ALTERED = "was altered after it was written; fold the document again"
 
 @dataclass(frozen=True)
 class Layout:
-    """The parsed and verified parts of a memory file; `data` is where its tensors begin, `digest` names its content."""
+    """The checked parts of a memory file; `data` is the offset of its tensors, `digest` names its content."""
 
     manifest: Manifest
     contents: Contents
@@ -43,19 +45,24 @@ class Layout:
 
 @dataclass(frozen=True)
 class StoredSegment:
-    """The compressed text of one block, in a mapped file."""
+    """The compressed text of one block, in a mapped file, or as bytes in a copy that was pickled."""
 
     path: Path
-    mapped: mmap.mmap
+    mapped: mmap.mmap | bytes
     start: int
     end: int
     characters: int
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields for pickling, with the text itself in place of the map of the file."""
+        data = bytes(self.mapped[self.start : self.end])
+        return vars(self) | {"mapped": data, "start": 0, "end": len(data)}
+
     def read(self) -> str:
-        """The text, decompressed anew each time.
+        """Decompress and return the text; it is not cached.
 
         Raises:
-            DataError: when it is not what the block table announces.
+            DataError: if its length differs from the block table.
         """
         engine = zlib.decompressobj()
         try:
@@ -64,35 +71,35 @@ class StoredSegment:
             text = ""
         if len(text) != self.characters:
             raise DataError(
-                f"{self.path}: text of a block has not the {self.characters} characters of its table; {ALTERED}"
+                f"{self.path}: the text of a block does not have the {self.characters} characters of its table; it "
+                f"{ALTERED}"
             )
         return text
 
 
 @dataclass(frozen=True)
 class StoredMemory:
-    """A verified memory file that is to be copied, not used: its blocks stay the bytes that they are."""
+    """A checked memory file whose blocks are copied as they are stored."""
 
     path: Path
     layout: Layout
 
     @property
     def manifest(self) -> Manifest:
-        """What the file says of itself."""
+        """The manifest of the file."""
         return self.layout.manifest
 
     @property
     def block_count(self) -> int:
-        """How many blocks there are."""
+        """The number of blocks."""
         return self.layout.contents.blocks
 
     def blocks(self) -> Iterator[tuple[tuple[int, ...], dict[str, bytes]]]:
-        """Each block as `MemoryWriter.copy` takes it: its row of the table and the width of its slots, and its data."""
+        """Yield the arguments of `MemoryWriter.copy` for each block: its table row with the slot size, and its data."""
         placed = {tensor.name: tensor for tensor in tensors(self.manifest, self.layout.contents)}
         with _open(self.path) as file:
             file.seek(self.layout.data)
             table = np.frombuffer(file.read(placed["table"].end), "<i8").reshape(-1, len(COLUMNS))
-            _check_table(self.path, table, self.manifest, self.layout.contents)
             at = {name: self.layout.data + tensor.start for name, tensor in placed.items()}
             for row in table.tolist():
                 data = dict.fromkeys(DATA, b"")
@@ -104,7 +111,7 @@ class StoredMemory:
                 yield (*row, self.layout.contents.hidden), data
 
     def _size(self, name: str, row: list[int]) -> int:
-        """How many bytes of a tensor belong to the block with this row."""
+        """Return the number of bytes of a tensor that belong to the block with this row."""
         column = dict(zip(COLUMNS, row, strict=True))
         width = SLOT_TYPES[self.manifest.dtype][1] * self.layout.contents.hidden
         slots = column["slot_count"]
@@ -114,7 +121,7 @@ class StoredMemory:
 
 
 def open_stored(path: str | Path) -> StoredMemory:
-    """Check a memory file that documents are to be added to.
+    """Check a memory file to which documents will be added.
 
     Raises:
         DataError: as `open_memory`.
@@ -124,13 +131,23 @@ def open_stored(path: str | Path) -> StoredMemory:
         return StoredMemory(path, _verify(path, file))
 
 
+def read_manifest(path: str | Path) -> Manifest | None:
+    """Return what a file says of itself, with its data unread; None if it is no memory file that can be read."""
+    path = Path(path)
+    try:
+        with _open(path) as file:
+            return _header(path, file)[0]
+    except DataError:
+        return None
+
+
 def open_memory(path: str | Path) -> Memory:
     """Check a memory file and open it; `Block.slots` are views of the mapped file (float32 copies for int8).
 
     The memory's `name` is derived from its content.
 
     Raises:
-        DataError: when the file is missing, truncated, altered, no memory file, or of another format version.
+        DataError: if the file is missing, truncated, altered, not a memory file, or of another format version.
     """
     path = Path(path)
     with _open(path) as file:
@@ -150,7 +167,7 @@ def open_memory(path: str | Path) -> Memory:
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """What a memory file holds, in numbers: `bytes` by part, and per source token beside a full KV cache.
+    """Return what a memory file holds, in numbers: `bytes` by part, and per source token beside a full KV cache.
 
     `bytes["slots"]` includes the scales of int8; `bytes["rest"]` is all but slots and text.  `kv_cache` is None unless
     the settings hold `kv_bytes_per_token`.
@@ -199,35 +216,45 @@ def _open(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except FileNotFoundError:
-        raise DataError(f"no memory file at {path}; make one with memfold fold") from None
+        raise DataError(f"no memory file at {path}; create one with memfold fold") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; give a memory file that can be read") from None
 
 
-def _verify(path: Path, file: BinaryIO) -> Layout:
-    """Parse the header and check every byte of the file against it."""
+def _header(path: Path, file: BinaryIO) -> tuple[Manifest, Contents, bytes]:
+    """Parse the header and check it against its digest; the last is the header as it stands in the file."""
     size = os.fstat(file.fileno()).st_size
     head = file.read(8)
     length = int.from_bytes(head, "little")
     if len(head) < 8 or length > HEADER_LIMIT:
-        raise DataError(f"{path} is not a memory file; give one that memfold fold wrote")
-    body = file.read(length)
+        raise DataError(f"{path} is not a memory file; give a file that memfold fold wrote")
+    body = file.read(min(length, size))  # a forged length allocates no more than the file has
     if len(body) < length:
         short = body[:1] == b"{"  # as a memory file begins
         what = f"is truncated: {size} bytes, its header alone has {8 + length}" if short else "is not a memory file"
-        raise DataError(f"{path} {what}; give a whole one that memfold fold wrote")
+        raise DataError(f"{path} {what}; fold the document again")
     try:
-        manifest, contents = decode(body)
+        return *decode(body), body
     except DataError as error:
         raise DataError(f"{path} {error}") from None
-    placed, data = tensors(manifest, contents), 8 + length
+
+
+def _verify(path: Path, file: BinaryIO) -> Layout:
+    """Parse the header and check every byte of the file against it."""
+    manifest, contents, body = _header(path, file)
+    size = os.fstat(file.fileno()).st_size
+    placed, data = tensors(manifest, contents), 8 + len(body)
     expected = data + placed[-1].end
     if size != expected:
         what = "truncated" if size < expected else "longer than it was written"
-        raise DataError(f"{path} is {what}: {size} bytes, its header announces {expected}; fold the document again")
+        raise DataError(
+            f"{path} is {what}: {size} bytes instead of the {expected} in its header; fold the document again"
+        )
     for tensor in placed:
         if _hash(file, tensor.end - tensor.start) != contents.tensors[tensor.name]:
             raise DataError(f"{path} is damaged: its {tensor.name} part {ALTERED}")
+    file.seek(data)
+    _check_table(path, file.read(placed[0].end), manifest, contents)
     return Layout(manifest, contents, data, hashlib.sha256(body).hexdigest())
 
 
@@ -246,10 +273,9 @@ def _blocks(path: Path, mapped: mmap.mmap, layout: Layout) -> list[Block]:
     manifest, contents = layout.manifest, layout.contents
     placed = {tensor.name: tensor for tensor in tensors(manifest, contents)}
     table = np.frombuffer(mapped, "<i8", contents.blocks * len(COLUMNS), layout.data).reshape(-1, len(COLUMNS))
-    _check_table(path, table, manifest, contents)
     slots = _tensor(mapped, layout, "slots", TORCH_TYPES[manifest.dtype]) if contents.hidden else None
     scales = _tensor(mapped, layout, "scales", torch.float32) if "scales" in placed else None
-    lengths = _tensor(mapped, layout, "slot_tokens", torch.int32).tolist() if "slot_tokens" in placed else None
+    lengths = _slot_tokens(path, mapped, layout) if "slot_tokens" in placed else None
     text = layout.data + placed["text"].start if "text" in placed else 0
     blocks, slot = [], 0
     for index, row in enumerate(table.tolist()):
@@ -257,6 +283,7 @@ def _blocks(path: Path, mapped: mmap.mmap, layout: Layout) -> list[Block]:
         own = None if slots is None else slots[slot : slot + count]
         if own is not None and scales is not None:
             own = dequantise(own, scales[slot : slot + count])
+        _check_slots(path, own)
         stored = StoredSegment(path, mapped, text, text + text_bytes, char_end - char_start) if text_bytes else None
         block = Block(index, source, token_start, token_end, char_start, char_end, own, stored=stored)
         blocks.append(block if lengths is None else replace(block, slot_tokens=tuple(lengths[slot : slot + count])))
@@ -264,30 +291,28 @@ def _blocks(path: Path, mapped: mmap.mmap, layout: Layout) -> list[Block]:
     return blocks
 
 
-def _check_table(
-    path: Path, table: np.ndarray[Any, np.dtype[np.int64]], manifest: Manifest, contents: Contents
-) -> None:
-    """Refuse a table that does not agree with the manifest, however well its hash is forged."""
-    column = dict(zip(COLUMNS, table.T, strict=True))
-    tokens = column["token_end"] - column["token_start"]
-    characters = column["char_end"] - column["char_start"]
-    good = (
-        (table >= 0).all()
-        and (tokens >= 0).all()
-        and (characters >= 0).all()
-        and (column["source"] < len(manifest.sources)).all()
-        and (contents.hidden > 0 or not column["slot_count"].any())
-        and int(tokens.sum()) == contents.tokens
-        and int(characters.sum()) == contents.characters
-        and int(column["slot_count"].sum()) == contents.slots
-        and int(column["text_bytes"].sum()) == contents.text_bytes
-    )
-    if not good:
+def _check_table(path: Path, data: bytes, manifest: Manifest, contents: Contents) -> None:
+    """Refuse a block table that does not agree with the manifest, even if its hash is right."""
+    if not is_sound(np.frombuffer(data, "<i8").reshape(-1, len(COLUMNS)), manifest, contents):
         raise DataError(f"{path} is damaged: its block table does not agree with its manifest; fold the document again")
 
 
+def _check_slots(path: Path, values: torch.Tensor | None) -> None:
+    """Refuse slots, or scales of slots, that are not finite: every answer from them would be noise."""
+    if values is not None and not is_finite(values):
+        raise DataError(f"{path} has slots that are not finite (NaN or infinity); fold the document again")
+
+
+def _slot_tokens(path: Path, mapped: mmap.mmap, layout: Layout) -> list[int]:
+    """Return the number of tokens of each slot."""
+    lengths = _tensor(mapped, layout, "slot_tokens", torch.int32)
+    if (lengths < 0).any():
+        raise DataError(f"{path} is damaged: it has slots of fewer than 0 tokens; fold the document again")
+    return [int(length) for length in lengths.tolist()]
+
+
 def _tensor(mapped: mmap.mmap, layout: Layout, name: str, dtype: torch.dtype) -> torch.Tensor:
-    """A stored tensor as a view of the mapped file."""
+    """Return a stored tensor as a view of the mapped file."""
     stored = next(tensor for tensor in tensors(layout.manifest, layout.contents) if tensor.name == name)
     if stored.end == stored.start:  # torch.frombuffer refuses to view nothing
         return torch.empty(stored.shape, dtype=dtype)

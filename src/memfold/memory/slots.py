@@ -17,14 +17,16 @@ TORCH_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": tor
 
 
 def to_bytes(slots: Tensor, dtype: str) -> tuple[bytes, bytes]:
-    """The bytes of slots [n, d], and of their scales [n] (empty unless `dtype` is int8).
+    """Return the bytes of slots [n, d], and of their scales [n] (empty unless `dtype` is int8).
 
     Raises:
-        DataError: if `dtype` is int8 and a value is not finite.
+        DataError: if a value is not finite in `dtype`.
     """
     slots = slots.detach().cpu()
     if dtype != "int8":
-        return _raw(slots.to(TORCH_TYPES[dtype])), b""
+        stored = slots.to(TORCH_TYPES[dtype])
+        check_finite(stored)
+        return _raw(stored), b""
     quantised, scales = quantise(slots)
     return _raw(quantised), _raw(scales)
 
@@ -35,14 +37,34 @@ def quantise(slots: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         DataError: if a value is not finite.
     """
+    check_finite(slots)
     values = slots.double()
-    if not torch.isfinite(values).all():
-        raise DataError("slots contain values that are not finite; int8 cannot store them, use float32 or bfloat16")
     limits = torch.finfo(torch.float32)
     largest = values.abs().amax(1) if values.numel() else values.new_zeros(len(values))
     # the upper limit keeps 127 * s finite in float32
     scales = (largest / 127).clamp(limits.tiny, limits.max / 127 * (1 - limits.eps)).float()
     return (values / scales.double()[:, None]).round().clamp(-127, 127).to(torch.int8), scales
+
+
+def check_finite(slots: Tensor) -> None:
+    """Refuse slots that hold NaN or infinity, which no answer survives.
+
+    Raises:
+        DataError: with the usual cause.
+    """
+    if not is_finite(slots):
+        raise DataError(
+            "slots contain values that are not finite (NaN or infinity), as a model in float16 computes when it "
+            "overflows; use it in bfloat16 or float32"
+        )
+
+
+def is_finite(values: Tensor) -> bool:
+    """Return whether all values are finite, without a copy of them; NaN is both the smallest and the largest value."""
+    if not values.numel():
+        return True
+    limits = torch.stack(torch.aminmax(values.detach()))
+    return bool(torch.isfinite(limits).all())
 
 
 def dequantise(quantised: Tensor, scales: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 A fold may take hours, so each block goes to disk as soon as it is made, into the folder `<path>.partial`.  At the end
 the memory file is assembled there, flushed to disk, and renamed over the old file in one atomic step.  If the fold
 stops before that, the old file is unchanged and the finished blocks stay in the folder; a resumed fold produces the
-same bytes as an uninterrupted one.  Two writers must not write to the same path at the same time.
+same bytes as an uninterrupted one.  A lock refuses a second writer of the same path (`memfold.memory.lock`).  Whether
+the file may be replaced is for the caller to check (`memfold.memory.target`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import errno
 import hashlib
 import os
 import shutil
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 
 from memfold.core.errors import DataError
 from memfold.core.types import Block, Memory
-from memfold.memory.manifest import COLUMNS, VERSION, Contents, Manifest, canonical, encode, stored, tensors
-from memfold.memory.partial import WHOLE, PartialFolder
+from memfold.memory.lock import WriteLock
+from memfold.memory.manifest import COLUMNS, LARGEST, VERSION, Contents, Manifest, canonical, encode, stored, tensors
+from memfold.memory.partial import ROWS, WHOLE, PartialFolder, final_path
 from memfold.memory.slots import to_bytes
+from memfold.memory.table import compress
 
 COPY_BYTES = 1 << 20
 
@@ -35,21 +37,32 @@ class MemoryWriter:
 
     With `resume`, the blocks of an interrupted fold with the same manifest are kept: `complete[i]` is the number of
     blocks of document i, which the caller skips.  Otherwise, or if the manifest differs, the fold starts again.  If the
-    `with` block is left before `finish`, the finished blocks stay on disk.
+    `with` block is left before `finish`, the finished blocks stay on disk.  `lock` is one that the caller holds; the
+    writer otherwise takes and releases its own.
 
     Raises:
-        DataError: if `path` cannot be written or the disk is full, here and in every method.
+        DataError: if `path` cannot be written or the disk is full, here and in every method; if another process writes
+            it.
     """
 
-    def __init__(self, path: str | Path, manifest: Manifest, *, resume: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, manifest: Manifest, *, resume: bool = False, lock: WriteLock | None = None
+    ) -> None:
         self.path, self.manifest = Path(path), manifest
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise DataError(f"cannot write {self.path}: not a file in an existing folder; choose another place")
         identity = canonical(stored(manifest) | {"version": VERSION})
         self._partial: PartialFolder | None = None
-        with self._disk():
-            folder = self.path.with_name(self.path.name + ".partial")
-            self._partial = PartialFolder(folder, identity, len(COLUMNS) + 1, resume=resume)
+        self._lock, self._own_lock = lock or WriteLock(self.path), lock is None
+        self._before = _state(final_path(self.path))
+        try:
+            with self._disk():
+                self._partial = PartialFolder(self._lock.folder, identity, len(COLUMNS) + 1, resume=resume)
+            # document -> where its next block begins, in tokens and characters
+            self._ends = {row[0]: (row[2], row[4]) for row in self._partial.rows}
+        except BaseException:
+            self._release()
+            raise
 
     @property
     def complete(self) -> tuple[int, ...]:
@@ -66,14 +79,17 @@ class MemoryWriter:
         partial = self._open()
         hidden = partial.rows[0][-1] if partial.rows else None
         row, data = _encode(block, self.manifest, hidden)
-        with self._disk():
-            partial.append(row, data)
+        token, character = self._ends.get(block.source, (0, 0))
+        if (block.token_start, block.char_start) != (token, character):
+            raise DataError(
+                f"block of document {block.source} begins at token {block.token_start} and character "
+                f"{block.char_start}; the one before it ends at {token} and {character}, and nothing may lie between"
+            )
+        self._append(partial, row, data)
 
     def copy(self, row: tuple[int, ...], data: dict[str, bytes]) -> None:
         """Append a block in the form in which another memory file with the same settings and dtype stores it."""
-        partial = self._open()
-        with self._disk():
-            partial.append(row, data)
+        self._append(self._open(), row, data)
 
     def finish(self) -> None:
         """Assemble the memory file, put it in place of the old one, and remove the partial folder.
@@ -84,13 +100,16 @@ class MemoryWriter:
         partial = self._open()
         if not partial.rows:
             raise DataError(f"no blocks for {self.path}; a memory needs at least one")
+        final = final_path(self.path)
         with self._disk():
             partial.close()
             _assemble(partial, self.manifest)
-            os.replace(partial.path / WHOLE, self.path)
+            self._check_unchanged(final)
+            os.replace(partial.path / WHOLE, final)
         with contextlib.suppress(OSError):  # the memory file is complete, whatever happens to the partial folder
-            _flush_folder(self.path.parent)
+            _flush_folder(final.parent)
             partial.remove()
+        self._release()
 
     def __enter__(self) -> MemoryWriter:
         return self
@@ -103,6 +122,38 @@ class MemoryWriter:
             (self._partial.path / WHOLE).unlink(missing_ok=True)
             if not self._partial.rows:
                 self._partial.remove()
+        self._release()
+
+    def _append(self, partial: PartialFolder, row: tuple[int, ...], data: dict[str, bytes]) -> None:
+        with self._disk():
+            partial.append(row, data)
+        self._ends[row[0]] = row[2], row[4]
+
+    def _release(self) -> None:
+        if self._own_lock:
+            self._lock.release()
+
+    def _check_unchanged(self, final: Path) -> None:
+        """Refuse to finish where something else wrote to the file or to the partial folder meanwhile.
+
+        Raises:
+            DataError: with what is kept.
+        """
+        if not self._lock.is_held:
+            raise DataError(f"{self._lock.folder} was removed or replaced during the fold; fold again")
+        if _state(final) not in (None, self._before):
+            raise DataError(
+                f"{self.path} was written by another program during the fold and is left as it is; move it and fold "
+                f"again{self._kept()}"
+            )
+
+    def _kept(self) -> str:
+        """What a failed fold leaves, as the end of a message."""
+        count, folder = sum(self.complete), self._lock.folder
+        if not count or not (folder / ROWS).exists():
+            return ""
+        blocks = "1 finished block is" if count == 1 else f"{count} finished blocks are"
+        return f" ({blocks} kept in {folder.name})"
 
     def _open(self) -> PartialFolder:
         if self._partial is None or not self._partial.is_open:
@@ -117,14 +168,21 @@ class MemoryWriter:
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             advice = "free some space" if full else "choose a writable path"
+            unchanged = "; the old file is unchanged" if self._before else ""
             raise DataError(
-                f"cannot write {self.path}: {error.strerror or error}; {advice} and fold again (an existing file is "
-                f"unchanged; {sum(self.complete)} finished blocks are kept in {self.path.name}.partial)"
+                f"cannot write {self.path}: {error.strerror or error}; {advice} and fold again{unchanged}{self._kept()}"
             ) from error
 
 
-def save_memory(memory: Memory, path: str | Path, *, dtype: str = "bfloat16", keep_text: bool = True) -> None:
-    """Write a whole memory to a file; `dtype` is the dtype of the stored slots.
+def save_memory(
+    memory: Memory,
+    path: str | Path,
+    *,
+    dtype: str = "bfloat16",
+    keep_text: bool = True,
+    lock: WriteLock | None = None,
+) -> None:
+    """Write a whole memory to a file, in place of one that is there; `dtype` is the dtype of the stored slots.
 
     Raises:
         DataError: if the memory does not fit the format, or the file cannot be written.
@@ -132,7 +190,7 @@ def save_memory(memory: Memory, path: str | Path, *, dtype: str = "bfloat16", ke
     manifest = Manifest(
         memory.system, memory.settings, memory.fingerprint, memory.sources, memory.sha256, dtype, keep_text
     )
-    with MemoryWriter(path, manifest) as writer:
+    with MemoryWriter(path, manifest, lock=lock) as writer:
         for block in memory.blocks:
             writer.add(block)
         writer.finish()
@@ -143,7 +201,7 @@ def _encode(block: Block, manifest: Manifest, hidden: int | None) -> tuple[tuple
     if not 0 <= block.source < len(manifest.sources):
         raise DataError(f"block of document {block.source}; the memory has documents 0 to {len(manifest.sources) - 1}")
     for start, end in ((block.token_start, block.token_end), (block.char_start, block.char_end)):
-        if not 0 <= start <= end < 1 << 48:
+        if not 0 <= start <= end < LARGEST:
             raise DataError(f"block from {start} to {end}; a block must not start before 0 or end before its start")
     count, size = _slot_shape(block)
     if hidden not in (None, size):
@@ -178,7 +236,7 @@ def _compress(block: Block) -> bytes:
             "they must agree"
         )
     try:
-        return zlib.compress(text.encode(), 6)
+        return compress(text)
     except UnicodeEncodeError as error:
         wrong = block.char_start + error.start
         raise DataError(f"character {wrong} is an unpaired surrogate; only valid UTF-8 can be stored") from None
@@ -219,6 +277,15 @@ def _contents(partial: PartialFolder, manifest: Manifest, table: NDArray[np.int6
         with (partial.path / tensor.name).open("rb") as part:
             hashes[tensor.name] = hashlib.file_digest(part, "sha256").hexdigest()
     return contents
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """Which file is at a path, and when it was last written; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _flush_folder(folder: Path) -> None:

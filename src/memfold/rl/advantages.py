@@ -18,7 +18,7 @@ Credit = Callable[[Tensor, Sequence[Sequence[float]], Estimate], list[Tensor]]
 
 
 def standardised(rewards: Tensor) -> Tensor:
-    """A_i = (R_i - mean(R)) / (std(R) + eps) for a group [g]: GRPO (DeepSeekMath, section 4.1.2).
+    """Return a_i = (R_i - mean(R)) / (std(R) + eps) for a group [g]: GRPO (DeepSeekMath, section 4.1.2).
 
     The standard deviation is the sample one (divisor g - 1); equal rewards give exactly 0.
 
@@ -31,7 +31,7 @@ def standardised(rewards: Tensor) -> Tensor:
 
 
 def centred(rewards: Tensor) -> Tensor:
-    """A_i = R_i - mean(R) for a group [g]: Dr. GRPO (section 3.2), and MemAgent's equation 4.
+    """Return a_i = R_i - mean(R) for a group [g]: Dr. GRPO (section 3.2), and MemAgent's equation 4.
 
     >>> centred(torch.tensor([1.0, 0.0, 0.0, 0.0])).tolist()
     [0.75, -0.25, -0.25, -0.25]
@@ -40,12 +40,12 @@ def centred(rewards: Tensor) -> Tensor:
 
 
 def varied(rewards: Tensor) -> bool:
-    """Whether the rewards of a group differ at all; if not, there is nothing to learn from it."""
+    """Return whether the rewards of a group differ at all; if not, there is nothing to learn from it."""
     return bool((rewards != rewards[0]).any())
 
 
 def per_trajectory(rewards: Tensor, turns: Sequence[Sequence[float]], estimate: Estimate) -> list[Tensor]:
-    """A_{i,j} = A_i for every turn j of trajectory i: MemAgent's equation 4.
+    """Return a_{i,j} = A_i for every turn j of trajectory i: MemAgent's equation 4.
 
     `turns` [g] holds the turn rewards of each trajectory, of which only the count is used.
     """
@@ -53,7 +53,7 @@ def per_trajectory(rewards: Tensor, turns: Sequence[Sequence[float]], estimate: 
 
 
 def per_turn(rewards: Tensor, turns: Sequence[Sequence[float]], estimate: Estimate) -> list[Tensor]:
-    """A_{i,j} = A_i + B_{i,j}, where B_{.,j} is the same estimate over the turn rewards of all j-th turns.
+    """Return a_{i,j} = A_i + B_{i,j}, where B_{.,j} is the same estimate over the turn rewards of all j-th turns.
 
     MT-GRPO (arXiv 2505.11821, section 3) with weight 1.  A turn gets A_i alone if no other trajectory has a j-th turn
     to compare with, or if all turn rewards are 0.

@@ -85,7 +85,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def make_algorithm(preset: str | None, overrides: Mapping[str, Any]) -> Algorithm:
-    """A preset with the overrides of a recipe.
+    """Return a preset with the overrides of a recipe.
 
     Raises:
         ConfigError: for an unknown preset or setting (with the nearest name), or a value out of its range.

@@ -82,7 +82,7 @@ class Counts:
         return {label: round(fmean(values), 5) for label, values in sorted(self.by_label.items()) if values}
 
     def figures(self) -> dict[str, float]:
-        """Means over all rollouts of the step, including dropped ones."""
+        """Return means over all rollouts of the step, including dropped ones."""
         rewards = [value for values in self.by_label.values() for value in values]
         answers = max(self.answers, 1)
         figures = {
@@ -111,7 +111,7 @@ class Collected:
 def collect(
     recipe: RlRecipe, backbone: Backbone, policy: Policy, scorer: Scorer, processes: Processes, step: int
 ) -> Collected:
-    """The groups of this process for a step, counted from 0, sampled by `policy`.
+    """Return the groups of this process for a step, counted from 0, sampled by `policy`.
 
     Groups with equal rewards are kept during the warm-up.  Afterwards they are replaced, at most `refills` times, and
     not where every rollout failed.
@@ -149,7 +149,7 @@ def collect(
 def rewarded(
     rollouts: Sequence[Rollouts], scorer: Scorer, counts: Counts, minimum: int = 2
 ) -> tuple[list[Group], list[Group]]:
-    """Groups of at least `minimum` successful trajectories, and groups of failed ones; counts the failures."""
+    """Return groups of at least `minimum` successful trajectories, and groups of failed ones; counts the failures."""
     samples = [sampled.question.sample for sampled in rollouts for _ in sampled.traces]
     scored = iter(scored_traces(scorer, samples, [trace for sampled in rollouts for trace in sampled.traces]))
     groups, failed = [], []
@@ -174,7 +174,7 @@ def _group(rollouts: Rollouts, scored: Sequence[tuple[Trace, Reward]]) -> Group:
 
 
 def validate(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Processes) -> dict[str, dict[str, float]]:
-    """Reward, length and fraction of expanding replies of greedy decoding on held-out questions, by mixture entry.
+    """Return reward, length and fraction of expanding replies of greedy decoding on held-out questions, by entry.
 
     Entries are divided among the processes.  The local engine is used, whatever engine samples the rollouts.
 
@@ -211,7 +211,7 @@ def validate(recipe: RlRecipe, backbone: Backbone, scorer: Scorer, processes: Pr
 
 
 def _expands(group: Group) -> float:
-    """The fraction of replies that reconstruct a part of the document."""
+    """Return the fraction of replies that reconstruct a part of the document."""
     document = group.question.document.text or ""
     replies = [trace.answer.reply if trace.answer else "" for trace in group.traces]
     return fmean(bool(expansions(reply, document)) for reply in replies)

@@ -25,12 +25,12 @@ class Engine(Protocol):
     """Created once per run from its recipe, backbone and number of processes; the constructor starts nothing."""
 
     def policy(self) -> Policy:
-        """A policy that samples with the current weights of the backbone; called once per step."""
+        """Return a policy that samples with the current weights of the backbone; called once per step."""
         ...
 
 
 def open_engine(recipe: RlRecipe, backbone: Backbone, processes: int) -> Engine:
-    """The engine that a recipe names.
+    """Return the engine that a recipe names.
 
     Raises:
         ConfigError: when it is not installed or does not support the recipe.

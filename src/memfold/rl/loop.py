@@ -126,14 +126,14 @@ def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
 
 
 def make_scorer(recipe: RlRecipe, processes: int = 1) -> Scorer:
-    """The scorer of a run; the budget of a judge is divided among processes."""
+    """Return the scorer of a run; the budget of a judge is divided among processes."""
     if recipe.reward == JUDGE:
         return Judging(open_judge(recipe.judge.model), recipe.judge.budget // processes)
     return Rules(find_reward(recipe.reward), turns=recipe.options.credit == "turn")
 
 
 def step(run: Run) -> dict[str, Any]:
-    """One step: rollouts with refills, then the updates.  Returns its metrics."""
+    """Make one step, that is, rollouts with refills and then updates, and return its metrics."""
     recipe, number, processes = run.recipe, run.progress.step, run.processes
     started = time.perf_counter()
     run.groups = []
@@ -161,7 +161,7 @@ def step(run: Run) -> dict[str, Any]:
 
 
 def _validated(run: Run) -> dict[str, dict[str, float]]:
-    """Validate the current weights; before the first step this is the baseline of the run."""
+    """Validate the current weights; before the first step, this is the baseline of the run."""
     with sharding.gathered(run.backbone):
         return validate(run.recipe, run.backbone, run.scorer, run.processes)
 

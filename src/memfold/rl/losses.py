@@ -20,28 +20,28 @@ Mean = Callable[[Sequence[int], Sequence[int], int], list[float]]
 
 
 def clipped(ratio: Tensor, advantage: Tensor, low: float, high: float, dual: float) -> Tensor:
-    """-min(r A, clip(r, 1 - low, 1 + high) A): PPO's clip; DAPO's clip-higher where high > low (equation 8)."""
+    """Return -min(r A, clip(r, 1 - low, 1 + high) A): PPO's clip; DAPO's clip-higher where high > low (equation 8)."""
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
 
 
 def symmetric(ratio: Tensor, advantage: Tensor, low: float, high: float, dual: float) -> Tensor:
-    """-min(r A, clip(r, 1 - low, 1 + low) A): PPO (section 3), GRPO."""
+    """Return -min(r A, clip(r, 1 - low, 1 + low) A): PPO (section 3), GRPO."""
     return clipped(ratio, advantage, low, low, dual)
 
 
 def dual_clipped(ratio: Tensor, advantage: Tensor, low: float, high: float, dual: float) -> Tensor:
-    """As `clipped`, but where A < 0 at most -dual A: dual-clip PPO (arXiv 1912.09729, equation 5), MemAgent's 3."""
+    """Return `clipped`, but at most -dual A where A < 0: dual-clip PPO (arXiv 1912.09729, equation 5), MemAgent's 3."""
     loss = clipped(ratio, advantage, low, high, dual)
     return torch.where(advantage < 0, torch.minimum(loss, -dual * advantage), loss)
 
 
 def clip_mask(loss: Tensor, ratio: Tensor, advantage: Tensor) -> Tensor:
-    """The tokens whose `loss` was changed by a clip, that is, is not -r A: they have no gradient."""
+    """Return the tokens whose `loss` was changed by a clip, that is, is not -r A: they have no gradient."""
     return loss != -(ratio * advantage)
 
 
 def by_token(sizes: Sequence[int], owners: Sequence[int], length: int) -> list[float]:
-    """w = 1 / sum |o|: every token of the update has the same weight (DAPO, equation 8; MemAgent, equation 5).
+    """Return w = 1 / sum |o|: every token of the update has the same weight (DAPO, equation 8; MemAgent, equation 5).
 
     `sizes` are the token counts of turns, `owners` their trajectories.  Returns for each turn the weight of its tokens.
     """
@@ -50,13 +50,13 @@ def by_token(sizes: Sequence[int], owners: Sequence[int], length: int) -> list[f
 
 
 def by_sequence(sizes: Sequence[int], owners: Sequence[int], length: int) -> list[float]:
-    """w = 1 / (C |o|): the mean over C turns of the mean over their tokens (GRPO, equation 3; GSPO)."""
+    """Return w = 1 / (C |o|): the mean over C turns of the mean over their tokens (GRPO, equation 3; GSPO)."""
     count = sum(size > 0 for size in sizes)
     return [1 / (count * size) if size else 0.0 for size in sizes]
 
 
 def by_trajectory(sizes: Sequence[int], owners: Sequence[int], length: int) -> list[float]:
-    """w = 1 / (N n_i), n_i the tokens of all turns of trajectory i: LycheeMemory (section 3.4.1)."""
+    """Return w = 1 / (N n_i), n_i the tokens of all turns of trajectory i: LycheeMemory (section 3.4.1)."""
     totals: dict[int, int] = {}
     for owner, size in zip(owners, sizes, strict=True):
         totals[owner] = totals.get(owner, 0) + size
@@ -65,13 +65,13 @@ def by_trajectory(sizes: Sequence[int], owners: Sequence[int], length: int) -> l
 
 
 def by_length(sizes: Sequence[int], owners: Sequence[int], length: int) -> list[float]:
-    """w = 1 / (C L) with the maximum reply length L: the weight does not depend on the turn's length (Dr. GRPO)."""
+    """Return w = 1 / (C L) with the maximum reply length L, so that the turn's length does not matter (Dr. GRPO)."""
     count = sum(size > 0 for size in sizes)
     return [1 / (count * length) if count else 0.0] * len(sizes)
 
 
 def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """exp(d) - d - 1 with d = log pi_ref - log pi: an unbiased, non-negative estimate of KL(pi || pi_ref).
+    """Return exp(d) - d - 1 with d = log pi_ref - log pi: an unbiased, non-negative estimate of KL(pi || pi_ref).
 
     Schulman's third estimator; GRPO, equation 4.
     """
@@ -80,12 +80,12 @@ def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
 
 
 def k1(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """log pi - log pi_ref; its sum over a trajectory is subtracted from the reward with kl = "reward" (InstructGPT)."""
+    """Return log pi - log pi_ref, whose sum is subtracted from the reward with kl = "reward" (InstructGPT)."""
     return logprobs - reference
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """H = -sum_v p_v log p_v of each token [n], from its logits [n, v]."""
+    """Return h = -sum_v p_v log p_v of each token [n], from its logits [n, v]."""
     table = logits.float().log_softmax(-1)
     return -(table.exp() * table).sum(-1)
 

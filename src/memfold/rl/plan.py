@@ -1,4 +1,4 @@
-"""What a recipe of reinforcement learning for a published size needs, by the rules of `memfold.training.plan`.
+"""Estimates the needs of a recipe of reinforcement learning by the rules of `memfold.training.plan`.
 
 Sampling time is the larger of two bounds: operations, and reading all weights for every token of a batch of replies.
 Replies are assumed to have the maximum length, and no group to be refilled: a refill costs as much again.  Not
@@ -22,7 +22,7 @@ TRAINED_READ, QUANTISED_READ, FROZEN_READ = 8.0, 4.5, 2.0
 
 
 def plan(recipe: RlRecipe) -> Plan:
-    """The plan of a recipe that names its architecture."""
+    """Return the plan of a recipe that names its architecture."""
     shape = rules.shape_of(recipe)
     weights = rules.count(recipe, shape)
     memory = _memory(recipe, shape, weights)
@@ -39,7 +39,7 @@ def plan(recipe: RlRecipe) -> Plan:
 
 
 def _memory(recipe: RlRecipe, shape: Shape, weights: Weights) -> dict[str, float]:
-    """GB on a device: what is always allocated, and the larger of what sampling and updating need."""
+    """Return GB on a device: what is always allocated, and the larger of what sampling and updating need."""
     copy = rules.held(recipe, weights.full + weights.lora + weights.frozen, weights.quantised)
     read = max(_read(recipe, entry) for entry in recipe.mixture)
     values = 2 * shape.layers * shape.key_heads * shape.head_size * CACHED
@@ -68,20 +68,20 @@ def _total(needs: dict[str, float]) -> float:
 
 
 def _read(recipe: RlRecipe, entry: Entry) -> float:
-    """Positions of the memory or document of a question, at its largest size, and of the question."""
+    """Return positions of the memory or document of a question, at its largest size, and of the question."""
     size = float(max(entry.sizes))
     return REPLY / 2 + rules.footprint(recipe, entry, size).positions
 
 
 def _group(recipe: RlRecipe, entry: Entry) -> Positions:
-    """Positions of the update for one question: its memory or document once, then every reply."""
+    """Return positions of the update for one question: its memory or document once, then every reply."""
     replies = float(recipe.rollouts * recipe.reply_tokens)
     encoded = rules.footprint(recipe, entry, float(max(entry.sizes))).encoded if recipe.memory != FROZEN else 0.0
     return Positions(encoded, _read(recipe, entry) + replies, replies)
 
 
 def _seconds(recipe: RlRecipe, entry: Entry, shape: Shape, weights: Weights) -> float:
-    """Device seconds for one question: fold, sample, update."""
+    """Return device seconds for one question: fold, sample, update."""
     speed, hardware = rules.speed(recipe), recipe.hardware
     body, head = weights.layer * shape.layers, shape.vocabulary * shape.hidden
     fold = 2 * body * max(entry.sizes) / speed

@@ -31,7 +31,7 @@ QUESTIONS, ROLLOUTS, REPLY, BUFFER = 4, 4, 12, 4
 
 
 def small(recipe: RlRecipe, folder: Path) -> RlRecipe:
-    """The recipe for two steps on a small model, with its files in `folder`."""
+    """Return the recipe for two steps on a small model, with its files in `folder`."""
     assert recipe.architecture is not None, "the recipe names an architecture"
     reward = folder / "rewards.py"
     shrunk = replace(
@@ -56,7 +56,7 @@ def small(recipe: RlRecipe, folder: Path) -> RlRecipe:
 
 
 def _parent(recipe: RlRecipe, architecture: str, folder: Path) -> Path:
-    """A model folder like that of a finished run of stage sft."""
+    """Return a model folder like that of a finished run of stage sft."""
     parent = folder / f"{architecture}-sft"
     if parent.exists():
         return parent

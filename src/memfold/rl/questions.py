@@ -82,7 +82,7 @@ def draw(
 
 
 def _as_text(document: Document, backbone: Backbone) -> Document:
-    """The document as text, as a user would give it, even if the task cut it at token boundaries."""
+    """Return the document as text, as a user would give it, even if the task cut it at token boundaries."""
     return document if document.tokens is None else Document(document.source, backbone.decode(document.tokens))
 
 
@@ -96,7 +96,7 @@ class Draws:
         self._pending: list[Question] = []
 
     def take(self, count: int) -> list[Question]:
-        """The next `count` questions; those of a document may be split between two calls."""
+        """Return the next `count` questions; those of a document may be split between two calls."""
         while len(self._pending) < count:
             number = self._step << 20 | self._number()
             self._pending += draw(self._recipe, self._backbone, number, entry=choose(self._recipe.mixture, number))
@@ -105,7 +105,7 @@ class Draws:
         return taken
 
     def _number(self) -> int:
-        """The number of the next draw of this process.
+        """Return the number of the next draw of this process.
 
         Processes alternate, with one draw for each update at a time, so that an update consists of the same groups as
         in a single process.

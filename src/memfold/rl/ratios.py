@@ -11,7 +11,7 @@ Ratio = Callable[[Tensor, Sequence[int]], Tensor]
 
 
 def of_tokens(log_ratio: Tensor, sizes: Sequence[int]) -> Tensor:
-    """r_t = pi(y_t) / pi_old(y_t) for every token [n]: PPO, GRPO, DAPO.
+    """Return r_t = pi(y_t) / pi_old(y_t) for every token [n]: PPO, GRPO, DAPO.
 
     `log_ratio` [n] is log pi - log pi_old; `sizes` are the token counts of turns.
     """
@@ -19,7 +19,7 @@ def of_tokens(log_ratio: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 def of_sequences(log_ratio: Tensor, sizes: Sequence[int]) -> Tensor:
-    """s = (pi(y) / pi_old(y)) ** (1 / |y|) of the whole turn, for each of its tokens [n].
+    """Return s = (pi(y) / pi_old(y)) ** (1 / |y|) of the whole turn, for each of its tokens [n].
 
     GSPO (arXiv 2507.18071, equation 7).  All tokens of a turn have the same ratio.
     """

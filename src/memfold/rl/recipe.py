@@ -1,4 +1,4 @@
-"""A recipe of reinforcement learning: the keys beyond those of all stages."""
+"""Defines recipes of reinforcement learning: the keys beyond those of all stages."""
 
 from __future__ import annotations
 

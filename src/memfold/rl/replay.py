@@ -77,12 +77,12 @@ class Pass:
         return [(row[0].source, [turn.single for turn in row]) for row in self.rows]
 
     def sampled(self, device: torch.device) -> Tensor:
-        """The log-probabilities [n] of the replies when they were sampled."""
+        """Return the log-probabilities [n] of the replies when they were sampled."""
         values = [value for turn in self.turns for value in turn.step.reply.logprobs]
         return torch.tensor(values, device=device)
 
     def spread(self, value: Callable[[Turn], float], device: torch.device) -> Tensor:
-        """A value of each turn, repeated for each of its tokens [n]."""
+        """Return a value of each turn, repeated for each of its tokens [n]."""
         values = torch.tensor([value(turn) for turn in self.turns], device=device)
         sizes = torch.tensor([turn.size for turn in self.turns], device=device)
         return values.repeat_interleave(sizes)
@@ -91,7 +91,7 @@ class Pass:
 def turns_of(
     question: Question, source: Document | Memory, traces: Sequence[Trace], first: int = 0
 ) -> list[list[Turn]]:
-    """The turns of each trace; trajectories are numbered from `first`."""
+    """Return the turns of each trace; trajectories are numbered from `first`."""
     return [
         [Turn(question, source, first + number, trace, step) for step in trace.steps if step.call.trained]
         for number, trace in enumerate(traces)
@@ -99,7 +99,7 @@ def turns_of(
 
 
 def passes(turns: Sequence[Turn], tokens: int) -> Iterator[Pass]:
-    """Forward passes of about `tokens` positions; a row has one document or memory, a pass one kind of system."""
+    """Yield forward passes of about `tokens` positions; a row has one document or memory, a pass one kind of system."""
     ordered = sorted(turns, key=lambda turn: turn.question.kind)
     rows: list[list[Turn]] = []
     filled = 0
@@ -122,12 +122,12 @@ def passes(turns: Sequence[Turn], tokens: int) -> Iterator[Pass]:
 
 
 def score(backbone: Backbone, forward: Pass) -> Scores:
-    """The log-probabilities of a pass under the weights of `backbone`, with gradient if autograd is on."""
+    """Return the log-probabilities of a pass under the weights of `backbone`, with gradient if autograd is on."""
     return logprobs(backbone, forward.system, forward.scored)
 
 
 def entropies(backbone: Backbone, scores: Scores) -> Tensor:
-    """The entropy [n] of the distribution that each reply token was drawn from."""
+    """Return the entropy [n] of the distribution that each reply token was drawn from."""
     return entropy(backbone.logits(scores.hidden))
 
 
@@ -136,7 +136,7 @@ def _pass(rows: Sequence[Sequence[Turn]]) -> Pass:
 
 
 def _positions(turn: Turn, shared: bool, compressed: bool) -> int:
-    """About how many positions a turn takes: its reply, its call unless `shared`, and its document if `compressed`."""
+    """Return about how many positions a turn takes: reply, call unless `shared`, and document if `compressed`."""
     positions = turn.size
     if compressed and isinstance(turn.source, Document):
         positions += turn.question.size

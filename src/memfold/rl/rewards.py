@@ -40,12 +40,12 @@ class Scorer(Protocol):
     """Scores many traces at once; the result of each is a reward or an error."""
 
     def __call__(self, scored: Sequence[tuple[Sample, Trace]]) -> list[Reward | CallError]:
-        """The results in the order of the traces."""
+        """Return the results in the order of the traces."""
         ...
 
 
 def extract_answer(trace: Trace) -> str:
-    r"""The answer in the last `\boxed{}` or `<answer>` tag; the whole reply in style `bare`; otherwise empty.
+    r"""Return the answer in the last `\boxed{}` or `<answer>` tag; the whole reply in style `bare`; otherwise empty.
 
     >>> from memfold.core.types import Answer
     >>> extract_answer(Trace("q", "full", {"style": "recall"}, answer=Answer("", r"It is so. \boxed{Velm}")))
@@ -64,12 +64,12 @@ def extract_answer(trace: Trace) -> str:
 
 
 def exact(sample: Sample, trace: Trace) -> float:
-    """1 if the answer equals an accepted one after SQuAD normalisation; a listing must have every item."""
+    """Return 1 if the answer equals an accepted one after SQuAD normalisation; a listing must have every item."""
     return float(answered(sample, extract_answer(trace)))
 
 
 def sub_span(sample: Sample, trace: Trace) -> float:
-    """1 if the answer contains an accepted one as whole words; a listing must have every item (RULER's sub-EM)."""
+    """Return 1 if the answer contains an accepted one as whole words; a listing needs every item (RULER's sub-EM)."""
     answer = extract_answer(trace)
     if sample.kind == "listing":
         return float(all(sub_span_match(answer, [item]) for item in sample.answers))
@@ -77,13 +77,13 @@ def sub_span(sample: Sample, trace: Trace) -> float:
 
 
 def f1(sample: Sample, trace: Trace) -> float:
-    """SQuAD token F1, the maximum over accepted answers; for a listing, with all items together."""
+    """Return SQuAD token F1, the maximum over accepted answers; for a listing, with all items together."""
     references = (sample.expected,) if sample.kind == "listing" else sample.answers
     return max(token_f1(extract_answer(trace), reference) for reference in references)
 
 
 def share(sample: Sample, trace: Trace) -> float:
-    """The fraction of the gold answers that the answer contains (MemAgent, equation 7)."""
+    """Return the fraction of the gold answers that the answer contains (MemAgent, equation 7)."""
     answer = extract_answer(trace)
     return sum(sub_span_match(answer, [gold]) for gold in sample.answers) / len(sample.answers)
 
@@ -140,7 +140,7 @@ class Rules:
 
 
 def find_reward(name: str) -> RewardFunction:
-    """A reward function of the table, or one from a file: `path.py:function`.
+    """Return a reward function of the table, or one from a file: `path.py:function`.
 
     Raises:
         ConfigError: for an unknown name, a file that cannot be loaded, or a function that is not in it.
@@ -169,7 +169,7 @@ def find_reward(name: str) -> RewardFunction:
 
 
 def scored_traces(scorer: Scorer, samples: Sequence[Sample], traces: Sequence[Trace]) -> list[tuple[Trace, Reward]]:
-    """Traces with their rewards; failed traces and those that cannot be scored have a failure and a reward of 0."""
+    """Return traces with their rewards; a trace that failed or cannot be scored has a failure and a reward of 0."""
     good = [number for number, trace in enumerate(traces) if trace.failure is None]
     rewards = scorer([(samples[number], traces[number]) for number in good])
     done = [(trace, Reward(0.0)) for trace in traces]

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 from memfold.backbone.model import Backbone
 from memfold.core.job import Job, Sampling
-from memfold.core.policy import ANSWER, Policy
+from memfold.core.policy import Policy
 from memfold.core.registry import AnySystem
 from memfold.core.scheduler import Scheduler
+from memfold.core.system import ANSWER
 from memfold.core.types import Call, Memory, SamplingParams, Trace
 from memfold.rl.questions import Question
 from memfold.systems.shared.folding import fold
@@ -31,7 +32,7 @@ class RolloutSampling:
     temperature: float = 1.0
 
     def seeded(self, *seed: object) -> Sampling:
-        """The sampling parameters of each call of a job, each with its own seed."""
+        """Return the sampling parameters of each call of a job, each with its own seed."""
 
         def params(call: Call, number: int) -> SamplingParams:
             max_tokens = self.reply_tokens if call.purpose == ANSWER else call.sampling.max_tokens
@@ -77,7 +78,7 @@ def roll_out(
 
 
 def _memories(questions: Sequence[Question], backbone: Backbone) -> list[Memory]:
-    """A memory for each question; each document is folded once, together with others of the same kind."""
+    """Return a memory for each question; each document is folded once, together with others of the same kind."""
     kinds: dict[str, dict[int, Question]] = {}
     for question in questions:
         kinds.setdefault(question.kind, {})[question.seed] = question
@@ -90,7 +91,7 @@ def _memories(questions: Sequence[Question], backbone: Backbone) -> list[Memory]
 
 
 def _without_text(memory: Memory, system: AnySystem) -> Memory:
-    """The memory of slots without text, unless the system reads it again: citations of rollouts are not used."""
+    """Return the memory of slots without text, unless the system reads it again: citations of rollouts are not used."""
     if system.capabilities.rereads_text:
         return memory
     blocks = [block if block.slots is None else replace(block, text=None) for block in memory.blocks]

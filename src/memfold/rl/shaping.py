@@ -12,7 +12,7 @@ from memfold.rl.advantages import varied
 
 
 def overlong(length: int, limit: int, buffer: int, factor: float) -> float:
-    """Soft overlong punishment (DAPO, equation 13, times `factor` as in verl), to be added to a reward.
+    """Return the soft overlong punishment (DAPO, equation 13, times `factor` as in verl), to be added to a reward.
 
     0 up to `limit` - `buffer` tokens, then decreasing linearly to -`factor` at `limit`.
 
@@ -26,7 +26,7 @@ def overlong(length: int, limit: int, buffer: int, factor: float) -> float:
 
 
 def counted(trace: Trace, mask_truncated: bool) -> bool:
-    """Whether the tokens of a trajectory enter the loss: not if its last reply was truncated and those are masked.
+    """Return whether a trajectory enters the loss; it does not if its last reply is truncated and those are masked.
 
     DAPO's overlong filtering (section 3.4): a truncated answer is neither good nor bad.  Other calls of a system, such
     as updates of a note, are limited by design; reaching their limit is not a truncation.
@@ -35,7 +35,7 @@ def counted(trace: Trace, mask_truncated: bool) -> bool:
 
 
 def informative(correctness: Tensor, turns: Sequence[Sequence[float]] = (), credit: str = "trajectory") -> bool:
-    """Whether dynamic sampling keeps a group [g]: 0 < right < g, or in general, rewards are not all equal.
+    """Return whether dynamic sampling keeps a group [g]: 0 < right < g, or in general, rewards are not all equal.
 
     DAPO, equation 11, on rewards before the length penalty (filter metric "accuracy").  With `credit` by turn, a group
     is also kept if rewards of the same turn differ.
@@ -45,7 +45,7 @@ def informative(correctness: Tensor, turns: Sequence[Sequence[float]] = (), cred
 
 
 def dynamic(step: int, enabled: bool, warmup: int) -> bool:
-    """Whether groups are dropped at a step, counted from 0: after `warmup` steps that teach the reply format.
+    """Return whether groups are dropped at a step, counted from 0: after `warmup` steps that teach the reply format.
 
     The pooled paper uses 25 (appendix I.3).
     """

@@ -10,6 +10,7 @@ from typing import Any
 
 from memfold.core.config import build
 from memfold.core.errors import Failure, unknown
+from memfold.core.outputs import write_text
 from memfold.core.types import (
     Answer,
     BlockRef,
@@ -32,14 +33,18 @@ WANTS: dict[str, type[Wants]] = {"generate": Generate, "likelihood": Likelihood,
 
 
 def write_groups(path: Path, groups: Sequence[Group]) -> None:
-    """Write one line for each trajectory, in the order of groups; replaces an existing file."""
+    """Write one line for each trajectory, in the order of groups; replaces an existing file once all are written.
+
+    Raises:
+        DataError: if the file cannot be written; an existing one is then unchanged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(record, ensure_ascii=False) for group in groups for record in group_records(group)]
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def group_records(group: Group) -> list[dict[str, Any]]:
-    """The records of a group's trajectories: the question, the reward, expansions, and the trace."""
+    """Return the records of a group's trajectories: the question, the reward, expansions, and the trace."""
     sample, document = group.question.sample, group.question.document.read()
     records = []
     for trace in group.traces:
@@ -66,13 +71,13 @@ def group_records(group: Group) -> list[dict[str, Any]]:
 
 
 def trace_record(trace: Trace) -> dict[str, Any]:
-    """A trace as JSON values; `read_trace` is the inverse."""
+    """Return a trace as JSON values; `read_trace` is the inverse."""
     steps = [{"call": _call(step.call), "reply": asdict(step.reply)} for step in trace.steps]
     return asdict(trace) | {"settings": dict(trace.settings), "steps": steps}
 
 
 def read_trace(record: Mapping[str, Any]) -> Trace:
-    """The trace of a record written by `trace_record`.
+    """Return the trace of a record written by `trace_record`.
 
     Raises:
         ConfigError: for an unknown key or a value of the wrong type.
@@ -106,7 +111,7 @@ def _read_call(record: Mapping[str, Any]) -> Call:
 
 
 def load_wants(kind: str) -> type[Wants]:
-    """The class of what a call wants, by its name in a file.
+    """Return the class of what a call wants, by its name in a file.
 
     Raises:
         ConfigError: for an unknown name.

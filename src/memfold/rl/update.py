@@ -104,7 +104,7 @@ class Trainer:
         return total, self.optimisers.step(number), float(norm)
 
     def learned(self, groups: Sequence[Group], sums: Sums) -> list[Turn]:
-        """The turns of groups with their advantages, without truncated trajectories if those are masked.
+        """Return the turns of groups with their advantages, without truncated trajectories if those are masked.
 
         The KL to the parent is added to `sums` if it is subtracted from rewards.
         """
@@ -125,7 +125,7 @@ class Trainer:
         return [turn for turn in learned if counted(turn.trace, options.mask_truncated)]
 
     def shaped(self, group: Group, trajectories: Sequence[Sequence[Turn]], sums: Sums) -> Tensor:
-        """Rewards [g] with the length penalty, and minus the KL to the parent if it is applied to rewards."""
+        """Return rewards [g] with the length penalty, and minus the KL to the parent if it is applied to rewards."""
         options, limit = self.recipe.options, self.recipe.reply_tokens
         lengths = [trace.steps[-1].reply.token_count for trace in group.traces]
         buffer, factor = options.overlong_buffer, options.overlong_factor
@@ -140,7 +140,7 @@ class Trainer:
 
     @torch.no_grad()
     def _divergences(self, reference: Backbone, trajectories: Sequence[Sequence[Turn]]) -> Tensor:
-        """The sampled estimate of the KL to the parent, summed over each trajectory's tokens: [g]."""
+        """Return the sampled estimate of the KL to the parent, summed over each trajectory's tokens: [g]."""
         totals = torch.zeros(len(trajectories))
         index_of = {id(turn): index for index, trajectory in enumerate(trajectories) for turn in trajectory}
         turns = [turn for trajectory in trajectories for turn in trajectory]
@@ -153,7 +153,7 @@ class Trainer:
         return totals
 
     def _weights(self, turns: Sequence[Turn]) -> dict[int, float]:
-        """The weight of each turn's tokens, by the id of the turn, normalised over all processes."""
+        """Return the weight of each turn's tokens, by the id of the turn, normalised over all processes."""
         gathered = self.processes.gather([(turn.size, turn.trajectory) for turn in turns])
         sizes = [size for pairs in gathered for size, _ in pairs]
         owners = [(process, trajectory) for process, pairs in enumerate(gathered) for _, trajectory in pairs]
@@ -164,14 +164,14 @@ class Trainer:
         return {id(turn): weights[offset + index] for index, turn in enumerate(turns)}
 
     def _needed(self, turn: Turn) -> bool:
-        """Whether a turn can contribute to the gradient."""
+        """Return whether a turn can contribute to the gradient."""
         options = self.recipe.options
         if turn.wants_head:
             return True
         return turn.size > 0 and (turn.advantage != 0 or options.kl == "loss" or options.entropy > 0)
 
     def _required_passes(self, count: int) -> int:
-        """How many passes this process must run: with sharded layers, the maximum over processes."""
+        """Return how many passes this process must run: with sharded layers, the maximum over processes."""
         return max(self.processes.gather(count)) if self.recipe.hardware.sharded else count
 
     def _idle_pass(self) -> None:
@@ -229,7 +229,7 @@ class Trainer:
             )
 
     def _figures(self, sums: Sums) -> dict[str, float]:
-        """Means over tokens."""
+        """Return means over tokens."""
         tokens, first = max(sums.tokens, 1), max(sums.first, 1)
         figures = {
             "loss": sums.loss,
@@ -245,13 +245,13 @@ class Trainer:
 
 
 def _turn_rewards(steps: Sequence[Step], turns: Sequence[float]) -> list[float]:
-    """The turn rewards of the trained calls; 0 if there are none."""
+    """Return the turn rewards of the trained calls; 0 if there are none."""
     values = turns or [0.0] * len(steps)
     return [value for step, value in zip(steps, values, strict=True) if step.call.trained]
 
 
 def _named(turns: Sequence[Turn]) -> str:
-    """The names of the first few traces of `turns`, for an error."""
+    """Return the names of the first few traces of `turns`, for an error."""
     names = list(dict.fromkeys(turn.name for turn in turns))
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f" (traces {'; '.join(names[:NAMED])}{more})" if names else ""

@@ -14,7 +14,7 @@ FIRST = 3
 
 
 def hits(citations: Sequence[Citation], evidence: Sequence[Span], first: int = FIRST) -> tuple[bool, bool]:
-    """Whether the first citations overlap at least one span of the evidence, and whether they overlap every span."""
+    """Return whether the first citations overlap any span of the evidence, and whether they overlap every span."""
     overlaps = [any(_overlap(citation, span) for citation in citations[:first]) for span in evidence]
     return any(overlaps), bool(overlaps) and all(overlaps)
 

@@ -66,7 +66,7 @@ class _Run:
 
 
 def expansions(reply: str, document: str) -> list[Expansion]:
-    """The expansions of a reply in order, without overlaps.
+    """Return the expansions of a reply in order, without overlaps.
 
     >>> [expansion] = expansions("He said: Ada was born in the town of Velm.", "Ada was born in the city of Velm.")
     >>> expansion.same, expansion.tokens, expansion.verbatim
@@ -95,7 +95,7 @@ def expansions(reply: str, document: str) -> list[Expansion]:
 
 
 def expanded_share(reply: str, expanded: Iterable[Expansion]) -> float:
-    """The fraction of a reply's tokens that are part of an expansion."""
+    """Return the fraction of a reply's tokens that are part of an expansion."""
     spans = list(expanded)
     tokens = _tokens(reply)
     inside = sum(any(span.start <= token.start < span.end for span in spans) for token in tokens)
@@ -103,14 +103,14 @@ def expanded_share(reply: str, expanded: Iterable[Expansion]) -> float:
 
 
 def contains_fact(reply: str, expanded: Iterable[Expansion], accepted: Sequence[str], every: bool = False) -> bool:
-    """Whether an expansion contains an accepted answer or, with `every`, whether each of them is in some expansion."""
+    """Return whether an expansion contains an accepted answer or, with `every`, whether each is in an expansion."""
     texts = [reply[expansion.start : expansion.end] for expansion in expanded]
     hits = [any(sub_span_match(text, [answer]) for text in texts) for answer in accepted]
     return bool(hits) and (all(hits) if every else any(hits))
 
 
 def invented_names(reply: str, *known: str) -> list[str]:
-    """The names in a reply that no known text contains.
+    """Return the names in a reply that no known text contains.
 
     A name is a capitalised word.  The first word of a sentence, which is always capitalised, counts only if another
     capitalised word follows it.
@@ -136,7 +136,7 @@ def _tokens(text: str) -> list[_Token]:
 
 @lru_cache(maxsize=4)
 def _indexed(document: str) -> tuple[list[str], list[_Token], dict[tuple[str, ...], list[int]]]:
-    """The words of a document, its tokens, and the positions of every n-gram of `RUN` words; cached between replies."""
+    """Return the words of a document, its tokens, and the positions of every n-gram of `RUN` words; cached."""
     tokens = _tokens(document)
     words = [token.word for token in tokens]
     positions: dict[tuple[str, ...], list[int]] = defaultdict(list)
@@ -146,7 +146,7 @@ def _indexed(document: str) -> tuple[list[str], list[_Token], dict[tuple[str, ..
 
 
 def _runs(reply: Sequence[str], source: Sequence[str], positions: Mapping[tuple[str, ...], list[int]]) -> list[_Run]:
-    """Runs of equal tokens, greedily from the start of the reply: at each position the longest one in the document.
+    """Return runs of equal tokens, greedily from the start of the reply: the longest one in the document each time.
 
     Of several equally long runs, one that continues where the last run ended is preferred, else the first one.
     """
@@ -167,13 +167,13 @@ def _runs(reply: Sequence[str], source: Sequence[str], positions: Mapping[tuple[
 
 
 def _common_length(reply: Sequence[str], source: Sequence[str], start: int, position: int) -> int:
-    """The number of equal tokens from `start` in the reply and `position` in the document."""
+    """Return the number of equal tokens from `start` in the reply and `position` in the document."""
     most = min(len(reply) - start, len(source) - position)
     return next((n for n in range(most) if reply[start + n] != source[position + n]), most)
 
 
 def _joined(runs: Sequence[_Run]) -> list[list[_Run]]:
-    """Groups of runs that follow each other closely both in the reply and in the document."""
+    """Return groups of runs that follow each other closely both in the reply and in the document."""
     joined: list[list[_Run]] = []
     for run in runs:
         last = joined[-1][-1] if joined else None

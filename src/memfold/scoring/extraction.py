@@ -20,7 +20,7 @@ _BRACKETED = re.compile(rf"\(([{LETTERS}])\)")
 
 
 def short_answer(reply: str) -> str:
-    r"""The last `\boxed{}`, else what follows the last "Answer:" on its line, else the last 20 words.
+    r"""Return the last `\boxed{}`, else what follows the last "Answer:" on its line, else the last 20 words.
 
     >>> short_answer("It lies by the sea.\nAnswer: Velm\n")
     'Velm'
@@ -30,7 +30,7 @@ def short_answer(reply: str) -> str:
 
 
 def choice_letter(reply: str) -> str | None:
-    r"""The letter, A to D, that a reply chooses; None if it chooses none or is ambiguous.
+    r"""Return the letter, A to D, that a reply chooses; None if it chooses none or is ambiguous.
 
     In order of priority: the letter in `\boxed{}`; the last letter that is called answer, choice or option; a letter at
     the beginning of the reply that is set off from what follows (not "A town"); the only letter in brackets.

@@ -21,7 +21,7 @@ Interval = tuple[float, float]
 
 
 def wilson(successes: int, count: int) -> Interval:
-    """The Wilson score interval of the proportion `successes` / `count`; [0, 1] if `count` is 0.
+    """Return the Wilson score interval of the proportion `successes` / `count`; [0, 1] if `count` is 0.
 
     >>> tuple(round(bound, 4) for bound in wilson(8, 10))
     (0.4902, 0.9433)
@@ -36,7 +36,7 @@ def wilson(successes: int, count: int) -> Interval:
 
 
 def difference_interval(successes: int, count: int, other_successes: int, other_count: int) -> Interval:
-    """Newcombe's interval of the difference of two proportions of different samples, from their Wilson intervals.
+    """Return Newcombe's interval of the difference of two proportions of different samples.
 
     >>> tuple(round(bound, 4) for bound in difference_interval(56, 70, 48, 80))
     (0.0524, 0.3339)
@@ -51,7 +51,7 @@ def difference_interval(successes: int, count: int, other_successes: int, other_
 
 
 def mean_interval(values: Sequence[float], seed: int = SEED, draws: int = DRAWS) -> Interval:
-    """The percentile bootstrap interval of a mean; the same seed gives the same interval.
+    """Return the percentile bootstrap interval of a mean; the same seed gives the same interval.
 
     Raises:
         ValueError: if there are no values.
@@ -66,7 +66,7 @@ def mean_interval(values: Sequence[float], seed: int = SEED, draws: int = DRAWS)
 def ratio_interval(
     values: Sequence[float], baseline: Sequence[float], seed: int = SEED, draws: int = DRAWS
 ) -> Interval | None:
-    """The percentile bootstrap interval of mean(`values`) / mean(`baseline`) over the same samples in the same order.
+    """Return the percentile bootstrap interval of mean(`values`) / mean(`baseline`) over the same samples.
 
     Samples are drawn in pairs, so that the difficulty that both sides share cancels.  Draws whose baseline is 0 are
     ignored; None if all of them are.
@@ -84,7 +84,7 @@ def ratio_interval(
 
 
 def _sums(rows: NDArray[np.float64], seed: int, draws: int) -> NDArray[np.float64]:
-    """Sums [rows, draws] over resampled columns of `rows` [rows, n], a bounded number of draws at a time."""
+    """Return sums [rows, draws] over resampled columns of `rows` [rows, n], a bounded number of draws at a time."""
     rng, count = np.random.default_rng(seed), rows.shape[1]
     step = max(1, MAX_INDICES // count)
     parts = [

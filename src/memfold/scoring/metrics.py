@@ -29,12 +29,12 @@ def normalise(text: str) -> str:
 
 
 def verbatim_match(answer: str, accepted: Iterable[str]) -> bool:
-    """Whether the answer equals one of the accepted strings, apart from surrounding whitespace."""
+    """Return whether the answer equals one of the accepted strings, apart from surrounding whitespace."""
     return any(answer.strip() == candidate.strip() for candidate in accepted)
 
 
 def stands_verbatim(text: str, value: str) -> bool:
-    """Whether a text contains a value character for character, and not as part of a longer word or code.
+    """Return whether a text contains a value character for character, and not as part of a longer word or code.
 
     >>> stands_verbatim("It is KX-4071.", "KX-4071"), stands_verbatim("It is KX-40715.", "KX-4071")
     (True, False)
@@ -43,7 +43,7 @@ def stands_verbatim(text: str, value: str) -> bool:
 
 
 def exact_match(answer: str, accepted: Iterable[str]) -> bool:
-    """Whether the answer equals one of the accepted strings after normalisation.
+    """Return whether the answer equals one of the accepted strings after normalisation.
 
     A string that is empty after normalisation ("The") is compared unnormalised, so that an empty answer never matches.
     """
@@ -51,13 +51,13 @@ def exact_match(answer: str, accepted: Iterable[str]) -> bool:
 
 
 def sub_span_match(text: str, accepted: Iterable[str]) -> bool:
-    """Whether the text contains one of the accepted strings as consecutive words, after normalisation."""
+    """Return whether the text contains one of the accepted strings as consecutive words, after normalisation."""
     words = f" {normalise(text)} "
     return any(bool(key := normalise(candidate)) and f" {key} " in words for candidate in accepted)
 
 
 def token_f1(answer: str, expected: str) -> float:
-    """SQuAD's F1: the harmonic mean of precision and recall over normalised words, with repetitions counted."""
+    """Return SQuAD's F1: the harmonic mean of precision and recall over normalised words, with repetitions counted."""
     words, expected_words = normalise(answer).split(), normalise(expected).split()
     if not words or not expected_words:
         return float(words == expected_words)
@@ -66,7 +66,7 @@ def token_f1(answer: str, expected: str) -> float:
 
 
 def answered(sample: Sample, answer: str) -> bool:
-    """Whether the answer to a sample's question is correct.
+    """Return whether the answer to a sample's question is correct.
 
     An answer has to match one of the accepted answers.  A listing has to name each item once, in any order, and nothing
     else.

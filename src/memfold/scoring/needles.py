@@ -15,12 +15,12 @@ MIN_MATCH = 0.5  # the fraction of a value below which a match may be chance
 
 
 def contains_all(answer: str, values: Sequence[str]) -> bool:
-    """Whether the answer contains every value as whole words."""
+    """Return whether the answer contains every value as whole words."""
     return all(sub_span_match(answer, [value]) for value in values)
 
 
 def needle_score(answer: str, values: Sequence[str]) -> int:
-    """The mean over values of the longest substring of each that the answer contains, from 1 to 10, rounded down.
+    """Return the mean over values of the longest substring that the answer contains, from 1 to 10, rounded down.
 
     A substring of less than half a value counts as 0.  Only a value that appears as whole words counts in full.
 
@@ -32,7 +32,7 @@ def needle_score(answer: str, values: Sequence[str]) -> int:
 
 
 def _match(answer: str, value: str) -> float:
-    """The fraction of a value that the answer contains."""
+    """Return the fraction of a value that the answer contains."""
     if sub_span_match(answer, [value]):
         return 1.0
     text, needle = normalise(answer), normalise(value)

@@ -12,7 +12,7 @@ from math import comb
 
 
 def discordant(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int]:
-    """How many outcomes only the first list has as true, and how many only the second.
+    """Return how many outcomes only the first list has as true, and how many only the second.
 
     Raises:
         ValueError: if the lists differ in length.
@@ -24,7 +24,7 @@ def discordant(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int]
 
 
 def mcnemar(first: int, second: int) -> float:
-    """The two-sided exact p-value for `first` and `second` discordant outcomes; 1 if there are none.
+    """Return the two-sided exact p-value for `first` and `second` discordant outcomes; 1 if there are none.
 
     >>> mcnemar(1, 9)
     0.021484375

@@ -1,4 +1,4 @@
-"""Activation checkpointing: only layer inputs are kept, the rest is recomputed in the backward pass.
+"""Checkpoints activations: only layer inputs are kept, and the rest is recomputed in the backward pass.
 
 It saves memory at the cost of one more forward pass.  Generation is impossible while it is on: `transformers` then
 returns no key/value cache.

@@ -37,14 +37,14 @@ class Batch:
 
 
 def mixture(recipe: Recipe) -> tuple[SupervisedEntry, ...]:
-    """The entries of a recipe, its own or its preset's."""
+    """Return the entries of a recipe, its own or its preset's."""
     return paper_mixture(recipe.stage) if recipe.preset else recipe.mixture
 
 
 def batch(
     recipe: Recipe, backbone: Backbone, number: int, purpose: str = "train", entry: SupervisedEntry | None = None
 ) -> Batch:
-    """Micro-batch `number`.
+    """Return micro-batch `number`.
 
     `purpose` keeps the seeds of training and validation apart; `entry` is a mixture entry to use instead of the one
     that the number selects.  All devices of a recipe work on the same entry at a time.
@@ -90,7 +90,7 @@ def _style(entry: SupervisedEntry, rng: Random) -> Style:
 
 
 def _without_repeated_steps(traces: Sequence[Trace]) -> list[Trace]:
-    """The traces without steps of earlier ones, so that plain language modelling of the document is scored once."""
+    """Return the traces without steps of earlier ones, so that language modelling of a document is scored once."""
     seen: set[Step] = set()
     kept = []
     for trace in traces:
@@ -100,7 +100,7 @@ def _without_repeated_steps(traces: Sequence[Trace]) -> list[Trace]:
 
 
 def choose(entries: Sequence[AnyEntry], number: int) -> AnyEntry:
-    """The entry of a number: entries occur in proportion to their weights, evenly spread by a golden-ratio sequence."""
+    """Return the entry of a number: entries occur in proportion to their weights, spread by a golden-ratio sequence."""
     total = sum(entry.weight for entry in entries)
     point = (number * GOLDEN) % 1.0 * total
     for entry in entries:
@@ -111,7 +111,7 @@ def choose(entries: Sequence[AnyEntry], number: int) -> AnyEntry:
 
 
 def _cost(document: Document, traces: Sequence[Trace], ratio: int) -> int:
-    """About how many positions the model runs over: the document (encoded or read) and what follows it."""
+    """Return about how many positions the model runs over: the document (encoded or read) and what follows it."""
     length = len(document.tokens or ())
     cost = length + (length // ratio + 2 if ratio else 0)
     for trace in traces:
@@ -125,5 +125,5 @@ def _cost(document: Document, traces: Sequence[Trace], ratio: int) -> int:
 
 
 def seed_of(*values: object) -> int:
-    """A seed derived from the values that identify its use."""
+    """Return a seed derived from the values that identify its use."""
     return int.from_bytes(hashlib.sha256(repr(values).encode()).digest()[:8], "big")

@@ -7,6 +7,7 @@ the end, `model/`.  A checkpoint holds an ordinary model folder and `training.pt
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,8 +20,11 @@ from torch import Tensor
 from memfold.backbone.folder import save_backbone
 from memfold.backbone.model import Backbone
 from memfold.core.errors import CheckpointError, ConfigError
+from memfold.core.outputs import check_folder, writing
 
 KEPT = 2
+RECIPE_FILE = "recipe.json"
+WRITTEN = (RECIPE_FILE, "metrics.jsonl", "curves.png", "model", "encoder", "traces")
 OPEN_TABLES = ("settings", "algorithm")  # free-form tables of a recipe: a missing key was not set
 
 
@@ -50,14 +54,27 @@ def start(run: Path, recipe: dict[str, Any], resume: bool) -> Start:
     Raises:
         ConfigError: when a new run would overwrite another.
         CheckpointError: when there is nothing to resume, or it belongs to another recipe.
+        DataError: when the folder cannot be written, or a new run would overwrite other files.
     """
+    check_folder(run)
     if not resume:
         if any(run.glob("step-??????")):
             raise ConfigError(f"{run} already holds a run; add --resume to continue, or name another --out")
+        _check_unused(run, recipe)
         return Start()
     where = newest(run)
     check_recipe(run, recipe)
     return Start(*load(where), where / "model")
+
+
+def _check_unused(run: Path, recipe: dict[str, Any]) -> None:
+    """Refuse a folder with files that a run writes, unless the same run was stopped before its first checkpoint."""
+    begun = (run / RECIPE_FILE).is_file()
+    if begun:
+        check_recipe(run, recipe)
+    for name in ("model",) if begun else WRITTEN:
+        if os.path.lexists(run / name):
+            raise ConfigError(f"{run} holds {name}, which a new run would replace; name another --out")
 
 
 def settle(run: Path, recipe: dict[str, Any], begun: Start) -> None:
@@ -65,14 +82,15 @@ def settle(run: Path, recipe: dict[str, Any], begun: Start) -> None:
     if begun.model is not None:
         keep_until(run / "metrics.jsonl", begun.progress.step)
         return
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
-    (run / "metrics.jsonl").unlink(missing_ok=True)
+    with writing(run):
+        run.mkdir(parents=True, exist_ok=True)
+        (run / RECIPE_FILE).write_text(json.dumps(recipe, indent=2) + "\n")
+        (run / "metrics.jsonl").unlink(missing_ok=True)
 
 
 def write_metrics(run: Path, metrics: dict[str, Any]) -> None:
     """Append the line of a step."""
-    with (run / "metrics.jsonl").open("a") as file:
+    with writing(run), (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(metrics) + "\n")
 
 
@@ -87,19 +105,20 @@ def save(
     """Write the checkpoint of a step and delete all but the newest two; `weights` are passed to `save_backbone`."""
     final = run / f"step-{progress.step:06d}"
     partial = run / f"{final.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    save_backbone(backbone, partial / "model", weights=weights)
-    state = {"progress": vars(progress), "optimisers": optimisers, "extra": extra}
-    torch.save(state, partial / "training.pt")
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
+    with writing(partial):
+        shutil.rmtree(partial, ignore_errors=True)
+        save_backbone(backbone, partial / "model", weights=weights)
+        state = {"progress": vars(progress), "optimisers": optimisers, "extra": extra}
+        torch.save(state, partial / "training.pt")
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
     for old in sorted(run.glob("step-??????"))[:-KEPT]:
         shutil.rmtree(old)
     return final
 
 
 def newest(run: Path) -> Path:
-    """The newest complete checkpoint of a run.
+    """Return the newest complete checkpoint of a run.
 
     Raises:
         CheckpointError: when the run has none.
@@ -111,7 +130,7 @@ def newest(run: Path) -> Path:
 
 
 def load(checkpoint: Path) -> tuple[Progress, list[dict[str, Any]], dict[str, Any]]:
-    """Progress, optimiser states and other state of a checkpoint, as given to `save`."""
+    """Return progress, optimiser states and other state of a checkpoint, as given to `save`."""
     try:
         state = torch.load(checkpoint / "training.pt", weights_only=True)
     except Exception as error:
@@ -124,12 +143,17 @@ def check_recipe(run: Path, recipe: dict[str, Any]) -> None:
 
     Keys that the stored recipe lacks are ignored: they were added to recipes after the run was started.
     """
-    stored = json.loads((run / "recipe.json").read_text())
+    try:
+        stored = json.loads((run / RECIPE_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{run / RECIPE_FILE} cannot be read: {error}; use another --out") from None
+    if not isinstance(stored, dict):
+        raise CheckpointError(f"{run / RECIPE_FILE} is not the recipe of a run; use another --out")
     for key in sorted(stored):
         if not _same({key: stored[key]}, recipe):
             raise CheckpointError(
-                f"{run} was started with {key} = {stored.get(key)!r}, the recipe says {recipe.get(key)!r}; "
-                "use another --out or the recipe it was started with"
+                f"{run} was started with {key} = {stored.get(key)!r}, not {recipe.get(key)!r}; use another --out, or "
+                "the recipe and options that it was started with"
             )
 
 

@@ -1,4 +1,4 @@
-"""The training curves of a run, supervised or reinforcement learning, drawn from its metrics as one picture."""
+"""Draws the training curves of a run, supervised or reinforcement learning, from its metrics as one figure."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Panel:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics file."""
+    """Return the lines of a run's metrics file."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -70,7 +70,7 @@ def draw(run: Path) -> Path:
 
 
 def _supervised(lines: Sequence[dict[str, Any]]) -> list[Panel]:
-    """Training losses, and accuracy on held-out seeds."""
+    """Return training losses, and accuracy on held-out seeds."""
     losses: Series = defaultdict(list)
     tokens: Series = defaultdict(list)
     whole: Series = defaultdict(list)
@@ -89,7 +89,7 @@ def _supervised(lines: Sequence[dict[str, Any]]) -> list[Panel]:
 
 
 def _sampled(lines: Sequence[dict[str, Any]]) -> list[Panel]:
-    """Rewards, lengths, groups without a signal, clipping and KL of reinforcement learning."""
+    """Return rewards, lengths, groups without a signal, clipping and KL of reinforcement learning."""
     rewards: Series = defaultdict(list)
     held_out: Series = defaultdict(list)
     expanding: Series = defaultdict(list)
@@ -130,7 +130,7 @@ def _smoothed(series: Series) -> Series:
 
 
 def _smooth(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """A running mean over the last `SMOOTHING` points."""
+    """Return a running mean over the last `SMOOTHING` points."""
     smoothed = []
     for index, (x, _) in enumerate(points):
         recent = [y for _, y in points[max(0, index - SMOOTHING + 1) : index + 1]]

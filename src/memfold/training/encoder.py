@@ -1,7 +1,8 @@
-"""A separate encoder: a second model that encodes documents for a backbone and is trained jointly with it.
+"""Adds a separate encoder: a second model that encodes documents for a backbone and is trained jointly with it.
 
 It may be smaller.  Only the tokenizer must be the same, since groups are counted in the backbone's tokens.  Its head
-projects its hidden states to slots of the backbone's size.  Not here: the frozen encoder of reinforcement learning.
+projects its hidden states to slots of the backbone's size.  The frozen encoder of reinforcement learning is in
+`memfold.rl`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def give_encoder(backbone: Backbone, where: str) -> None:
 
 
 def train_encoder(backbone: Backbone) -> list[tuple[str, nn.Parameter]]:
-    """The trainable parameters of the encoder, named `encoder.*`; empty where the backbone encodes by itself.
+    """Return the trainable parameters of the encoder, named `encoder.*`; empty where the backbone encodes by itself.
 
     Forgets the folder and fingerprint of the encoder, since its weights will no longer match them.
     """

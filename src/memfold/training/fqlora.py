@@ -43,7 +43,7 @@ class FQLoRA:
 
 
 def even_layers(layers: int, full: int) -> tuple[int, ...]:
-    """`full` evenly spaced layers out of `layers`, including the first and the last.
+    """Return `full` evenly spaced layers out of `layers`, including the first and the last.
 
     >>> even_layers(28, 10)
     (0, 3, 6, 9, 12, 15, 18, 21, 24, 27)
@@ -136,10 +136,10 @@ def _short(value: object) -> str:
 
 
 def layers_of(model: PreTrainedModel) -> nn.ModuleList:
-    """The layers of a model, in order."""
+    """Return the layers of a model, in order."""
     return cast(nn.ModuleList, model.base_model.layers)
 
 
 def _layers(model: PreTrainedModel) -> str:
-    """The attribute path of a model's layers, such as `model.layers`."""
+    """Return the attribute path of a model's layers, such as `model.layers`."""
     return next(str(name) for name, module in model.named_modules() if module is layers_of(model))

@@ -1,4 +1,4 @@
-"""The devices that a recipe is meant for: used by its plan and to divide its work."""
+"""Describes the devices that a recipe is meant for, for its plan and for dividing its work."""
 
 from __future__ import annotations
 

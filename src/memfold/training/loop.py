@@ -107,7 +107,7 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
 
 
 def step(run: Run) -> dict[str, Any]:
-    """One update from `micro_batches` micro-batches of each process.  Returns its metrics."""
+    """Make one update from `micro_batches` micro-batches of each process, and return its metrics."""
     recipe, number, processes = run.recipe, run.progress.step, run.processes
     done: list[tuple[int, dict[str, tuple[float, float]]]] = []
     for index in range(recipe.micro_batches):
@@ -141,7 +141,7 @@ def step(run: Run) -> dict[str, Any]:
 
 @torch.no_grad()
 def validate(run: Run) -> dict[str, dict[str, float]]:
-    """Loss, token accuracy and the fraction of entirely correct replies on held-out seeds, for each mixture entry."""
+    """Return loss, token accuracy and the fraction of correct replies on held-out seeds, for each mixture entry."""
     result: dict[str, dict[str, float]] = {}
     recipe = run.recipe
     drop_out(run.backbone.model, False)
@@ -168,7 +168,7 @@ def validate(run: Run) -> dict[str, dict[str, float]]:
 
 
 def _loss(run: Run, work: Batch, scores: Scores, beyond: Mapping[str, Tensor]) -> Tensor:
-    """The weighted sum over call purposes of the mean negative log-probability, and the losses beyond likelihood."""
+    """Return the weighted sum of the mean negative log-probability of each purpose, and of the other losses."""
     by_purpose: dict[str, list[Tensor]] = defaultdict(list)
     for call, values, _ in scores.parts():
         by_purpose[call.purpose].append(values)
@@ -195,7 +195,7 @@ def check_finite(name: str, value: Tensor) -> None:
 
 
 def _summary(work: Batch, scores: Scores, beyond: Mapping[str, Tensor]) -> dict[str, tuple[float, float]]:
-    """Summed loss and number of tokens for each call purpose; each loss beyond likelihood counts once."""
+    """Return summed loss and number of tokens for each call purpose; each loss beyond likelihood counts once."""
     sums = {f"{work.entry.label}/{name}": (float(value.detach()), 1.0) for name, value in beyond.items()}
     for call, values, _ in scores.parts():
         name = f"{work.entry.label}/{call.purpose}"
@@ -205,7 +205,7 @@ def _summary(work: Batch, scores: Scores, beyond: Mapping[str, Tensor]) -> dict[
 
 
 def _joined(done: list[tuple[int, dict[str, tuple[float, float]]]]) -> tuple[int, dict[str, float]]:
-    """Tokens and mean losses of several batches."""
+    """Return tokens and mean losses of several batches."""
     sums: dict[str, tuple[float, float]] = {}
     for _, summary in done:
         for name, (loss, count) in summary.items():
@@ -215,7 +215,7 @@ def _joined(done: list[tuple[int, dict[str, tuple[float, float]]]]) -> tuple[int
 
 
 def _begin(recipe: Recipe, opening: Opening) -> Backbone:
-    """The model that a new run starts from."""
+    """Return the model that a new run starts from."""
     if recipe.model is not None:
         tokens = dict.fromkeys(token for entry in mixture(recipe) for token in entry.kind.tokens)
         backbone = make_backbone(recipe.model, recipe.seed, opening.device, list(tokens))
@@ -243,7 +243,7 @@ def _make_ready(backbone: Backbone, recipe: Recipe) -> None:
 
 
 def trained_records(recipe: StageRecipe, entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
-    """What a model folder says of each system of a mixture after this stage, whatever it said before."""
+    """Return what a model folder says of each system of a mixture after this stage, whatever it said before."""
     records: dict[str, dict[str, Any]] = {}
     for entry in entries:
         records[entry.system] = recipe.system(entry).record(records.get(entry.system, {}))
@@ -251,7 +251,7 @@ def trained_records(recipe: StageRecipe, entries: Sequence[Entry]) -> dict[str, 
 
 
 def _ended(run: Run) -> bool:
-    """Whether all steps are done, or the validation loss has stopped improving."""
+    """Return whether all steps are done, or the validation loss has stopped improving."""
     stalled = bool(run.recipe.patience) and run.progress.waited >= run.recipe.patience
     return stalled or run.progress.step >= run.recipe.steps
 

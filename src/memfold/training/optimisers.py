@@ -63,7 +63,7 @@ class Optimisers:
         return factor
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """The states of all optimisers, in the order of their groups."""
+        """Return the states of all optimisers, in the order of their groups."""
         return [optimiser.state_dict() for _, optimiser in self.parts]
 
     def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
@@ -73,7 +73,7 @@ class Optimisers:
 
 
 def is_frozen(name: str, freeze: Sequence[str]) -> bool:
-    """Whether one of the patterns matches."""
+    """Return whether one of the patterns matches."""
     return any(fnmatch(name, pattern) for pattern in freeze)
 
 

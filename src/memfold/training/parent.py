@@ -1,4 +1,4 @@
-"""The model that a recipe starts from: a run folder, a model folder, or a published model by its Hugging Face id."""
+"""Finds the model that a recipe starts from: a run folder, a model folder, `tiny`, or a Hugging Face id."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ IDENTIFIER = re.compile(r"[A-Za-z][\w.-]*/[\w.-]+")
 
 
 def parent_of(recipe: Recipe) -> str:
-    """Where the weights are: a folder, or a Hugging Face id where the recipe also names the architecture."""
+    """Return the folder of the weights, or a Hugging Face id if the recipe also names the architecture."""
     name = str(recipe.parent)
     if recipe.architecture is not None and IDENTIFIER.fullmatch(name) and not name.startswith(RUNS):
-        return name if not Path(name).exists() else str(model_folder(Path(name).resolve()))
-    return str(model_folder(Path(name).resolve() if recipe.fqlora is not None else name))
+        return name if not Path(name).exists() else str(model_folder(name).resolve())
+    folder = model_folder(name)
+    return str(folder.resolve() if recipe.fqlora is not None else folder)
 
 
 def frozen_dtype(recipe: StageRecipe) -> str:
-    """The dtype of frozen weights; trained weights are always float32, with autocast to the recipe's precision."""
+    """Return the dtype of frozen weights; trained weights are always float32, with autocast to `precision`."""
     return recipe.precision if recipe.fqlora is not None else "float32"
 
 

@@ -1,7 +1,7 @@
-"""What a recipe for a published size needs, from its shape alone: parameters, token positions, memory, hours.
+"""Estimates what a recipe for a published size needs, from its shape alone: parameters, positions, memory, hours.
 
 Parameter counts are exact: they are taken from the model on the meta device.  Memory and hours are estimates by the
-rules below; no weights are loaded.  Not modelled: communication, and memory lost to fragmentation.
+rules below; no weights are loaded.  Communication and memory fragmentation are not modelled.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Plan:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """The plan of a recipe that names its architecture."""
+    """Return the plan of a recipe that names its architecture."""
     shape = shape_of(recipe)
     weights = count(recipe, shape)
     positions = _mean_positions(recipe)
@@ -104,24 +104,24 @@ def check_fits(recipe: StageRecipe, estimate: Plan, memory: float) -> None:
         return
     largest = sorted(estimate.memory, key=lambda name: -estimate.memory[name])
     raise ConfigError(
-        f"{recipe.architecture} with these settings needs about {estimate.total_memory:.0f} GB on each device, and "
-        f"there are {memory:.0f} GB: {'; '.join(estimate.advice[name] for name in largest[:2])}"
+        f"{recipe.architecture} with these settings needs about {estimate.total_memory:.0f} GB on each device, "
+        f"which has {memory:.0f} GB: {'; '.join(estimate.advice[name] for name in largest[:2])}"
     )
 
 
 def shape_of(recipe: StageRecipe) -> Shape:
-    """The shape of the architecture that a recipe names."""
+    """Return the shape of the architecture that a recipe names."""
     assert recipe.architecture is not None, "the recipe names an architecture"
     return SHAPES[recipe.architecture]
 
 
 def speed(recipe: StageRecipe) -> float:
-    """Assumed operations per second of one device."""
+    """Return assumed operations per second of one device."""
     return recipe.hardware.teraflops * 1e12 * recipe.hardware.utilisation
 
 
 def count(recipe: StageRecipe, shape: Shape) -> Weights:
-    """Exact parameter counts."""
+    """Return exact parameter counts."""
     model = shape.without_weights()
     full, lora, frozen, quantised = _parameters(recipe, model)
     added: dict[str, int] = {}
@@ -133,7 +133,7 @@ def count(recipe: StageRecipe, shape: Shape) -> Weights:
 
 
 def states(recipe: StageRecipe, weights: Weights) -> dict[str, float]:
-    """GB on a device of the weights and their training state."""
+    """Return GB on a device of the weights and their training state."""
     fraction = 1 / recipe.hardware.devices if weights.spread else 1.0
     whole = weights.trained - weights.spread
     return {
@@ -143,12 +143,12 @@ def states(recipe: StageRecipe, weights: Weights) -> dict[str, float]:
 
 
 def held(recipe: StageRecipe, weights: int, quantised: int) -> float:
-    """GB of frozen weights, of which `quantised` are in 4 bits."""
+    """Return GB of frozen weights, of which `quantised` are in 4 bits."""
     return (quantised * NF4 + (weights - quantised) * FROZEN_BYTES[frozen_dtype(recipe)]) / GB
 
 
 def advice(recipe: StageRecipe, weights: Weights, memory: dict[str, float]) -> dict[str, str]:
-    """The setting that would lower each part of the memory."""
+    """Return the setting that would lower each part of the memory."""
     fqlora, hardware = recipe.fqlora, recipe.hardware
     result = dict.fromkeys(memory, "use a smaller model") | {"device": "use a larger device"}
     if fqlora is not None and fqlora.quantisation == "none":
@@ -169,14 +169,14 @@ def advice(recipe: StageRecipe, weights: Weights, memory: dict[str, float]) -> d
 
 
 def activations(recipe: StageRecipe, shape: Shape, tokens: float, targets: float) -> float:
-    """Bytes kept for the backward pass of `tokens` positions, `targets` of which have logits."""
+    """Return bytes kept for the backward pass of `tokens` positions, `targets` of which have logits."""
     layer = tokens * (shape.hidden * HIDDEN + shape.feedforward * FEEDFORWARD)
     inner = layer if recipe.activation_checkpointing else layer * shape.layers
     return tokens * shape.hidden * INPUT * shape.layers + inner + targets * shape.vocabulary * LOGIT
 
 
 def operations(recipe: StageRecipe, shape: Shape, weights: Weights, positions: Positions) -> float:
-    """Operations of one sequence, forward and backward: two per weight and position, plus attention of the decoder."""
+    """Return operations of one sequence, forward and backward: two per weight and position, plus attention."""
     tokens, head = positions.encoded + positions.decoded, shape.vocabulary * shape.hidden
     attention = 2 * shape.layers * shape.heads * shape.head_size * positions.decoded**2
     forward = 2 * tokens * weights.layer * shape.layers + attention
@@ -187,17 +187,17 @@ def operations(recipe: StageRecipe, shape: Shape, weights: Weights, positions: P
 
 
 def footprint(recipe: StageRecipe, entry: Entry, size: float) -> Footprint:
-    """The cost of a document of `size` tokens, for the costliest system that an entry may draw."""
+    """Return the cost of a document of `size` tokens, for the costliest system that an entry may draw."""
     return recipe.system(entry).costliest().footprint(size)
 
 
 def _state(recipe: StageRecipe) -> int:
-    """Bytes of a trained parameter and its training state."""
+    """Return bytes of a trained parameter and its training state."""
     return TRAINED + (COPY if recipe.precision == "bfloat16" and not recipe.hardware.sharded else 0)
 
 
 def _parameters(recipe: StageRecipe, model: PreTrainedModel) -> tuple[int, int, int, int]:
-    """Counts of full, LoRA, frozen, and quantised parameters; sets `requires_grad` of the model on the way."""
+    """Return counts of full, LoRA, frozen, and quantised parameters; sets `requires_grad` of the model on the way."""
     sizes = {name: weight.numel() for name, weight in model.named_parameters()}
     fqlora = recipe.fqlora
     full = set(sizes if fqlora is None else trained_in_full(model, fqlora))
@@ -215,14 +215,14 @@ def _parameters(recipe: StageRecipe, model: PreTrainedModel) -> tuple[int, int, 
 
 
 def _spread(recipe: StageRecipe, model: PreTrainedModel) -> int:
-    """How many parameters are sharded over the devices."""
+    """Return how many parameters are sharded over the devices."""
     if not recipe.hardware.sharded:
         return 0
     return sum(weight.numel() for module in shardable(model) for weight in module.parameters())
 
 
 def unsharded_bytes(recipe: StageRecipe, shape: Shape, layer: int) -> float:
-    """Bytes of the largest unsharded module during a pass: weights, gradients, and the 16-bit copy."""
+    """Return bytes of the largest unsharded module during a pass: weights, gradients, and the 16-bit copy."""
     return max(layer, shape.vocabulary * shape.hidden) * (8 + COPY) if recipe.hardware.sharded else 0.0
 
 
@@ -238,7 +238,7 @@ def _mean_positions(recipe: Recipe) -> Positions:
 
 
 def _positions(entry: SupervisedEntry, recipe: Recipe) -> Positions:
-    """The positions of a document of the largest size."""
+    """Return the positions of a document of the largest size."""
     size = float(max(entry.sizes))
     if not entry.kind().capabilities.slots:
         return Positions(0.0, size, size)
@@ -249,7 +249,7 @@ def _positions(entry: SupervisedEntry, recipe: Recipe) -> Positions:
 
 
 def _activations(recipe: Recipe, shape: Shape) -> float:
-    """Bytes of a micro-batch, for its largest entry."""
+    """Return bytes of a micro-batch, for its largest entry."""
     sequences = [_positions(entry, recipe) for entry in mixture(recipe)]
     tokens = max(positions.encoded + positions.decoded for positions in sequences)
     targets = max(positions.targets for positions in sequences)

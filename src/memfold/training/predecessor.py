@@ -1,8 +1,8 @@
-"""A training-only loss: predict the previous token of each position from the hidden state after the first block.
+"""Adds a training-only loss: the hidden state after the first block predicts the previous token.
 
-It trains the lower half of the induction circuit (a previous-token head), on which a matching head can build.  With it
-a small model trained from scratch learns retrieval in plain text within minutes, without it hardly at all.  The linear
-head is discarded when the stage ends; the model's architecture does not change.
+It trains the lower half of the induction circuit (a previous-token head), on which a matching head can build.  With
+it, a small model trained from scratch learns retrieval in plain text within minutes; without it, it hardly learns at
+all.  The linear head is discarded when the stage ends, and the architecture of the model does not change.
 """
 
 from __future__ import annotations

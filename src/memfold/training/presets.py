@@ -48,7 +48,7 @@ LENGTHS = {"cpt1": 2048, "cpt2": 2048, "sft": 4096}
 
 
 def paper_mixture(stage: str) -> tuple[SupervisedEntry, ...]:
-    """The paper's mixture for a stage.
+    """Return the paper's mixture for a stage.
 
     Raises:
         ConfigError: for a stage that the paper does not have.

@@ -1,4 +1,4 @@
-"""The processes of one training run: each computes its own batches, gradients are summed, the first one writes.
+"""Coordinates the processes of one training run: each computes its own batches, and gradients are summed.
 
     torchrun --nproc-per-node 2 -m memfold train RECIPE
 
@@ -49,7 +49,7 @@ class Processes:
         return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=copies)
 
     def gather(self, value: Value) -> list[Value]:
-        """The values of all processes, in order of their numbers."""
+        """Return the values of all processes, in order of their numbers."""
         return gather_object([value]) if self.count > 1 else [value]
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -77,7 +77,7 @@ class Processes:
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[int]]:
-    """Indices of parameters that are reduced together: messages are large, and need little extra memory."""
+    """Return indices of parameters that are reduced together: messages are large, and need little extra memory."""
     buckets: list[list[int]] = []
     size = BUCKET
     for index, parameter in enumerate(parameters):

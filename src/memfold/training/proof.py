@@ -51,7 +51,7 @@ def small(recipe: Recipe, folder: Path, processes: int) -> Recipe:
 
 
 def small_model(folder: Path, architecture: str) -> Path:
-    """A folder like that of a published base model: two layers, random weights, a tokenizer without slot wrappers."""
+    """Create a folder like that of a published base model: two layers, random weights, no wrapper tokens."""
     if not (folder / "config.json").exists():
         config = SHAPES[architecture].reduced(vocabulary=VOCABULARY).config()
         config.initializer_range = 0.1
@@ -62,12 +62,12 @@ def small_model(folder: Path, architecture: str) -> Path:
 
 
 def small_fqlora(recipe: StageRecipe) -> FQLoRA | None:
-    """One of the two layers in full, low-rank adapters on the other."""
+    """Return settings that train one of the two layers in full, and low-rank adapters on the other."""
     return None if recipe.fqlora is None else replace(recipe.fqlora, full_layers=1, rank=4)
 
 
 def small_mixture(entries: Sequence[AnyEntry], folder: Path) -> tuple[AnyEntry, ...]:
-    """The entries of a mixture on short documents, with synthetic data in `folder` for those that read files."""
+    """Return the entries of a mixture on short documents, with synthetic data in `folder` for those that read files."""
     for entry in entries:
         for file in entry.files:
             write_data(folder / file, entry)
@@ -112,7 +112,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _rows(layout: Any) -> Iterator[dict[str, Any]]:
-    """Enough rows, some of them held out (by their text, or by their question if they have one)."""
+    """Yield enough rows, some of them held out (by their text, or by their question if they have one)."""
     number = held_out = 0
     while number < ROWS or held_out < HELD_OUT:
         rng = Random(number)

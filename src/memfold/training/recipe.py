@@ -43,6 +43,14 @@ class ModelSize:
     init: float = 0.06
     tokenizer_seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("vocabulary", "hidden", "layers", "heads", "feedforward", "window"):
+            require(getattr(self, name) > 0, f"model.{name}", getattr(self, name), "1 or more")
+        for name in ("rope_theta", "init"):
+            require(0 < getattr(self, name) < math.inf, f"model.{name}", getattr(self, name), "above 0")
+        divisible = self.hidden % (2 * self.heads) == 0
+        require(divisible, "model.hidden", self.hidden, f"a multiple of 2 x model.heads, {2 * self.heads}")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -66,19 +74,25 @@ class Entry:
     dataset: str | None = None
 
     def __post_init__(self) -> None:
-        require(self.task in TASKS, "task", self.task, ", ".join(TASKS))
-        require(self.system in SYSTEMS, "system", self.system, ", ".join(SYSTEMS))
+        named = [("task", self.task, TASKS), ("system", self.system, SYSTEMS), ("dataset", self.dataset, DATASETS)]
+        for kind, name, known in named:
+            if name is not None and name not in known:
+                raise unknown(kind, name, known)
         self.kind.of(self.settings)
-        require(self.weight > 0, "weight", self.weight, "above 0")
+        require(0 < self.weight < math.inf, "weight", self.weight, "above 0")
         require(bool(self.sizes) and min(self.sizes) > 0, "sizes", self.sizes, "one or more positive numbers")
-        require(self.dataset in (None, *DATASETS), "dataset", self.dataset, ", ".join(DATASETS))
+        require(0 <= self.level <= 3, "level", self.level, "0 to 3")
+        require(self.samples > 0, "samples", self.samples, "1 or more")
+        require(0 <= self.filler <= 1, "filler", self.filler, "0 to 1")
         if bool(self.files) != (self.task in LOCAL):
             raise ConfigError(
-                f"task {self.task!r} and files = {list(self.files)}: the tasks on files are {', '.join(LOCAL)}"
+                f"task {self.task!r} with files = {list(self.files)} is not possible; only the tasks "
+                f"{', '.join(LOCAL)} take files, and they require them"
             )
         if bool(self.dataset) != (self.task == "questions"):
             raise ConfigError(
-                f"task {self.task!r} and dataset = {self.dataset!r}: only 'questions' takes one, and requires it"
+                f"task {self.task!r} with dataset = {self.dataset!r} is not possible; only task 'questions' takes a "
+                "dataset, and it requires one"
             )
 
     @property
@@ -92,7 +106,7 @@ class Entry:
         return f"{self.system}/{self.task}"
 
     def options(self, ratio: int | None, held_out: bool) -> TaskOptions:
-        """The options of its task, for a system at `ratio`."""
+        """Return the options of its task, for a system at `ratio`."""
         return TaskOptions(
             level=self.level,
             samples=self.samples,
@@ -126,10 +140,11 @@ class SupervisedEntry(Entry):
         super().__post_init__()
         require(0 <= self.bridges[0] <= self.bridges[1], "bridges", self.bridges, "the minimum, then the maximum")
         require(0 <= self.recall <= 1, "recall", self.recall, "0 to 1")
-        require(self.free >= 0 and self.recall + self.free <= 1, "free", self.free, "0 to what recall leaves of 1")
+        require(self.free >= 0 and self.recall + self.free <= 1, "free", self.free, "0 to 1 - recall")
+        require(0 <= self.language < math.inf, "language", self.language, "0 or more")
 
     def options(self, ratio: int | None, held_out: bool) -> TaskOptions:
-        """The options of its task, with the bridges of continuations."""
+        """Return the options of its task, with the bridges of continuations."""
         return replace(super().options(ratio, held_out), bridges=self.bridges)
 
 
@@ -142,6 +157,12 @@ class Group:
     lr: float = 1e-3
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
+
+    def __post_init__(self) -> None:
+        require(bool(self.match), "match", self.match, "one or more patterns of parameter names")
+        require(0 <= self.lr < math.inf, "lr", self.lr, "0 or more")
+        require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "0 or more")
+        require(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "two numbers from 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -156,9 +177,10 @@ class Schedule:
     def __post_init__(self) -> None:
         require(0 <= self.warmup < 1, "schedule.warmup", self.warmup, "0 to 1")
         require(0 < self.decay <= 1 - self.warmup, "schedule.decay", self.decay, "above 0, at most 1 - warmup")
+        require(0 <= self.floor <= 1, "schedule.floor", self.floor, "0 to 1")
 
     def factor(self, step: int, steps: int) -> float:
-        """The factor on all learning rates at a step."""
+        """Return the factor on all learning rates at a step."""
         progress = (step + 0.5) / steps
         if progress < self.warmup:
             return progress / self.warmup
@@ -202,8 +224,9 @@ class StageRecipe:
     def __post_init__(self) -> None:
         for name in ("steps", "tokens", "validate_every", "checkpoint_every"):
             require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
-        if self.architecture is not None:
-            require(self.architecture in SHAPES, "architecture", self.architecture, ", ".join(SHAPES))
+        require(0 < self.clip < math.inf, "clip", self.clip, "above 0")
+        if self.architecture is not None and self.architecture not in SHAPES:
+            raise unknown("architecture", self.architecture, SHAPES)
         if self.hardware.sharded and any(group.kind == "muon" for group in self.groups):
             raise ConfigError(
                 "hardware.sharded = true and a group of kind 'muon': Muon needs whole matrices; use adamw"
@@ -213,13 +236,13 @@ class StageRecipe:
             self._check_activation_checkpointing()
 
     def system_settings(self, entry: Entry) -> dict[str, Any]:
-        """The settings of an entry's system: those of the recipe that it has, and the entry's own over them."""
+        """Return the settings of an entry's system: those of the recipe that it has, and the entry's own over them."""
         known = entry.kind.setting_names()
         shared = {name: value for name, value in self.settings.items() if name in known}
         return shared | entry.settings | {"chat_template": self.chat_template}
 
     def system(self, entry: Entry) -> AnySystem:
-        """The system of an entry, whatever the model was trained with before."""
+        """Return the system of an entry, whatever the model was trained with before."""
         return entry.kind.of(self.system_settings(entry))
 
     def _check_settings(self) -> None:
@@ -279,13 +302,14 @@ class Recipe(StageRecipe):
             require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
         if bool(self.mixture) == bool(self.preset):
             raise ConfigError("a recipe has either a mixture of at least one entry or a preset that provides one")
+        require(0 <= self.predecessor_loss < math.inf, "predecessor_loss", self.predecessor_loss, "0 or more")
         require(self.patience >= 0, "patience", self.patience, "0 (no early stopping) or more validations")
         if (self.parent is None) == (self.model is None):
             raise ConfigError(
                 "a recipe names either a parent to start from or a [model] to create, not both or neither"
             )
         if self.fqlora is not None and self.parent is None:
-            raise ConfigError("fqlora trains adapters on a parent; a new [model] has no weights to freeze")
+            raise ConfigError("fqlora is not possible with a new [model], which has nothing to freeze; name a parent")
         if self.encoder is not None and (self.fqlora is not None or self.hardware.sharded):
             raise ConfigError(
                 "encoder = ... with fqlora or hardware.sharded is not possible: they support one model only"
@@ -302,7 +326,7 @@ class Recipe(StageRecipe):
 
 
 def read_recipe(path: Path) -> Recipe:
-    """A recipe of supervised training from a TOML file.
+    """Return a recipe of supervised training from a TOML file.
 
     Raises:
         ConfigError: for TOML that cannot be read, an unknown key (with the nearest name) or an impossible value.

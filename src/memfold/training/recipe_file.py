@@ -19,7 +19,7 @@ LIKE, EVERY, MIXTURE = "like", "every", "mixture"
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """The values of a recipe file, merged over those that it inherits.
+    """Return the values of a recipe file, merged over those that it inherits.
 
     Raises:
         ConfigError: for a file that cannot be read, or files that inherit from each other in a cycle.
@@ -34,7 +34,7 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 def _merged(path: Path, heirs: tuple[Path, ...]) -> dict[str, Any]:
-    """The values of a file over those that it inherits; `heirs` are the files that inherit from it."""
+    """Return the values of a file over those that it inherits; `heirs` are the files that inherit from it."""
     path = path.resolve() if heirs else path
     if path.resolve() in heirs:
         raise ConfigError(f"{path} inherits from itself through {heirs[-1]}; remove one {LIKE!r}")
@@ -48,7 +48,7 @@ def _merged(path: Path, heirs: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _over(values: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
-    """`others` merged over `values`, tables key by key."""
+    """Return `others` merged over `values`, tables key by key."""
     merged = dict(values)
     for key, value in others.items():
         old = merged.get(key)

@@ -1,6 +1,6 @@
-"""Opens a run for either loop: its processes, its folder, where it takes up, and what both prepare alike.
+"""Opens a run for either training loop: its processes, its folder and its checkpoint, and what both loops prepare.
 
-Nothing is written before `create_folder`, so that whatever is refused leaves no trace.
+Nothing is written before `create_folder`, so a refused run leaves no files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from memfold.training.recipe import StageRecipe
 
 @dataclass(frozen=True)
 class Opening:
-    """A run that is about to begin or to go on from a checkpoint (`start`)."""
+    """A run that is about to begin, or to continue from a checkpoint (`start`)."""
 
     recipe: StageRecipe
     folder: Path
@@ -39,16 +39,16 @@ class Opening:
 
     @property
     def resumed(self) -> bool:
-        """Whether the run goes on from a checkpoint."""
+        """Whether the run continues from a checkpoint."""
         return self.start.model is not None
 
     @property
     def device(self) -> str:
-        """Where the trained model is loaded: a sharded one on the CPU, so that each device receives its part only."""
+        """Device on which a model is loaded: the CPU for a sharded one, so that each device receives only its part."""
         return "cpu" if self.recipe.hardware.sharded else self.processes.device
 
     def load(self, where: str | Path, device: str) -> Backbone:
-        """A model; with fqlora its adapters are not merged, and a base in 4 bits stays so."""
+        """Return a model; with fqlora its adapters are not merged, and a base in 4 bits stays so."""
         return load_backbone(where, device, frozen_dtype(self.recipe), merged=self.recipe.fqlora is None)
 
     def create_folder(self) -> None:
@@ -70,7 +70,7 @@ class Opening:
             sharding.shard(backbone, self.processes)
 
     def optimisers(self, named: Sequence[tuple[str, nn.Parameter]]) -> Optimisers:
-        """Those of the recipe, in the state of the checkpoint."""
+        """Create the optimisers of the recipe, in the state of the checkpoint."""
         recipe = self.recipe
         optimisers = Optimisers(named, recipe.groups, recipe.freeze, recipe.schedule, recipe.steps)
         if self.start.optimisers:
@@ -79,7 +79,7 @@ class Opening:
 
 
 def open_run(recipe: StageRecipe, folder: Path, resume: bool) -> Opening:
-    """Check what a run needs and find where it takes up.
+    """Check what a run needs, and find the checkpoint from which it continues.
 
     Raises:
         ConfigError, CheckpointError, DataError: before anything is written.
@@ -91,5 +91,5 @@ def open_run(recipe: StageRecipe, folder: Path, resume: bool) -> Opening:
 
 
 def trained_parameters(backbone: Backbone) -> list[tuple[str, nn.Parameter]]:
-    """The parameters that are to be trained, by name."""
+    """Return the parameters that are to be trained, by name."""
     return [(name, parameter) for name, parameter in backbone.parameters() if parameter.requires_grad]

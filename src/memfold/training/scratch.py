@@ -1,4 +1,4 @@
-"""A model from scratch: Qwen3 architecture (query/key normalisation helps at this size), tied embeddings."""
+"""Creates a model from scratch, with the Qwen3 architecture (its normalisation helps) and tied embeddings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from memfold.training.tokenizer import train_tokenizer
 
 
 def make_backbone(size: ModelSize, seed: int, device: str, tokens: Sequence[str]) -> Backbone:
-    """A model with random weights from `seed`, and a tokenizer trained on generated text, with these special tokens."""
+    """Create a model with random weights, and a tokenizer trained on generated text, with these special tokens."""
     tokenizer = train_tokenizer(size.vocabulary, size.tokenizer_seed, tokens)
     config = Qwen3Config(
         vocab_size=size.vocabulary,
@@ -29,8 +29,9 @@ def make_backbone(size: ModelSize, seed: int, device: str, tokens: Sequence[str]
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
     )
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    # only now: the embedding of a padding token would begin at 0, and this token begins every sequence
+    model.config.pad_token_id = tokenizer.pad_token_id
     return Backbone("scratch", model.to(device), tokenizer)

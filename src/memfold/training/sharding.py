@@ -1,4 +1,4 @@
-"""Weights sharded over processes (FSDP2): each holds a part of every layer trained in full, and its optimiser state.
+"""Shards weights over processes (FSDP2): each holds a part of every layer trained in full, and its optimiser state.
 
 Layers, embeddings and head are sharded one by one, since a step runs them in an unusual order: encoder, decoder, and
 two backward passes.  Everything else (4-bit weights, LoRA matrices, heads) is small enough to be replicated.  A layer
@@ -97,7 +97,7 @@ def gathered(backbone: Backbone) -> Iterator[None]:
 
 
 def shardable(model: Any) -> list[nn.Module]:
-    """The modules to shard, in order: embeddings, fully trained layers, head; tied embeddings are not sharded."""
+    """Return the modules to shard, in order: embeddings if they are not tied, fully trained layers, head."""
     modules = [layer for layer in model.base_model.layers if all(weight.requires_grad for weight in layer.parameters())]
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     if embeddings.weight is not head.weight:
@@ -124,7 +124,7 @@ def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
 
 
 def unsharded(state: State, keep: bool) -> State:
-    """A state with every tensor unsharded; all processes must call this, and only one with `keep` gets the values."""
+    """Return a state with all tensors unsharded; all processes must call this, and those with `keep` get the values."""
     if isinstance(state, DTensor):
         tensor = state.full_tensor()
         return tensor.cpu() if keep else tensor.new_empty(0)  # type: ignore[return-value]
@@ -136,7 +136,7 @@ def unsharded(state: State, keep: bool) -> State:
 
 
 def unsharded_weights(model: nn.Module, keep: bool) -> dict[str, Tensor] | None:
-    """The unsharded parameters of a sharded model by name, as `unsharded` returns them; None if it is not sharded."""
+    """Return the parameters of a sharded model by name, as from `unsharded`; None if it is not sharded."""
     named: dict[str, Tensor] = dict(model.named_parameters())
     return unsharded(named, keep) if any(isinstance(parameter, DTensor) for parameter in named.values()) else None
 
@@ -156,7 +156,7 @@ def save_checkpoint(
     extra: dict[str, Any],
     processes: Processes,
 ) -> None:
-    """Like `save_model`, for the checkpoint of a step, with the states of the optimisers."""
+    """Save the checkpoint of a step, with the states of the optimisers, as `save_model` saves a model."""
     states = unsharded(optimisers.state_dict(), processes.first)
     weights = unsharded_weights(backbone.model, processes.first)
     if processes.first:
@@ -164,7 +164,7 @@ def save_checkpoint(
 
 
 def split_states(states: Sequence[dict[str, Any]], optimisers: Optimisers) -> list[dict[str, Any]]:
-    """Stored optimiser states with every tensor sharded like its parameter."""
+    """Return stored optimiser states with every tensor sharded like its parameter."""
     result = []
     for state, (_, optimiser) in zip(states, optimisers.parts, strict=True):
         parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]

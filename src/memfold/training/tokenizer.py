@@ -1,4 +1,4 @@
-"""The tokenizer of a model made from scratch: byte-level BPE trained on the project's own generated text.
+"""Trains the tokenizer of a model from scratch: byte-level BPE on the project's own generated text.
 
 Numbers are split into pairs of digits, so that a year is two tokens.  Invented names are given to the trainer syllable
 by syllable, so that a syllable becomes one token in any name.
@@ -29,7 +29,7 @@ PAGES, PAGE_TOKENS = 400, 2000
 
 
 def train_tokenizer(vocabulary: int, seed: int, tokens: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer of at most `vocabulary` entries, deterministic for a seed; `tokens` are the systems' special ones."""
+    """Train a tokenizer of at most `vocabulary` entries; `tokens` are the special tokens of the systems."""
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(WORDS, behavior="isolated")
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False, trim_offsets=False)
@@ -49,12 +49,12 @@ def train_tokenizer(vocabulary: int, seed: int, tokens: Sequence[str]) -> PreTra
 
 
 def _apart(text: str) -> str:
-    """The text with every word that consists of name syllables split into them."""
+    """Return the text with every word that consists of name syllables split into them."""
     return NAME.sub(lambda match: " " + "\n".join(SYLLABLE.findall(match[0])), text)
 
 
 def _text(seed: int) -> Iterator[str]:
-    """The training text: almanac pages of all levels with questions and replies, filler, and instructions."""
+    """Yield the training text: almanac pages of all levels with questions and replies, filler, and instructions."""
     rough = str.split
     for page in range(PAGES):
         options = TaskOptions(level=page % 4, samples=40)

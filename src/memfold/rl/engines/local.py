@@ -19,5 +19,5 @@ class LocalEngine:
         self._policy = LocalPolicy(backbone, positions)
 
     def policy(self) -> Policy:
-        """The same policy for every step: it uses the weights that are trained."""
+        """Return the same policy for every step: it uses the weights that are trained."""
         return self._policy

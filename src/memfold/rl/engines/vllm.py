@@ -42,7 +42,7 @@ class VllmEngine:
         self._loads = 0
 
     def policy(self) -> Policy:
-        """The engine itself, after loading the current weights into vLLM."""
+        """Return the engine itself, after loading the current weights into vLLM."""
         folder = Path(self._folder.name) / str(self._loads)
         _write(self.backbone, folder, DTYPES[self._dtype])
         self._model.load(folder)
@@ -52,11 +52,11 @@ class VllmEngine:
         return self
 
     def start(self) -> Execution:
-        """Work that is done all at once."""
+        """Return an execution that generates all replies at once."""
         return VllmExecution(self)
 
     def generate(self, requests: Sequence[Request]) -> list[Done]:
-        """A reply or a failure for each request.
+        """Return a reply or a failure for each request.
 
         Raises:
             ConfigError: for a system whose calls are not plain sequences of embeddings.
@@ -93,7 +93,7 @@ class VllmEngine:
 
     @torch.no_grad()
     def _embedded(self, rendered: Rendered) -> Tensor:
-        """The embedded prompt [t, d] on the CPU, in the dtype of vLLM's weights."""
+        """Return the embedded prompt [t, d] on the CPU, in the dtype of vLLM's weights."""
         tokens = torch.tensor([rendered.tokens], device=self.backbone.device)
         rows = self.backbone.embed_rows(tokens, [] if rendered.slots is None else [rendered.slots])
         return rows[0].to("cpu", DTYPES[self._dtype])
@@ -108,11 +108,11 @@ class VllmExecution:
         self._cancelled: list[Request] = []
 
     def submit(self, request: Request) -> None:
-        """It is generated at the next step."""
+        """Add a call, which is generated at the next step."""
         self._waiting.append(request)
 
     def cancel(self, request: Request) -> None:
-        """It is not generated."""
+        """Drop a call that was not generated yet."""
         if request in self._waiting:
             self._waiting.remove(request)
             self._cancelled.append(request)

@@ -46,7 +46,7 @@ class PooledLearning(MemorySystem[PooledFold, PooledRead, PooledTrain]):
         return Capabilities(
             slots=True,
             unfolds=True,
-            rereads_text=self.read.unfold > 0,
+            rereads_text=max(self.read.unfold, self.read.doubt) > 0,
             activation_checkpointing=True,
             consecutive=self.fold.positions != "strided" and not self.train.max_gap,
             pass_tokens=BATCH_TOKENS,
@@ -64,6 +64,10 @@ class PooledLearning(MemorySystem[PooledFold, PooledRead, PooledTrain]):
     def unfolding(self: SystemT, tokens: int) -> SystemT:
         """Return a copy of the system that reads about `tokens` tokens of cited text again before the answer."""
         return self.changed(unfold=tokens)
+
+    def doubting(self: SystemT, tokens: int) -> SystemT:
+        """Return a copy of the system that reads about `tokens` tokens of text again where a reply is doubtful."""
+        return self.changed(doubt=tokens)
 
     def effective_ratio(self, tokens: int, slots: int | None = None) -> float:
         """Return document tokens per decoder position, including wrapper tokens."""

@@ -119,13 +119,15 @@ class PooledRead(ReadSettings):
     """Settings that can change when reading.
 
     `cite`: find citations by matching the recalled text, or by attention.  `unfold`: the approximate number of tokens
-    of cited text that are read again before the final answer; 0 disables unfolding.  `gap`: the number of empty
-    positions between the memory and the text after it.  `draw`: selects one of the random layouts if positions are
-    randomised; 0 is consecutive positions.  Training samples `gap` and `draw` for each batch; both are 0 in inference.
+    of cited text that are read again before the final answer; 0 disables unfolding.  `doubt`: the same number, for
+    replies that say something that the text does not contain (`is_doubtful`).  `gap`: the number of empty positions
+    between the memory and the text after it.  `draw`: selects one of the random layouts if positions are randomised; 0
+    is consecutive positions.  Training samples `gap` and `draw` for each batch; both are 0 in inference.
     """
 
     cite: Cite = "recall"
     unfold: int = 0
+    doubt: int = 0
     gap: int = 0
     draw: int = 0
 
@@ -133,6 +135,7 @@ class PooledRead(ReadSettings):
         super().__post_init__()
         require(self.cite in CITES, "cite", self.cite, ", ".join(CITES))
         require(self.unfold >= 0, "unfold", self.unfold, "0 (off) or more tokens")
+        require(self.doubt >= 0, "doubt", self.doubt, "0 (off) or more tokens")
         require(self.gap >= 0, "gap", self.gap, "0 or more positions")
         require(self.draw >= 0, "draw", self.draw, "0 (consecutive) or more")
 

@@ -37,7 +37,7 @@ from memfold.systems.pooled.head import check_head
 from memfold.systems.pooled.learning import END, START, PooledLearning
 from memfold.systems.pooled.positions import offsets
 from memfold.systems.pooled.reading import slot_passage
-from memfold.systems.shared.citations import cite_passages, cite_reply, follow_reply
+from memfold.systems.shared.citations import cite_passages, cite_reply, follow_reply, is_doubtful
 from memfold.systems.shared.replies import ANSWER_SAMPLING, written_reply
 from memfold.systems.shared.unfolding import unfolded
 
@@ -59,6 +59,10 @@ class Pooled(PooledLearning):
                 yield from islice(encode_chunks(batch, encoder, self.fold), done, None)
             done = max(0, done - len(batch))
 
+    def slot_size(self, model: Model) -> int:
+        """Return the size of an embedding: the model reads slots in place of them."""
+        return model.hidden_size
+
     def check_memory(self, memory: Memory) -> None:
         """Check that each block has as many slots as its tokens require: at the ratio, or in groups at sentences."""
         for block in memory.blocks:
@@ -76,7 +80,7 @@ class Pooled(PooledLearning):
                 )
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
-        """Answer with one call over all blocks; with `unfold`, further calls read the text that is cited."""
+        """Answer with one call over all blocks; with `unfold` or `doubt`, further calls read the text that is cited."""
         template, unfold = self.read.chat_template, self.read.unfold
         by_attention = self.read.cite == "attention" or not memory.holds_text
         blocks = tuple(BlockRef(memory.name, block.index) for block in memory.blocks)
@@ -85,6 +89,8 @@ class Pooled(PooledLearning):
         reply = yield from ask(Call("locate" if unfold else "answer", (opening, *blocks, closing), wants))
         answer = self._answer(memory, question, reply, by_attention)
         cited = answer.citations
+        if self.read.doubt and cited and not unfold and is_doubtful(memory, reply.text, answer.text):
+            unfold = self.read.doubt
         for purpose in UNFOLDINGS if unfold else ():
             passages = unfolded(memory, cited, unfold)
             reply = yield from ask(Call(purpose, (opening, Text(passages), closing), Generate(ANSWER_SAMPLING)))
@@ -93,6 +99,10 @@ class Pooled(PooledLearning):
             if not cited:
                 break
         return answer
+
+    def may_answer(self, call: Call) -> bool:
+        """Return whether the call is the only one, or reads text that an earlier reply cites."""
+        return call.purpose == "answer" or not any(isinstance(part, BlockRef) for part in call.parts)
 
     def render(self, memory: Memory, call: Call, model: Model) -> Rendered:
         """Render a call as text tokens and slots, with wrapper tokens and positions according to the settings."""

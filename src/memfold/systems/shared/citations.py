@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 
-from memfold.core.prompt import recalled
-from memfold.core.types import Citation, Memory, Passage, Reply, Span
+from memfold.core.prompt import ABSENT, recalled
+from memfold.core.types import Citation, Memory, Passage, Recall, Reply, Span
 from memfold.systems.shared.passages import PassageIndex
 
 MOST = 3  # citations per answer
 _SENTENCE = re.compile(r"[^.!?\n]*[.!?]+[\"')\]]*(?=\s|$)|[^.!?\n]+(?=\n|$)")
+_WORD = re.compile(r"\w+")
 _CAPITALISED = re.compile(r"\b[A-Z]\w+")
 
 
@@ -23,8 +25,10 @@ class SentenceIndex:
     def __init__(self, memory: Memory) -> None:
         self._passages: list[Passage] = []
         sentences: list[str] = []
+        texts: list[str] = []
         for source in range(len(memory.sources)):
             text = "".join(block.read() or "" for block in memory.blocks if block.source == source)
+            texts.append(text)
             for match in _SENTENCE.finditer(text):
                 sentence = match[0].strip()
                 if sentence:
@@ -32,7 +36,21 @@ class SentenceIndex:
                     self._passages.append(Passage(source, Span(start, start + len(sentence))))
                     sentences.append(sentence)
         self._sources, self._sentences = memory.sources, sentences
+        self._text = "\n".join(map(_spaced, texts))
         self._index = PassageIndex(sentences)
+
+    def check(self, quoted: str) -> tuple[Recall, ...]:
+        """Compare each recalled sentence with the text, apart from white space."""
+        recalls = []
+        for sentence in _sentences(quoted):
+            supported = _spaced(sentence) in self._text
+            nearest = [self._citation(*match) for match in self._index.best(sentence, 1) if match[1] > 0]
+            recalls.append(Recall(sentence, supported, nearest[0] if nearest else None))
+        return tuple(recalls)
+
+    def contains(self, answer: str) -> bool:
+        """Return whether the text contains an answer as consecutive words; case and white space are ignored."""
+        return f" {_words(answer)} " in self._all_words
 
     def cite(self, quoted: str, question: str, answer: str) -> tuple[Citation, ...]:
         """Return at most three sentences that match the recalled text `quoted` or the question.
@@ -68,10 +86,36 @@ class SentenceIndex:
         kept = [self._index.best(sentence, 1)[0] for sentence in supported]
         return tuple(self._citation(*match) for match in [*kept[:MOST], *new[:MOST]])
 
+    @cached_property
+    def _all_words(self) -> str:
+        return f" {_words(self._text)} "
+
     def _citation(self, number: int, score: float) -> Citation:
         passage = self._passages[number]
         source, span = self._sources[passage.source], passage.span
         return Citation(source, span.start, span.end, self._sentences[number], score)
+
+
+def check_reply(memory: Memory, reply: str) -> tuple[Recall, ...]:
+    """Compare the sentences that a reply recalls with the text of the memory; empty if the memory holds no text."""
+    return sentence_index(memory).check(recalled(reply)) if memory.holds_text else ()
+
+
+def support(memory: Memory, reply: str, answer: str) -> bool | None:
+    """Return whether the text of the memory contains every recalled sentence and the answer.
+
+    An answer that is a number alone may have been counted, and is not looked up.  None if there is nothing to compare:
+    no text, no answer, or the answer that the text does not say it.
+    """
+    if not memory.holds_text or not answer or answer == ABSENT:
+        return None
+    stated = answer.isdecimal() or sentence_index(memory).contains(answer)
+    return stated and all(recall.supported for recall in check_reply(memory, reply))
+
+
+def is_doubtful(memory: Memory, reply: str, answer: str) -> bool:
+    """Return whether the text should be read again: it does not support the reply, or the reply finds no answer."""
+    return memory.holds_text and not support(memory, reply, answer)
 
 
 def sentence_index(memory: Memory) -> SentenceIndex:
@@ -127,6 +171,14 @@ def read_span(memory: Memory, source: int, span: Span) -> str:
 
 def _sentences(text: str) -> list[str]:
     return [sentence for match in _SENTENCE.finditer(text) if (sentence := match[0].strip())]
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _words(text: str) -> str:
+    return " ".join(_WORD.findall(text.casefold()))
 
 
 def _touch(passage: Passage, other: Passage) -> bool:

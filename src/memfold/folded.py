@@ -1,0 +1,197 @@
+"""A memory that questions are asked of: the object that the Python API and the command line work with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from memfold.backbone import familiarity
+from memfold.core.arguments import check_callable, check_path, check_type, strings
+from memfold.core.errors import ConfigError, DataError
+from memfold.core.job import Job
+from memfold.core.registry import AnySystem
+from memfold.core.scheduler import MAX_CONCURRENCY, Scheduler, answer
+from memfold.core.types import Memory, Trace
+from memfold.folding import Progress, fold_memory, memory_name
+from memfold.memory import check_target, claimed, save_memory, sort_out
+from memfold.memory.reader import read_manifest
+from memfold.response import Response, unended
+from memfold.session import Session
+from memfold.sources import Source, Texts, given_documents
+from memfold.systems.shared.citations import check_reply, sentence_index, support
+
+FAMILIARITY_BLOCKS = 16  # blocks of a memory whose text is checked for being familiar to the model
+
+OnToken = Callable[[str], None]
+
+
+class FoldedMemory:
+    """A memory together with the session (system and model) that answers from it.
+
+    It can be copied and pickled, for example for `multiprocessing`: copies share the model, and another process loads
+    it again by its name.
+    """
+
+    def __init__(self, memory: Memory, session: Session, fold_seconds: float = 0.0) -> None:
+        self.memory, self.session, self.fold_seconds = memory, session, fold_seconds
+        self._policy = session.policy()
+
+    def __repr__(self) -> str:
+        memory = self.memory
+        counts = f"{len(memory.sources)} documents, {memory.token_count} tokens, {memory.slot_count} slots"
+        return f"<FoldedMemory: {counts}, system {memory.system!r}, model {self.session.model.name!r}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"memory": self.memory, "session": self.session, "fold_seconds": self.fold_seconds}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    @cached_property
+    def warning(self) -> str | None:
+        """A warning that the text is unlike the training text of the model, so answers are unreliable; else None."""
+        blocks = self.memory.blocks
+        excerpts = blocks[:: -(-len(blocks) // FAMILIARITY_BLOCKS)]
+        return familiarity.warning(self.session.model, "".join(block.read() or "" for block in excerpts))
+
+    def ask(self, question: str, on_token: OnToken | None = None) -> Response:
+        """Answer one question; `on_token` receives the text of the reply as it is generated.
+
+        Raises:
+            DataError: for an empty question, or a text that exceeds the context window of the model.
+            CallError: if the model or the endpoint fails.
+            TypeError: for a question that is not a string.
+        """
+        check_type("question", question, str, "a string")
+        check_callable("on_token", on_token)
+        trace = answer(self._job(question), self._policy, on_token)
+        if trace.failure is not None:
+            raise trace.failure.exception()
+        return self._response(trace)
+
+    def ask_many(self, questions: Sequence[str]) -> list[Response]:
+        """Answer questions in batches and return the responses in order; a failed question has its `error` set.
+
+        Raises:
+            TypeError: for anything but strings in a list.
+        """
+        responses = dict(self.answers(questions))
+        return [responses[number] for number in range(len(responses))]
+
+    def answers(
+        self, questions: Sequence[str], max_concurrency: int = MAX_CONCURRENCY
+    ) -> Iterator[tuple[int, Response]]:
+        """Answer questions in batches; yield (index of the question, response) in the order in which they finish.
+
+        Raises:
+            TypeError: for anything but strings in a list.
+        """
+        jobs = map(self._job, strings("questions", questions))
+        traces = Scheduler(self._policy, max_concurrency).run(jobs)
+        return ((number, self._response(trace)) for number, trace in traces)
+
+    def answering(self, **settings: Any) -> FoldedMemory:
+        """Return the same memory with other reading settings: `style` ("bare", "recall", "free") in every system, and
+        those of the system (docs/concepts.md), such as `unfold` and `cite` of pooled memory.
+
+        Raises:
+            ConfigError: for a setting that the system does not have, or that was fixed when folding.
+        """
+        system = self.session.system
+        for name in settings:
+            if name not in system.answering_settings:
+                allowed = ", ".join(system.answering_settings)
+                raise ConfigError(f"system {system.name!r} has no reading setting {name!r}; allowed: {allowed}")
+        return self._with(system.changed(**settings))
+
+    def unfolding(self, tokens: int) -> FoldedMemory:
+        """Return the same memory; about `tokens` tokens of cited text are read again before the final answer.
+
+        Raises:
+            ConfigError: for a system that cannot unfold.
+        """
+        return self._with(self.session.system.doubting(0).unfolding(tokens))
+
+    def doubting(self, tokens: int) -> FoldedMemory:
+        """Return the same memory; cited text is read again only if the text does not support a reply, and 0 is never.
+
+        This is the default, with `DOUBT` tokens.  A system that reads the text itself is unchanged.
+        """
+        return self._with(self.session.system.doubting(tokens))
+
+    def save(self, path: str | Path, keep_text: bool = True, dtype: str = "bfloat16", *, force: bool = False) -> None:
+        """Write a memory file; `dtype` is the data type of the stored slots: float32 (lossless), bfloat16 or int8.
+
+        Raises:
+            DataError: if the path holds anything but a memory of the same documents, or of the first of them, and
+                `force` is not given, or if another process is writing it.
+            TypeError: for a path of another type.
+        """
+        check_path("path", path)
+        with claimed(path) as lock:
+            check_target(path, self.memory.sha256, grown=self._continues(Path(path)), force=force)
+            save_memory(self.memory, path, dtype=dtype, keep_text=keep_text, lock=lock)
+
+    def append(
+        self, source: Source | None = None, *, texts: Texts | None = None, progress: Progress | None = None
+    ) -> None:
+        """Fold more documents into this memory, in RAM; `save` then replaces the file that it was opened from.
+
+        `source` and `texts` are those of `fold`.  Documents whose text the memory holds already are left out.  Of the
+        existing slots, none changes.
+
+        Raises:
+            DataError: for a document that cannot be used, or a model that reads the memory but did not fold it.
+            TypeError: for an argument of another type.
+        """
+        check_callable("progress", progress)
+        old, session = self.memory, self.session
+        inputs, _ = sort_out(given_documents(source, texts, len(old.sources) + 1), old)
+        if session.model.readable[0] != old.fingerprint:
+            raise DataError(
+                f"model {session.model.name!r} reads this memory, but another one folded it; append with that model"
+            )
+        if not inputs:
+            return
+        started = time.perf_counter()
+        self.memory = _joined(old, fold_memory(inputs, session, progress))
+        self.fold_seconds += time.perf_counter() - started
+        self.__dict__.pop("warning", None)  # it depends on the text
+
+    def _continues(self, path: Path) -> bool:
+        """Whether a file holds the first documents of this memory, made by the same system and model."""
+        stored, memory = read_manifest(path) if path.is_file() else None, self.memory
+        return (
+            stored is not None
+            and (stored.system, stored.fingerprint) == (memory.system, memory.fingerprint)
+            and stored.sha256 == memory.sha256[: len(stored.sha256)]
+        )
+
+    def _with(self, system: AnySystem) -> FoldedMemory:
+        return FoldedMemory(self.memory, replace(self.session, system=system), self.fold_seconds)
+
+    def _job(self, question: str) -> Job:
+        return Job(self.session.system, self.memory, question)
+
+    def _response(self, trace: Trace) -> Response:
+        warning = self.warning or unended(trace)
+        passages = () if warning is None else sentence_index(self.memory).cite("", trace.question, "")
+        reply, text = (trace.answer.reply, trace.answer.text) if trace.answer else ("", "")
+        recalls, supported = check_reply(self.memory, reply), support(self.memory, reply, text)
+        return Response(trace, self.session.model.name, self.fold_seconds, warning, passages, recalls, supported)
+
+
+def _joined(old: Memory, added: Memory) -> Memory:
+    """Return a memory with more documents: the blocks of the first memory, then those of the second."""
+    device = next((block.slots.device for block in old.blocks if block.slots is not None), None)
+    blocks = list(old.blocks)
+    for block in added.blocks:
+        slots = block.slots if block.slots is None or device is None else block.slots.to(device)
+        blocks.append(replace(block, index=len(blocks), source=block.source + len(old.sources), slots=slots))
+    hashes = old.sha256 + added.sha256
+    name = memory_name(hashes, old.settings, old.fingerprint)
+    return replace(old, name=name, sources=old.sources + added.sources, blocks=blocks, sha256=hashes)
