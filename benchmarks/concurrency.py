@@ -130,8 +130,10 @@ def run(trials: int, seed: int, model: str) -> Found:
         write_documents(base)
         with (base / "log").open("w") as log, redirect_stdout(log), redirect_stderr(log):
             for kind in (FOLD, ASK):  # in this process, which loads the model and all modules
-                if execute(Job(kind, 0).arguments(base, model)):
-                    raise SystemExit((base / "log").read_text())
+                code = execute(Job(kind, 0).arguments(base, model))
+                log.flush()
+                if code:
+                    raise SystemExit(f"{kind}: exit code {code}: {(base / 'log').read_text()}")
         for number in range(trials):
             place = Path(folder) / str(number)
             shutil.copytree(base, place)

@@ -19,7 +19,7 @@ from memfold.backbone.export import export
 from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.tokens import add_special_tokens
-from memfold.core.errors import CheckpointError, ConfigError, MemfoldError
+from memfold.core.errors import CheckpointError, DataError, MemfoldError
 from memfold.systems.pooled.learning import END, START
 
 MakeBackbone = Callable[..., Backbone]
@@ -178,7 +178,7 @@ def test_an_exported_model_is_an_ordinary_folder_with_equal_logits(base: Path, t
         torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=1e-4)
     assert torch.equal(ours.heads["pooled"].weight, backbone.heads["pooled"].weight)
     assert ours.trained == backbone.trained
-    with pytest.raises(ConfigError, match="whole exists and is not an empty folder"):
+    with pytest.raises(DataError, match="whole exists and is not an empty folder"):
         export(str(tmp_path / "run"), tmp_path / "whole")
 
 

@@ -92,7 +92,6 @@ def test_unexpected_errors_are_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatc
     def broken(*arguments: object) -> None:
         raise RuntimeError("first line\nsecond line")
 
-    monkeypatch.setattr("memfold.memory.describe", broken)
     monkeypatch.setattr("memfold.cli.sizes.describe", broken)
     result = cli("inspect", "page.fold")
     assert result.code == 1

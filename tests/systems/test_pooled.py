@@ -19,7 +19,7 @@ from memfold.core.scheduler import answer
 from memfold.core.system import SLOT, Rendered
 from memfold.core.types import Block, BlockRef, Call, Memory, Sample, SamplingParams, Text
 from memfold.memory import open_memory, save_memory
-from memfold.session import open_session, session_for
+from memfold.session import make_system, open_session, session_for
 from memfold.systems.pooled import encoder
 from memfold.systems.pooled.encoder import Window, encode_windows, fixed_windows
 from memfold.systems.pooled.head import HEAD, add_head
@@ -419,10 +419,19 @@ def test_an_opened_memory_is_checked_before_it_is_asked(tmp_path: Path) -> None:
     assert session_for(open_memory(path)).system.settings == session.system.settings
     (block,) = blocks
     assert block.slots is not None
-    memory.blocks = [replace(block, slots=block.slots[:-1])]
+    assert block.slot_tokens is not None
+    memory.blocks = [replace(block, slots=block.slots[:-1], slot_tokens=block.slot_tokens[:-1])]
     save_memory(memory, path)
-    with pytest.raises(DataError, match=rf"has {block.slot_count - 1} slots for the {block.token_count} tokens of"):
+    with pytest.raises(DataError, match=rf"{block.slot_count - 1} slots and {block.token_count} tokens of block 0"):
         session_for(open_memory(path))
+    fixed = make_system("pooled", session.model).changed(groups="fixed")
+    with torch.no_grad():
+        (block,) = fixed.compress([document], session.model)
+    assert block.slots is not None
+    memory.blocks = [replace(block, slots=block.slots[:-1])]
+    memory.settings = session.settings | fixed.settings
+    with pytest.raises(DataError, match=rf"has {block.slot_count - 1} slots for the {block.token_count} tokens of"):
+        fixed.check_memory(memory)
 
 
 def test_a_model_without_a_projection_is_refused(new_backbone: Callable[..., Backbone]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -267,7 +268,7 @@ def test_a_memory_whose_groups_do_not_add_up_is_refused(backbone: Backbone) -> N
 def test_token_counts_for_some_blocks_only_are_refused(backbone: Backbone, tmp_path: Path) -> None:
     (block,) = fold(AT_SENTENCES, backbone, TEXT)
     (fixed,) = fold(PooledFold(ratio=8), backbone, TEXT)
-    memory = Memory("m", "pooled", {}, "f", ("a.txt",), [block, fixed], ("0" * 64,))
+    memory = Memory("m", "pooled", {}, "f", ("a.txt", "b.txt"), [block, replace(fixed, source=1)], ("0" * 64,) * 2)
     with pytest.raises(DataError, match="all must have one, or none"):
         save_memory(memory, tmp_path / "a.fold")
 

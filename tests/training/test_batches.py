@@ -49,10 +49,12 @@ def test_validation_never_sees_what_training_sees(recipe: Recipe, backbone: Back
 def test_entries_occur_by_weight_within_a_hundredth(
     recipe: Recipe, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, weights: tuple[float, ...]
 ) -> None:
-    entries = tuple(SupervisedEntry("group", weight, (8,), level=number) for number, weight in enumerate(weights))
+    entries = tuple(SupervisedEntry("group", weight, (8,), samples=1 + number) for number, weight in enumerate(weights))
     monkeypatch.setattr(batches, "load_task", lambda name: lambda *_: [])
     monkeypatch.setattr(batches, "MOST_DOCUMENTS", 0)
-    counts = Counter(batch(replace(recipe, mixture=entries), backbone, number).entry.level for number in range(1000))
+    counts = Counter(
+        batch(replace(recipe, mixture=entries), backbone, number).entry.samples - 1 for number in range(1000)
+    )
     for number, weight in enumerate(weights):
         assert abs(counts[number] / 1000 - weight / sum(weights)) < 0.01
 

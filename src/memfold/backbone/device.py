@@ -9,7 +9,7 @@ import torch
 from memfold.core.errors import ConfigError
 
 ALLOWED = "cpu, cuda, cuda:N, mps"
-_NAME = re.compile(r"cpu|mps|cuda(?::(\d+))?", re.ASCII)
+_NAME = re.compile(r"(?:cpu|mps)(?::0)?|cuda(?::(\d+))?", re.ASCII)
 
 
 def check_device(name: str) -> None:
@@ -17,7 +17,7 @@ def check_device(name: str) -> None:
     match = _NAME.fullmatch(name)
     if match is None:
         raise ConfigError(f"device {name!r} is not possible; allowed: {ALLOWED}")
-    if name == "mps" and not torch.backends.mps.is_available():
+    if name.startswith("mps") and not torch.backends.mps.is_available():
         raise ConfigError("device 'mps' is not available on this machine; use cpu, or cuda with an NVIDIA GPU")
     if not name.startswith("cuda"):
         return
