@@ -184,6 +184,11 @@ def chunks(document: Document, tokenize: Tokenize, size: int) -> Iterator[Chunk]
         yield Chunk(index, tuple(tokens), tuple(offsets), token_start, text_start, char_end, text)
 
 
+def fixed_lengths(tokens: int, size: int) -> list[int]:
+    """Return the lengths of the parts of `size` tokens that some tokens are cut into; the last may be shorter."""
+    return [min(size, tokens - start) for start in range(0, tokens, size)]
+
+
 def _token_chunks(tokens: tuple[int, ...], size: int) -> Iterator[Chunk]:
     for index, start in enumerate(range(0, len(tokens), size)):
         yield Chunk(index, tokens[start : start + size], (), start, 0, 0, "")

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from scripted_policy import ScriptedPolicy
 
 from memfold.backbone.model import Backbone
+from memfold.core.document import fixed_lengths
 from memfold.core.errors import ConfigError
 from memfold.core.policy import Request
 from memfold.core.types import Block, BlockRef, Likelihood, Memory, Reply
 from memfold.evaluation.runner import Evaluation, run
 from memfold.evaluation.suite import Options
-from memfold.evaluation.suites.fidelity import KINDS, PLACES, SLOTS, FidelitySuite, divide, fixed_lengths
+from memfold.evaluation.suites.fidelity import KINDS, PLACES, SLOTS, FidelitySuite, divide
 
 Evaluate = Callable[..., Evaluation]
 SMALL = {"suite": "fidelity", "lengths": (64,), "questions": 3, "splits": ("in",)}

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 
+from memfold.core.document import fixed_lengths
 from memfold.core.errors import ConfigError
 from memfold.core.job import Job
 from memfold.core.model import Model
@@ -163,11 +164,6 @@ def divide(memory: Memory, slots: int, ratio: int) -> Memory:
             start, end = ends[first], ends[last]
             blocks.append(replace(part, token_start=start, token_end=end, slot_tokens=tuple(lengths[first:last])))
     return replace(memory, blocks=blocks)
-
-
-def fixed_lengths(tokens: int, ratio: int) -> tuple[int, ...]:
-    """Return the lengths of groups of `ratio` tokens, the last of which may be shorter."""
-    return tuple(min(ratio, tokens - start) for start in range(0, tokens, ratio))
 
 
 def _rewrite(script: Call, case: Case, model: Model, memory: Memory, question: str) -> AnswerSteps:

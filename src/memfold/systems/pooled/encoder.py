@@ -16,9 +16,9 @@ from torch import Tensor
 
 from memfold.backbone.allocation import give_back
 from memfold.backbone.model import Backbone
-from memfold.core.document import Chunk, Document, chunks
+from memfold.core.document import Chunk, Document, chunks, fixed_lengths
 from memfold.core.types import Block
-from memfold.systems.pooled.groups import fixed_lengths, group_lengths, group_windows
+from memfold.systems.pooled.groups import group_lengths, group_windows
 from memfold.systems.pooled.head import HEAD
 from memfold.systems.pooled.settings import PooledFold
 from memfold.systems.shared.blocks import chunk_block

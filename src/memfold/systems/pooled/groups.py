@@ -19,11 +19,6 @@ def group_lengths(tokens: Sequence[int], encoder: Backbone, settings: PooledFold
     return join_sentences(sentence_lengths(tokens, encoder), settings.shortest_group, settings.longest_group)
 
 
-def fixed_lengths(tokens: int, ratio: int) -> list[int]:
-    """Return the lengths of groups of `ratio` tokens; the last one may be shorter."""
-    return [min(ratio, tokens - start) for start in range(0, tokens, ratio)]
-
-
 def join_sentences(sentences: Sequence[int], shortest: int, longest: int) -> list[int]:
     """Return group lengths of at most `longest` tokens, with a border at every sentence that begins a group.
 
