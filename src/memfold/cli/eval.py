@@ -89,7 +89,7 @@ def command(
         str,
         typer.Argument(
             metavar="SUITE",
-            help="almanac, needle, strings, multihop, qa, longbench-v2 or reconstruction; see docs/suites.md.",
+            help="almanac, needle, strings, multihop, qa, longbench-v2, fidelity or reconstruction (docs/suites.md).",
         ),
     ],
     system: Systems = None,
