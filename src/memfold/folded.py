@@ -181,7 +181,8 @@ class FoldedMemory:
         warning = self.warning or unended(trace)
         passages = () if warning is None else sentence_index(self.memory).cite("", trace.question, "")
         reply, text = (trace.answer.reply, trace.answer.text) if trace.answer else ("", "")
-        recalls, supported = check_reply(self.memory, reply), support(self.memory, reply, text)
+        recalls = check_reply(self.memory, reply)
+        supported = support(self.memory, recalls, text)
         return Response(trace, self.session.model.name, self.fold_seconds, warning, passages, recalls, supported)
 
 

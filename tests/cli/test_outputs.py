@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import resource
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from command_result import Cli, Result
+from file_size_limit import file_size_limit
 
 from memfold.core.document import open_document
 from memfold.core.errors import DataError
@@ -340,17 +338,6 @@ def test_a_place_that_takes_no_files_is_refused_before_anything_is_computed(
         assert message.endswith("; choose another place")
     message = refused(cli("fold", page.path, "-o", "/proc/new.fold"))
     assert message == "cannot write /proc/new.fold: No such file or directory; choose another place"
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """Let the system refuse to make any file larger than `size` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("what", ["sample", "fold", "export", "bench", "eval"])

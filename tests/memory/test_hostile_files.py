@@ -202,15 +202,20 @@ def test_an_announced_header_takes_no_more_memory_than_the_file(path: Path) -> N
     assert "truncated" in refused(path, most=SPARE)
 
 
+def craft_text(path: Path, blocks: int, size: int) -> None:
+    """Write a memory of text with that many blocks of `size` equal characters each."""
+    text = zlib.compress(b"a" * size, 9)
+    table = [[0, n, n + 1, n * size, (n + 1) * size, 0, len(text)] for n in range(blocks)]
+    values = {"blocks": blocks, "tokens": blocks, "characters": blocks * size, "slots": 0, "hidden": 0}
+    values |= {"text_bytes": blocks * len(text), "dtype": "bfloat16", "keep_text": True}
+    values |= {"system": "full", "settings": {}, "fingerprint": "", "sources": ["a"], "sha256": ["0" * 64]}
+    craft(path, values, {"table": np.array(table, "<i8").tobytes(), "text": text * blocks})
+
+
 @pytest.mark.parametrize("blocks", [1, 40])
 def test_text_that_expands_too_far_is_refused_unread(path: Path, blocks: int) -> None:
     size = (200 << 20) // blocks
-    bomb = zlib.compress(b"a" * size, 9)
-    table = [[0, n, n + 1, n * size, (n + 1) * size, 0, len(bomb)] for n in range(blocks)]
-    values = {"blocks": blocks, "tokens": blocks, "characters": blocks * size, "slots": 0, "hidden": 0}
-    values |= {"text_bytes": blocks * len(bomb), "dtype": "bfloat16", "keep_text": True}
-    values |= {"system": "full", "settings": {}, "fingerprint": "", "sources": ["a"], "sha256": ["0" * 64]}
-    craft(path, values, {"table": np.array(table, "<i8").tobytes(), "text": bomb * blocks})
+    craft_text(path, blocks, size)
     assert path.stat().st_size < 1 << 18
     assert "block table does not agree" in refused(path)
 
@@ -218,12 +223,7 @@ def test_text_that_expands_too_far_is_refused_unread(path: Path, blocks: int) ->
 def test_many_blocks_of_little_text_have_a_limit_together(path: Path) -> None:
     size, blocks = FREE_CHARACTERS, FREE_TOTAL // FREE_CHARACTERS
     for count, fits in ((blocks, True), (blocks + 1, False)):
-        text = zlib.compress(b"a" * size, 9)
-        table = [[0, n, n + 1, n * size, (n + 1) * size, 0, len(text)] for n in range(count)]
-        values = {"blocks": count, "tokens": count, "characters": count * size, "slots": 0, "hidden": 0}
-        values |= {"text_bytes": count * len(text), "dtype": "bfloat16", "keep_text": True}
-        values |= {"system": "full", "settings": {}, "fingerprint": "", "sources": ["a"], "sha256": ["0" * 64]}
-        craft(path, values, {"table": np.array(table, "<i8").tobytes(), "text": text * count})
+        craft_text(path, count, size)
         if fits:
             assert all(block.read() == "a" * size for block in open_memory(path).blocks)
         else:

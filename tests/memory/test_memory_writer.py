@@ -2,18 +2,17 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import shutil
 import tempfile
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from file_size_limit import file_size_limit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_memories import manifest_of, memories, random_bits, small_memory, write_some
@@ -224,14 +223,3 @@ def wide_memory(count: int) -> Memory:
     slots = [random_bits((2, 65), "float32", i) for i in range(count)]
     blocks = [Block(i, 0, 8 * i, 8 * i + 8, 0, 0, slots[i]) for i in range(count)]
     return Memory("wide", "pooled", {"ratio": 4}, "", ("a",), blocks, ("0" * 64,))
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """Let the system refuse to make any file larger than `size` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -156,7 +156,7 @@ def divide(memory: Memory, slots: int, ratio: int) -> Memory:
     blocks: list[Block] = []
     for block in memory.blocks:
         lengths = block.slot_tokens or fixed_lengths(block.token_count, ratio)
-        ends = [block.token_start, *accumulate(lengths, initial=block.token_start)][1:]
+        ends = list(accumulate(lengths, initial=block.token_start))
         for first in range(0, block.slot_count, slots):
             last = min(first + slots, block.slot_count)
             assert block.slots is not None, "a block with a slot count has slots"

@@ -25,10 +25,10 @@ class SentenceIndex:
     def __init__(self, memory: Memory) -> None:
         self._passages: list[Passage] = []
         sentences: list[str] = []
-        texts: list[str] = []
+        self._texts: list[str] = []
         for source in range(len(memory.sources)):
             text = "".join(block.read() or "" for block in memory.blocks if block.source == source)
-            texts.append(text)
+            self._texts.append(text)
             for match in _SENTENCE.finditer(text):
                 sentence = match[0].strip()
                 if sentence:
@@ -36,7 +36,6 @@ class SentenceIndex:
                     self._passages.append(Passage(source, Span(start, start + len(sentence))))
                     sentences.append(sentence)
         self._sources, self._sentences = memory.sources, sentences
-        self._text = "\n".join(map(_spaced, texts))
         self._index = PassageIndex(sentences)
 
     def check(self, quoted: str) -> tuple[Recall, ...]:
@@ -87,6 +86,10 @@ class SentenceIndex:
         return tuple(self._citation(*match) for match in [*kept[:MOST], *new[:MOST]])
 
     @cached_property
+    def _text(self) -> str:
+        return "\n".join(map(_spaced, self._texts))
+
+    @cached_property
     def _all_words(self) -> str:
         return f" {_words(self._text)} "
 
@@ -101,8 +104,8 @@ def check_reply(memory: Memory, reply: str) -> tuple[Recall, ...]:
     return sentence_index(memory).check(recalled(reply)) if memory.holds_text else ()
 
 
-def support(memory: Memory, reply: str, answer: str) -> bool | None:
-    """Return whether the text of the memory contains every recalled sentence and the answer.
+def support(memory: Memory, recalls: Sequence[Recall], answer: str) -> bool | None:
+    """Return whether the text of the memory contains every recalled sentence (`check_reply`) and the answer.
 
     An answer that is a number alone may have been counted, and is not looked up.  None if there is nothing to compare:
     no text, no answer, or the answer that the text does not say it.
@@ -110,12 +113,12 @@ def support(memory: Memory, reply: str, answer: str) -> bool | None:
     if not memory.holds_text or not answer or answer == ABSENT:
         return None
     stated = answer.isdecimal() or sentence_index(memory).contains(answer)
-    return stated and all(recall.supported for recall in check_reply(memory, reply))
+    return stated and all(recall.supported for recall in recalls)
 
 
 def is_doubtful(memory: Memory, reply: str, answer: str) -> bool:
     """Return whether the text should be read again: it does not support the reply, or the reply finds no answer."""
-    return memory.holds_text and not support(memory, reply, answer)
+    return memory.holds_text and not support(memory, check_reply(memory, reply), answer)
 
 
 def sentence_index(memory: Memory) -> SentenceIndex:
