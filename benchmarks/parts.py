@@ -91,7 +91,7 @@ PARTS = (
     _almanac("almanac-in", "--split", "in", systems=(*ANSWERING, "pooled/unfold=256", "pooled/doubt=256")),
     _almanac("almanac-out", "--split", "out"),
     _almanac("longer", *FACTS, systems=("full", "pooled:16", "retrieval"), lengths="1024,4096,8192"),
-    _eval("fidelity", "fidelity", *_systems("pooled:16"), lengths="64,256,512", size=_questions(180), quick=3),
+    _eval("fidelity", "fidelity", *_systems("pooled:16"), lengths="64,256,512,2048", size=_questions(180), quick=3),
     _eval("reconstruction", *RECONSTRUCTION, lengths="256,512,1024,2048", size=_questions(80)),
     _haystack("needle", lengths=NEEDLE, quick=22),
     _haystack("multihop", "--kind", "two-hop", lengths=MULTIHOP),

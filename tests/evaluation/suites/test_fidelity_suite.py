@@ -30,7 +30,7 @@ class Copies(ScriptedPolicy):
 
     def __init__(self, evaluation: Evaluation, spoil: Callable[[list[int]], list[int]] = lambda tokens: tokens) -> None:
         super().__init__(reply=lambda call: "")
-        self.end, self.spoil = evaluation.model.end_token, spoil
+        self.model, self.end, self.spoil = evaluation.model, evaluation.model.end_token, spoil
         self.cases = list(evaluation.suite.cases(evaluation.options, evaluation.model))
 
     def answer(self, request: Request) -> Reply:
@@ -41,7 +41,8 @@ class Copies(ScriptedPolicy):
         block = request.memory.blocks[index]
         tokens = self.cases[0].sample.document.tokens or ()
         written = self.spoil(list(tokens[block.token_start : block.token_end]))
-        return Reply("x", (*written, self.end), positions=block.slot_count)
+        text = self.model.decode([token for token in written if token >= 0])
+        return Reply(text, (*written, self.end), positions=block.slot_count)
 
 
 def figures(evaluation: Evaluation, folder: Path, policy: ScriptedPolicy) -> dict[str, dict[str, float]]:
@@ -74,6 +75,7 @@ def test_a_wrong_token_spoils_its_group_and_place_alone(evaluate: Evaluate, tmp_
     assert found["4"]["whole"] == 3 / 4
     assert [found["4"].get(place) for place in PLACES] == [1, 0, 1, 1]
     assert found["16"]["whole"] == 15 / 16
+    assert 0.5 < found["4"]["rougeL"] < found["16"]["rougeL"] < 1
     assert found["1"]["whole"] == 1  # replies of four tokens do not reach the change: a token too many is no matter
     assert set(KINDS) & set(found["4"])
 
@@ -83,6 +85,7 @@ def test_a_reply_that_stops_early_has_wrong_groups_at_its_end(evaluate: Evaluate
     found = figures(evaluation, tmp_path, Copies(evaluation, lambda tokens: tokens[:8]))
     assert found["4"]["whole"] == 1 / 2
     assert found["16"]["whole"] == 2 / 16
+    assert found["16"]["rougeL"] < found["4"]["rougeL"] < found["1"]["rougeL"] == 1
 
 
 def test_the_local_policy_answers_both_calls(evaluate: Evaluate, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 A document is read in calls of 1, 4 or 16 consecutive slots, each with the prompt that reconstruction is trained with.
 Each call is made twice: the reply is written freely, and the text itself is scored (the paper's reconstruction loss).
-The tables show the share of groups that are whole, by the place of the group in its call, and the accuracy of numbers,
-names and ordinary words.  The suite `reconstruction` reads all slots in one call.
+The tables show the share of groups that are whole, by the place of the group in its call, the accuracy of numbers,
+names and ordinary words, and ROUGE-L of the replies joined, which is reconstruction in several calls: a slip costs no
+more than the rest of its call.  The suite `reconstruction` reads all slots in one call.  Needs the rouge-score library.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from memfold.evaluation.grouping import Group, curves, failures, grid, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed
 from memfold.evaluation.table import Cell, Figure, Table, mean
-from memfold.scoring.rewriting import token_kind
+from memfold.scoring.rewriting import rouge, token_kind
 from memfold.tasks.instructions import INSTRUCTIONS
 from memfold.tasks.needle import NEEDLES
 from memfold.tasks.reconstruction import reconstruction
@@ -51,7 +52,8 @@ class FidelitySuite:
     candidates: tuple[str, ...] = (DEFAULT,)
 
     def check(self, options: Options) -> None:
-        """Raise a `ConfigError` for a kind of string that cannot be planted in the documents."""
+        """Raise a `ConfigError` without the rouge-score library, and for a string that cannot be planted."""
+        rouge("", "")
         for kind in options.kinds:
             if kind not in NEEDLES:
                 raise ConfigError(f"--kind {kind!r} is not possible; allowed: {', '.join(NEEDLES)}")
@@ -103,8 +105,8 @@ class FidelitySuite:
             logprobs += scored.reply.logprobs[:-1]
         figures = {name: sum(values) / len(values) for name, values in (groups | kinds).items() if values}
         figures["loss"] = -sum(logprobs) / len(logprobs)
-        text = "".join(step.reply.text for step in trace.steps[::2])
-        return Score(text, figures["whole"] == 1, figures)
+        figures["rougeL"] = rouge(case.accepted[0], trace.answer.reply)["rougeL"]
+        return Score(trace.answer.reply, figures["whole"] == 1, figures)
 
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
         """For each split and number of slots in a call: whole groups, right tokens, and the loss."""
@@ -113,11 +115,13 @@ class FidelitySuite:
             "whole, forced",
             *(f"{place} of a call" for place in PLACES),
             *KINDS.values(),
+            "ROUGE-L",
             "loss",
         )
         note = (
             "Means over documents.  A whole group has all of its tokens in place; it counts as forced if each of them "
-            "has a probability above 1/2 after the right text.  The loss is in nats per token."
+            "has a probability above 1/2 after the right text.  ROUGE-L is that of all replies joined.  The loss is in nats "
+            "per token."
         )
         return [
             Table(
@@ -189,7 +193,7 @@ def _with_block(parts: Sequence[Part], block: BlockRef) -> tuple[Part, ...]:
 
 def _cells(records: Group) -> list[Cell]:
     return [
-        *(_share(name, records) for name in ("whole", "forced", *PLACES, *KINDS)),
+        *(_share(name, records) for name in ("whole", "forced", *PLACES, *KINDS, "rougeL")),
         _figure("loss", records, share=False),
     ]
 
