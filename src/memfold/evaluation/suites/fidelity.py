@@ -120,8 +120,8 @@ class FidelitySuite:
         )
         note = (
             "Means over documents.  A whole group has all of its tokens in place; it counts as forced if each of them "
-            "has a probability above 1/2 after the right text.  ROUGE-L is that of all replies joined.  The loss is in nats "
-            "per token."
+            "has a probability above 1/2 after the right text.  ROUGE-L is that of all replies joined.  The loss is in "
+            "nats per token."
         )
         return [
             Table(
