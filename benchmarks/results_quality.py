@@ -12,7 +12,7 @@ ALL = "all"
 SLOTS = "pooled:16"
 ROUGE_TARGETS = {"512": 0.97, "2048": 0.95}  # tokens -> ROUGE-L
 EXPANSION_COLUMNS = 7
-FIDELITY_COLUMNS = ("whole groups", "whole, forced", "numbers and codes", "names", "ROUGE-L", "loss")
+FIDELITY_COLUMNS = ("whole groups", "whole, forced", "numbers and codes", "names", "loss")
 
 
 def wrappers(file: Json) -> Outcome:
