@@ -1,18 +1,15 @@
 from __future__ import annotations
 
-import hashlib
 import itertools
-import tempfile
 from contextlib import AbstractContextManager
-from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memfold.core import document
-from memfold.core.document import Chunk, Document, chunks, open_document
+from memfold.core.document import Chunk, Document, chunks
 from memfold.core.errors import DataError
 
 MAX_TOKENS = 4  # of one character
@@ -38,9 +35,9 @@ def byte_tokens(text: str) -> tuple[list[int], list[tuple[int, int]]]:
     return tokens, offsets
 
 
-def small_pieces(size: int = 8, read: int = 5) -> AbstractContextManager[object]:
-    """Use small pieces and reads, so that short texts cover all boundary cases."""
-    return patch.multiple(document, PIECE_CHARACTERS=size, READ_BYTES=read)
+def small_pieces(size: int = 8) -> AbstractContextManager[object]:
+    """Use small pieces, so that short texts cover all boundary cases."""
+    return patch.object(document, "PIECE_CHARACTERS", size)
 
 
 def cut(whole: Document, size: int) -> list[Chunk]:
@@ -76,89 +73,22 @@ def test_tokens_and_offsets_do_not_depend_on_the_chunk_size(text: str, size: int
     assert [span for chunk in some for span in chunk.offsets] == [span for chunk in whole for span in chunk.offsets]
 
 
-@settings(max_examples=100, deadline=None)
-@given(TEXT, st.booleans(), st.integers(1, 9), st.integers(1, 30))
-@example("\ufeffa", False, 1, 1)
-def test_a_file_is_read_as_the_string_in_it(text: str, mark: bool, read: int, piece: int) -> None:
-    assume(text.strip())
-    data = (b"\xef\xbb\xbf" if mark else b"") + text.encode()
-    expected = text if mark else text.removeprefix("\ufeff")
-    assume(expected.strip())
-    with tempfile.TemporaryDirectory() as folder, small_pieces(piece, read):
-        path = Path(folder) / "a.txt"
-        path.write_bytes(data)
-        opened = open_document(path)
-        assert list(opened.pieces()) == list(Document("a", expected).pieces())
-        assert cut(opened, 7) == cut(Document("a", expected), 7)
-        assert opened.read() == expected
-        assert opened.sha256() == hashlib.sha256(expected.encode()).hexdigest()
+def test_an_unpaired_surrogate_in_a_string_is_refused() -> None:
+    with pytest.raises(DataError, match="character 3 is an unpaired surrogate"):
+        Document("a", "abc\ud83d").sha256()
 
 
-BYTES = st.sampled_from([b"a", b"\xc3", b"\xa9", b"\xe4\xb8", b"\x96", b"\xf0\x9f", b"\x98\x80", b"\xff"])
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(BYTES), st.integers(1, 9))
-@example([b"a" * 7, b"\xe4\xb8"], 4)  # the file ends inside a character
-@example([b"aaa", b"\xe4\xb8", b"a"], 4)  # a character is incomplete at the end of a read
-def test_an_invalid_byte_is_reported_with_its_offset(parts: list[bytes], read: int) -> None:
-    data = b"".join(parts)
-    try:
-        data.decode()
-        return
-    except UnicodeDecodeError as error:
-        expected = f"byte 0x{data[error.start]:02x} at offset {error.start};"
-    with tempfile.TemporaryDirectory() as folder, small_pieces(read=read):
-        path = Path(folder) / "a.txt"
-        path.write_bytes(data)
-        with pytest.raises(DataError, match=expected):
-            open_document(path)
-
-
-@pytest.mark.parametrize("offset", [0, 1, document.READ_BYTES - 1, document.READ_BYTES, 3 * document.READ_BYTES + 17])
-@pytest.mark.parametrize(("byte", "message"), [(b"\0", "is binary: byte 0x00"), (b"\x80", "is not UTF-8: byte 0x80")])
-def test_an_invalid_byte_is_detected_at_any_offset(tmp_path: Path, offset: int, byte: bytes, message: str) -> None:
-    path = tmp_path / "a.txt"
-    path.write_bytes(b"x" * offset + byte + b"x" * 9)
-    with pytest.raises(DataError, match=f"{message} at offset {offset};"):
-        open_document(path)
-
-
-@pytest.mark.parametrize("data", [b"", b" \n\t ", b"\xef\xbb\xbf", b"\xef\xbb\xbf \n", b" " * 40_000])
-def test_an_empty_file_is_refused(tmp_path: Path, data: bytes) -> None:
-    path = tmp_path / "a.txt"
-    path.write_bytes(data)
-    with pytest.raises(DataError, match="is empty"):
-        open_document(path)
-
-
-def test_folders_missing_files_and_unknown_formats_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is a folder"):
-        open_document(tmp_path)
-    with pytest.raises(DataError, match="no document at"):
-        open_document(tmp_path / "missing.txt")
-    (tmp_path / "a.docx").write_text("x")
-    with pytest.raises(DataError, match=r"cannot read '\.docx' files"):
-        open_document(tmp_path / "a.docx")
+def test_a_document_without_text_is_refused() -> None:
     with pytest.raises(DataError, match="neither text nor path"):
         Document("a").read()
 
 
-def test_a_file_that_cannot_be_opened_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.txt"
-    path.write_text("x")
-
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(DataError, match=r"cannot read .*a\.txt: Permission denied"):
-        open_document(path)
-
-
-def test_an_unpaired_surrogate_in_a_string_is_refused() -> None:
-    with pytest.raises(DataError, match="character 3 is an unpaired surrogate"):
-        Document("a", "abc\ud83d").sha256()
+def test_a_renamed_document_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Document("a", "Velm")
+    sha256 = opened.sha256()
+    monkeypatch.setattr(Document, "pieces", lambda self: pytest.fail("the text was read again"))
+    assert opened.renamed("b").source == "b"
+    assert opened.renamed("b").sha256() == sha256
 
 
 def test_an_empty_string_has_no_chunks() -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from memfold.core.document import open_document
 from memfold.core.errors import DataError
+from memfold.readers import html
+from memfold.readers.files import open_document
 
 PAGE = """<?xml version="1.0"?><!DOCTYPE html>
 <html><head><meta charset="utf-8"><title>Velm &amp; Sanu</title><style>p { color: red }</style>
@@ -75,7 +76,19 @@ def test_a_file_that_is_not_a_page_is_a_one_line_error(tmp_path: Path, data: str
     assert "\n" not in str(caught.value)
 
 
-def test_without_the_package_the_error_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "markdownify", None)
-    with pytest.raises(DataError, match=r"page\.html: reading HTML needs markdownify; pip install 'memfold\[doc"):
+@pytest.mark.parametrize("package", ["markdownify", "bs4", "trafilatura"])
+def test_without_a_package_the_error_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        DataError, match=rf"page\.html is HTML, which needs {package}; pip install 'memfold\[documents\]'"
+    ):
         read(tmp_path, PAGE)
+
+
+def test_a_huge_page_is_refused_before_it_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(html, "LARGEST", 1000)
+    assert read(tmp_path, "<p>a" + "b" * 996) == "a" + "b" * 996 + "\n"
+    with pytest.raises(DataError, match=r"page\.html has more than 1,000 bytes of HTML; save it as plain text"):
+        read(tmp_path, "<p>a" + "b" * 997)

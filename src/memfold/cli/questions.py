@@ -8,21 +8,19 @@ from typing import Any
 
 from memfold.core.errors import DataError
 from memfold.core.job import check_question
+from memfold.readers.text import read_text
 
 FORM = '{"question": "..."}'
 
 
 def read_questions(path: Path) -> list[str]:
-    """Return the questions of a file of JSON lines; blank lines are skipped.
+    """Return the questions of a file of JSON lines, or of a pipe; blank lines and a byte order mark are skipped.
 
     Raises:
         DataError: for a file that cannot be read or holds no question, or a line of another form.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise DataError(f"cannot read {path}: {reason}; give a file of JSON lines") from None
+    # not splitlines: a line separator (U+2028) may stand in a JSON string
+    lines = "".join(read_text(path)).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     found = [_question(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise DataError(f"{path} holds no questions; write one {FORM} on each line")
@@ -33,7 +31,7 @@ def _question(where: str, line: str) -> str:
     """Return the question of a line; `where` names the line in messages."""
     try:
         record: Any = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is not JSON: {error}; write {FORM}") from None
     if not isinstance(record, dict) or "question" not in record:
         raise DataError(f"{where} has no question; write {FORM}")

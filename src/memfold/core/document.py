@@ -3,36 +3,29 @@
 A document is read and tokenised in pieces, so folding 10 MB needs no more memory than folding 1 MB.  The cuts between
 pieces depend only on the text, so the tokens do not depend on how the document is streamed.
 For formats other than plain text, the document is the text that a reader extracts; hash and offsets refer to that text.
-The readers are in `memfold.readers`, because they need optional packages.
+Files are opened and read in `memfold.readers`, because some formats need optional packages.
 """
 
 from __future__ import annotations
 
-import codecs
 import hashlib
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import BinaryIO
 
+from memfold.core.borders import borders
 from memfold.core.errors import DataError
 
 PIECE_CHARACTERS = 1 << 14
-READ_BYTES = 1 << 16
-PLAIN = (".txt", ".md", ".markdown", ".text", "")
-# suffix -> function that takes a path and yields the text of the file in parts
-READERS = {
-    ".html": "memfold.readers.html:read_html",
-    ".htm": "memfold.readers.html:read_html",
-    ".pdf": "memfold.readers.pdf:read_pdf",
-}
-SUFFIXES = (*PLAIN, *READERS)
-READABLE = ".txt, .md, .html, .pdf"  # for error messages
+READ = "memfold.readers.files:read_file"  # takes a path and yields the text of the file in parts
 
 # text -> token ids, and the character offsets (start, end) of each
 Tokenize = Callable[[str], tuple[list[int], list[tuple[int, int]]]]
+# a text, where it begins in the document, and the offsets of its tokens -> number of tokens before the cut
+CutOf = Callable[[str, int, list[tuple[int, int]]], int]
 
 
 @dataclass(frozen=True)
@@ -69,6 +62,12 @@ class Document:
         """The SHA-256 hash of the UTF-8 bytes, in hex."""
         return self._measured[0]
 
+    def renamed(self, source: str) -> Document:
+        """The same document under another name; its text is not read again."""
+        other = replace(self, source=source)
+        other.__dict__.update({key: value for key, value in self.__dict__.items() if key == "_measured"})
+        return other
+
     @property
     def characters(self) -> int:
         """The length of the text in characters."""
@@ -92,9 +91,10 @@ class Document:
     def _parts(self) -> Iterator[str]:
         if self.text is not None:
             return _checked(self.text, self.source)
-        if self.path is not None and self.path.suffix.lower() in READERS:
-            return _extract(self.path)
-        return _decode(self.path, self.source)
+        if self.path is None:
+            raise DataError(f"document {self.source!r} has neither text nor path; give one of them")
+        parts: Iterator[str] = resolve_name(READ)(self.path)
+        return parts
 
 
 @dataclass(frozen=True)
@@ -118,47 +118,29 @@ class Chunk:
         return self.token_start + len(self.tokens)
 
 
-def open_document(path: str | Path, source: str | None = None) -> Document:
-    """Open a file as a document after checking that it exists, has a readable format and contains text.
-
-    `source` is the name of the document; it defaults to the file name.
-
-    Raises:
-        DataError: if the file cannot be used; the message has the path and the offset of an invalid byte.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; name a file ({READABLE})")
-    if not path.exists():
-        raise DataError(f"no document at {path}; name an existing file ({READABLE})")
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path}: cannot read {path.suffix!r} files; readable: {READABLE}")
-    document = Document(source=source or path.name, path=path)
-    if document.is_blank:
-        raise DataError(f"{path} is empty; a document needs at least one character that is not a space")
-    return document
-
-
-def open_bytes(path: Path) -> BinaryIO:
-    """Open a file for reading.
-
-    Raises:
-        DataError: if the file cannot be opened; the message gives the reason.
-    """
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; pass a readable file") from None
-
-
 def chunks(document: Document, tokenize: Tokenize, size: int) -> Iterator[Chunk]:
-    """Cut a document into chunks of at most `size` tokens, never inside a character.
+    """Cut a document into chunks of `size` tokens, the last may be shorter; never inside a character.
 
     A byte-level tokenizer may split one character into several tokens; they all go into the same chunk.
 
     Raises:
         DataError: if one character has more tokens than `size`, or `size` is less than 1.
     """
+    return _chunks(document, tokenize, size, lambda _, __, offsets: _token_cut(offsets, size))
+
+
+def text_chunks(document: Document, tokenize: Tokenize, size: int) -> Iterator[Chunk]:
+    """Cut a document into chunks of at most `size` tokens that end where `memfold.core.borders` says.
+
+    A document that is given as tokens is cut as by `chunks`.
+
+    Raises:
+        DataError: as `chunks`.
+    """
+    return _chunks(document, tokenize, size, partial(_border_cut, size))
+
+
+def _chunks(document: Document, tokenize: Tokenize, size: int, cut_of: CutOf) -> Iterator[Chunk]:
     if size < 1:
         raise DataError(f"chunk size {size} is not possible; allowed: 1 token or more")
     if document.tokens is not None:
@@ -174,7 +156,7 @@ def chunks(document: Document, tokenize: Tokenize, size: int) -> Iterator[Chunk]
         text += piece
         char_end += len(piece)
         while len(tokens) > size:
-            cut = _token_cut(offsets, size)
+            cut = cut_of(text, text_start, offsets)
             end = offsets[cut][0]
             head, text = text[: end - text_start], text[end - text_start :]
             yield Chunk(index, tuple(tokens[:cut]), tuple(offsets[:cut]), token_start, text_start, end, head)
@@ -204,6 +186,16 @@ def _token_cut(offsets: list[tuple[int, int]], size: int) -> int:
     return cut
 
 
+def _border_cut(size: int, text: str, start: int, offsets: list[tuple[int, int]]) -> int:
+    """Return the number of tokens, at most `size`, before the best border of a text that begins at `start`."""
+    most = _token_cut(offsets, size)
+    for end, following in borders(text, 0, offsets[most][0] - start):
+        cut = bisect_left(offsets, end + start, hi=most, key=lambda span: span[0])
+        if cut > 0 and offsets[cut - 1][1] <= offsets[cut][0] <= following + start:
+            return cut
+    return most
+
+
 def _cut(text: str, start: int) -> int:
     """Return the end of the piece at `start`: after the last line end, else before the last space, else the limit."""
     limit = start + PIECE_CHARACTERS
@@ -221,37 +213,3 @@ def _checked(text: str, source: str) -> Iterator[str]:
     except UnicodeEncodeError as error:
         raise DataError(f"{source}: character {error.start} is an unpaired surrogate; replace it first") from None
     yield text
-
-
-def _extract(path: Path) -> Iterator[str]:
-    """Yield the text from a reader as valid UTF-8; faulty font tables in PDFs yield NULs and unpaired surrogates."""
-    read = resolve_name(READERS[path.suffix.lower()])
-    for text in read(path):
-        yield text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _decode(path: Path | None, source: str) -> Iterator[str]:
-    """Yield the text of a UTF-8 file in parts, with its line ends unchanged."""
-    if path is None:
-        raise DataError(f"document {source!r} has neither text nor path; give one of them")
-    decoder, offset, started = codecs.getincrementaldecoder("utf-8")(), 0, False
-    with open_bytes(path) as file:
-        while True:
-            data = file.read(READ_BYTES)
-            pending = len(decoder.getstate()[0])
-            null = data.find(b"\0")
-            if null >= 0:
-                raise DataError(f"{path} is binary: byte 0x00 at offset {offset + null}; only UTF-8 text can be folded")
-            try:
-                text = decoder.decode(data, final=not data)
-            except UnicodeDecodeError as error:
-                invalid, byte = offset - pending + error.start, error.object[error.start]
-                raise DataError(
-                    f"{path} is not UTF-8: byte 0x{byte:02x} at offset {invalid}; convert it to UTF-8 first"
-                ) from None
-            if text:
-                yield text if started else text.removeprefix("\ufeff")
-                started = True
-            if not data:
-                return
-            offset += len(data)

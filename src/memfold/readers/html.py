@@ -1,8 +1,8 @@
-"""Extracts the text of an HTML file as Markdown: headings, lists and tables are kept, links and scripts are removed.
+"""Extracts the text of an HTML file as Markdown: headings, lists, tables and code are kept, links are removed.
 
-Beautiful Soup parses the whole file and markdownify converts the tree, so memory use grows with the size of the file.
-Fixed rules determine the encoding, without guessing, so that equal bytes give an equal hash on every machine.
-Scripts are not run, and menus are not separated from the article.
+Beautiful Soup parses the whole file, `boilerplate` removes what is hidden or not content, and markdownify converts the
+rest, so memory use grows with the size of the file.  Fixed rules determine the encoding, without guessing, so that
+equal bytes give an equal hash on every machine.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memfold.core.document import open_bytes
-from memfold.core.errors import DataError
+from memfold.core.errors import DocumentError
+from memfold.readers.boilerplate import remove_boilerplate, remove_unseen
+from memfold.readers.text import open_bytes
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup
 
-SECTIONS = ["html", "head", "body", "title", "main", "article", "section", "div"]
-BLOCKS = ["p", "pre", "table", "ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6"]
-ELEMENTS = [*SECTIONS, *BLOCKS, "span", "a", "br"]  # a file without any of these is not HTML
-SKIPPED = ["script", "style", "noscript", "template", "svg", "iframe", "object", "video", "audio"]
+LARGEST = 1 << 24  # bytes; parsing takes more than a hundred times as much RAM
+# a file without any of these is not HTML
+ELEMENT = re.compile(
+    r"<(html|head|body|title|main|article|section|div|p|pre|table|ul|ol|li|h[1-6]|span|a|br)[\s/>]", re.IGNORECASE
+)
 # inline markup is dropped, as its characters would separate words that a question quotes together
 INLINE = ["a", "img", "b", "strong", "i", "em", "code", "kbd", "samp", "del", "s", "sub", "sup"]
 TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)  # also removes the line breaks of Markdown (two spaces)
@@ -37,23 +39,28 @@ def read_html(path: Path) -> Iterator[str]:
     """Yield the whole text of an HTML file as Markdown, in one piece.
 
     Raises:
-        DataError: if the file has an unknown or wrong encoding, is not HTML, or has no text.
+        DocumentError: if the file has an unknown or wrong encoding, is not HTML, is too large, or has no text.
     """
     try:
         import bs4
-        import markdownify
-    except ImportError:
-        raise DataError(f"{path}: reading HTML needs markdownify; pip install 'memfold[documents]'") from None
+        import trafilatura  # noqa: F401
+        from markdownify import MarkdownConverter
+    except ImportError as error:
+        missing = error.name or "a package that is missing"
+        raise DocumentError(path, f"is HTML, which needs {missing}; pip install 'memfold[documents]'") from None
     with open_bytes(path) as file:
-        markup = _decode(file.read(), path)
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise DocumentError(path, f"has more than {LARGEST:,} bytes of HTML; save it as plain text")
+    markup = _decode(data, path)
+    if not ELEMENT.search(markup):
+        raise DocumentError(path, "is not HTML: it has no HTML element; if it is plain text, rename it to .txt")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Beautiful Soup warns about markup that looks like XML or a path
-            soup = bs4.BeautifulSoup(markup, "html.parser")
-        if soup.find(ELEMENTS) is None:
-            raise DataError(f"{path} is not HTML: it has no HTML element; if it is plain text, rename it to .txt")
+            soup = bs4.BeautifulSoup(markup, "lxml")  # which knows the end tags that may be left out
         _prune(soup)
-        converter = markdownify.MarkdownConverter(
+        converter = MarkdownConverter(
             heading_style="ATX",
             bullets="-",
             strip=INLINE,
@@ -65,10 +72,10 @@ def read_html(path: Path) -> Iterator[str]:
         text = converter.convert_soup(soup).replace("\u00a0", " ")
         text = BLANK_LINES.sub("\n\n", TRAILING.sub("", text))
     except RecursionError:
-        raise DataError(f"{path} nests its elements too deeply; save it as plain text") from None
+        raise DocumentError(path, "nests its elements too deeply; save it as plain text") from None
     if not text.strip():
-        raise DataError(f"{path} has no text outside its scripts; save the page as the browser shows it")
-    yield text + "\n"
+        raise DocumentError(path, "has no text outside its scripts; save the page as the browser shows it")
+    yield text.strip("\n") + "\n"
 
 
 def _decode(data: bytes, path: Path) -> str:
@@ -77,28 +84,29 @@ def _decode(data: bytes, path: Path) -> str:
 
     data, marked = EncodingDetector.strip_byte_order_mark(data)
     if b"\0" in data and not marked:
-        raise DataError(f"{path} is not HTML but binary: byte 0x00 at offset {data.index(0)}; pass a text file")
+        raise DocumentError(path, f"is not HTML but binary: byte 0x00 at offset {data.index(0)}; give a text file")
     declared = None if marked else EncodingDetector.find_declared_encoding(data, is_html=True)
     encoding = marked or ENCODINGS.get(declared or "", declared) or "utf-8"
     try:
-        return data.decode(encoding)
+        return data.decode(encoding).replace("\0", "\ufffd")
     except LookupError:
-        raise DataError(f"{path} declares the unknown encoding {encoding!r}; convert it to UTF-8") from None
+        raise DocumentError(path, f"declares the unknown encoding {encoding!r}; convert it to UTF-8") from None
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
-        raise DataError(
-            f"{path} is not {encoding}: byte 0x{byte:02x} at offset {error.start}; declare its encoding in "
-            "<meta charset=...> or convert it to UTF-8"
+        raise DocumentError(
+            path,
+            f"is not {encoding}: byte 0x{byte:02x} at offset {error.start}; declare its encoding in "
+            "<meta charset=...> or convert it to UTF-8",
         ) from None
 
 
 def _prune(soup: BeautifulSoup) -> None:
-    """Remove nodes without text; turn the title into a paragraph, so that it is kept."""
+    """Remove what is not the text of the page; turn the title into a paragraph, so that it is kept."""
     from bs4.element import Declaration, ProcessingInstruction
 
     for node in soup.find_all(string=lambda string: isinstance(string, Declaration | ProcessingInstruction)):
         node.extract()
-    for element in soup.find_all(SKIPPED):
-        element.decompose()
+    remove_unseen(soup)
+    remove_boilerplate(soup)
     for title in soup.find_all("title"):
         title.name = "p"

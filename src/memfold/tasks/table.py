@@ -30,6 +30,27 @@ LOCAL = ("text", "text-reconstruction", "text-continuation", "summaries", "quest
 # make documents of text; the last two make no questions
 TEXTS = ("almanac", "needle", "summarisation", "prose", "filler")
 
+_NEEDLES = "memfold.tasks.needle:NEEDLES"
+# task -> the kinds of what it makes, of which a recipe may choose some; the others have none
+KINDS = {
+    "almanac": "memfold.tasks.almanac.questions:ALL_KINDS",
+    "needle": _NEEDLES,
+    "reconstruction": _NEEDLES,
+    "continuation": _NEEDLES,
+    "cued": _NEEDLES,
+    "sentence": _NEEDLES,
+    "group": _NEEDLES,
+    "induction": "memfold.tasks.induction:KINDS",
+}
+
+
+def kinds_of(name: str) -> tuple[str, ...]:
+    """The kinds that a task chooses from; empty for a task without kinds."""
+    if name not in KINDS:
+        return ()
+    module, table = KINDS[name].split(":")
+    return tuple(getattr(import_module(module), table))
+
 
 def load_task(name: str) -> Task:
     """The task of that name.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from memfold.core.config import require, require_known
 from memfold.core.types import Sample
 
 # text -> token ids of the model's tokenizer, without special tokens
@@ -38,6 +39,14 @@ class TaskOptions:
     files: tuple[str, ...] = ()
     dataset: str | None = None
     held_out: bool = False
+
+    def __post_init__(self) -> None:
+        require(0 <= self.level <= 3, "level", self.level, "0 to 3")
+        require_known("split", self.split, SPLITS)
+        require(self.samples > 0, "samples", self.samples, "1 or more")
+        require(0 <= self.bridges[0] <= self.bridges[1], "bridges", self.bridges, "the minimum, then the maximum")
+        require(self.ratio > 0, "ratio", self.ratio, "1 or more")
+        require(0 <= self.filler <= 1, "filler", self.filler, "0 to 1")
 
 
 class Task(Protocol):

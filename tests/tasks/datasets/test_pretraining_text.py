@@ -52,7 +52,7 @@ def test_unreadable_files_and_rows_are_reported(tmp_path: Path) -> None:
     (tmp_path / "empty" / "a.png").write_bytes(b"\0")
     with pytest.raises(DataError, match=r"no readable file \(.jsonl, .json, .parquet, .txt, .*\) in the folder"):
         next(stream_text([tmp_path / "empty"]))
-    with pytest.raises(DataError, match="no document at"):
+    with pytest.raises(DataError, match="does not exist; give an existing file"):
         next(stream_text([tmp_path / "missing.txt"]))
     with pytest.raises(DataError, match="no data file at"):
         next(stream_text([tmp_path / "missing.jsonl"]))

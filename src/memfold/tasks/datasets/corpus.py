@@ -15,9 +15,9 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
-from memfold.core.document import open_document
 from memfold.core.errors import DataError
 from memfold.core.types import Sample
+from memfold.readers.files import open_document
 from memfold.tasks.datasets.pretraining import text_files
 from memfold.tasks.datasets.rows import Row, is_table, read_rows
 from memfold.tasks.datasets.table import load_dataset

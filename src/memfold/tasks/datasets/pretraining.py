@@ -1,6 +1,7 @@
 """Streams text for pretraining from local files, with only one document in memory at a time.
 
-Files of rows (JSON Lines, JSON, parquet) have a document in each row; other files (text, HTML, PDF) are one document.
+Files of rows (JSON Lines, JSON, parquet) have a document in each row; other files (text, HTML, PDF, .docx) are one
+document.
 Mixing, shuffling and repetition are up to the training recipe.
 """
 
@@ -10,9 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from memfold.core.document import SUFFIXES, Document, open_document
+from memfold.core.document import Document
 from memfold.core.errors import DataError
+from memfold.readers.files import SUFFIXES, open_document
+from memfold.readers.folder import files_in
 from memfold.tasks.datasets.rows import Row, is_table, read_rows
+
+PLAIN = (".txt", ".md", ".markdown", ".text")
 
 
 def stream_text(paths: Iterable[str | Path], key: str = "text") -> Iterator[Document]:
@@ -37,12 +42,11 @@ def stream_rows(rows: Iterable[Mapping[str, Any]], key: str = "text", name: str 
 
 
 def text_files(path: Path) -> list[Path]:
-    """A file itself, or the readable files of a folder and its subfolders, sorted by name."""
+    """A file itself, or the files of a folder and its subfolders that have rows or text by their names, sorted."""
     if not path.is_dir():
         return [path]
-    named = [suffix for suffix in SUFFIXES if suffix]
-    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    readable = [file for file in files if is_table(file) or file.suffix.lower() in named]
+    named = [*PLAIN, *SUFFIXES]
+    readable = [file for file in files_in(path).files if is_table(file) or file.suffix.lower() in named]
     if not readable:
         raise DataError(f"no readable file (.jsonl, .json, .parquet, {', '.join(named)}) in the folder {path}")
     return readable

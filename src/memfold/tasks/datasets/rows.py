@@ -21,6 +21,7 @@ from typing import IO, Any
 from memfold.core.errors import DataError
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
+UTF_8 = "utf-8-sig"  # a byte order mark is not a part of the first row
 READABLE = ".jsonl, .json, .parquet, .jsonl.gz, .json.gz"
 ROW_KEYS = ("data", "Data", "questions")  # under which published JSON files have their rows
 BATCH = 64
@@ -153,7 +154,7 @@ def _suffix(path: Path) -> str:
 
 def _open(path: Path) -> IO[str]:
     try:
-        return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+        return gzip.open(path, "rt", encoding=UTF_8) if path.suffix == ".gz" else path.open(encoding=UTF_8)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; give a file that can be read") from None
 
