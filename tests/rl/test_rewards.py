@@ -16,6 +16,7 @@ from memfold.scoring.judge import Judge
 
 DOCUMENT = Document("d", text="Ada lives in Velm.")
 ONE = Sample("almanac", DOCUMENT, "Where does Ada live?", ("Velm", "the town of Velm"), kind="lookup")
+NUMBER = Sample("almanac", DOCUMENT, "How many?", ("-1,250.50",), kind="lookup")
 LIST = Sample("almanac", DOCUMENT, "Which towns?", ("Velm", "Sanu", "Tor Ban"), kind="listing")
 
 
@@ -42,6 +43,14 @@ def trace(reply: str, style: str = "recall", failure: Failure | None = None) -> 
         (r"\boxed{Velm}", "free", "Velm"),
         ("It is Velm", "bare", "It is Velm"),
         ("", "recall", ""),
+        (r"\boxed{Velm} \boxed{}", "recall", "Velm"),
+        (r"\boxed{Velm} \boxed{", "recall", "Velm"),
+        (r"\boxed{Velm} <answer> </answer>", "recall", "Velm"),
+        ("<answer>Velm</answer> <answer></answer>", "recall", "Velm"),
+        (r"\boxed{Velm} \boxed{\text{}}", "recall", "Velm"),
+        (r"\boxed{}", "recall", ""),
+        (r"\boxed{\text{Velm}}", "recall", "Velm"),
+        (r"\boxed{$\text{Velm}$}", "recall", "Velm"),
     ],
 )
 def test_the_answer_is_taken_strictly(reply: str, style: str, expected: str) -> None:
@@ -59,6 +68,10 @@ def test_the_answer_is_taken_strictly(reply: str, style: str, expected: str) -> 
         ("sub-em", ONE, "Velmar", 0.0),
         ("sub-em", LIST, "Sanu Velm Tor Ban Ost", 1.0),
         ("sub-em", LIST, "Sanu Velm", 0.0),
+        ("exact", NUMBER, "\u22121250.5", 1.0),
+        ("exact", NUMBER, "1250.5", 0.0),
+        ("sub-em", NUMBER, "it is -1,250.5 coins", 1.0),
+        ("share", NUMBER, "125050", 0.0),
         ("f1", ONE, "in town of Velm", 6 / 7),
         ("f1", LIST, "Velm", 2 / 6),
         ("share", LIST, "Velm or Sanu or Ost", 2 / 3),

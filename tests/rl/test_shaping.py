@@ -89,7 +89,7 @@ def test_overrides_change_a_preset() -> None:
     [
         ("dapa", {}, "unknown preset 'dapa'; nearest: 'dapo'"),
         ("dapo", {"clip_hihg": 1.0}, "unknown key 'algorithm.clip_hihg'; nearest: 'algorithm.clip_high'"),
-        (None, {"advantage": "gae"}, "algorithm.advantage = 'gae' is not possible; allowed: grpo, mean"),
+        (None, {"advantage": "gae"}, "unknown algorithm.advantage 'gae'; known: grpo, mean"),
         (None, {"clip_high": 0.1}, "algorithm.clip_high = 0.1 is not possible; allowed: clip_low or more"),
         (
             "dapo",

@@ -4,7 +4,15 @@ from hypothesis import strategies as st
 
 from memfold.core.document import Document
 from memfold.core.types import Sample
-from memfold.scoring.metrics import answered, exact_match, normalise, sub_span_match, token_f1, verbatim_match
+from memfold.scoring.metrics import (
+    answered,
+    exact_match,
+    holds_answer,
+    sub_span_match,
+    token_f1,
+    verbatim_match,
+)
+from memfold.scoring.normalisation import normalise
 
 
 def sample_of(*answers: str, kind: str = "one-hop") -> Sample:
@@ -111,8 +119,33 @@ def test_a_listing_needs_every_item_once_and_nothing_else(answer: str, correct: 
     assert answered(sample_of("Velm", "The Song of Velm", "Ada Bo", kind="listing"), answer) is correct
 
 
+def test_items_of_a_listing_may_be_numbers() -> None:
+    sample = sample_of("1,250", "3", "Salt & Co", kind="listing")
+    assert answered(sample, "3, 1250, Salt & Co")
+    assert answered(sample, "1,250; 3 and Salt & Co.")
+    assert not answered(sample, "1, 250, 3, Salt & Co")
+    assert not answered(sample, "1250, -3, Salt & Co")
+
+
 @given(st.permutations(["Velm", "Tor Sanu", "Ada Bo", "The Road of Kel"]))
 def test_the_order_of_a_listing_does_not_matter(items: list[str]) -> None:
     sample = sample_of("Ada Bo", "The Road of Kel", "Tor Sanu", "Velm", kind="listing")
     assert answered(sample, f"{', '.join(items[:-1])} and {items[-1]}")
     assert not answered(sample, ", ".join(items[1:]))
+
+
+@pytest.mark.parametrize(
+    ("reply", "answers", "kind", "held"),
+    [
+        ("Ada was born in Velm, by the sea.", ("Tor", "velm"), "", True),
+        ("Ada was born in Velmar.", ("Velm",), "", False),
+        ("Tor, and also Velm.", ("Velm", "Tor"), "listing", True),
+        ("Only Tor.", ("Velm", "Tor"), "listing", False),
+        ("Yes, it does.", ("yes",), "", True),
+        ("It has no mill.", ("no",), "", False),
+        ("", ("Velm",), "", False),
+        ("The", ("the",), "", False),
+    ],
+)
+def test_a_reply_in_sentences_holds_an_answer(reply: str, answers: tuple[str, ...], kind: str, held: bool) -> None:
+    assert holds_answer(Sample("t", Document("d"), "?", answers, kind=kind), reply) == held

@@ -3,8 +3,17 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
+
 from memfold.core.types import Block, Citation, Memory, Passage, Reply, Span
-from memfold.systems.shared.citations import SentenceIndex, cite_passages, cite_reply, read_span, sentence_index
+from memfold.systems.shared.citations import (
+    LONGEST,
+    SentenceIndex,
+    cite_passages,
+    cite_reply,
+    read_span,
+    sentence_index,
+)
 
 TEXT = "Ada was born in Velm. The code is KX-41! Lor bakes bread.\nRain fell on Velm."
 SENTENCES = ["Ada was born in Velm.", "The code is KX-41!", "Lor bakes bread.", "Rain fell on Velm."]
@@ -44,6 +53,64 @@ def test_the_names_of_the_question_are_found_beside_a_recall_that_has_others() -
 def test_without_recall_the_question_and_the_answer_are_matched() -> None:
     assert places(SentenceIndex(memory()).cite("", "Who bakes?", "Lor"))[0] == SENTENCES[2]
     assert SentenceIndex(memory()).cite("", "zzz?", "yyy") == ()
+
+
+@pytest.mark.parametrize(
+    ("sentences", "question", "answer", "cited"),
+    [
+        (
+            ["\u6771\u4eac\u306f\u9996\u90fd\u3067\u3059\u3002", "\u5927\u962a\u306f\u5e02\u3067\u3042\u308b\u3002"],
+            "\u5927\u962a\u3068\u306f?",
+            "\u5e02",
+            1,
+        ),  # Japanese
+        (["\u5317\u4eac\u662f\u9996\u90fd\u3002", "\u4e0a\u6d77\u5f88\u5927\uff01"], "\u5317\u4eac?", "", 0),  # Chinese
+        (
+            [
+                "\u092f\u0939 \u0935\u0947\u0932\u094d\u092e \u0939\u0948\u0964",
+                " \u0928\u0926\u0940 \u0932\u0902\u092c\u0940\u0964",
+            ],
+            "\u0928\u0926\u0940?",
+            "",
+            1,
+        ),  # Hindi
+        (
+            ["\u0623\u064a\u0646 \u0647\u064a\u061f", " \u0627\u0644\u0646\u0647\u0631 \u0637\u0648\u064a\u0644\u06d4"],
+            "\u0627\u0644\u0646\u0647\u0631",
+            "",
+            1,
+        ),  # Arabic, Urdu
+        (["The \ufb01sh swims.", " Mr.\u00a0Vel\u00admor left."], "Where is Velmor?", "", 1),
+        (["A cafe\u0301 opened.", " It \uff23\uff2f\uff33\uff34 much."], "what cost?", "", 1),
+    ],
+)
+def test_sentences_of_any_script_and_form_are_cited_as_they_stand(
+    sentences: list[str], question: str, answer: str, cited: int
+) -> None:
+    text = "".join(sentences)
+    (citation,) = SentenceIndex(memory(text=text)).cite("", question, answer)
+    assert citation.text == text[citation.start : citation.end] == sentences[cited].strip()
+
+
+def test_forms_do_not_matter_to_what_the_text_says() -> None:
+    index = SentenceIndex(
+        memory(text="The o\ufb03ce of Vel\u00admor opened. \u6771\u4eac\u306f\u9996\u90fd\u3067\u3059\u3002")
+    )
+    assert [recall.supported for recall in index.check("The office of Velmor opened. The office burned.")] == [
+        True,
+        False,
+    ]
+    assert index.contains("office of velmor")
+    assert index.contains("\u6771\u4eac")
+    assert not index.contains("\u4eac\u6771")
+
+
+def test_a_long_sentence_is_cited_in_part() -> None:
+    text = " ".join(f"{number} salt and stone," for number in range(200)) + " Zorn ends it."
+    (citation,) = SentenceIndex(memory(text=text)).cite("", "Zorn?", "")
+    assert citation.text.endswith("Zorn ends it.")
+    assert len(citation.text) <= LONGEST
+    assert citation.text == text[citation.start : citation.end]
 
 
 def test_every_source_has_its_own_offsets() -> None:

@@ -1,8 +1,9 @@
 """Finds the sentences of a text in its tokens, with any tokenizer and without the text.
 
-A sentence ends after a full stop, question mark, exclamation mark or ellipsis, or their wide forms, followed by white
-space, and at a line end; closing quotes and brackets belong to the sentence.  Abbreviations and initials end a sentence
-too, and a mark whose bytes are split over several tokens ends none.  Both only move the border of a group.
+A sentence ends after a full stop, question mark, exclamation mark or ellipsis followed by white space, after a mark
+that needs no white space in its script (`memfold.core.borders`), and at a line end; closing quotes and brackets belong
+to the sentence.  Abbreviations and initials end a sentence too, and a mark whose bytes are split over several tokens
+ends none.  Both only move the border of a group.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from memfold.backbone.model import Backbone
+from memfold.core.borders import ends_sentence_unspaced
 
 ENDS = ".!?\u2026"  # the last is an ellipsis
-WIDE_ENDS = "\u3002\uff01\uff1f"  # full stop, exclamation mark and question mark of Chinese and Japanese
 CLOSERS = "\"')]}*_\u201d\u2019\u00bb\u300d\u300f\uff09"  # straight, curly and angle quotes, corner and wide brackets
 ANCHOR = "a"  # a word before the token, because some tokenizers remove white space from the beginning of a text
 
@@ -73,5 +74,5 @@ def _shape(backbone: Backbone, token: int) -> _Shape:
         space_after=bool(tail),
         line="\n" in tail,
         ends=bool(last) and last in ENDS,
-        ends_wide=bool(last) and last in WIDE_ENDS,
+        ends_wide=bool(last) and ends_sentence_unspaced(last),
     )

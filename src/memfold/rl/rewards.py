@@ -1,8 +1,9 @@
 r"""Rewards: plain functions of a sample and its trace, a function from a user's file, or a judge.
 
-Answers are extracted strictly: from the last `\boxed{}` or `<answer>` tag of a reply, whichever comes later; the answer
-is empty if there is neither, or if it is not closed.  A trace that cannot be scored is an error, never a zero.  The
-length penalty is in `shaping`.
+Answers are extracted strictly: from the last `\boxed{}` or `<answer>` tag of a reply that holds something, whichever
+comes later; the answer is empty if there is neither, or if it is not closed.  They are compared as in evaluation
+(`memfold.scoring.metrics`).  A trace that cannot be scored is an error, never a zero.  The length penalty is in
+`shaping`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from memfold.core.errors import CallError, ConfigError, Failure, unknown
-from memfold.core.prompt import BOX, in_box
+from memfold.core.prompt import BOX, last_box
 from memfold.core.types import Sample, Trace
 from memfold.scoring.judge import Claim, Judge
 from memfold.scoring.metrics import answered, sub_span_match, token_f1
@@ -45,31 +46,41 @@ class Scorer(Protocol):
 
 
 def extract_answer(trace: Trace) -> str:
-    r"""Return the answer in the last `\boxed{}` or `<answer>` tag; the whole reply in style `bare`; otherwise empty.
+    r"""Return what the last `\boxed{}` or `<answer>` tag holds; the whole reply in style `bare`; otherwise empty.
+
+    A box or tag that holds nothing is no answer if an earlier one holds one.
 
     >>> from memfold.core.types import Answer
     >>> extract_answer(Trace("q", "full", {"style": "recall"}, answer=Answer("", r"It is so. \boxed{Velm}")))
     'Velm'
     """
     reply = trace.answer.reply if trace.answer else ""
-    box, tag = reply.rfind(BOX), reply.rfind(TAG)
-    if max(box, tag) < 0:
-        return reply.strip() if trace.settings.get("style") == "bare" else ""
-    if box > tag:
-        inside, closed = in_box(reply, box)
-    else:
-        inside, end, _ = reply[tag + len(TAG) :].partition(END_TAG)
-        closed = bool(end)
-    return inside.strip() if closed else ""
+    box, tag = last_box(reply), _last_tag(reply)
+    if box is None and tag is None:
+        bare = trace.settings.get("style") == "bare" and BOX not in reply and TAG not in reply
+        return reply.strip() if bare else ""
+    _, text, closed = max(filter(None, (box, tag)))
+    return text if closed else ""
+
+
+def _last_tag(reply: str) -> tuple[int, str, bool] | None:
+    """Return the last `<answer>` tag that holds something: where it begins, its text, and whether it is closed."""
+    start = reply.rfind(TAG)
+    while start >= 0:
+        inside, end, _ = reply[start + len(TAG) :].partition(END_TAG)
+        if inside.strip():
+            return start, inside.strip(), bool(end)
+        start = reply.rfind(TAG, 0, start)
+    return None
 
 
 def exact(sample: Sample, trace: Trace) -> float:
-    """Return 1 if the answer equals an accepted one after SQuAD normalisation; a listing must have every item."""
+    """Return 1 if the answer equals an accepted one after normalisation; a listing must have every item."""
     return float(answered(sample, extract_answer(trace)))
 
 
 def sub_span(sample: Sample, trace: Trace) -> float:
-    """Return 1 if the answer contains an accepted one as whole words; a listing needs every item (RULER's sub-EM)."""
+    """Return 1 if the answer contains an accepted one as whole words; a listing needs every item."""
     answer = extract_answer(trace)
     if sample.kind == "listing":
         return float(all(sub_span_match(answer, [item]) for item in sample.answers))
@@ -77,7 +88,7 @@ def sub_span(sample: Sample, trace: Trace) -> float:
 
 
 def f1(sample: Sample, trace: Trace) -> float:
-    """Return SQuAD token F1, the maximum over accepted answers; for a listing, with all items together."""
+    """Return token F1, the maximum over accepted answers; for a listing, with all items together."""
     references = (sample.expected,) if sample.kind == "listing" else sample.answers
     return max(token_f1(extract_answer(trace), reference) for reference in references)
 

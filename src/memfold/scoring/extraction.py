@@ -11,6 +11,7 @@ import re
 from memfold.core.prompt import BOX, final_answer
 
 LETTERS = "ABCD"
+LAST_WORDS = 20  # pooled paper, appendix H.1
 _CUE = re.compile(r"\banswer\s*(?:is\s*)?:[\s*]*([^\n]*[^\s*])", re.IGNORECASE)
 # an A before a word is usually an article
 _LETTER = r"[(\[*\s]*([BCD](?![\w'])|A(?=[)\].:,;*]|\s*\Z|\s*\n|\s+(?:because|since|as|is)\b))"
@@ -25,8 +26,10 @@ def short_answer(reply: str) -> str:
     >>> short_answer("It lies by the sea.\nAnswer: Velm\n")
     'Velm'
     """
+    if BOX in reply:
+        return final_answer(reply, "recall")
     answers = _CUE.findall(reply)
-    return answers[-1].strip() if answers and BOX not in reply else final_answer(reply, "recall")
+    return answers[-1].strip() if answers else " ".join(reply.split()[-LAST_WORDS:])
 
 
 def choice_letter(reply: str) -> str | None:

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from memfold.core.errors import CallError, ConfigError
+from memfold.core.outputs import writing
 from memfold.core.types import Reply, SamplingParams
+from memfold.core.user_cache import VARIABLE, user_cache
 from memfold.endpoint.model import open_endpoint
 from memfold.endpoint.policy import EndpointPolicy
 
@@ -26,7 +27,6 @@ SAMPLING = SamplingParams(max_tokens=1024)  # enough for a model that reasons be
 LONGER = SamplingParams(max_tokens=8192)  # for a reply that was cut off
 SHOWN_CHARACTERS = 80
 _WORDS = re.compile(r"\w+")
-_THOUGHT = re.compile(r"<think>.*?(</think>|\Z)|\A.*</think>", re.DOTALL)  # some endpoints leave out its beginning
 
 Ask = Callable[[Sequence[str], SamplingParams], Sequence[Reply | CallError]]
 
@@ -98,7 +98,7 @@ class Judge:
 
     def _store(self, key: str, verdict: bool) -> None:
         self._cache[key] = verdict
-        with self.file.open("a", encoding="utf-8") as file:
+        with writing(self.file), self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"key": key, "verdict": verdict}) + "\n")
 
 
@@ -109,11 +109,11 @@ def open_judge(model: str, folder: Path | None = None) -> Judge:
         ConfigError: if the address has another form, or the folder of the cache cannot be created.
     """
     policy = EndpointPolicy(open_endpoint(model))
-    folder = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memfold"
+    folder = folder or user_cache()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"cannot cache verdicts in {folder}: {error.strerror}; set XDG_CACHE_HOME") from None
+        raise ConfigError(f"cannot cache verdicts in {folder}: {error.strerror}; set {VARIABLE}") from None
     return Judge(model, policy.ask, folder / VERDICTS_FILE)
 
 
@@ -121,11 +121,11 @@ def _verdict(reply: Reply, model: str) -> bool | CallError:
     """Return the verdict of a whole reply whose first or last word is yes or no, unless one is yes and the other no."""
     if reply.finish != "stop":
         return CallError("judge", f"{model} did not end its reply within {LONGER.max_tokens} tokens; use another judge")
-    words = _WORDS.findall(_THOUGHT.sub("", reply.text).lower())
+    words = _WORDS.findall(reply.text.lower())
     verdicts = {word for word in (*words[:1], *words[-1:]) if word in ("yes", "no")}
     if len(verdicts) == 1:
         return verdicts == {"yes"}
-    line = " ".join(reply.text.split())
+    line = " ".join((reply.text or reply.thinking).split())
     shown = line if len(line) <= SHOWN_CHARACTERS else f"{line[:SHOWN_CHARACTERS]} ..."
     return CallError("judge", f"{model} replied {shown!r}; expected yes or no; use another judge")
 

@@ -1,31 +1,20 @@
 """Compares an answer with the accepted answers: exact match, sub-span match, token F1, and the rule for each sample.
 
-Normalisation follows SQuAD, so that results are comparable with published ones.  Model judges are in `judge`, metrics
-for rewritten text in `rewriting`.
+Texts are compared in the form of `normalisation`: numbers as numbers, words without case and Unicode forms.  SQuAD's
+published rule is in `squad`, model judges are in `judge`, metrics for rewritten text in `rewriting`.
 """
 
 from __future__ import annotations
 
 import re
-import string
-from collections import Counter
 from collections.abc import Iterable
 
 from memfold.core.types import Sample
+from memfold.scoring.normalisation import normalise
+from memfold.scoring.squad import shared_words
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_BETWEEN_ITEMS = {"and", "&"}
-_MARKS = re.compile(r"[,;\n]")
-
-
-def normalise(text: str) -> str:
-    """Convert to lower case; remove ASCII punctuation, articles and extra whitespace.
-
-    >>> normalise("  The river  Sanu. ")
-    'river sanu'
-    """
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+_BETWEEN_ITEMS = {"and"}
+_MARKS = re.compile(r"[;\n\u3001\uff0c\uff1b]|,(?!\d)")  # between items; a comma before a digit belongs to a number
 
 
 def verbatim_match(answer: str, accepted: Iterable[str]) -> bool:
@@ -57,12 +46,8 @@ def sub_span_match(text: str, accepted: Iterable[str]) -> bool:
 
 
 def token_f1(answer: str, expected: str) -> float:
-    """Return SQuAD's F1: the harmonic mean of precision and recall over normalised words, with repetitions counted."""
-    words, expected_words = normalise(answer).split(), normalise(expected).split()
-    if not words or not expected_words:
-        return float(words == expected_words)
-    shared = (Counter(words) & Counter(expected_words)).total()
-    return 2 * shared / (len(words) + len(expected_words))
+    """Return the harmonic mean of precision and recall over normalised words, with repetitions counted."""
+    return shared_words(normalise(answer).split(), normalise(expected).split())
 
 
 def answered(sample: Sample, answer: str) -> bool:
@@ -74,6 +59,19 @@ def answered(sample: Sample, answer: str) -> bool:
     if sample.kind == "listing":
         return _lists(answer, sample.answers)
     return exact_match(answer, sample.answers)
+
+
+def holds_answer(sample: Sample, reply: str) -> bool:
+    """Return whether a reply in sentences holds an accepted answer to a sample's question, as consecutive words.
+
+    A listing has to name each item.  Yes or no has to be the first word, as both stand in many other sentences.
+    """
+    if sample.kind == "listing":
+        return all(sub_span_match(reply, [item]) for item in sample.answers)
+    first = normalise(reply).split()[:1]
+    spoken = [answer for answer in sample.answers if normalise(answer) in ("yes", "no")]
+    others = [answer for answer in sample.answers if answer not in spoken]
+    return any(first == [normalise(answer)] for answer in spoken) or sub_span_match(reply, others)
 
 
 def _key(text: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
-from memfold.scoring.metrics import normalise, sub_span_match
+from memfold.scoring.metrics import sub_span_match
+from memfold.scoring.normalisation import normalise
 
 LOWEST, HIGHEST = 1, 10
 MIN_MATCH = 0.5  # the fraction of a value below which a match may be chance

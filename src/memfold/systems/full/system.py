@@ -9,12 +9,26 @@ from itertools import islice
 from memfold.core.config import require
 from memfold.core.document import Document
 from memfold.core.model import Model
-from memfold.core.prompt import Style, after_memory, before_memory, final_answer
-from memfold.core.system import AnswerSteps, Capabilities, MemorySystem, ReadSettings, Rendered, TrainSettings, ask
-from memfold.core.types import Answer, Block, BlockRef, Call, Generate, Memory, Part, Reply, Sample, Step, Text, Trace
+from memfold.core.prompt import Style, after_memory, final_answer, user_message
+from memfold.core.settings import ReadSettings, TrainSettings
+from memfold.core.system import AnswerSteps, Capabilities, MemorySystem, Rendered, ask
+from memfold.core.types import (
+    Answer,
+    Block,
+    BlockRef,
+    Call,
+    Generate,
+    Memory,
+    Reply,
+    Sample,
+    Step,
+    TemplatePart,
+    Text,
+    Trace,
+)
 from memfold.systems.shared.blocks import render_text, text_blocks
 from memfold.systems.shared.citations import cite_reply
-from memfold.systems.shared.replies import ANSWER_SAMPLING, written_reply
+from memfold.systems.shared.replies import written_reply
 
 
 @dataclass(frozen=True)
@@ -57,12 +71,8 @@ class Full(MemorySystem[FullFold, ReadSettings, FullTrain]):
         """Answer with one call over all blocks."""
         template, style = self.read.chat_template, self.read.style
         blocks = tuple(BlockRef(memory.name, block.index) for block in memory.blocks)
-        parts: tuple[Part, ...] = (
-            Text(before_memory(template)),
-            *blocks,
-            Text(after_memory(template, question, style)),
-        )
-        reply = yield from ask(Call("answer", parts, Generate(ANSWER_SAMPLING)))
+        parts = user_message(*blocks, Text(after_memory(template, question, style)))
+        reply = yield from ask(Call("answer", parts, Generate(self.read.sampling())))
         answer = final_answer(reply.text, style)
         return Answer(answer, reply.text, cite_reply(memory, question, reply, answer))
 
@@ -71,17 +81,16 @@ class Full(MemorySystem[FullFold, ReadSettings, FullTrain]):
 
         A sample without a question is plain language modelling.
         """
-        template = self.read.chat_template
-        opening = Text(tokens=(model.end_token, *model.encode(before_memory(template))))
+        opening = TemplatePart("before")
         if not sample.question:
             whole = sample.target if isinstance(sample.target, tuple) else tuple(model.encode(sample.target))
             return self._trace(sample, Step(Call("language", (opening,)), Reply(tokens=whole, finish="length")))
         document = sample.document
         tokens = document.tokens if document.tokens is not None else tuple(model.encode(document.read()))
-        closing = Text(after_memory(template, sample.question, style if sample.answers else None))
+        closing = Text(after_memory(self.read.chat_template, sample.question, style if sample.answers else None))
         bridge = (Text(tokens=sample.bridge),) if sample.bridge else ()
         plain = Call("language", (opening,), trained=self.train.read_loss)
-        call = Call("answer", (opening, Text(tokens=tokens), closing, *bridge))
+        call = Call("answer", (*user_message(Text(tokens=tokens), closing), *bridge))
         return self._trace(
             sample,
             Step(plain, Reply(tokens=tokens, finish="length")),
@@ -94,7 +103,7 @@ class Full(MemorySystem[FullFold, ReadSettings, FullTrain]):
         Raises:
             DataError: if call and reply exceed the context window of the model.
         """
-        return render_text(memory, call, model)
+        return render_text(memory, call, model, self.read.chat_template)
 
     def _trace(self, sample: Sample, *steps: Step) -> Trace:
         return Trace(sample.question, self.name, self.settings, steps)

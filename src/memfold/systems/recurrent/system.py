@@ -13,11 +13,12 @@ from itertools import islice
 from typing import Any
 
 from memfold.core.config import require
-from memfold.core.document import Document, chunks
+from memfold.core.document import Document, text_chunks
 from memfold.core.errors import ConfigError
 from memfold.core.model import Model
-from memfold.core.prompt import Style, after_memory, before_memory, final_answer, target
-from memfold.core.system import AnswerSteps, MemorySystem, ReadSettings, Rendered, TrainSettings, ask
+from memfold.core.prompt import Style, after_memory, final_answer, target, user_message
+from memfold.core.settings import ReadSettings, TrainSettings
+from memfold.core.system import AnswerSteps, Capabilities, MemorySystem, Rendered, ask
 from memfold.core.types import (
     Answer,
     Block,
@@ -27,21 +28,20 @@ from memfold.core.types import (
     Memory,
     Part,
     Sample,
-    SamplingParams,
     Text,
     Trace,
 )
 from memfold.systems.recurrent.prompts import BEFORE_LAST_NOTE, EMPTY, before_note, between, request
 from memfold.systems.shared.blocks import render_text, text_blocks
 from memfold.systems.shared.citations import cite_reply
-from memfold.systems.shared.replies import ANSWER_SAMPLING, scripted_step
+from memfold.systems.shared.replies import scripted_step
 
 NOTE = 2  # index of the note in the parts of every call
 
 
 @dataclass(frozen=True)
 class RecurrentFold:
-    """`chunk` is the number of tokens that are read at a time."""
+    """`chunk` is the maximum number of tokens that are read at a time."""
 
     chunk: int = 4096
 
@@ -65,6 +65,11 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
 
     name = "recurrent"
     groups = (RecurrentFold, RecurrentRead, TrainSettings)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The length of a call does not depend on that of the documents: it has a chunk, a note, and a new note."""
+        return Capabilities(call_positions=self.fold.chunk + 2 * self.read.note)
 
     def effective_ratio(self, tokens: int, slots: int | None = None) -> None:
         """Return None: the decoder reads one chunk and a note of varying length at a time."""
@@ -99,7 +104,7 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
                 f"task {sample.task!r} cannot train system {self.name!r}: its notes consist of the supporting "
                 "sentences of an answer; use a task that has them, such as almanac"
             )
-        parts = list(chunks(sample.document, model.tokenize, self.fold.chunk))
+        parts = list(text_chunks(sample.document, model.tokenize, self.fold.chunk))
         note, end, steps = EMPTY, 0, []
         for number, chunk in enumerate(parts, 1):
             call = self._update(sample.question, note, Text(tokens=chunk.tokens), number, len(parts))
@@ -118,18 +123,14 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
         Raises:
             DataError: if note, chunk and reply exceed the context window of the model, or the memory holds no text.
         """
-        rendered = render_text(memory, call, model)
+        rendered = render_text(memory, call, model, self.read.chat_template)
         return replace(rendered, memory_positions=rendered.memory_positions + rendered.lengths[NOTE])
 
     def _update(self, question: str, note: str, part: Part, number: int, count: int) -> Call:
-        template = self.read.chat_template
-        opening = (Text(before_memory(template)), Text(before_note(question)), Text(note))
-        closing = Text(after_memory(template, request(self.read.note), None))
-        sampling = SamplingParams(max_tokens=self.read.note)
-        return Call("update", (*opening, Text(between(number, count)), part, closing), Generate(sampling))
+        closing = Text(after_memory(self.read.chat_template, request(self.read.note), None))
+        before = (Text(before_note(question)), Text(note), Text(between(number, count)))
+        return Call("update", user_message(*before, part, closing), Generate(self.read.sampling(self.read.note)))
 
     def _last(self, question: str, note: str, style: Style) -> Call:
-        template = self.read.chat_template
-        closing = Text(after_memory(template, question, style))
-        parts = (Text(before_memory(template)), Text(BEFORE_LAST_NOTE), Text(note), closing)
-        return Call("answer", parts, Generate(ANSWER_SAMPLING))
+        closing = Text(after_memory(self.read.chat_template, question, style))
+        return Call("answer", user_message(Text(BEFORE_LAST_NOTE), Text(note), closing), Generate(self.read.sampling()))

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 from memfold.core.config import require
-from memfold.core.document import Document, chunks
+from memfold.core.document import Document, text_chunks
 from memfold.core.model import Model
-from memfold.core.prompt import Style, after_memory, before_memory, final_answer
-from memfold.core.system import AnswerSteps, MemorySystem, ReadSettings, Rendered, TrainSettings, ask
+from memfold.core.prompt import Style, after_memory, final_answer, user_message
+from memfold.core.settings import ReadSettings, TrainSettings
+from memfold.core.system import AnswerSteps, Capabilities, MemorySystem, Rendered, ask
 from memfold.core.types import (
     Answer,
     Block,
@@ -19,7 +20,6 @@ from memfold.core.types import (
     Citation,
     Generate,
     Memory,
-    Part,
     Reply,
     Sample,
     Step,
@@ -28,12 +28,12 @@ from memfold.core.types import (
 )
 from memfold.systems.shared.blocks import render_text, text_blocks
 from memfold.systems.shared.passages import PassageIndex
-from memfold.systems.shared.replies import ANSWER_SAMPLING, written_reply
+from memfold.systems.shared.replies import written_reply
 
 
 @dataclass(frozen=True)
 class RetrievalFold:
-    """`chunk` is the number of tokens in a passage."""
+    """`chunk` is the maximum number of tokens in a passage, which ends between sentences or words."""
 
     chunk: int = 64
 
@@ -58,6 +58,11 @@ class Retrieval(MemorySystem[RetrievalFold, RetrievalRead, TrainSettings]):
     name = "retrieval"
     groups = (RetrievalFold, RetrievalRead, TrainSettings)
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """The length of a call does not depend on that of the documents: it reads `top` passages."""
+        return Capabilities(call_positions=self.read.top * self.fold.chunk)
+
     def effective_ratio(self, tokens: int, slots: int | None = None) -> None:
         """Return None: only the best chunks are read."""
 
@@ -66,33 +71,29 @@ class Retrieval(MemorySystem[RetrievalFold, RetrievalRead, TrainSettings]):
         return islice(text_blocks(documents, model, self.fold.chunk), done, None)
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
-        """Answer with one call over the best blocks, which are also the citations, best first."""
+        """Answer with one call over the best blocks; those that match the question are the citations, best first."""
         template, style = self.read.chat_template, self.read.style
         index = memory.cached("passages", lambda: PassageIndex([block.read() or "" for block in memory.blocks]))
         best = index.best(question, self.read.top)
         blocks = tuple(BlockRef(memory.name, number) for number in sorted(number for number, _ in best))
-        parts: tuple[Part, ...] = (
-            Text(before_memory(template)),
-            *blocks,
-            Text(after_memory(template, question, style)),
-        )
-        reply = yield from ask(Call("answer", parts, Generate(ANSWER_SAMPLING)))
-        citations = tuple(_cite(memory, number, score) for number, score in best)
+        parts = user_message(*blocks, Text(after_memory(template, question, style)))
+        reply = yield from ask(Call("answer", parts, Generate(self.read.sampling())))
+        citations = tuple(_cite(memory, number, score) for number, score in best if score > 0)
         return Answer(final_answer(reply.text, style), reply.text, citations)
 
     def script(self, sample: Sample, model: Model, style: Style) -> Trace:
         """Return a trace with all blocks in order, the question and the expected reply."""
         template = self.read.chat_template
-        count = sum(1 for _ in chunks(sample.document, model.tokenize, self.fold.chunk))
+        count = sum(1 for _ in text_chunks(sample.document, model.tokenize, self.fold.chunk))
         blocks = (BlockRef(sample.document.source, index) for index in range(count))
         closing = Text(after_memory(template, sample.question, style if sample.answers else None))
-        call = Call("answer", (Text(before_memory(template)), *blocks, closing))
+        call = Call("answer", user_message(*blocks, closing))
         step = Step(call, Reply(tokens=(*written_reply(sample, model, style), model.end_token)))
         return Trace(sample.question, self.name, self.settings, (step,))
 
     def render(self, memory: Memory, call: Call, model: Model) -> Rendered:
         """Render a call as tokens."""
-        return render_text(memory, call, model)
+        return render_text(memory, call, model, self.read.chat_template)
 
 
 def _cite(memory: Memory, index: int, score: float) -> Citation:

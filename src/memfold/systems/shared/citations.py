@@ -5,41 +5,44 @@ Matching needs the text of the documents, which a memory holds by default; atten
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 
+import regex
+
+from memfold.core.borders import sentences
 from memfold.core.prompt import ABSENT, recalled
 from memfold.core.types import Citation, Memory, Passage, Recall, Reply, Span
+from memfold.core.words import visible, words
 from memfold.systems.shared.passages import PassageIndex
 
 MOST = 3  # citations per answer
-_SENTENCE = re.compile(r"[^.!?\n]*[.!?]+[\"')\]]*(?=\s|$)|[^.!?\n]+(?=\n|$)")
-_WORD = re.compile(r"\w+")
-_CAPITALISED = re.compile(r"\b[A-Z]\w+")
+LONGEST = 400  # characters of a cited passage; a longer sentence is divided
+COUNTED = 2  # digits of a number that may have been counted
+_ITEMS = regex.compile(r",\s|;|\band\b")  # between the items of an answer
+_MARK = regex.compile(r"\p{M}+")
+_CAPITALISED = regex.compile(r"\b\p{Lu}\w+")
 
 
 class SentenceIndex:
-    """A search index over the sentences of the text that a memory holds."""
+    """A search index over the sentences of the text that a memory holds; Unicode forms of a text do not matter."""
 
     def __init__(self, memory: Memory) -> None:
         self._passages: list[Passage] = []
-        sentences: list[str] = []
+        cited: list[str] = []
         self._texts: list[str] = []
         for source in range(len(memory.sources)):
             text = "".join(block.read() or "" for block in memory.blocks if block.source == source)
             self._texts.append(text)
-            for match in _SENTENCE.finditer(text):
-                sentence = match[0].strip()
-                if sentence:
-                    start = match.start() + len(match[0]) - len(match[0].lstrip())
-                    self._passages.append(Passage(source, Span(start, start + len(sentence))))
-                    sentences.append(sentence)
-        self._sources, self._sentences = memory.sources, sentences
-        self._index = PassageIndex(sentences)
+            for start, end in sentences(text, LONGEST):
+                self._passages.append(Passage(source, Span(start, end)))
+                cited.append(text[start:end])
+        self._sources, self._sentences = memory.sources, cited
+        self._index = PassageIndex(cited)
 
     def check(self, quoted: str) -> tuple[Recall, ...]:
-        """Compare each recalled sentence with the text, apart from white space."""
+        """Compare each recalled sentence with the text, apart from white space and Unicode forms."""
         recalls = []
         for sentence in _sentences(quoted):
             supported = _spaced(sentence) in self._text
@@ -48,8 +51,12 @@ class SentenceIndex:
         return tuple(recalls)
 
     def contains(self, answer: str) -> bool:
-        """Return whether the text contains an answer as consecutive words; case and white space are ignored."""
+        """Return whether the text contains an answer as consecutive words (`memfold.core.words`)."""
         return f" {_words(answer)} " in self._all_words
+
+    def mentions(self, name: str) -> bool:
+        """Return whether the text contains a name as consecutive words; unlike in `contains`, accents do not count."""
+        return f" {_without_accents(_words(name))} " in self._plain_words
 
     def cite(self, quoted: str, question: str, answer: str) -> tuple[Citation, ...]:
         """Return at most three sentences that match the recalled text `quoted` or the question.
@@ -76,14 +83,14 @@ class SentenceIndex:
         sentences that are in the text, and the sentences of the memory that best match such names.
         """
         quotes = _sentences(quoted)
-        supported = [sentence for sentence in quotes if sentence in read]
+        supported = [sentence for sentence in quotes if _spaced(sentence) in _spaced(read)]
         names = [word for sentence in supported for word in _CAPITALISED.findall(sentence) if word not in question]
         if len(supported) == len(quotes) or not names:
             return ()
         matches = self._index.best(" ".join(dict.fromkeys(names)), MOST + len(_sentences(read)))
         new = [match for match in matches if match[1] > 0 and self._sentences[match[0]] not in read]
-        kept = [self._index.best(sentence, 1)[0] for sentence in supported]
-        return tuple(self._citation(*match) for match in [*kept[:MOST], *new[:MOST]])
+        kept = [match for sentence in supported[:MOST] for match in self._index.best(sentence, 1) if match[1] > 0]
+        return tuple(self._citation(*match) for match in [*kept, *new[:MOST]])
 
     @cached_property
     def _text(self) -> str:
@@ -92,6 +99,10 @@ class SentenceIndex:
     @cached_property
     def _all_words(self) -> str:
         return f" {_words(self._text)} "
+
+    @cached_property
+    def _plain_words(self) -> str:
+        return _without_accents(self._all_words)
 
     def _citation(self, number: int, score: float) -> Citation:
         passage = self._passages[number]
@@ -114,6 +125,26 @@ def support(memory: Memory, recalls: Sequence[Recall], answer: str) -> bool | No
         return None
     stated = answer.isdecimal() or sentence_index(memory).contains(answer)
     return stated and all(recall.supported for recall in recalls)
+
+
+def states(recalls: Sequence[Recall], answer: str) -> bool | None:
+    """Return whether the text states an answer where it was recalled from; None if that cannot be said.
+
+    If the text contains every recalled sentence, the answer rests on the text, whatever its words.  Otherwise each item
+    of the answer must be in a recalled sentence that the text contains, or in the sentence of the text nearest to one
+    that it does not contain, which may only be worded differently.  A short number cannot be looked up, because it may
+    have been counted; nor can yes and no.
+    """
+    if not recalls or answer.casefold().strip(" .") in ("yes", "no"):
+        return None
+    if all(recall.supported for recall in recalls):
+        return True
+    if answer.isdecimal() and len(answer) <= COUNTED:
+        return False
+    places = [recall.text if recall.supported else recall.nearest.text for recall in recalls if recall.nearest]
+    lines = [f" {_words(place)} " for place in places]
+    items = [f" {_words(item)} " for item in _ITEMS.split(answer) if _words(item)]
+    return bool(items) and all(any(item in line for line in lines) for item in items)
 
 
 def is_doubtful(memory: Memory, reply: str, answer: str) -> bool:
@@ -173,15 +204,21 @@ def read_span(memory: Memory, source: int, span: Span) -> str:
 
 
 def _sentences(text: str) -> list[str]:
-    return [sentence for match in _SENTENCE.finditer(text) if (sentence := match[0].strip())]
+    return [text[start:end] for start, end in sentences(text)]
 
 
 def _spaced(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(visible(text).split())
 
 
 def _words(text: str) -> str:
-    return " ".join(_WORD.findall(text.casefold()))
+    return " ".join(words(text))
+
+
+def _without_accents(text: str) -> str:
+    if text.isascii():
+        return text
+    return str(_MARK.sub("", unicodedata.normalize("NFKD", text)))
 
 
 def _touch(passage: Passage, other: Passage) -> bool:

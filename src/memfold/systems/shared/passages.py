@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 
-import bm25s
 import numpy as np
 
-logging.getLogger("bm25s").setLevel(logging.WARNING)  # bm25s sets it to DEBUG on import
-_WORD = re.compile(r"\w+")
+from memfold.core.words import terms
 
 
 class PassageIndex:
-    """A BM25 index over passages of text; its results are deterministic."""
+    """A BM25 index over the terms of passages (`memfold.core.words`); its results are deterministic."""
 
     def __init__(self, passages: Sequence[str]) -> None:
+        import bm25s
+
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # bm25s sets it to DEBUG on import
         self.count = len(passages)
-        words = [_WORD.findall(passage.lower()) for passage in passages]
+        words = [terms(passage) for passage in passages]
         self._index = bm25s.BM25() if any(words) else None
         self._vocabulary = {word for passage in words for word in passage}
         if self._index is not None:
@@ -26,7 +26,7 @@ class PassageIndex:
 
     def best(self, query: str, count: int) -> list[tuple[int, float]]:
         """Return (index, score) of the `count` best passages for a query, best first; ties are in passage order."""
-        words = [word for word in _WORD.findall(query.lower()) if word in self._vocabulary]
+        words = [word for word in terms(query) if word in self._vocabulary]
         if self._index is None or not words:
             return [(number, 0.0) for number in range(min(count, self.count))]
         scores = np.asarray(self._index.get_scores(words))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from memfold.core.model import Model
 from memfold.core.prompt import Style, target
-from memfold.core.types import Call, Reply, Sample, SamplingParams, Step
-
-ANSWER_SAMPLING = SamplingParams(max_tokens=160)  # default length limit of an answer
+from memfold.core.types import Call, Reply, Sample, Step
 
 
 def written_reply(sample: Sample, model: Model, style: Style) -> tuple[int, ...]:

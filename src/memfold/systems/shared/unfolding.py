@@ -5,27 +5,39 @@ Slots carry the meaning of a passage; the text itself has every digit.  The memo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
+from memfold.core.borders import NEIGHBOURHOOD, border, sentences
 from memfold.core.errors import DataError
 from memfold.core.types import Citation, Memory, Span
 from memfold.systems.shared.citations import read_span
 
-_SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(\s+|$)|\n+")
+
+def check_unfoldable(memory: Memory) -> None:
+    """Refuse a memory without text.
+
+    Raises:
+        DataError: with what to do.
+    """
+    if not memory.holds_text:
+        raise DataError("this memory holds no text to unfold; fold the documents without --no-text")
 
 
 def unfolded(memory: Memory, citations: Sequence[Citation], tokens: int) -> str:
-    """Return the cited passages, extended by whole sentences, in document order; about `tokens` tokens in total.
+    """Return the cited passages, extended by whole sentences, in document order; about `tokens` tokens at most.
+
+    The number of tokens is estimated from the mean length of a token of the memory.  Passages that do not fit are left
+    out, those cited last first; if not even the first one fits, it is cut.
 
     Raises:
         DataError: if the memory holds no text.
     """
-    if not memory.holds_text:
-        raise DataError(f"memory {memory.name!r} holds no text to unfold; fold it without --no-text")
+    check_unfoldable(memory)
     characters = sum(block.char_end - block.char_start for block in memory.blocks)
-    room = tokens * characters / max(1, memory.token_count) / max(1, len(citations))
-    widened = sorted(_widened(memory, citation, room) for citation in citations)
+    room = max(1, round(tokens * characters / max(1, memory.token_count)))
+    passages = _fitting(memory, citations, room)
+    spare = (room - sum(end - start for _, start, end in passages)) // max(1, 2 * len(passages))
+    widened = sorted(_widened(memory, *passage, spare) for passage in passages)
     joined: list[tuple[int, int, int]] = []
     for source, start, end in widened:
         if joined and joined[-1][0] == source and start <= joined[-1][2] + 1:  # adjacent, or a space apart
@@ -35,15 +47,24 @@ def unfolded(memory: Memory, citations: Sequence[Citation], tokens: int) -> str:
     return "\n".join(read_span(memory, source, Span(start, end)).strip() for source, start, end in joined)
 
 
-def _widened(memory: Memory, citation: Citation, room: float) -> tuple[int, int, int]:
-    """Return (source, start, end) of a citation, extended on both sides by the whole sentences that fit into `room`."""
-    source = memory.sources.index(citation.source)
-    spare = max(0, round((room - (citation.end - citation.start)) / 2))
-    start = max(0, citation.start - spare)
-    before = read_span(memory, source, Span(start, citation.start))
-    after = read_span(memory, source, Span(citation.end, citation.end + spare))
-    if start > 0:
-        first = _SENTENCE_END.search(before)
-        start = start + first.end() if first else citation.start
-    ends = [match.end() for match in _SENTENCE_END.finditer(after)]
-    return source, start, citation.end + (ends[-1] if ends else 0)
+def _fitting(memory: Memory, citations: Sequence[Citation], room: int) -> list[tuple[int, int, int]]:
+    """Return (source, start, end) of the citations that fit into `room` characters together; one at least."""
+    passages: list[tuple[int, int, int]] = []
+    for citation in citations:
+        start, end = citation.start, citation.end
+        if end - start > room and not passages:
+            end = start + border(read_span(memory, memory.sources.index(citation.source), Span(start, end)), 0, room)
+        if end - start <= room:
+            passages.append((memory.sources.index(citation.source), start, end))
+            room -= end - start
+    return passages
+
+
+def _widened(memory: Memory, source: int, start: int, end: int, spare: int) -> tuple[int, int, int]:
+    """Return a passage extended by whole sentences: by at most `spare` characters on each side."""
+    first = max(0, start - spare - NEIGHBOURHOOD)
+    text = read_span(memory, source, Span(first, end + spare + NEIGHBOURHOOD))
+    whole = [(first + begin, first + stop) for begin, stop in sentences(text)][1 if first else 0 :]
+    begins = [begin for begin, _ in whole if start - spare <= begin <= start]
+    stops = [stop for _, stop in whole if end <= stop <= end + spare]
+    return source, min(begins, default=start), max(stops, default=end)
