@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -17,6 +17,7 @@ SECONDS = 5  # the longest that anything here waits for anything
 class ChatServer(ThreadingHTTPServer):
     """Answers with `plan` in turn, then with `usual`; `asked` are the requests in the order of their arrival.
 
+    `listed` is the list of its models as it is sent; with None there is none.
     `before` runs for each request that is in flight; `most` is how many were at one time.
     """
 
@@ -28,6 +29,7 @@ class ChatServer(ThreadingHTTPServer):
         self.plan: list[Respond] = []
         self.usual: Respond = says("yes")
         self.before: Callable[[Body], None] = lambda body: None
+        self.listed: Any = {"object": "list", "data": [{"id": "some-model", "object": "model"}]}
         self.asked: list[Body] = []
         self.headers: list[Mapping[str, str]] = []
         self.closing = threading.Event()
@@ -65,6 +67,14 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         assert self.path == "/v1/chat/completions"
         self.server.take(body, dict(self.headers))(self, body)
+
+    def do_GET(self) -> None:
+        assert self.path == "/v1/models"
+        listed = self.server.listed
+        if listed is None:
+            self.send(b'{"detail": "Not Found"}', "application/json", 404)
+            return
+        self.send(listed if isinstance(listed, bytes) else json.dumps(listed).encode(), "application/json")
 
     def send(self, body: bytes, kind: str, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         """A whole answer; the connection ends with it, as it does in HTTP/1.0."""
@@ -115,6 +125,22 @@ def sends(body: bytes, kind: str = "application/json", status: int = 200, **head
 
 def fails(status: int, message: str = "no luck", **headers: str) -> Respond:
     return sends(json.dumps({"error": {"message": message}}).encode(), status=status, **headers)
+
+
+def refuses(names: Sequence[str], say: Callable[[str], Respond], otherwise: Respond) -> Respond:
+    """Refuses requests with any of these parameters, the first of them by name; other requests are answered."""
+
+    def respond(handler: Handler, body: Body) -> None:
+        refused = [name for name in names if name in body]
+        (say(refused[0]) if refused else otherwise)(handler, body)
+
+    return respond
+
+
+def whole(text: str, kind: str = "application/json") -> Respond:
+    """A reply as a whole, even if a stream was asked for."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return sends(json.dumps({"choices": [choice]} | counted((11, 3))).encode(), kind)
 
 
 def breaks_off(text: str) -> Respond:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
+from chat_server import ChatServer, unused_port
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,9 +68,8 @@ def test_systems_of_text_speak_as_a_user_does() -> None:
         assert make_system(name, REMOTE).settings["chat_template"] == "message"
 
 
-def test_memories_of_text_fit_every_endpoint() -> None:
-    assert len(REMOTE.readable) == 1
-    assert REMOTE.readable == EndpointModel("https://elsewhere/v1", "other").readable
+def test_an_endpoint_reads_no_slots() -> None:
+    assert REMOTE.readable == ()
 
 
 @pytest.mark.parametrize(
@@ -87,8 +89,6 @@ def test_an_address_names_an_endpoint_and_its_model(model: str, url: str, name: 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("http://localhost:8000/v1", r"does not name a model of the endpoint; write http://localhost:8000/v1#NAME"),
-        ("http://localhost:8000/v1#", "does not name a model of the endpoint"),
         ("http://#m", "not the address of an endpoint; write http://HOST:PORT/v1#NAME"),
         ("http://host:99999/v1#m", "not a valid address"),
         ("http://host:port/v1#m", "not a valid address"),
@@ -103,6 +103,54 @@ def test_other_addresses_are_refused(model: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as refused:
         open_endpoint(model)
     assert "sesame" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        {"object": "list", "data": [{"id": "org/Model-7B:free"}]},
+        {"data": [{"id": "org/Model-7B:free"}, {"id": "org/Model-7B:free"}, {}]},
+        {"models": [{"name": "org/Model-7B:free"}]},
+        ["org/Model-7B:free"],
+    ],
+)
+def test_an_address_without_a_name_takes_the_only_model(chat_server: ChatServer, listed: object) -> None:
+    chat_server.listed = listed
+    for address in (chat_server.url, f"{chat_server.url}/", f"{chat_server.url}#"):
+        assert open_endpoint(address).identity == f"{chat_server.url}#org/Model-7B:free"
+    assert chat_server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ({"data": [{"id": "b"}, {"id": "a"}]}, "which lists b, a; write"),
+        ([f"m{number}" for number in range(23)], "m18, m19 and 3 more; write"),
+        ({"data": []}, "which lists none; write"),
+        ({"data": "x"}, "which lists none; write"),
+        (3, "which lists none; write"),
+        (None, r"and its list cannot be read: 404 Not Found \(Not Found\); write"),
+        (b"<html>", r"and its list cannot be read: the response is not valid JSON \(.*\); write"),
+    ],
+)
+def test_an_address_without_a_name_is_refused_if_that_leaves_the_model_open(
+    chat_server: ChatServer, listed: object, message: str
+) -> None:
+    chat_server.listed = listed
+    start = f"model '{chat_server.url}' does not name a model of the endpoint"
+    with pytest.raises(ConfigError, match=f"^{start}.*{message} {chat_server.url}#NAME$") as refused:
+        open_endpoint(chat_server.url)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_address_without_a_name_where_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"http://127.0.0.1:{unused_port()}/v1"
+    with pytest.raises(ConfigError, match=rf"cannot be read: the connection failed \(.*; write {url}#NAME"):
+        open_endpoint(url)
+    monkeypatch.delitem(sys.modules, "memfold.endpoint.chat", raising=False)
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(ConfigError, match=f"does not name a model of the endpoint; write {url}#NAME"):
+        open_endpoint(url)
 
 
 def test_names_and_folders_are_no_addresses() -> None:

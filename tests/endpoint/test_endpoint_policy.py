@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import openai
@@ -54,7 +55,8 @@ STREAM = "text/event-stream"
 
 
 def memory(count: int = 3) -> Memory:
-    blocks = [Block(n, 0, 6 * n, 6 * n + 6, 30 * n, 30 * n + len(text), text=text) for n, text in enumerate(TEXTS)]
+    starts = list(accumulate(map(len, TEXTS), initial=0))
+    blocks = [Block(n, 0, 6 * n, 6 * n + 6, starts[n], starts[n + 1], text=text) for n, text in enumerate(TEXTS)]
     return Memory("m", "full", {}, "", ("a.txt",), blocks[:count])
 
 
@@ -149,6 +151,21 @@ def test_answers_are_streamed_and_other_replies_are_not(chat_server: ChatServer)
     assert [body.get("stream", False) for body in chat_server.asked] == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("said", "thought"),
+    [("<think>Tor it is.</think> In Velm it was", "Tor it is."), ("Tor, or?</think>\nIn Velm it was", "Tor, or?")],
+)
+def test_thoughts_are_no_part_of_a_reply(chat_server: ChatServer, said: str, thought: str) -> None:
+    chat_server.usual = says(said)
+    pieces: list[tuple[int, str]] = []
+    note, answer = replies(chat_server, call("a", "update"), call("b"), on_text=into(pieces), max_concurrency=1)
+    assert isinstance(note, Reply)
+    assert isinstance(answer, Reply)
+    assert (note.text, note.thinking) == (answer.text, answer.thinking) == ("In Velm it was", thought)
+    if said.startswith("<think>"):  # a server that leaves out the opening mark streams thoughts as a reply
+        assert "".join(text for _, text in pieces) == "In Velm it was"
+
+
 @pytest.mark.parametrize("purpose", ["update", "answer"])
 def test_finish_and_usage_are_told(chat_server: ChatServer, purpose: str) -> None:
     chat_server.plan = [says("a b", "length", None), says("a b", "tool_calls")]
@@ -221,7 +238,37 @@ def test_a_wait_is_given_in_seconds_or_as_a_date() -> None:
         (fails(400, "context is 4096 tokens"), "400 Bad Request (context is 4096 tokens); if the text is too long", 1),
         (fails(401, f"wrong key {KEY}"), "401 Unauthorized (wrong key ***); set OPENAI_API_KEY", 1),
         (fails(403), "403 Forbidden (no luck); set OPENAI_API_KEY to a key with access to this model", 1),
-        (fails(404, "no such\n  model"), "404 Not Found (no such model); check the address", 1),
+        (fails(404, "no such\n  path"), "404 Not Found (no such path); check the address", 1),
+        (
+            fails(404, "no such\n  model"),
+            "404 Not Found (no such model); check the model's name after #; an address",
+            1,
+        ),
+        (fails(402), "402 Payment Required (no luck); check the plan and the balance", 1),
+        (
+            fails(429, "You exceeded your current quota"),
+            "Requests (You exceeded your current quota); check the plan",
+            1,
+        ),
+        (
+            fails(400, "the tool is odd"),
+            "400 Bad Request (the tool is odd); the endpoint does not take this request",
+            1,
+        ),
+        (fails(400, ""), "400 Bad Request; if the text is too long for the model, ", 1),
+        (fails(413), "413 Request Entity Too Large (no luck); if the text is too long for the model, ", 1),
+        (fails(400, "max_tokens is too large: the maximum context length is 9"), "); if the text is too long", 1),
+        (
+            sends(b'{"detail": "wait"}', status=503),
+            "503 Service Unavailable (wait), after 4 attempts; check the log",
+            4,
+        ),
+        (sends(b'{"error": "no disk"}', status=507), "507 Insufficient Storage (no disk), after 4", 4),
+        (
+            sends(b'{"detail": [{"loc": ["body", "messages"], "msg": "too short"}, "odd"]}', status=422),
+            "422 Unprocessable Entity (body.messages: too short; odd); the endpoint does not take",
+            1,
+        ),
         (sends(HTML, "text/html", 404), "404 Not Found (<html><body> Welcome </body></html>); check the address", 1),
         (fails(429), "429 Too Many Requests (no luck), after 4 attempts; try again later", 4),
         (fails(429, retry_after="3600"), "429 Too Many Requests (no luck), with a requested wait of 3600 s; try", 1),
@@ -253,10 +300,11 @@ def test_what_does_not_pass_is_one_clear_line(
     ("fault", "whole", "streamed"),
     [
         (sends(HTML, "text/html"), "the response is not valid JSON", "the response is text/html, not an event stream"),
-        (sends(b"{"), "the response is not valid JSON (", "the response is application/json, not an"),
-        (sends(b'{"choices": []}'), "the response has no choices", "the response is application/json, not an"),
-        (sends(b'{"choices": "none"}'), "the response has no choices", "not an event stream"),
-        (sends(b"[1]"), "the response has no choices", "not an event stream"),
+        (sends(b"{"), "the response is not valid JSON (", "the response is not valid JSON ("),
+        (sends(b'{"choices": []}'), "the response has no choices", "the response has no choices"),
+        (sends(b'{"choices": "none"}'), "the response has no choices", "the response has no choices"),
+        (sends(b"[1]"), "the response has no choices", "the response has no choices"),
+        (sends(b'{"error": {"message": "full"}}'), "reported an error (full)", "reported an error (full)"),
         (sends(b'data: {"choices": []}\n\ndata: [DONE]\n\n', STREAM), "not valid JSON", "the response has no choices"),
         (sends(b"data: {\n\n", STREAM), "not valid JSON", "the response is not valid JSON ("),
         (sends(b'data: {"error": {"message": "full"}}\n\n', STREAM), "not valid JSON", "reported an error (full)"),

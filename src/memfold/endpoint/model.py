@@ -8,7 +8,6 @@ refused.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import sys
 from collections.abc import Sequence
@@ -17,10 +16,13 @@ from urllib.parse import urlsplit
 
 from memfold.core.errors import ConfigError
 from memfold.core.prompt import ChatTemplate
+from memfold.core.types import Part, Text
 
 if TYPE_CHECKING:
     from memfold.backbone.model import Backbone
 
+MAX_TOKENS = 2048  # of a reply
+MOST_LISTED = 20  # names of models in an error
 FORM = "http://HOST:PORT/v1#NAME"
 # up to six ASCII or two other characters, with an optional space before them; or whitespace
 _TOKEN = re.compile(r"\s?[!-~]{1,6}|\s?[^\x00-\x7f\s]{1,2}|\s{1,8}|.", re.DOTALL)
@@ -28,10 +30,14 @@ _MARK = b"\1"  # precedes the bytes of every token, as an integer would lose lea
 
 
 class EndpointModel:
-    """The model `name` of the endpoint at `url`; see the module docstring."""
+    """The model `name` of the endpoint at `url`; see the module docstring.
+
+    `left_out` holds the request parameters that the endpoint has refused for this model.
+    """
 
     def __init__(self, url: str, name: str) -> None:
         self.url, self.name = url, name
+        self.left_out: set[str] = set()
         self.chat_template: ChatTemplate = "message"
         self.trained: dict[str, Any] = {}
         self.provenance: dict[str, Any] = {}
@@ -85,6 +91,11 @@ class EndpointModel:
         """Id of an empty token: the endpoint adds its own special tokens."""
         return _token_id("")
 
+    @property
+    def answering(self) -> dict[str, Any]:
+        """Reading settings for a model that may think before it replies; what it thinks counts as part of a reply."""
+        return {"chat_template": self.chat_template, "style": "bare", "max_tokens": MAX_TOKENS}
+
     def encode(self, text: str) -> list[int]:
         """Split text into tokens and return their ids."""
         return [_token_id(token) for token in _TOKEN.findall(text)]
@@ -94,14 +105,18 @@ class EndpointModel:
         matches = list(_TOKEN.finditer(text))
         return [_token_id(match[0]) for match in matches], [match.span() for match in matches]
 
+    def prompt(self, parts: Sequence[Part], chat_template: ChatTemplate) -> list[list[int]]:
+        """Return the token ids of each part of a message; the endpoint applies its own chat template."""
+        return [self.encode(part.text) if isinstance(part, Text) else [] for part in parts]
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the exact text of token ids."""
         return b"".join(token.to_bytes((token.bit_length() + 7) // 8, "big")[1:] for token in tokens).decode()
 
     @property
     def readable(self) -> tuple[str, ...]:
-        """Hash of the token pattern: an endpoint reads memories of text made for any other endpoint."""
-        return (hashlib.sha256(_TOKEN.pattern.encode()).hexdigest(),)
+        """Always empty: an endpoint reads no slots."""
+        return ()
 
 
 def is_address(model: str) -> bool:
@@ -112,8 +127,10 @@ def is_address(model: str) -> bool:
 def open_endpoint(model: str) -> EndpointModel:
     """Create the model of an address `http://host:port/v1#name`, without sending a request.
 
+    If the address has no name, the endpoint is asked for its models, and must have one only.
+
     Raises:
-        ConfigError: for an address of another form.
+        ConfigError: for an address of another form, or without a name if that leaves open which model is meant.
     """
     try:
         parts = urlsplit(model)
@@ -124,9 +141,29 @@ def open_endpoint(model: str) -> EndpointModel:
         raise ConfigError(f"an address with a user name or password is not possible; write {FORM}, set OPENAI_API_KEY")
     if not host or port == 0 or parts.query or any(character.isspace() for character in model):
         raise ConfigError(f"model {model!r} is not the address of an endpoint; write {FORM}")
-    if not parts.fragment:
-        raise ConfigError(f"model {model!r} does not name a model of the endpoint; write {model}#NAME")
-    return EndpointModel(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", parts.fragment)
+    url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    return EndpointModel(url, parts.fragment or _only_model(url))
+
+
+def _only_model(url: str) -> str:
+    """Return the name of the only model of an endpoint."""
+    unnamed = f"model {url!r} does not name a model of the endpoint"
+    try:
+        from memfold.endpoint.chat import CONNECT_SECONDS, Chat, Fault
+    except ModuleNotFoundError as error:
+        if error.name != "openai":
+            raise
+        raise ConfigError(f"{unnamed}; write {url}#NAME") from None
+    try:
+        names = Chat(url, "", CONNECT_SECONDS).models()
+    except Fault as fault:
+        raise ConfigError(f"{unnamed}, and its list cannot be read: {fault.what}; write {url}#NAME") from None
+    if len(names) != 1:
+        listed = ", ".join(names[:MOST_LISTED]) + (
+            f" and {len(names) - MOST_LISTED} more" if names[MOST_LISTED:] else ""
+        )
+        raise ConfigError(f"{unnamed}, which lists {listed or 'none'}; write {url}#NAME")
+    return names[0]
 
 
 def _token_id(token: str) -> int:

@@ -23,7 +23,9 @@ from memfold.core.config import require
 from memfold.core.errors import CallError, ConfigError, Failure
 from memfold.core.policy import Done, Execution, Request
 from memfold.core.system import Rendered
+from memfold.core.thinking import ReplyStream, split_thinking
 from memfold.core.types import Finish, Generate, Reply, SamplingParams, Usage
+from memfold.core.window import shorten
 from memfold.endpoint.model import EndpointModel
 
 if TYPE_CHECKING:
@@ -58,10 +60,14 @@ class Retries:
 
 @dataclass(frozen=True)
 class _Message:
-    """The message of one call; `received` holds the pieces of its reply, `delivered` those passed to the listener."""
+    """The message of one call; `received` holds the pieces of its reply, `delivered` those passed to the listener.
+
+    `request` is None for a message without a memory.
+    """
 
     text: str
     sampling: SamplingParams
+    request: Request | None = None
     on_text: Callable[[str], None] | None = None
     prompt_tokens: int = 0
     memory_positions: int = 0
@@ -97,7 +103,7 @@ class EndpointPolicy:
                 raise
             raise ConfigError("an endpoint needs the package openai; pip install 'memfold[endpoint]'") from None
         self.model, self.max_concurrency, self.retries = model, max_concurrency, retries or Retries()
-        self.chat: Chat = Chat(model.url, model.name, timeout)
+        self.chat: Chat = Chat(model.url, model.name, timeout, model.left_out)
 
     def start(self) -> Execution:
         """Start an execution with its own connections."""
@@ -176,20 +182,22 @@ class EndpointExecution:
         return _Message(
             text=model.decode(rendered.tokens),
             sampling=wants.sampling,
+            request=request,
             on_text=self._listener(request) if request.system.may_answer(request.call) else None,
             prompt_tokens=len(rendered.tokens),
             memory_positions=rendered.memory_positions,
         )
 
     def _listener(self, request: Request) -> Callable[[str], None] | None:
-        listen = request.on_text
-        if listen is None:
+        if request.on_text is None:
             return None
+        stream = ReplyStream(request.on_text)
 
         def deliver(text: str) -> None:
             if request in self._sent:  # text that arrives after the reply was returned as cancelled is dropped
-                self._sent[request][0].delivered.append(text)
-                listen(text)
+                delivered = self._sent[request][0].delivered
+                delivered.append(text)
+                stream.update("".join(delivered))
 
         return lambda text: self._events.put(lambda: deliver(text))
 
@@ -258,17 +266,23 @@ class _Calls:
         except Fault as fault:
             retried = fault.again and not message.received
             pause = policy.retries.pause(attempt, fault.wait) if retried else None
-            return _failed(policy, fault, attempt + 1) if pause is None else pause
+            return _failed(policy, message, fault, attempt + 1) if pause is None else pause
         return _reply(policy.model, message, answer.text, answer.finish, answer.usage)
 
 
 def _reply(model: EndpointModel, message: _Message, text: str, finish: Finish, usage: Usage | None) -> Reply:
     usage = usage or Usage(message.prompt_tokens, len(model.encode(text)))
-    return Reply(text, finish=finish, positions=message.memory_positions, usage=usage)
+    thinking, reply = split_thinking(text)
+    return Reply(reply, finish=finish, positions=message.memory_positions, usage=usage, thinking=thinking)
 
 
-def _failed(policy: EndpointPolicy, fault: Fault, attempts: int) -> CallError:
+def _failed(policy: EndpointPolicy, message: _Message, fault: Fault, attempts: int) -> CallError:
     endpoint = f"endpoint {policy.model.url}, model {policy.model.name!r}"
     tried = f", after {attempts} attempts" if attempts > 1 else ""
     wait = f", with a requested wait of {fault.wait:.0f} s" if fault.wait > policy.retries.longest else ""
-    return CallError("policy", f"{endpoint}: {fault.what}{tried}{wait}; {fault.advice}")
+    request, advice = message.request, fault.advice
+    if fault.too_long and request is not None:  # the window is unknown, so the advised call is at most half as long
+        room = max(1, message.memory_positions // 2)
+        shorter = shorten(request.system.name, policy.model, request.memory.token_count, room)
+        advice = f"if the text is too long for the model, {shorter}"
+    return CallError("policy", f"{endpoint}: {fault.what}{tried}{wait}; {advice}")
