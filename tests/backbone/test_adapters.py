@@ -210,7 +210,8 @@ def test_wrapper_tokens_are_added_once_as_the_mean_of_all(
     add_special_tokens(backbone, (START, END))
     after = backbone.model.get_input_embeddings().weight.detach()
     assert (backbone.token_id(START), backbone.token_id(END)) == (known, known + 1)
-    assert backbone.encode(f"a{START}b{END}").count(known) == 1
+    assert backbone.prompts.control.encode_template(f"a{START}b{END}")[0].count(known) == 1
+    assert known not in backbone.encode(f"a{START}b{END}")
     assert len(after) == max(len(before), known + 2)
     torch.testing.assert_close(after[known : known + 2], before[:known].mean(0).expand(2, -1))
     assert torch.equal(after[:known], before[:known])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, LlamaConfig
 
 from memfold.backbone.cache import LEAST_ROOM, growing_cache
 
+CONFIG = LlamaConfig(num_hidden_layers=2)
+
 
 def test_it_holds_the_same_whatever_is_done_to_it() -> None:
-    caches = (growing_cache(), DynamicCache())
+    caches = (growing_cache(CONFIG), DynamicCache())
     draw = torch.Generator().manual_seed(0)
 
     def add(rows: int, count: int) -> None:
@@ -31,7 +33,7 @@ def test_it_holds_the_same_whatever_is_done_to_it() -> None:
 
 
 def test_a_token_is_written_where_there_is_room() -> None:
-    cache = growing_cache()
+    cache = growing_cache(CONFIG)
     before = cache.update(torch.zeros(2, 1, 30, 4), torch.zeros(2, 1, 30, 4), 0)[0].data_ptr()
     for _ in range(LEAST_ROOM):
         keys, _ = cache.update(torch.ones(2, 1, 1, 4), torch.ones(2, 1, 1, 4), 0)

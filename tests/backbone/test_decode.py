@@ -130,13 +130,13 @@ def test_a_memory_that_all_rows_begin_with_is_read_once(
     sampling = [SamplingParams(max_tokens=6)] * 3
     alone = [generate(backbone, [row], [params])[0] for row, params in zip(rows, sampling, strict=True)]
     read: list[tuple[int, ...]] = []
-    embed_rows = backbone.embed_rows
+    inputs = backbone.inputs
 
     def spy(tokens: Tensor, slots: list[Tensor]) -> Tensor:
         read.append(tuple(tokens.shape))
-        return embed_rows(tokens, slots)
+        return inputs(tokens, slots)
 
-    monkeypatch.setattr(backbone, "embed_rows", spy)
+    monkeypatch.setattr(backbone, "inputs", spy)
     together = generate(backbone, rows, sampling)
     assert read == [(1, 42), (3, 12)]
     for reply, expected in zip(together, alone, strict=True):

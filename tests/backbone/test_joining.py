@@ -298,8 +298,7 @@ def test_a_score_is_the_same_alone_and_beside_others(any_backbone: Backbone) -> 
     rendered = requests[0].system.render(requests[0].memory, requests[0].call, model)
     batch = pad([rendered], model.device)
     with torch.no_grad():
-        embeddings = model.embed_rows(batch.tokens, batch.slots)
-        hidden = model.hidden(embeddings, batch.positions, batch.mask())[0, -1]
+        hidden = model.read(batch)[0, -1]
         assert together[0].score == pytest.approx(float(model.head_score("gate", hidden)), abs=1e-4)
 
 

@@ -86,17 +86,41 @@ def test_a_plain_model_folder_has_no_heads(backbone: Backbone, tmp_path: Path) -
     for name in ("memfold.json", "heads.safetensors"):
         (tmp_path / name).unlink()
     again = load_backbone(tmp_path)
-    assert (len(again.heads), again.chat_template, again.trained) == (0, "flat", {})
+    assert (len(again.heads), again.chat_template, again.trained) == (0, "plain", {})
+    assert again.answering == {"chat_template": "plain", "style": "bare", "max_tokens": 512, "thinking": 0}
 
 
 def test_a_plain_model_with_a_chat_template_uses_it(backbone: Backbone, tmp_path: Path) -> None:
     save_backbone(backbone, tmp_path)
     (tmp_path / "memfold.json").unlink()
     templates = []
-    for template in ("{{ '<|im_start|>' + messages[0].content }}", "{{ '[INST]' + messages[0].content }}"):
+    for template in ("<|im_start|>{{ messages[0].content }}", "{{ messages[0].content }}{{ '<think>\n' }}"):
         (tmp_path / "chat_template.jinja").write_text(template)
-        templates.append(load_backbone(tmp_path).chat_template)
-    assert templates == ["chatml", "flat"]
+        loaded = load_backbone(tmp_path)
+        templates.append((loaded.chat_template, loaded.prompts.frame, loaded.answering["thinking"]))
+    assert templates == [("message", ("<|im_start|>", ""), 0), ("message", ("", "<think>\n"), 8192)]
+
+
+def test_a_message_of_the_template_ends_a_reply(backbone: Backbone, tmp_path: Path) -> None:
+    save_backbone(backbone, tmp_path)
+    (tmp_path / "memfold.json").unlink()
+    (tmp_path / "chat_template.jinja").write_text("<|im_start|>{{ messages[0].content }}<|im_end|>\n<|im_start|>")
+    loaded = load_backbone(tmp_path)
+    assert loaded.token_id("<|im_end|>") != loaded.end_token
+    assert loaded.end_tokens >= {loaded.token_id("<|im_end|>"), loaded.end_token}
+    assert backbone.message_end is None
+
+
+def test_a_chat_template_that_cannot_be_used_is_refused_with_the_model(backbone: Backbone, tmp_path: Path) -> None:
+    save_backbone(backbone, tmp_path)
+    (tmp_path / "memfold.json").unlink()
+    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('this model reads tables only') }}")
+    with pytest.raises(CheckpointError, match="cannot be applied to a user's message: this model reads tables only"):
+        load_backbone(tmp_path)
+
+
+def test_a_model_trained_here_keeps_the_defaults_of_its_systems(saved: Path) -> None:
+    assert load_backbone(saved).answering == {"chat_template": "chatml"}
 
 
 def test_impossible_places_and_types_are_refused(tmp_path: Path) -> None:

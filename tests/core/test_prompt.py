@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from memfold.core.prompt import CHAT_TEMPLATES, STYLES, Style, after_memory, final_answer, recalled, target
+from memfold.core.prompt import (
+    CHAT_TEMPLATES,
+    STYLES,
+    Style,
+    after_memory,
+    final_answer,
+    recalled,
+    target,
+    user_message,
+)
+from memfold.core.types import TemplatePart, Text
 
 
 @pytest.mark.parametrize(
@@ -29,7 +39,28 @@ def test_every_style_is_asked_for_in_words_of_its_own(chat_template: str) -> Non
     assert all("\nWhere?\n" in one for one in asked)
 
 
-def test_without_a_box_the_last_words_are_the_answer_unless_the_reply_is_bare() -> None:
+@pytest.mark.parametrize("style", STYLES)
+def test_a_reply_without_a_box_is_the_answer_as_it_is(style: Style) -> None:
     reply = " ".join(map(str, range(30)))
+    assert final_answer(f" {reply}\n", style) == reply
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        (r"First \boxed{Tor}, then \boxed{Velm}", "Velm"),
+        (r"\boxed{Velm} and \boxed{}", "Velm"),
+        (r"\boxed{ } nothing", r"\boxed{ } nothing"),
+        (r"\boxed{\text{a {b} c}} d", "a b c"),
+        (r"\boxed{Velm} \boxed{\text{}}", "Velm"),
+        (r"It is \boxed{Velm", "Velm"),
+        ("", ""),
+    ],
+)
+def test_the_last_box_that_holds_something_is_the_answer(reply: str, answer: str) -> None:
+    assert final_answer(reply, "recall") == final_answer(reply, "free") == answer
     assert final_answer(reply, "bare") == reply
-    assert final_answer(reply, "free") == final_answer(reply, "recall") == " ".join(map(str, range(10, 30)))
+
+
+def test_a_users_message_stands_between_the_parts_of_the_template() -> None:
+    assert user_message(Text("a"), Text("b")) == (TemplatePart("before"), Text("a"), Text("b"), TemplatePart("after"))

@@ -22,13 +22,14 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from memfold.backbone.record import ROLES_FOLDER, Quantisation
 from memfold.backbone.resolve import CONFIG_FILE
 from memfold.backbone.weights import check_names
 from memfold.core.config import require
@@ -37,10 +38,7 @@ from memfold.core.errors import CheckpointError, ConfigError, MemfoldError
 if TYPE_CHECKING:
     from memfold.backbone.model import Backbone
 
-Quantisation = Literal["none", "nf4"]
-
 WEIGHTS_FILE, FULL_FILE = "adapter_model.safetensors", "full.safetensors"
-ROLES_FOLDER = "adapters"
 PREFIX = "base_model.model."  # prefix of all tensor names in the files of peft
 NAME = "default"  # name of the base adapter in `peft`
 TRAINED_IN_FULL = "trained_in_full"  # key in `memfold.json` that lists these parameters

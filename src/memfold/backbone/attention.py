@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
+from memfold.backbone.cache import growing_cache
 from memfold.backbone.model import Backbone
-from memfold.backbone.rows import prefix_layers
+from memfold.core.errors import CallError
 from memfold.core.system import SLOT, Rendered
 from memfold.core.types import Reply
 
@@ -22,32 +22,31 @@ MOST = 6  # slots per reply
 def slot_attention(backbone: Backbone, rendered: Rendered, reply: Reply) -> Tensor:
     """Return the mean attention [n] that the tokens of a reply pay to each slot of the call.
 
-    The mean is over all reply tokens and heads, and over the upper half of the layers.
+    The mean is over all reply tokens and heads, and over the upper half of the layers with attention.
+
+    Raises:
+        CallError: for a model that does not return its attention.
     """
-    embedding = backbone.model.get_input_embeddings()
     tokens = torch.tensor([rendered.tokens], device=backbone.device)
     assert rendered.slots is not None, "the call must have slots"
-    embeddings = backbone.embed_rows(tokens, [rendered.slots])
+    cache = growing_cache(backbone.model.config)
+    for number, (keys, values) in enumerate(backbone.prefix_layers([rendered.prefix])):
+        cache.update(keys, values, number)
     positions = torch.tensor([rendered.positions], device=backbone.device)
-    prefix = prefix_layers([rendered.prefix])
-    cache = DynamicCache(prefix) if prefix else DynamicCache()
-    backbone.model.base_model(inputs_embeds=embeddings, position_ids=positions, past_key_values=cache, use_cache=True)
+    backbone.forward(backbone.inputs(tokens, [rendered.slots]), positions, cache=cache)
     start = rendered.positions[-1] + 1
     reply_positions = torch.arange(start, start + len(reply.tokens), device=backbone.device)[None]
     implementation = backbone.model.config._attn_implementation
     backbone.model.set_attn_implementation("eager")
     try:
-        output = backbone.model.base_model(
-            inputs_embeds=embedding(torch.tensor([reply.tokens], device=backbone.device)),
-            position_ids=reply_positions,
-            past_key_values=cache,
-            use_cache=True,
-            output_attentions=True,
-        )
+        written = torch.tensor([reply.tokens], device=backbone.device)
+        output = backbone.forward(written, reply_positions, cache=cache, output_attentions=True)
     finally:
         backbone.model.set_attn_implementation(implementation)
-    layers = output.attentions[len(output.attentions) // 2 :]
-    weights = torch.stack([layer[0].mean((0, 1)) for layer in layers]).mean(0)
+    layers = [layer for layer in output.attentions or () if layer is not None]
+    if not layers:
+        raise CallError("policy", f"model {backbone.name!r} does not return its attention; cite what was recalled")
+    weights = torch.stack([layer[0].mean((0, 1)) for layer in layers[len(layers) // 2 :]]).mean(0)
     return weights[rendered.length - len(rendered.tokens) : rendered.length][tokens[0] == SLOT]
 
 

@@ -2,7 +2,8 @@
 
 The cache of `transformers` copies all of its keys and values for every token.  With a long memory, this takes longer
 than the forward pass.  Here, a layer is copied only if its spare capacity is used up or the rows of the batch have
-changed.
+changed.  Layers with a sliding window keep all positions, since their rows are padded; the masks hide what is outside
+of the window.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers import PreTrainedConfig
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 LEAST_ROOM = 64  # minimum spare capacity, in positions
 SHARE = 8  # the spare capacity is at least 1/8 of the length
@@ -48,6 +50,18 @@ def _grown(old: Tensor | None, new: Tensor, start: int, end: int) -> Tensor:
     return buffer
 
 
-def growing_cache() -> Cache:
-    """Create an empty cache; its layers are created when they are first used."""
-    return Cache(layer_class_to_replicate=GrowingLayer)
+def growing_cache(config: PreTrainedConfig) -> Cache:
+    """Create an empty cache for a model; layers that do not hold keys and values stay those of `transformers`."""
+    cache = DynamicCache(config=config)
+    cache.layers = [GrowingLayer() if holds_positions(layer) else layer for layer in cache.layers]
+    return cache
+
+
+def select_rows(cache: Cache, rows: Tensor) -> None:
+    """Keep some rows of a batch, in the given order; a row can be repeated.  States of layers are kept alike."""
+    cache.reorder_cache(rows)  # type: ignore[arg-type]  # a tensor of the type that it names does not exist
+
+
+def holds_positions(layer: Any) -> bool:
+    """Return whether a cache layer holds keys and values of every position, and nothing else."""
+    return type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)

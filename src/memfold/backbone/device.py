@@ -1,15 +1,20 @@
-"""Checks the name of a device before a model is loaded."""
+"""Checks the names of a device and of a data type before a model is loaded."""
 
 from __future__ import annotations
 
 import re
 
-import torch
-
-from memfold.core.errors import ConfigError
+from memfold.core.errors import ConfigError, unknown
 
 ALLOWED = "cpu, cuda, cuda:N, mps"
+DTYPE_NAMES = ("float32", "bfloat16", "float16")  # names of the data types of weights
 _NAME = re.compile(r"(?:cpu|mps)(?::0)?|cuda(?::(\d+))?", re.ASCII)
+
+
+def check_dtype(name: str) -> None:
+    """Raise a `ConfigError` for an unknown data type of weights."""
+    if name not in DTYPE_NAMES:
+        raise unknown("dtype", name, DTYPE_NAMES)
 
 
 def check_device(name: str) -> None:
@@ -17,6 +22,10 @@ def check_device(name: str) -> None:
     match = _NAME.fullmatch(name)
     if match is None:
         raise ConfigError(f"device {name!r} is not possible; allowed: {ALLOWED}")
+    if name.startswith("cpu"):
+        return
+    import torch
+
     if name.startswith("mps") and not torch.backends.mps.is_available():
         raise ConfigError("device 'mps' is not available on this machine; use cpu, or cuda with an NVIDIA GPU")
     if not name.startswith("cuda"):

@@ -7,12 +7,15 @@ parameters trained in full is always exported with all of its weights.  Other fo
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from memfold.backbone.folder import load_backbone, save_backbone
-from memfold.backbone.model import Backbone
+from memfold.backbone.device import check_dtype
 from memfold.backbone.resolve import CONFIG_FILE
 from memfold.core.errors import ConfigError
 from memfold.core.outputs import check_empty, new_folder
+
+if TYPE_CHECKING:
+    from memfold.backbone.model import Backbone
 
 
 def export(where: str, folder: Path, dtype: str = "float32", merge: bool = False) -> Backbone:
@@ -28,6 +31,9 @@ def export(where: str, folder: Path, dtype: str = "float32", merge: bool = False
     if merge and not _is_adapter(where):
         raise ConfigError(f"--merge has no effect: {where} has no LoRA adapter; leave --merge out")
     check_empty(folder)
+    check_dtype(dtype)
+    from memfold.backbone.folder import load_backbone, save_backbone
+
     backbone = load_backbone(where, dtype=dtype, merged=merge or not _is_adapter(where))
     if backbone.base_adapter is not None and backbone.base_adapter.full:
         backbone = load_backbone(where, dtype=dtype)

@@ -11,34 +11,33 @@ The training state is part of checkpoints, not of model folders.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from memfold.backbone import adapters
-from memfold.backbone.device import check_device
+from memfold.backbone.architectures import UNKNOWN
+from memfold.backbone.device import check_device, check_dtype
 from memfold.backbone.model import DTYPES, Backbone
+from memfold.backbone.record import ROLES_FOLDER, SETTINGS_FILE, SETTINGS_FORMAT, file_fingerprint, read_settings
 from memfold.backbone.resolve import CONFIG_FILE, hub_has
 from memfold.backbone.tokens import add_special_tokens
 from memfold.backbone.weights import load_weights
 from memfold.core import registry
-from memfold.core.errors import CheckpointError, ConfigError, unknown
+from memfold.core.errors import CheckpointError, ConfigError
 from memfold.core.prompt import CHAT_TEMPLATES
 
-SETTINGS_FILE, HEADS_FILE = "memfold.json", "heads.safetensors"
+HEADS_FILE = "heads.safetensors"
 ENCODER_FOLDER = "encoder"
-SETTINGS_FORMAT = 2
 transformers_logging.disable_progress_bar()  # memfold shows its own progress
 
 
@@ -53,8 +52,7 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
         CheckpointError: for a folder that is missing, damaged, of another format version, or whose weights do not match
             its configuration.
     """
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
+    check_dtype(dtype)
     check_device(device)
     folder = Path(where)
     if not folder.is_dir() and ("/" not in str(where) or str(where).startswith((".", "/", "~"))):
@@ -64,9 +62,7 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
     offline = not folder.is_dir() and not hub_has(str(where))
     try:
         model = load_weights(where, DTYPES[dtype], offline)
-        # for some architectures, AutoTokenizer replaces the pre-tokenizer of tokenizer.json
-        tokenizers = PreTrainedTokenizerFast if (folder / SETTINGS_FILE).exists() else AutoTokenizer
-        tokenizer = tokenizers.from_pretrained(str(where), local_files_only=offline)
+        tokenizer = _load_tokenizer(where, offline)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"cannot load model {str(where)!r}: {_first_line(error)}") from error
     try:
@@ -74,22 +70,35 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {device!r} cannot be used: {_first_line(error)}") from error
     backbone = Backbone(folder.name if folder.is_dir() else str(where), model.eval(), tokenizer)
-    if "<|im_start|>" in str(tokenizer.chat_template or ""):
-        backbone.chat_template = "chatml"
+    if backbone.fit is UNKNOWN:
+        from memfold.backbone.parity import measured_fit
+
+        backbone.fit = measured_fit(backbone)
+    backbone.chat_template = "message" if tokenizer.chat_template else "plain"
     if (folder / SETTINGS_FILE).exists():
         _read_settings(backbone, folder)
         adapters.restore_roles(backbone, folder)
-        backbone.stored_fingerprint = _file_fingerprint(folder)
+        backbone.stored_fingerprint = file_fingerprint(folder)
         backbone.folder = folder
     if (folder / ENCODER_FOLDER).is_dir():
         backbone.set_encoder(load_backbone(folder / ENCODER_FOLDER, device, dtype))
+    backbone.check_chat_template()
     return backbone
+
+
+def _load_tokenizer(where: str | Path, offline: bool) -> PreTrainedTokenizerBase:
+    """Load a tokenizer; that of a folder that memfold wrote is exactly its tokenizer.json."""
+    if (Path(where) / SETTINGS_FILE).exists():
+        return PreTrainedTokenizerFast.from_pretrained(str(where))  # type: ignore[no-any-return]
+    from transformers import AutoTokenizer  # for some architectures, it replaces the pre-tokenizer of tokenizer.json
+
+    return AutoTokenizer.from_pretrained(str(where), local_files_only=offline)
 
 
 def _load_adapted(folder: Path, device: str, dtype: str, merged: bool) -> Backbone:
     """Load an adapter folder: the base model, the adapter, and the heads and settings if there are any."""
     described = (folder / SETTINGS_FILE).exists()
-    stored = adapters.read_adapter(folder, _settings(folder).get("adapter") if described else None)
+    stored = adapters.read_adapter(folder, read_settings(folder).get("adapter") if described else None)
     try:
         backbone = load_backbone(stored.base, device, dtype)
     except CheckpointError as error:
@@ -102,7 +111,7 @@ def _load_adapted(folder: Path, device: str, dtype: str, merged: bool) -> Backbo
     backbone.name, backbone.folder = folder.name, folder
     if described:
         _read_settings(backbone, folder)
-        backbone.stored_fingerprint = _file_fingerprint(folder)
+        backbone.stored_fingerprint = file_fingerprint(folder)
     if (folder / ENCODER_FOLDER).is_dir():
         backbone.set_encoder(load_backbone(folder / ENCODER_FOLDER, device, dtype, merged))
     if merged:
@@ -142,6 +151,7 @@ def save_backbone(
         "chat_template": backbone.chat_template,
         "trained": backbone.trained,
         "familiar_loss": backbone.familiar_loss,
+        "familiar_characters": backbone.familiar_characters,
         "provenance": backbone.provenance,
     } | ({"reads": backbone.reads} if backbone.reads else {})
     if backbone.base_adapter is not None:
@@ -152,7 +162,7 @@ def save_backbone(
         settings["reads"] = backbone.reads = backbone.encoder.readable
     (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
     if DTYPES[dtype] == backbone.dtype:  # nothing was rounded: the folder holds the same model
-        backbone.stored_fingerprint = _file_fingerprint(folder)
+        backbone.stored_fingerprint = file_fingerprint(folder)
 
 
 def save_encoder(encoder: Backbone, folder: Path, dtype: str = "float32") -> None:
@@ -165,9 +175,9 @@ def save_encoder(encoder: Backbone, folder: Path, dtype: str = "float32") -> Non
     shutil.rmtree(folder, ignore_errors=True)
     if source is None or not (source / "config.json").exists() or _bytes_of(source) > DTYPES[dtype].itemsize:
         save_backbone(encoder, folder, dtype)
-        encoder.stored_fingerprint = _file_fingerprint(folder)
+        encoder.stored_fingerprint = file_fingerprint(folder)
         return
-    role_files = source.glob(f"{adapters.ROLES_FOLDER}/*/*")
+    role_files = source.glob(f"{ROLES_FOLDER}/*/*")
     for path in (path for path in [*source.iterdir(), *role_files] if path.is_file()):
         copy = folder / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -183,18 +193,8 @@ def _bytes_of(folder: Path) -> int:
     return DTYPES.get(name, torch.float32).itemsize
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads((folder / SETTINGS_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder} is damaged: {_first_line(error)}") from error
-    if not isinstance(settings, dict):
-        raise CheckpointError(f"{folder} is damaged: {SETTINGS_FILE} is not a JSON object")
-    return settings
-
-
 def _read_settings(backbone: Backbone, folder: Path) -> None:
-    settings = _settings(folder)
+    settings = read_settings(folder)
     try:
         heads = load_file(folder / HEADS_FILE)
     except (OSError, ValueError, SafetensorError) as error:
@@ -210,6 +210,7 @@ def _read_settings(backbone: Backbone, folder: Path) -> None:
         )
     backbone.chat_template, backbone.trained = settings["chat_template"], settings["trained"]
     backbone.familiar_loss, backbone.provenance = settings["familiar_loss"], settings["provenance"]
+    backbone.familiar_characters = settings.get("familiar_characters")
     backbone.reads = tuple(settings.get("reads", ()))
     for system in sorted({name.partition(".")[0] for name in heads}):
         tensors = {name.partition(".")[2]: weight for name, weight in heads.items() if name.startswith(f"{system}.")}
@@ -218,16 +219,6 @@ def _read_settings(backbone: Backbone, folder: Path) -> None:
         except (CheckpointError, ConfigError) as error:
             raise CheckpointError(f"{folder / HEADS_FILE}: {error}") from None
         backbone.heads[system] = head.to(device=backbone.device, dtype=backbone.dtype)
-
-
-def _file_fingerprint(folder: Path) -> str:
-    digest = hashlib.sha256()
-    files = [*folder.glob("*.safetensors"), folder / "config.json", folder / "tokenizer.json"]
-    for path in sorted([*files, *folder.glob(f"{adapters.ROLES_FOLDER}/*/*.safetensors")]):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,8 +5,7 @@ Loading and saving are in `memfold.backbone.folder`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import Cache, DynamicCache
 
 from memfold.backbone import adapters
 from memfold.backbone.adapters import Adapter
+from memfold.backbone.architectures import TESTED, UNKNOWN, Fit
+from memfold.backbone.computing import Computing
+from memfold.backbone.device import DTYPE_NAMES
 from memfold.backbone.fingerprint import fingerprint
-from memfold.backbone.rows import prefix_layers
-from memfold.core.errors import CheckpointError
+from memfold.backbone.own_forward import body_of
+from memfold.backbone.tokenized import Tokenized
+from memfold.core.errors import CheckpointError, ConfigError
 from memfold.core.prompt import ChatTemplate
-from memfold.core.system import SLOT, Prefix
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 
 
 @dataclass
-class Backbone:
+class Backbone(Tokenized, Computing):
     """A model with its tokenizer, heads and adapters.
 
     `trained` maps the name of a system to its record in the model folder.  `base_adapter` is the LoRA adapter that is
@@ -42,7 +43,8 @@ class Backbone:
     heads: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     trained: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    familiar_loss: float | None = None  # nats per token; a text with a higher loss is unfamiliar
+    familiar_loss: float | None = None  # nats per character; a text with a higher loss is unfamiliar
+    familiar_characters: float | None = None  # per token; slots of a text with fewer are unfamiliar
     stored_fingerprint: str | None = None
     base_adapter: Adapter | None = None
     roles: dict[str, Adapter] = field(default_factory=dict)
@@ -51,9 +53,12 @@ class Backbone:
     folder: Path | None = None  # model folder that holds exactly these weights
     body: Any = None  # computes hidden states; training replaces it with a compiled one
     active_role: str | None = None
+    fit: Fit = UNKNOWN
 
     def __post_init__(self) -> None:
-        self.body = self.body or self.model.base_model
+        self.body = self.body or body_of(self.model)
+        if self.fit is UNKNOWN:
+            self.fit = TESTED.get(self.model.config.model_type, UNKNOWN)
         # the padding token is often the end token, which begins every sequence: its embedding must learn
         embedding: Any = self.model.get_input_embeddings()
         embedding.padding_idx = None
@@ -66,11 +71,6 @@ class Backbone:
     def weights(self) -> Backbone:
         """Return the backbone itself."""
         return self
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return self.model.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -90,7 +90,8 @@ class Backbone:
     @property
     def hidden_size(self) -> int:
         """Size of embeddings, hidden states and slots."""
-        return int(self.model.config.get_text_config().hidden_size)
+        embedding: Any = self.model.get_input_embeddings()
+        return int(embedding.weight.shape[1])
 
     @property
     def compressor(self) -> Backbone:
@@ -108,62 +109,40 @@ class Backbone:
 
     @property
     def readable(self) -> tuple[str, ...]:
-        """Fingerprints of the encoders whose memories the model reads; memories that it folds carry the first one."""
+        """Fingerprints of the encoders whose slots the model reads; memories of slots that it folds carry the first."""
         return self.reads or (self.fingerprint(),)
 
     @property
-    def window(self) -> int:
-        """Context window: the maximum number of token positions for plain text."""
-        return int(self.model.config.get_text_config().max_position_embeddings)
+    def end_tokens(self) -> frozenset[int]:
+        """Ids of all tokens that end a reply; models that were trained for conversations have several."""
+        config: Any = getattr(self.model, "generation_config", None)
+        ends = getattr(config, "eos_token_id", None)
+        return frozenset({self.end_token, self.message_end, *(ends if isinstance(ends, list) else [ends])} - {None})
+
+    def set_attention(self, implementation: str) -> None:
+        """Choose the attention implementation of `transformers`.
+
+        Raises:
+            ConfigError: for one that the model does not have.
+        """
+        with suppress(ValueError, ImportError):
+            self.model.set_attn_implementation(implementation)
+        own = self.model.config._attn_implementation
+        if own != implementation:
+            raise ConfigError(
+                f"attention = {implementation!r} is not possible: {type(self.model).__name__} does not have it; use "
+                f"attention = {own!r}"
+            )
 
     @property
     def kv_bytes_per_token(self) -> int:
         """Bytes that the key/value cache takes for one token in 16-bit precision."""
         config = self.model.config.get_text_config()
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return int(2 * 2 * config.num_hidden_layers * heads * size)
-
-    @property
-    def end_token(self) -> int:
-        """Id of the token that begins every sequence of text and ends a reply."""
-        return int(self.tokenizer.eos_token_id)
-
-    def encode(self, text: str) -> list[int]:
-        """Return the token ids of a text; no special tokens are added."""
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return the token ids of a text and the character offsets (start, end) of each token."""
-        output = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return list(output["input_ids"]), [tuple(pair) for pair in output["offset_mapping"]]
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of token ids, without special tokens."""
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
-
-    def token_id(self, token: str) -> int:
-        """Return the id of a special token.
-
-        Raises:
-            CheckpointError: if the tokenizer does not have the token.
-        """
-        index = self.tokenizer.convert_tokens_to_ids(token)
-        if not isinstance(index, int) or index == self.tokenizer.unk_token_id:
-            raise CheckpointError(f"model {self.name!r} has no token {token!r}; train it for this system first")
-        return index
-
-    def embed(self, tokens: Sequence[int]) -> Tensor:
-        """Return the input embeddings [t, d] of token ids."""
-        ids = torch.tensor(list(tokens), dtype=torch.long, device=self.device)
-        return self.model.get_input_embeddings()(ids)  # type: ignore[no-any-return]
-
-    def embed_rows(self, tokens: Tensor, slots: Sequence[Tensor]) -> Tensor:
-        """Return the input embeddings [b, t, d] of token ids [b, t], with `slots` at the positions of `SLOT`."""
-        embeddings: Tensor = self.model.get_input_embeddings()(tokens.clamp(min=0))
-        if not slots:
-            return embeddings
-        return embeddings.masked_scatter((tokens == SLOT)[..., None], torch.cat(list(slots)).to(embeddings))
+        heads = getattr(config, "num_attention_heads", None)
+        if not heads:  # a model without attention
+            return 0
+        size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        return int(2 * 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * size)
 
     def adapter(self, role: str | None) -> AbstractContextManager[None]:
         """Return a context manager that activates the adapter of a role (None: no adapter) inside a `with` block.
@@ -172,46 +151,6 @@ class Backbone:
             CheckpointError: if the model has no adapter for the role.
         """
         return adapters.active(self, role)
-
-    def hidden(
-        self,
-        embeddings: Tensor,
-        positions: Tensor | None = None,
-        mask: Tensor | None = None,
-        prefixes: Sequence[Prefix | None] = (),
-    ) -> Tensor:
-        """Return the final hidden states [b, t, d].
-
-        `mask` [b, 1, t, p + t] is True where attention is allowed; rows attend to their `prefixes`, padded to length p.
-        """
-        layers = prefix_layers(prefixes)
-        output = self.forward(embeddings, positions, mask, DynamicCache(layers) if layers else None)
-        return output.last_hidden_state  # type: ignore[no-any-return]
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        positions: Tensor | None = None,
-        mask: Tensor | None = None,
-        cache: Cache | None = None,
-        all_layers: bool = False,
-    ) -> Any:
-        """Return the output of the model body, with `hidden_states` if `all_layers`; other arguments as in `hidden`."""
-        if mask is not None and self.model.config._attn_implementation == "eager":  # eager adds the mask to the scores
-            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else embeddings.dtype
-            mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(torch.bfloat16).min)
-        if mask is None and positions is not None and cache is None:
-            cache = DynamicCache()  # without one, `transformers` takes a jump of positions for the start of a sequence
-        options: dict[str, Any] = {"output_hidden_states": True} if all_layers else {}
-        if cache is not None:
-            options["past_key_values"] = cache
-        return self.body(
-            inputs_embeds=embeddings,
-            position_ids=positions,
-            attention_mask=mask,
-            use_cache=cache is not None,
-            **options,
-        )
 
     def head_score(self, head: str, hidden: Tensor) -> Tensor:
         """Return the score [...] that a head, named `system` or `system.part`, gives hidden states [..., d].
@@ -225,22 +164,6 @@ class Backbone:
             raise CheckpointError(f"model {self.name!r} has no head {head!r}; train it for this system first") from None
         score: Tensor = module(hidden.to(next(module.parameters()).dtype))
         return score[..., 0].float()
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Return the logits [..., v] of hidden states [..., d]."""
-        output: Tensor = self.model.get_output_embeddings()(hidden)
-        return output
-
-    def next_logits(self, embeddings: Tensor, positions: Tensor, cache: Cache, mask: Tensor) -> Tensor:
-        """Extend the cache and return the logits [b, v] of the last position; `mask` [b, p + t] includes the cache."""
-        output = self.model.base_model(
-            inputs_embeds=embeddings,
-            position_ids=positions,
-            attention_mask=None if bool(mask.all()) else mask,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return self.logits(output.last_hidden_state[:, -1]).float()
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of configuration, tokenizer and weights, except those of a separate encoder."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,7 +22,14 @@ RenderedCall = tuple[Request, Rendered]
 
 def answer_at_once(backbone: Backbone, calls: Sequence[RenderedCall], batch_positions: int) -> Iterator[Done]:
     """Compute the replies of calls in batches of one adapter; the calls of a failed batch get a `Failure`."""
-    for chunk in batches(calls, _adapter_and_length, batch_positions):
+
+    def group_and_length(call: RenderedCall) -> tuple[tuple[str, bool], int]:
+        request, rendered = call
+        wants = request.call.wants
+        reply = _most_tokens(wants) if isinstance(wants, Likelihood) else 0
+        return (rendered.adapter or "", backbone.is_long(rendered.positions[-1] + 1)), rendered.length + reply
+
+    for chunk in batches(calls, group_and_length, batch_positions):
         with_score = [call for call in chunk if isinstance(call[0].call.wants, HeadScore)]
         with_reply = [call for call in chunk if isinstance(call[0].call.wants, Likelihood)]
         for part, answer in ((with_score, _head_scores), (with_reply, _likelihoods)):
@@ -34,10 +41,9 @@ def answer_at_once(backbone: Backbone, calls: Sequence[RenderedCall], batch_posi
                 yield from zip((request for request, _ in part), outcomes, strict=True)
 
 
-def _adapter_and_length(call: RenderedCall) -> tuple[str, int]:
-    request, rendered = call
-    wants = request.call.wants
-    return rendered.adapter or "", rendered.length + (len(wants.tokens) if isinstance(wants, Likelihood) else 0)
+def _most_tokens(wants: Likelihood) -> int:
+    """Return the most tokens that a given reply can have: a token of text has at least one byte."""
+    return len(wants.tokens) or len(wants.text.encode())
 
 
 @torch.no_grad()
@@ -59,9 +65,9 @@ def _head_scores(backbone: Backbone, calls: Sequence[RenderedCall]) -> list[Repl
 @torch.no_grad()
 def _likelihoods(backbone: Backbone, calls: Sequence[RenderedCall]) -> list[Reply | Failure]:
     rows = [
-        Row(rendered, request.call.parts, request.call.wants.tokens)
+        Row(rendered, request.call.parts, wants.tokens or tuple(backbone.encode(wants.text)))
         for request, rendered in calls
-        if isinstance(request.call.wants, Likelihood)
+        if isinstance(wants := request.call.wants, Likelihood)
     ]
     scores, _ = score_rows(backbone, rows, range(len(rows)))
     return [
@@ -75,16 +81,16 @@ def _likelihoods(backbone: Backbone, calls: Sequence[RenderedCall]) -> list[Repl
     ]
 
 
-def batches(items: Iterable[T], key: Callable[[T], tuple[str, int]], positions: int) -> list[list[T]]:
-    """Group items by adapter and similar length; `key` returns the adapter and the length of an item.
+def batches(items: Iterable[T], key: Callable[[T], tuple[Any, int]], positions: int) -> list[list[T]]:
+    """Group items by similar length; `key` returns what must be equal in a group, and the length of an item.
 
     A group has at least one item, and otherwise as many as fit into `positions` when padded to the longest.
     """
     groups: list[list[T]] = []
     for item in sorted(items, key=key):
-        adapter, length = key(item)
+        group, length = key(item)
         last = groups[-1] if groups else None
-        if last is not None and key(last[0])[0] == adapter and (len(last) + 1) * length <= positions:
+        if last is not None and key(last[0])[0] == group and (len(last) + 1) * length <= positions:
             last.append(item)
         else:
             groups.append([item])

@@ -12,7 +12,7 @@ import torch
 
 from memfold.backbone.adapters import check_role
 from memfold.backbone.attention import most_attended
-from memfold.backbone.decode import DecodingBatch
+from memfold.backbone.decode import DecodingBatch, advance
 from memfold.backbone.decoding_row import DecodingRow
 from memfold.backbone.model import Backbone
 from memfold.backbone.one_pass import RenderedCall, answer_at_once, batches
@@ -42,10 +42,6 @@ class _Generation:
     request: Request
     wants: Generate
     row: DecodingRow
-
-    @property
-    def adapter(self) -> str:
-        return self.row.rendered.adapter or ""
 
     @property
     def length(self) -> int:
@@ -80,10 +76,8 @@ class LocalExecution:
     def step(self) -> list[Done]:
         """Answer the calls that need one forward pass, admit waiting calls, and decode one token."""
         done = self._render_submitted()
-        for batch in self._batches:
-            batch.step()
+        self._batches = advance(self._batches)
         self._admit()
-        self._batches = [batch for batch in self._batches if not batch.finished]
         finished = [running for running in self._running if running.row.finish is not None]
         self._running = [running for running in self._running if running.row.finish is None]
         done += [(running.request, self._reply(running)) for running in finished]
@@ -106,6 +100,7 @@ class LocalExecution:
             try:
                 rendered = request.system.render(request.memory, request.call, self._backbone)
                 check_role(self._backbone, rendered.adapter)
+                self._backbone.check_positions(rendered.positions[-1] + 1 if rendered.positions else 0)
             except Exception as error:  # the other calls are unaffected
                 done.append((request, Failure.of("policy", error)))
                 continue
@@ -125,7 +120,8 @@ class LocalExecution:
         if not self._waiting:
             return
         room = self._batch_positions - sum(len(batch.rows) * batch.width for batch in self._batches)
-        chunk = batches(self._waiting, lambda waiting: (waiting.adapter, waiting.length), max(room, 1))[0]
+        most = 0 if self._backbone.fit.rows == "alone" else max(room, 1)
+        chunk = batches(self._waiting, lambda waiting: (waiting.row.group(self._backbone), waiting.length), most)[0]
         if self._batches and len(chunk) * max(waiting.length for waiting in chunk) > room:
             return
         admitted = set(chunk)
@@ -138,13 +134,13 @@ class LocalExecution:
             raise
 
     def _add(self, batch: DecodingBatch) -> None:
-        """Join a new batch to one with the same adapter and a similar width, or decode it separately."""
+        """Join a new batch to one of the same group and a similar width, or decode it separately."""
         if batch.finished:
             return
-        for other in self._batches:
+        for other in self._batches if batch.can_join else ():
             wide, narrow = max(batch.width, other.width), min(batch.width, other.width)
             fits = (len(other.rows) + len(batch.rows)) * wide <= self._batch_positions
-            if other.adapter == batch.adapter and wide <= UNEVEN * narrow and fits and not other.finished:
+            if other.group == batch.group and wide <= UNEVEN * narrow and fits and not other.finished:
                 other.join(batch)
                 return
         self._batches.append(batch)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from memfold.backbone.cache import growing_cache
+from memfold.backbone.cache import growing_cache, select_rows
 from memfold.backbone.model import Backbone
-from memfold.backbone.rows import pad, prefix_layers, prefix_mask
+from memfold.backbone.rows import Row, pack, pad, prefix_mask
 from memfold.core.system import SLOT, Prefix, Rendered
 
 SHARED_POSITIONS = 32  # a shorter beginning is not worth a forward pass of its own
@@ -23,10 +23,8 @@ def last_states(backbone: Backbone, rendered: Sequence[Rendered]) -> Tensor:
     """Return the hidden state [b, d] at the last position of each rendered call; equal calls are computed once."""
     first = _first_equal(rendered)
     distinct = list(dict.fromkeys(first))
-    batch = pad([rendered[number] for number in distinct], backbone.device)
-    embeddings = backbone.embed_rows(batch.tokens, batch.slots)
-    mask = batch.mask() if len(distinct) > 1 or any(prefix is not None for prefix in batch.prefixes) else None
-    hidden = backbone.hidden(embeddings, batch.positions, mask, batch.prefixes)[:, -1]
+    batch = pack([[Row(rendered[number])] for number in distinct], backbone.device)
+    hidden = backbone.read(batch)[batch.ends[:, 0], batch.ends[:, 1]]
     return hidden[torch.tensor([distinct.index(number) for number in first], device=backbone.device)]
 
 
@@ -38,7 +36,7 @@ def prefill(backbone: Backbone, rendered: Sequence[Rendered]) -> tuple[Cache, Te
     cache, mask, logits = _run_prompts(backbone, [rendered[number] for number in place])
     if len(place) < len(rendered):
         indices = torch.tensor([place[number] for number in first], device=backbone.device)
-        cache.batch_select_indices(indices)
+        select_rows(cache, indices)
         mask, logits = mask[indices], logits[indices]
     return cache, mask, logits
 
@@ -65,26 +63,24 @@ def _same_slots(row: Rendered, other: Rendered, count: int | None = None) -> boo
 
 def _run_prompts(backbone: Backbone, rendered: Sequence[Rendered]) -> tuple[Cache, Tensor, Tensor]:
     """Run distinct prompts in one batch; a beginning that all share, such as a memory, is run once."""
-    shared = _shared_beginning(rendered)
-    cache = growing_cache()
+    shared = _shared_beginning(rendered) if backbone.fit.rows == "packed" else 0
+    cache = growing_cache(backbone.model.config)
     if shared:
         beginning = pad([_cut(rendered[0], 0, shared)], backbone.device)
-        embeddings = backbone.embed_rows(beginning.tokens, beginning.slots)
-        backbone.model.base_model(
-            inputs_embeds=embeddings, position_ids=beginning.positions, past_key_values=cache, use_cache=True
-        )
-        cache.batch_repeat_interleave(len(rendered))
+        inputs = backbone.inputs(beginning.tokens, beginning.slots)
+        backbone.forward(inputs, beginning.positions, cache=cache)
+        select_rows(cache, torch.zeros(len(rendered), dtype=torch.long, device=backbone.device))
         before = torch.ones(len(rendered), shared, dtype=torch.long, device=backbone.device)
         rendered = [_cut(row, shared, len(row.tokens)) for row in rendered]
     else:
         prefixes = [row.prefix for row in rendered]
         before = prefix_mask(prefixes, backbone.device).long()
-        for layer, (keys, values) in enumerate(prefix_layers(prefixes)):
+        for layer, (keys, values) in enumerate(backbone.prefix_layers(prefixes)):
             cache.update(keys, values, layer)
     batch = pad(rendered, backbone.device)
     mask = torch.cat([before, batch.valid.long()], 1)
-    embeddings = backbone.embed_rows(batch.tokens, batch.slots)
-    return cache, mask, backbone.next_logits(embeddings, batch.positions, cache, mask)
+    inputs = backbone.inputs(batch.tokens, batch.slots)
+    return cache, mask, backbone.next_logits(inputs, batch.positions, cache, mask)
 
 
 def _shared_beginning(rendered: Sequence[Rendered]) -> int:

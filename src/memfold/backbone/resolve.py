@@ -1,4 +1,4 @@
-"""Resolves the name of a model: the shipped `tiny`, a model or run folder, or a Hugging Face id.
+"""Resolves the name of a model: a named model such as `tiny`, a model or run folder, or a Hugging Face id.
 
 Models behind an address are handled by `memfold.endpoint.model`.
 """
@@ -8,16 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from threading import Thread
 
+from memfold.backbone.named.table import NAMED, TINY, named_model
 from memfold.core.errors import CheckpointError, ConfigError, unknown
 
-TINY = "tiny"
-RECIPE = "recipes/pooled/tiny/base.toml"
 CONFIG_FILE = "adapter_config.json"  # of a LoRA adapter
-HUB_SECONDS = 1.5  # for the hub to say whether it has a model
+HUB_SECONDS = 1.2  # for the hub to say whether it has a model
 _ADDRESS = re.compile(r"[\w.-]+:\d+(/|#|$)|[^#]*/v1/?#|localhost/")
 _IDENTIFIER = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
@@ -26,13 +24,13 @@ def resolve_model(name: str) -> str:
     """Return the model folder or the Hugging Face id that `load_backbone` loads for a name.
 
     Raises:
-        ConfigError: for an address, and for a name that is neither `tiny`, a folder nor an id.
-        CheckpointError: if `tiny` is not in the package, or a folder holds no model.
+        ConfigError: for an address, and for a name that is neither that of a named model, a folder nor an id.
+        CheckpointError: if a named model cannot be had, or a folder holds no model.
     """
     if name.startswith(("http://", "https://")):
         raise ConfigError(f"model {name!r} is an endpoint, but its weights are needed here; use a folder or a model id")
-    if name == TINY:
-        return _tiny()
+    if name in NAMED:
+        return str(named_model(name).folder())
     if _is_folder(name):
         return str(model_folder(Path(name).expanduser()))
     if _ADDRESS.match(name):
@@ -40,7 +38,7 @@ def resolve_model(name: str) -> str:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise CheckpointError(f"no model at {name!r}; give {TINY!r}, a model folder or a Hugging Face id")
     if "/" not in name:
-        raise unknown("model", name, (TINY,))
+        raise unknown("model", name, NAMED)
     if not _IDENTIFIER.fullmatch(name):
         raise ConfigError(f"model {name!r} is neither a folder nor a Hugging Face id; write OWNER/NAME")
     return name
@@ -97,6 +95,9 @@ def check_model(name: str) -> None:
     Raises:
         ConfigError, CheckpointError: as `resolve_model` and `hub_has`.
     """
+    if name in NAMED:
+        named_model(name).check()
+        return
     where = resolve_model(name)
     if not Path(where).is_dir():
         hub_has(where)
@@ -127,25 +128,16 @@ def _in_time(ask: Callable[[], object]) -> None:
 def model_folder(where: str | Path) -> Path:
     """Return the model folder inside a run folder (from its newest checkpoint), or the folder itself if it is a model.
 
-    `tiny` is the shipped model, unless there is a folder of this name.
+    The name of a named model, such as `tiny`, stands for that model, unless there is a folder of this name.
 
     Raises:
         CheckpointError: if the folder holds no model.
     """
     folder = Path(where)
-    if str(where) == TINY and not folder.is_dir():
-        return Path(_tiny())
+    if str(where) in NAMED and not folder.is_dir():
+        return named_model(str(where)).folder()
     candidates = [folder / "model", *sorted(folder.glob("step-??????/model"), reverse=True), folder]
     for candidate in candidates:
         if (candidate / "config.json").exists() or (candidate / CONFIG_FILE).exists():
             return candidate
     raise CheckpointError(f"no model in {where}; train its recipe first, or name a model folder or {TINY!r}")
-
-
-def _tiny() -> str:
-    folder = Path(str(resources.files("memfold"))) / "assets" / TINY
-    if not (folder / "config.json").exists():
-        raise CheckpointError(
-            f"the model 'tiny' is not in {folder}; train it (memfold train {RECIPE}) and use its run folder as --model"
-        )
-    return str(folder)

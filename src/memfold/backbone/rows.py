@@ -16,6 +16,7 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
+from memfold.backbone.masks import Visibility
 from memfold.core.errors import CallError
 from memfold.core.system import Prefix, Rendered
 from memfold.core.types import Part, Text
@@ -45,6 +46,11 @@ class Row:
         return positions + list(range(first, first + len(self.targets)))
 
     @property
+    def end(self) -> int:
+        """The position after the last one."""
+        return (self.rendered.positions[-1] + 1 if self.rendered.positions else 0) + len(self.targets)
+
+    @property
     def elements(self) -> tuple[Part, ...]:
         """The parts of the call, followed by the targets."""
         return (*self.parts, Text(tokens=self.targets))
@@ -72,6 +78,7 @@ class RowBatch:
 
     tokens: Tensor  # [b, t]; `SLOT` at slots, 0 at padding
     positions: Tensor  # [b, t]
+    order: Tensor  # [b, t]; index of each position in its own row, without the prefix
     segments: Tensor  # [b, t]; 0: common beginning, 1, 2, ...: rest of each row, then next group; -1: padding
     slots: list[Tensor]  # in the order of their positions
     targets: Tensor  # [n, 3]
@@ -84,18 +91,20 @@ class RowBatch:
         """Mask [b, t] that is False at padding."""
         return self.segments >= 0
 
-    def mask(self) -> Tensor:
-        """Return the attention mask [b, 1, t, p + t], True where attention is allowed; padding attends to itself."""
+    def visibility(self) -> Visibility:
+        """Return which positions attend to each other, prefixes included; padding attends to itself."""
         query, key = self.segments[:, :, None], self.segments[:, None, :]
         shared = 0 if self.shared is None else self.shared[:, :, None]
         length = self.segments.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
-        allowed = causal & ((key == shared) | (key == query)) & (key >= 0)
-        allowed = allowed | torch.eye(length, dtype=torch.bool, device=query.device)
-        before = prefix_mask(self.prefixes, query.device)
-        if before.shape[1]:
-            allowed = torch.cat([before[:, None, :].expand(-1, length, -1), allowed], 2)
-        return allowed[:, None]
+        itself = torch.eye(length, dtype=torch.bool, device=query.device)
+        allowed = (((key == shared) | (key == query)) & (key >= 0)) | itself
+        before = prefix_mask(self.prefixes or [None] * len(self.segments), query.device)
+        place = before.long().cumsum(1) - 1
+        return Visibility(
+            order=torch.cat([place, self.order + before.sum(1, keepdim=True)], 1),
+            valid=torch.cat([before, self.valid], 1),
+            allowed=torch.cat([before[:, None, :].expand(-1, length, -1), allowed], 2),
+        )
 
 
 def prefix_mask(prefixes: Sequence[Prefix | None], device: torch.device) -> Tensor:
@@ -137,15 +146,18 @@ def pad(rows: Sequence[Rendered], device: torch.device) -> RowBatch:
     length = max(len(row.tokens) for row in rows)
     tokens = torch.zeros(len(rows), length, dtype=torch.long)
     positions = torch.zeros(len(rows), length, dtype=torch.long)
+    order = torch.zeros(len(rows), length, dtype=torch.long)
     segments = torch.full((len(rows), length), -1, dtype=torch.long)
     for index, row in enumerate(rows):
         start = length - len(row.tokens)
         tokens[index, start:] = torch.tensor(row.tokens)
         positions[index, start:] = torch.tensor(row.positions)
+        order[index, start:] = torch.arange(len(row.tokens))
         segments[index, start:] = 0
     return RowBatch(
         tokens=tokens.to(device),
         positions=positions.to(device),
+        order=order.to(device),
         segments=segments.to(device),
         slots=[row.slots for row in rows if row.slots is not None],
         targets=torch.empty(0, 3, dtype=torch.long, device=device),
@@ -173,6 +185,7 @@ def pack(groups: Sequence[Sequence[Row]], device: torch.device, row_positions: i
     return RowBatch(
         tokens=_padded([row.tokens for row in rows], length, 0, device),
         positions=_padded([row.positions for row in rows], length, 0, device),
+        order=_padded([row.order for row in rows], length, 0, device),
         segments=_padded([row.segments for row in rows], length, -1, device),
         slots=[slots for row in rows for slots in row.slots],
         targets=torch.tensor(targets, dtype=torch.long, device=device).reshape(-1, 3),
@@ -191,6 +204,7 @@ class _PackedRow:
         common = sum(rows[0].lengths[: _shared_elements(rows)])
         self.tokens = rows[0].tokens[:common]
         self.positions = rows[0].positions[:common]
+        self.order = list(range(common))
         self.segments = [0] * common
         self.slots: list[Tensor] = []
         self.targets: list[tuple[int, int]] = []
@@ -205,6 +219,7 @@ class _PackedRow:
         base, first = len(self.tokens), max(self.segments) + 1
         self.tokens += other.tokens
         self.positions += other.positions
+        self.order += other.order
         self.segments += [first + segment for segment in other.segments]
         self.shared += [first + segment for segment in other.shared]
         self.slots += other.slots
@@ -218,6 +233,7 @@ class _PackedRow:
             raise CallError("policy", "a reply needs at least one token before it")
         self.tokens += tokens[common:]
         self.positions += row.positions[common:]
+        self.order += range(common, len(tokens))
         self.segments += [number] * (len(tokens) - common)
         self._keep_slots(row, common, len(tokens))
 

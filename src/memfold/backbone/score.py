@@ -148,16 +148,19 @@ def row_of(system: AnySystem, memory: Memory, call: Call, reply: Reply, backbone
 def score_rows(
     backbone: Backbone, rows: Sequence[Row], groups: Sequence[int], row_positions: int = 0
 ) -> tuple[list[RowScores], tuple[RowBatch, ...]]:
-    """Return the scores of each row, in order, and the batches that were run, one per adapter.
+    """Return the scores of each row, in order, and the batches that were run: one per adapter and rotary table.
 
-    Rows of the same group are packed together if they have the same prefix.
+    Rows of the same group are packed together if they have the same prefix and the architecture allows it.
     """
     results: list[RowScores | None] = [None] * len(rows)
     batches = []
-    for adapter in dict.fromkeys(row.rendered.adapter for row in rows):
+    if backbone.fit.rows != "packed":
+        groups, row_positions = range(len(rows)), 0
+    kinds = [(row.rendered.adapter, backbone.is_long(row.end)) for row in rows]
+    for adapter, is_long in dict.fromkeys(kinds):
         packed: dict[tuple[int, Prefix | None], list[int]] = {}
         for index, (row, group) in enumerate(zip(rows, groups, strict=True)):
-            if row.rendered.adapter == adapter:
+            if kinds[index] == (adapter, is_long):
                 packed.setdefault((group, row.rendered.prefix), []).append(index)
         order = [index for indices in packed.values() for index in indices]
         batch = pack([[rows[index] for index in part] for part in packed.values()], backbone.device, row_positions)
@@ -171,8 +174,7 @@ def score_rows(
 
 def _run(backbone: Backbone, batch: RowBatch, counts: Sequence[int]) -> list[RowScores]:
     """Run one forward pass; `counts` has the number of targets of each input row."""
-    embeddings = backbone.embed_rows(batch.tokens, batch.slots)
-    hidden = backbone.hidden(embeddings, batch.positions, batch.mask(), batch.prefixes)
+    hidden = backbone.read(batch)
     row, before, token = batch.targets.unbind(1)
     states = hidden[row, before]
     log_softmax = backbone.logits(states).float().log_softmax(-1)

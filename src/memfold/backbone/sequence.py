@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from memfold.core.system import SLOT, Prefix, Rendered
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class SequenceBuilder:
@@ -45,8 +46,17 @@ class SequenceBuilder:
             tokens=self.tokens,
             positions=self.positions,
             lengths=tuple(self.lengths),
-            slots=torch.cat(self.slots) if self.slots else None,
+            slots=_joined(self.slots),
             memory_positions=self.memory_positions + (0 if prefix is None else prefix.length),
             prefix=prefix,
             adapter=adapter,
         )
+
+
+def _joined(slots: Sequence[Tensor]) -> Tensor | None:
+    """Return the slots of all parts in one tensor; a call of text, which needs no torch, has none."""
+    if not slots:
+        return None
+    import torch
+
+    return torch.cat(list(slots))

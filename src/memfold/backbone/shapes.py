@@ -6,9 +6,10 @@ The values are those of the public configurations of the models.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, Qwen2Config
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Shape:
 
     def config(self) -> Qwen2Config:
         """Return the configuration for `transformers`."""
+        from transformers import Qwen2Config
+
         return Qwen2Config(
             vocab_size=self.vocabulary,
             hidden_size=self.hidden,
@@ -46,6 +49,9 @@ class Shape:
 
     def without_weights(self) -> PreTrainedModel:
         """Return the model on the meta device: its parameters have names and shapes, but no values."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(self.config())
         return model

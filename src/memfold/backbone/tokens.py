@@ -28,3 +28,4 @@ def add_special_tokens(backbone: Backbone, tokens: Sequence[str]) -> None:
     weight = embeddings.weight
     weight[before : len(tokenizer)] = weight[:before].float().mean(0).to(weight)
     backbone.stored_fingerprint = None
+    backbone.forget_tokens()

@@ -52,14 +52,14 @@ class VllmModel:
             raise CallError("policy", "vLLM did not clear its prefix cache after a weight update; restart the run")
 
     def generate(
-        self, prompts: Sequence[Tensor], sampling: Sequence[SamplingParams], end: int
+        self, prompts: Sequence[Tensor], sampling: Sequence[SamplingParams], ends: Sequence[int]
     ) -> list[Reply | Failure]:
         """Return a reply, without text, for each prompt of embeddings [t, d] on the CPU.
 
-        Each reply ends with the token `end` or at its length limit, and uses the seed of its sampling parameters.
+        Each reply ends with a token of `ends` or at its length limit, and uses the seed of its sampling parameters.
         """
         inputs = [{"prompt_embeds": prompt} for prompt in prompts]
-        outputs = self._llm.generate(inputs, [self._params(params, end) for params in sampling], use_tqdm=False)
+        outputs = self._llm.generate(inputs, [self._params(params, ends) for params in sampling], use_tqdm=False)
         return [_reply(output.outputs[0]) for output in outputs]
 
     def _start(self, folder: Path) -> Any:
@@ -75,8 +75,8 @@ class VllmModel:
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ConfigError(f"vLLM does not start with engine_memory = {self._memory}: {line}") from error
 
-    def _params(self, sampling: SamplingParams, end: int) -> Any:
-        """Convert sampling parameters; `end` is the only stop token, regardless of generation_config.json."""
+    def _params(self, sampling: SamplingParams, ends: Sequence[int]) -> Any:
+        """Convert sampling parameters; `ends` are the only stop tokens, whatever generation_config.json says."""
         return self._package.SamplingParams(
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
@@ -85,7 +85,7 @@ class VllmModel:
             seed=sampling.seed,
             logprobs=0,
             ignore_eos=True,
-            stop_token_ids=[end],
+            stop_token_ids=list(ends),
             detokenize=False,
         )
 

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
 from memfold.core.errors import CheckpointError
 
 NAMED = 3  # names listed in a message; the others are counted
+SMALL = 1 << 26  # bytes of weights that are loaded directly
+WEIGHTS, GENERATION = "model.safetensors", "generation_config.json"
 
 
 def load_weights(where: str | Path, dtype: torch.dtype, offline: bool = False) -> PreTrainedModel:
@@ -23,13 +27,15 @@ def load_weights(where: str | Path, dtype: torch.dtype, offline: bool = False) -
     Raises:
         CheckpointError: for weights that are missing, unexpected or of the wrong shape; the message names some of them.
     """
+    small = _load_small(Path(where), dtype)
+    if small is not None:
+        return small
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(where),
             dtype=dtype,
-            attn_implementation="sdpa",
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             local_files_only=offline,
@@ -40,6 +46,31 @@ def load_weights(where: str | Path, dtype: torch.dtype, offline: bool = False) -
     wrong = [entry[0] for entry in report["mismatched_keys"]]
     check_names(where, report["missing_keys"], report["unexpected_keys"], wrong)
     return model  # type: ignore[no-any-return]
+
+
+def _load_small(folder: Path, dtype: torch.dtype) -> PreTrainedModel | None:
+    """Load a small model whose file has exactly the names and shapes of the model; None for any other folder.
+
+    The result is that of `from_pretrained`, which takes several times as long for a small model: it first builds the
+    model without memory, for which PyTorch imports a computer algebra system.
+    """
+    file = folder / WEIGHTS
+    if not file.is_file() or file.stat().st_size > SMALL:
+        return None
+    config = AutoConfig.from_pretrained(str(folder))
+    if getattr(config, "quantization_config", None) is not None:
+        return None
+    with no_init_weights():
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    weights, own = load_file(file), model.state_dict()
+    if {name: weight.shape for name, weight in weights.items()} != {name: weight.shape for name, weight in own.items()}:
+        return None
+    model.load_state_dict(weights)
+    model.tie_weights()
+    if (folder / GENERATION).exists():
+        model.generation_config = GenerationConfig.from_pretrained(str(folder))
+    model.eval()
+    return model
 
 
 def check_names(where: object, missing: Iterable[str], extra: Iterable[str], wrong: Iterable[str] = ()) -> None:

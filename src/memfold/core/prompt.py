@@ -1,21 +1,35 @@
-"""Prompts around a memory and a question, and extraction of the answer from a reply.
+"""Prompts around a memory and a question, and the answer in a reply.
 
-There are three chat templates: `flat` is plain text, for base models; `chatml` is the template of the Qwen chat
-models; `message` is the content of a user message, for endpoints that apply their own chat template.  There are three
-reply styles: `bare` is the answer alone; `recall` is the supporting sentences, then the answer in `\\boxed{}`; `free`
-lets the model decide whether to recall.  The pooled paper shows its prompts only as images, so the wording is our own.
+There are four chat templates.  `message` is the content of a user's message in the chat template of the model's own
+tokenizer, or in that of an endpoint; `plain` is plain text after the token that the tokenizer puts before a text, for
+models without a chat template.  `flat` (plain text) and `chatml` (the template of the Qwen chat models) are the layouts
+of models that are trained here; each part of such a prompt is encoded alone.
+
+There are three reply styles: `bare` is the answer alone; `recall` is the supporting sentences, then the answer in
+`\\boxed{}`; `free` lets the model decide whether to recall.  The pooled paper shows its prompts only as images, so the
+wording is our own.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-ChatTemplate = Literal["flat", "chatml", "message"]
+from memfold.core.latex import content
+from memfold.core.types import Part, TemplatePart
+
+ChatTemplate = Literal["flat", "chatml", "plain", "message"]
 Style = Literal["bare", "recall", "free"]
 
-CHAT_TEMPLATES: tuple[ChatTemplate, ...] = ("flat", "chatml", "message")
+CHAT_TEMPLATES: tuple[ChatTemplate, ...] = ("flat", "chatml", "plain", "message")
+TRAINED_LAYOUTS = ("flat", "chatml")
 STYLES: tuple[Style, ...] = ("bare", "recall", "free")
 
+# what stands before a user's message, and after it up to the reply; that of `message` is the tokenizer's own
+FRAMES: dict[ChatTemplate, tuple[str, str]] = {
+    "flat": ("", ""),
+    "chatml": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
+    "plain": ("", ""),
+}
 _CUES = {"bare": "Answer:", "recall": "Recall:", "free": "Recall?"}
 _REQUESTS = {
     "bare": "Answer from the text above in a few words.",
@@ -24,19 +38,17 @@ _REQUESTS = {
 }
 BOX = "\\boxed{"
 ABSENT = "not in the text"  # the answer to a question that the text does not answer
-LAST_WORDS = 20
 
 
-def before_memory(chat_template: ChatTemplate) -> str:
-    """Return the text before the memory; it follows the token that begins every sequence."""
-    return "<|im_start|>user\n" if chat_template == "chatml" else ""
+def user_message(*parts: Part) -> tuple[Part, ...]:
+    """Return the parts of a prompt: a user's message between what the chat template writes before and after it."""
+    return (TemplatePart("before"), *parts, TemplatePart("after"))
 
 
 def after_memory(chat_template: ChatTemplate, question: str, style: Style | None) -> str:
-    """Return the text between the memory and the reply; `style` is None if `question` is an instruction."""
-    if chat_template != "flat":
-        request = f"\n{question}\n{_REQUESTS[style]}" if style else f"\n{question}"
-        return f"{request}<|im_end|>\n<|im_start|>assistant\n" if chat_template == "chatml" else request
+    """Return the end of a user's message, after the memory; `style` is None if `question` is an instruction."""
+    if chat_template in ("chatml", "message"):
+        return f"\n{question}\n{_REQUESTS[style]}" if style else f"\n{question}"
     return f"\n{question}\n{_CUES[style]}" if style else f"\n{question}\n"
 
 
@@ -49,16 +61,26 @@ def target(answer: str, support: tuple[str, ...], style: Style) -> str:
 
 
 def final_answer(reply: str, style: Style) -> str:
-    r"""Extract the answer: the content of the last `\boxed{}`, else the whole reply in style `bare`, else its last 20
-    words (pooled paper, appendix H.1).
+    r"""Return the answer in a reply: what the last `\boxed{}` holds if the style asks for one, else the whole reply.
 
-    >>> final_answer(r" Ada was born in Velm. \boxed{Velm}", "recall")
-    'Velm'
+    An empty box is no answer, and in style `bare` no box is asked for.
+
+    >>> final_answer(r" Ada was born in Velm. \boxed{Velm}", "recall"), final_answer(" In Velm. ", "bare")
+    ('Velm', 'In Velm.')
     """
+    box = None if style == "bare" else last_box(reply)
+    return reply.strip() if box is None else box[1]
+
+
+def last_box(reply: str) -> tuple[int, str, bool] | None:
+    r"""Return the last `\boxed{}` that holds something: where it begins, its plain text, and whether it is closed."""
     start = reply.rfind(BOX)
-    if start < 0:
-        return reply.strip() if style == "bare" else " ".join(reply.split()[-LAST_WORDS:])
-    return in_box(reply, start)[0]
+    while start >= 0:
+        inside, closed = in_box(reply, start)
+        if text := content(inside):
+            return start, text, closed
+        start = reply.rfind(BOX, 0, start)
+    return None
 
 
 def in_box(reply: str, start: int) -> tuple[str, bool]:
@@ -72,6 +94,7 @@ def in_box(reply: str, start: int) -> tuple[str, bool]:
 
 
 def recalled(reply: str) -> str:
-    r"""Return the recalled sentences: the text before the last `\boxed{}`, or "" if there is none."""
-    start = reply.rfind(BOX)
+    r"""Return the recalled sentences: the text before the box with the answer, or "" if there is none."""
+    box = last_box(reply)
+    start = reply.rfind(BOX) if box is None else box[0]
     return reply[:start].strip() if start >= 0 else ""
