@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from memfold.core.errors import ConfigError, unknown
-from memfold.core.model import Model
+from memfold.core.model import Model, ModelRecord
 from memfold.core.system import MemorySystem
 
 AnySystem = MemorySystem[Any, Any, Any]
@@ -22,6 +22,7 @@ SYSTEMS = {
     "pooled": "memfold.systems.pooled.system:Pooled",
     "full": "memfold.systems.full.system:Full",
     "retrieval": "memfold.systems.retrieval.system:Retrieval",
+    "kvbank": "memfold.systems.kvbank.system:Kvbank",
     "recurrent": "memfold.systems.recurrent.system:Recurrent",
 }
 
@@ -62,12 +63,39 @@ def system_class(name: str) -> SystemClass:
     return entry
 
 
+def has_slots(name: str) -> bool:
+    """Return whether the memories of a system hold slots, which bind them to an encoder; otherwise they are text.
+
+    Raises:
+        ConfigError: as `system_class`.
+    """
+    return system_class(name)().capabilities.slots
+
+
 def text_systems() -> tuple[str, ...]:
     """Return the names of the systems whose memory is text, which any model can read, including an endpoint."""
-    return tuple(name for name in SYSTEMS if not system_class(name)().capabilities.slots)
+    return tuple(name for name in SYSTEMS if not has_slots(name))
 
 
-def make_system(name: str, model: Model, settings: Mapping[str, Any] | None = None) -> AnySystem:
+def encoder_of(system: AnySystem, model: Model) -> str:
+    """Return the fingerprint that a memory carries: that of the encoder, or "" for text, which belongs to no model."""
+    return model.readable[0] if system.capabilities.slots else ""
+
+
+def check_keeps_text(name: str, keep_text: bool) -> None:
+    """Refuse to store a memory without its text if it holds nothing else.
+
+    Raises:
+        ConfigError: with the name of the system.
+    """
+    if not keep_text and not has_slots(name):
+        raise ConfigError(
+            f"a memory of system {name!r} is the text itself, so the text must be stored; leave --no-text "
+            "(keep_text=False) out"
+        )
+
+
+def make_system(name: str, model: ModelRecord, settings: Mapping[str, Any] | None = None) -> AnySystem:
     """Create a system with the settings that the model was trained with, overridden by `settings`.
 
     Raises:
@@ -77,10 +105,10 @@ def make_system(name: str, model: Model, settings: Mapping[str, Any] | None = No
     return system_for(system_class(name), model, settings)
 
 
-def system_for(kind: SystemClass, model: Model, settings: Mapping[str, Any] | None = None) -> AnySystem:
+def system_for(kind: SystemClass, model: ModelRecord, settings: Mapping[str, Any] | None = None) -> AnySystem:
     """Create a system from its class; see `make_system`."""
     trained = kind.trained_settings(model.trained.get(kind.name, {}))
-    system = kind.of({"chat_template": model.chat_template} | trained | dict(settings or {}))
+    system = kind.of(model.answering | trained | dict(settings or {}))
     if system.capabilities.slots and not model.has_weights:
         raise ConfigError(
             f"system {kind.name!r} is not possible with model {model.name!r}: an endpoint reads text, not slots; use a "

@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass, fields
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from memfold.core.config import build, require
+from memfold.core.config import build
 from memfold.core.document import Document
 from memfold.core.errors import CheckpointError, ConfigError, unknown
 from memfold.core.model import Model
-from memfold.core.prompt import CHAT_TEMPLATES, STYLES, ChatTemplate, Style
+from memfold.core.prompt import Style
+from memfold.core.settings import ReadSettings, TrainSettings
 from memfold.core.types import Answer, Block, Call, Memory, Passage, Reply, Sample, Step, Trace
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class Rendered:
     `tokens` [t] holds token ids, with `SLOT` at the positions of `slots` [n, d], in their order.  `positions` [t] holds
     the position ids for the rotary embedding.  `lengths` holds the number of token positions of each part of the call.
     `memory_positions` counts the positions of the memory, including wrapper tokens and the prefix.  The sequence
-    attends to `prefix`, with `adapter` active.
+    attends to `prefix`, with `adapter` active.  `room` is how many tokens of a reply fit into the context window after
+    it; None if the window does not limit it.
     """
 
     tokens: list[int]
@@ -78,6 +80,7 @@ class Rendered:
     memory_positions: int = 0
     prefix: Prefix | None = None
     adapter: str | None = None
+    room: int | None = None
 
     @property
     def length(self) -> int:
@@ -99,7 +102,8 @@ class Capabilities:
     `activation_checkpointing`: its calls are sequences of tokens and slots without a prefix, so activations can be
     recomputed in the backward pass.  `consecutive`: the token positions of its calls count 0, 1, 2, ..., as
     inference engines number them.  `pass_tokens`: the maximum number of tokens in one forward pass of the encoder;
-    None if nothing is encoded.
+    None if nothing is encoded.  `call_positions`: the most positions of one call, without prompt and answer, however
+    long the documents are; None if they grow with the documents.
     """
 
     slots: bool = False
@@ -108,6 +112,7 @@ class Capabilities:
     activation_checkpointing: bool = False
     consecutive: bool = True
     pass_tokens: int | None = None
+    call_positions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -136,23 +141,6 @@ class HeadOutput:
     trace: Trace
     step: Step
     score: Tensor
-
-
-@dataclass(frozen=True)
-class ReadSettings:
-    """The reading settings of every system: the style of the reply and the chat template."""
-
-    style: Style = "recall"
-    chat_template: ChatTemplate = "flat"
-
-    def __post_init__(self) -> None:
-        require(self.style in STYLES, "style", self.style, ", ".join(STYLES))
-        require(self.chat_template in CHAT_TEMPLATES, "chat_template", self.chat_template, ", ".join(CHAT_TEMPLATES))
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """The settings that training varies between batches; none by default."""
 
 
 FoldT = TypeVar("FoldT")

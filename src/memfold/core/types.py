@@ -45,7 +45,14 @@ class BlockRef:
     index: int
 
 
-Part = Text | BlockRef
+@dataclass(frozen=True)
+class TemplatePart:
+    """A part of a call that the model's chat template writes: before a user's message, or after it up to the reply."""
+
+    side: Literal["before", "after"]
+
+
+Part = Text | BlockRef | TemplatePart
 
 
 @dataclass(frozen=True)
@@ -70,9 +77,10 @@ class Generate:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Request the log-probability of each token of a given reply."""
+    """Request the log-probability of each token of a given reply: its tokens, or a text that the model encodes."""
 
-    tokens: tuple[int, ...]
+    tokens: tuple[int, ...] = ()
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,7 @@ class Usage:
 class Reply:
     """The result of a call.
 
+    `text` is the reply without the thoughts of a reasoning model, which are in `thinking`; `tokens` are those of both.
     `logprobs` has the log-probability of each of `tokens`, before temperature is applied; `score` is the output of a
     head; `positions` is the number of token positions taken by the memory; `attention` lists the passages of the most
     attended slots, by descending weight.  A reply of an endpoint has no `tokens`; its token counts are in `usage`.
@@ -144,6 +153,7 @@ class Reply:
     positions: int = 0
     attention: tuple[Passage, ...] = ()
     usage: Usage | None = None
+    thinking: str = ""
 
     @property
     def token_count(self) -> int:
@@ -314,7 +324,7 @@ class Block:
 
 @dataclass
 class Memory:
-    """An ordered list of blocks, with the settings of the system and the fingerprint of the encoder that made them.
+    """An ordered list of blocks, with the settings of the system and the fingerprint of the encoder that made slots.
 
     Data that a system derives from the blocks and reuses, such as a search index, is cached on the memory (`cached`)
     and freed together with it.

@@ -1,0 +1,76 @@
+"""The slots of a block: keys before rotation and values of one position at all layers, as one row of numbers.
+
+A block has slots [n, d] with d = layers x 2 x heads x size.  For reading, they become a prefix of keys and values after
+those of the beginning of the prompt, which is not compressed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from memfold.backbone.model import Backbone
+from memfold.core.system import Prefix
+from memfold.systems.kvbank.rotation import Rotation, run
+from memfold.systems.kvbank.settings import PositionRule
+
+Layers = list[tuple[Tensor, Tensor]]  # keys and values [heads, n, size] of each layer
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The shape of the keys of a model."""
+
+    layers: int
+    heads: int
+    size: int
+
+    @property
+    def values(self) -> int:
+        """Number of values of a slot."""
+        return self.layers * 2 * self.heads * self.size
+
+
+def shape_of(backbone: Backbone) -> Shape:
+    """Return the shape of the keys of a model, according to its configuration."""
+    config = backbone.model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Shape(int(config.num_hidden_layers), int(heads), int(size))
+
+
+def to_slots(layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return slots [n, d] of keys and values [heads, n, size] per layer."""
+    stacked = torch.stack([torch.stack(pair) for pair in layers])  # [layers, 2, heads, n, size]
+    return stacked.permute(3, 0, 1, 2, 4).flatten(1)
+
+
+def from_slots(slots: Tensor, shape: Shape) -> Layers:
+    """Return the keys and values [heads, n, size] per layer of slots [n, d]."""
+    parts = slots.view(len(slots), shape.layers, 2, shape.heads, shape.size).permute(1, 2, 3, 0, 4)
+    return [(layer[0], layer[1]) for layer in parts]
+
+
+@torch.no_grad()
+def opening(backbone: Backbone, tokens: Sequence[int]) -> Prefix:
+    """Return the keys and values of the beginning of a prompt, at positions 0, 1, 2, ..."""
+    ids = torch.tensor([list(tokens)], device=backbone.device)
+    positions = torch.arange(len(tokens), device=backbone.device)
+    layers = run(backbone, backbone.model.get_input_embeddings()(ids), positions)
+    return Prefix(tuple((keys[0], values[0]) for keys, values in layers))
+
+
+def prefix_of(slots: Tensor, first: Prefix, rotation: Rotation, rule: PositionRule, backbone: Backbone) -> Prefix:
+    """Return the prefix of a block after the beginning of the prompt, with its keys rotated by a rule."""
+    start = first.length
+    positions = torch.arange(start, start + len(slots), device=backbone.device)
+    layers = []
+    own = from_slots(slots.to(backbone.device, backbone.dtype), shape_of(backbone))
+    for (keys, values), (first_keys, first_values) in zip(own, first.layers, strict=True):
+        if rule == "slots":
+            keys = rotation.rotate(keys, positions)
+        layers.append((torch.cat([first_keys, keys], 1), torch.cat([first_values, values], 1)))
+    return Prefix(tuple(layers))

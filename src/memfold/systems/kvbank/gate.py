@@ -1,0 +1,58 @@
+"""The gate: the probability that a block helps with a question, given the note so far.
+
+There are three: a trained classifier on the last hidden state (LycheeMemory, section 3.3), the model itself, asked for
+yes or no, and BM25, which looks at the text alone.  None of them generates text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+
+from memfold.core.prompt import after_memory
+from memfold.core.system import ask_all
+from memfold.core.types import BlockRef, Call, HeadScore, Likelihood, Memory, Reply, TemplatePart, Text
+from memfold.systems.kvbank.prompts import NO, YES, helps
+from memfold.systems.kvbank.settings import GATE, GATE_HEAD, KvbankRead
+from memfold.systems.shared.passages import PassageIndex
+
+MOST = 8  # blocks that BM25 opens if `most` is 0
+Scores = Generator[tuple[Call, ...], tuple[Reply, ...], list[float]]
+
+
+def gate_scores(read: KvbankRead, memory: Memory, question: str, note: str, indices: Sequence[int]) -> Scores:
+    """Return a score from 0 to 1 for each of some blocks."""
+    if read.gate == "head":
+        replies = yield from ask_all([head_call(read, memory.name, index, question, note) for index in indices])
+        return [_sigmoid(reply.score or 0.0) for reply in replies]
+    if read.gate == "ask":
+        calls = [_asking(read, memory.name, index, question, note, word) for index in indices for word in (YES, NO)]
+        replies = yield from ask_all(calls)
+        odds = [sum(reply.logprobs) for reply in replies]
+        return [_sigmoid(yes - no) for yes, no in zip(odds[::2], odds[1::2], strict=True)]
+    if read.gate == "bm25":
+        return _word_overlap(read, memory, question, indices)
+    return [1.0] * len(indices)
+
+
+def head_call(read: KvbankRead, memory: str, index: int, question: str, note: str) -> Call:
+    """Return the call of the trained gate for a block."""
+    closing = after_memory(read.chat_template, helps(question, note), None)
+    return Call("gate", (BlockRef(memory, index), Text(closing), TemplatePart("after")), HeadScore(GATE_HEAD), GATE)
+
+
+def _asking(read: KvbankRead, memory: str, index: int, question: str, note: str, word: str) -> Call:
+    closing = after_memory(read.chat_template, helps(question, note), None)
+    parts = (BlockRef(memory, index), Text(closing), TemplatePart("after"))
+    return Call("gate", parts, Likelihood(text=word), trained=False)
+
+
+def _word_overlap(read: KvbankRead, memory: Memory, question: str, indices: Sequence[int]) -> list[float]:
+    """Return 1 for the `most` blocks that share the rarest words with the question, otherwise 0."""
+    index = memory.cached("passages", lambda: PassageIndex([block.read() or "" for block in memory.blocks]))
+    best = {number for number, score in index.best(question, read.most or MOST) if score > 0}
+    return [float(number in best) for number in indices]
+
+
+def _sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(-max(-500.0, min(500.0, logit))))

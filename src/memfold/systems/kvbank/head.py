@@ -1,0 +1,88 @@
+"""What the KV memory bank adds to a model: the memory token, the head of the gate, and three adapters.
+
+The base weights stay frozen.  The memory token starts as the end token (as in the public release of LycheeMemory), the
+head of the gate as zero, so that every block has the probability 1/2, and an adapter without effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from memfold.backbone.adapters import add_role
+from memfold.backbone.model import Backbone
+from memfold.core.errors import CheckpointError
+from memfold.systems.kvbank.settings import HEAD
+
+# linear modules that the adapters change
+MODULES = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj")
+
+
+class KvbankHead(nn.Module):
+    """The embedding of the memory token (`token` [d]) and the head of the gate (`gate`, to one logit)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(size))
+        self.gate = nn.Linear(size, 1)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+
+
+def add_parts(backbone: Backbone, ranks: Mapping[str, int]) -> None:
+    """Add the head, and an adapter of each rank by name, to a model; parts that it has are left unchanged.
+
+    Raises:
+        CheckpointError: for a model without the linear modules that the adapters change.
+    """
+    if HEAD not in backbone.heads:
+        head = KvbankHead(backbone.hidden_size)
+        with torch.no_grad():
+            head.token.copy_(backbone.model.get_input_embeddings().weight[backbone.end_token])  # type: ignore[index]
+        backbone.heads[HEAD] = head.to(backbone.device)
+    targets = _targets(backbone)
+    for seed, (role, rank) in enumerate(ranks.items()):
+        add_role(backbone, role, rank, 2.0 * rank, targets, seed)
+
+
+def memory_token(backbone: Backbone) -> Tensor:
+    """Return the embedding [d] of the memory token.
+
+    Raises:
+        CheckpointError: for a model that has none; the message says what to use instead.
+    """
+    head = dict(backbone.heads.items()).get(HEAD)
+    if not isinstance(head, KvbankHead):
+        raise CheckpointError(
+            f"model {backbone.name!r} has no trained compressor for a KV memory bank; use one that needs no training, "
+            "such as compressor = reconstruction, or train it first"
+        )
+    return head.token
+
+
+def read_head(tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Build the head of a model folder from its tensors by name.
+
+    Raises:
+        CheckpointError: for names or shapes that are not those of a head.
+    """
+    try:
+        head = KvbankHead(len(tensors["token"]))
+        head.load_state_dict(dict(tensors))
+    except (KeyError, RuntimeError, TypeError):
+        names = ", ".join(sorted(tensors))
+        raise CheckpointError(f"tensors {names} are not a head of a KV memory bank; use the model's own file") from None
+    return head
+
+
+def _targets(backbone: Backbone) -> tuple[str, ...]:
+    """Return the names, without their layers, of the linear modules that the adapters change."""
+    present = {name.rsplit(".", 1)[-1] for name, _ in backbone.model.named_modules()}
+    names = tuple(name for name in MODULES if name in present)
+    if not names:
+        raise CheckpointError(
+            f"model {backbone.name!r} has no modules named {', '.join(MODULES)} for adapters; use another model"
+        )
+    return names

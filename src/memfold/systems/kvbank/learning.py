@@ -1,0 +1,145 @@
+"""The settings, training and costs of the KV memory bank, and what it adds to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from random import Random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from memfold.core.system import Capabilities, Footprint, HeadOutput, MemorySystem, Pass, SystemT
+from memfold.systems.kvbank.settings import (
+    BATCH_TOKENS,
+    COMPRESSOR,
+    GATE,
+    PAPER,
+    REASONER,
+    KvbankFold,
+    KvbankRead,
+    KvbankTrain,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from memfold.backbone.model import Backbone
+
+DEFAULT_RATIO = 4  # default for a model that was trained at several ratios
+POSITIVE = 3.0  # weight of blocks that should be opened in the loss of the gate (section 3.3.1)
+KvbankT = TypeVar("KvbankT", bound="KvbankLearning")
+
+
+class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
+    """Base class of the KV memory bank, with everything except folding and answering."""
+
+    groups = (KvbankFold, KvbankRead, KvbankTrain)
+    drawn = ("ratio",)
+
+    @classmethod
+    def published(cls: type[SystemT]) -> SystemT:
+        """Create the system with the settings of the paper."""
+        return cls(PAPER, KvbankRead(gate="head"))
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """All folding settings except `chunk`, which follows from the blocks of a memory."""
+        return {name: value for name, value in asdict(self.fold).items() if name != "chunk"}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Slots; calls have a prefix, so that inference engines that take embeddings cannot serve them."""
+        return Capabilities(slots=True, consecutive=False, pass_tokens=BATCH_TOKENS)
+
+    @property
+    def ratio(self) -> int:
+        """Document tokens per slot."""
+        return self.fold.ratio
+
+    def at_ratio(self: SystemT, ratio: int) -> SystemT:
+        """Return a copy of the system at another ratio."""
+        return self.changed(ratio=ratio, ratios=(ratio,))
+
+    def effective_ratio(self, tokens: int, slots: int | None = None) -> None:
+        """Return None: which blocks the decoder reads depends on the question."""
+
+    def prepare(self, backbone: Backbone) -> None:
+        """Add the memory token, the head of the gate and the three adapters to a model, and freeze the base weights.
+
+        Raises:
+            ConfigError: for a training ratio that the other settings do not allow.
+        """
+        for ratio in self.train.ratios:
+            self.changed(ratio=ratio)
+        ranks = {
+            COMPRESSOR: self.train.compressor_rank,
+            REASONER: self.train.reasoner_rank,
+            GATE: self.train.gate_rank,
+        }
+        from memfold.systems.kvbank.head import add_parts
+
+        add_parts(backbone, ranks)
+
+    @classmethod
+    def read_head(cls, tensors: Mapping[str, Tensor]) -> nn.Module:
+        """Build the memory token and the head of the gate from stored tensors."""
+        from memfold.systems.kvbank.head import read_head
+
+        return read_head(tensors)
+
+    def record(self, previous: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the folding settings, with all trained ratios in place of one, and what was trained to read."""
+        settings = asdict(self.fold) | {"gate": self.read.gate, "reading": self.read.reading, "note": self.read.note}
+        del settings["ratio"]
+        return settings | {"ratios": sorted({*previous.get("ratios", ()), *self.train.ratios})}
+
+    @classmethod
+    def trained_settings(cls, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings in the record of a model folder, with one of its ratios."""
+        settings = {name: value for name, value in record.items() if name != "ratios"}
+        ratios = cls.trained_ratios(record)
+        if ratios:
+            settings["ratio"] = DEFAULT_RATIO if DEFAULT_RATIO in ratios else max(ratios)
+        return settings
+
+    def trained_at(self, record: Mapping[str, Any]) -> bool:
+        """Return whether the current ratio is trained; a compressor without training has any."""
+        ratios = self.trained_ratios(record)
+        return self.fold.compressor != "trained" or not ratios or self.fold.ratio in ratios
+
+    @classmethod
+    def trained_ratios(cls, record: Mapping[str, Any]) -> tuple[int, ...]:
+        """Return all trained ratios."""
+        return tuple(record.get("ratios", ()))
+
+    def draw(self: KvbankT, rng: Random, seed: int | None) -> KvbankT:
+        """Sample the ratio of one batch."""
+        ratio = rng.choice(self.train.ratios)
+        rng.random()
+        return self.changed(ratio=ratio)
+
+    def losses(self, outputs: Sequence[HeadOutput]) -> dict[str, Tensor]:
+        """Return the loss of the gate: binary cross-entropy, with a larger weight for blocks that should be opened.
+
+        A step holds its label (1 or 0) as its score.  Traces of rollouts are scored by their reward alone, and their
+        gate calls are not trained.
+        """
+        if not outputs:
+            return {}
+        import torch
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        scores = torch.stack([output.score for output in outputs])
+        labels = scores.new_tensor([output.step.reply.score or 0.0 for output in outputs])
+        weight = scores.new_tensor(POSITIVE)
+        return {"gate": binary_cross_entropy_with_logits(scores, labels, pos_weight=weight)}
+
+    def costliest(self: KvbankT) -> KvbankT:
+        """Return a copy of the system at the lowest of its training ratios."""
+        return self.changed(ratio=min(self.train.ratios))
+
+    def footprint(self, tokens: float) -> Footprint:
+        """Return the cost: each token is encoded once, with its memory tokens, in windows or whole chunks."""
+        count, fold = round(tokens), self.fold
+        window = min(fold.window or fold.chunk, max(count, 1))
+        encoded = tokens + (fold.slots(count) if fold.compressor == "trained" else 0)
+        return Footprint(fold.slots(count), encoded, fold.slots(count), Pass(-(-count // window), window))

@@ -1,0 +1,29 @@
+"""The prompts behind a block: the request for a new note, and the question of the gate.
+
+They are the same for all chat templates.  The meaning follows LycheeMemory (the public release for the note; the paper
+does not print the gate's); the wording is our own, and short, because it is repeated for each block.
+"""
+
+from __future__ import annotations
+
+EMPTY = "(nothing yet)"  # text of an empty note
+WORDS_PER_TOKEN = 0.75
+YES, NO = "yes", "no"  # replies whose likelihoods are the score of an untrained gate
+
+
+def update(question: str, note: str, tokens: int) -> str:
+    """Return the request for a new note of at most `tokens` tokens, after a block."""
+    words = max(1, int(tokens * WORDS_PER_TOKEN))
+    return (
+        f"This part of a long text may help to answer: {question}\nThe note so far: {note}\nWrite the note anew: keep "
+        "what bears on the question, and add what this part says about it, with names, numbers and dates as they "
+        f"stand. If it adds nothing, repeat the note. Write only the note, in at most {words} words."
+    )
+
+
+def helps(question: str, note: str) -> str:
+    """Return the question of the gate, after a block."""
+    return f"The question: {question}\nKnown so far: {note}\nDoes the part above help to answer? yes or no:"
+
+
+BEFORE_LAST_NOTE = "This note was written while a long text was read:\n"

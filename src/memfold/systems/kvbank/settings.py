@@ -1,0 +1,110 @@
+"""The settings of the KV memory bank, and their values in the paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from memfold.core.config import require, require_known
+from memfold.core.settings import ReadSettings, TrainSettings
+
+Compressor = Literal["trained", "reconstruction", "expected", "norm", "recent", "random"]
+PositionRule = Literal["slots", "original", "unrotated"]
+Gate = Literal["head", "ask", "bm25", "open"]
+Reading = Literal["note", "block"]
+
+COMPRESSORS: tuple[Compressor, ...] = ("trained", "reconstruction", "expected", "norm", "recent", "random")
+POSITION_RULES: tuple[PositionRule, ...] = ("slots", "original", "unrotated")
+GATES: tuple[Gate, ...] = ("head", "ask", "bm25", "open")
+READINGS: tuple[Reading, ...] = ("note", "block")
+BATCH_TOKENS = 8192  # tokens of text in one forward pass of the compressor, unless a single window has more
+HEAD = "kvbank"  # name of the head in a model folder
+GATE_HEAD = f"{HEAD}.gate"
+COMPRESSOR, REASONER, GATE = "compressor", "reasoner", "gate"  # the adapters
+
+
+@dataclass(frozen=True)
+class KvbankFold:
+    """Settings that folding fixes.
+
+    A chunk of `chunk` tokens becomes one block, with one slot per `ratio` tokens.  A slot is the keys and values of one
+    position at all layers.  `compressor` "trained" (the paper) computes them at memory tokens, one after every `ratio`
+    tokens of text, with the adapter of the compressor.  Any other value needs no training: it keeps, per layer and
+    head, the pairs of text tokens with the highest score of that method (`selection`).
+
+    The trained compressor reads `window` tokens of a chunk at a time, and in later windows the memory tokens of
+    earlier ones; 0 is the whole chunk in one pass.
+
+    `positions` says how keys are rotated for reading: "slots", as positions 0, 1, 2, ... of the block; "original", as
+    they were in the pass that made them; "unrotated", not at all, as the public release of LycheeMemory reads them.
+    """
+
+    ratio: int = 4
+    compressor: Compressor = "reconstruction"
+    window: int = 0
+    positions: PositionRule = "slots"
+    chunk: int = 4096
+
+    def __post_init__(self) -> None:
+        require(1 <= self.ratio <= 64, "ratio", self.ratio, "1 to 64")
+        require_known("compressor", self.compressor, COMPRESSORS)
+        require_known("positions", self.positions, POSITION_RULES)
+        fits = self.window == 0 or (self.window > 0 and self.window % self.ratio == 0)
+        require(fits, "window", self.window, f"0 (the whole chunk) or a multiple of the ratio {self.ratio}")
+        usable = self.window == 0 or self.compressor == "trained"
+        require(usable, "window", self.window, f"0 with compressor = {self.compressor!r}, which reads a chunk at once")
+        require(self.chunk > 0, "chunk", self.chunk, "1 token or more")
+
+    def slots(self, tokens: int) -> int:
+        """Return the number of slots of a chunk of `tokens` tokens."""
+        return -(-tokens // self.ratio)
+
+
+@dataclass(frozen=True)
+class KvbankRead(ReadSettings):
+    """Settings that can change when reading.
+
+    `gate` decides which blocks are read: "head" (the paper), a trained classifier; "ask", the model itself, by the odds
+    of yes against no; "bm25", word overlap with the question and the note; "open", every block.  A block is opened if
+    its score, a probability, is above `threshold`; BM25 opens the `most` best blocks.  `most` 0 is no limit.
+
+    `reading` "note" (the paper) rewrites a note of at most `note` tokens at each opened block, and answers from the
+    note.  "block" answers from the best block alone, with one call.  `ahead` is the largest number of blocks that the
+    gate scores together while the note is unchanged.
+    """
+
+    gate: Gate = "ask"
+    threshold: float = 0.5
+    most: int = 0
+    reading: Reading = "note"
+    note: int = 1024
+    ahead: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_known("gate", self.gate, GATES)
+        require(0 <= self.threshold < 1, "threshold", self.threshold, "0 to below 1")
+        require(self.most >= 0, "most", self.most, "1 block or more, or 0 for no limit")
+        require_known("reading", self.reading, READINGS)
+        require(self.note > 0, "note", self.note, "1 token or more")
+        require(self.ahead > 0, "ahead", self.ahead, "1 block or more")
+
+
+@dataclass(frozen=True)
+class KvbankTrain(TrainSettings):
+    """Settings of training: the `ratios` that batches vary, and the ranks of the adapters (paper: 64, 16; ours)."""
+
+    ratios: tuple[int, ...] = (4,)
+    compressor_rank: int = 64
+    reasoner_rank: int = 64
+    gate_rank: int = 16
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.ratios) and min(self.ratios) >= 1, "ratios", self.ratios, "one or more ratios, each 1 or more"
+        )
+        for name in ("compressor_rank", "reasoner_rank", "gate_rank"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
+
+
+PAPER = KvbankFold(ratio=4, compressor="trained", chunk=4096)  # one pass per chunk (section 3.2.1)

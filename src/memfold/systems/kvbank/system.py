@@ -1,0 +1,284 @@
+"""KV memory bank: chunks become keys and values, a gate decides which of them a reasoner reads for a question.
+
+LycheeMemory (arXiv 2602.08382).  Folding turns each chunk into a block of keys and values, once and for any question
+(`compressor`, or `selection` without training).  For a question, the gate scores the blocks in the order of the text,
+in view of the note so far.  At each block that it opens, the reasoner rewrites the note; the answer is based on the
+note.  Blocks are read one at a time, so a memory may be longer than any window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from memfold.backbone.sequence import SequenceBuilder
+from memfold.core.document import Chunk, Document, chunks
+from memfold.core.errors import ConfigError, DataError
+from memfold.core.model import Model
+from memfold.core.prompt import ABSENT, Style, after_memory, final_answer, target, user_message
+from memfold.core.system import AnswerSteps, Prefix, Rendered, ask
+from memfold.core.types import (
+    Answer,
+    Block,
+    BlockRef,
+    Call,
+    Generate,
+    Memory,
+    Part,
+    Reply,
+    Sample,
+    Step,
+    TemplatePart,
+    Text,
+    Trace,
+)
+from memfold.core.window import shorten
+from memfold.systems.kvbank.gate import gate_scores, head_call
+from memfold.systems.kvbank.learning import KvbankLearning
+from memfold.systems.kvbank.prefixes import Prefixes
+from memfold.systems.kvbank.prompts import BEFORE_LAST_NOTE, EMPTY, update
+from memfold.systems.kvbank.settings import REASONER
+from memfold.systems.shared.blocks import chunk_batches, chunk_block, render_text
+from memfold.systems.shared.citations import cite_reply
+from memfold.systems.shared.replies import scripted_step, written_reply
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from memfold.backbone.model import Backbone
+    from memfold.systems.kvbank.rotation import Rotation
+
+PASS_TOKENS = 8192  # tokens of the chunks that are compressed together
+BEST = 3  # blocks that are named if none is opened
+Opened = Generator[tuple[Call, ...], tuple[Reply, ...], int | None]
+_ROTATIONS: WeakKeyDictionary[PreTrainedModel, Rotation] = WeakKeyDictionary()
+
+
+class Kvbank(KvbankLearning):
+    """KV memory bank; see the module docstring."""
+
+    name = "kvbank"
+
+    # --- folding
+
+    def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:
+        """Yield blocks with slots [n, d], n = tokens / ratio, d = layers x 2 x heads x size."""
+        backbone = model.weights()
+        rotation, before = _rotation(backbone), self._before(backbone)
+        for batch in chunk_batches(documents, backbone, self.fold.chunk, PASS_TOKENS):
+            if done < len(batch):
+                together = 0 if self.fold.compressor == "trained" else done  # chunks that need not be computed again
+                slots = self._slots(backbone, [chunk.tokens for _, chunk in batch[together:]], before, rotation)
+                made = zip(batch[together:], slots, strict=True)
+                for (source, chunk), part in islice(made, done - together, None):
+                    yield chunk_block(source, chunk, part)
+            done = max(0, done - len(batch))
+
+    def _slots(
+        self, backbone: Backbone, chunks: Sequence[Sequence[int]], before: Sequence[int], rotation: Rotation
+    ) -> list[Tensor]:
+        from memfold.systems.kvbank.compressor import compress_chunks
+        from memfold.systems.kvbank.selection import select
+
+        if self.fold.compressor == "trained":
+            return compress_chunks(backbone, chunks, before, self.fold, rotation)
+        return [select(backbone, tokens, before, self.fold, rotation) for tokens in chunks]
+
+    def slot_size(self, model: Model) -> int:
+        """Return the number of values of a slot: keys and values of all layers and heads."""
+        from memfold.systems.kvbank.blocks import shape_of
+
+        return shape_of(model.weights()).values
+
+    def check_memory(self, memory: Memory) -> None:
+        """Check that each block has as many slots as its tokens require."""
+        for block in memory.blocks:
+            if block.slot_count != self.fold.slots(block.token_count):
+                raise DataError(
+                    f"memory {memory.name!r} has {block.slot_count} slots for the {block.token_count} tokens of block "
+                    f"{block.index}, ratio {self.fold.ratio} gives {self.fold.slots(block.token_count)}; fold it again"
+                )
+
+    # --- answering
+
+    def answer(self, memory: Memory, question: str) -> AnswerSteps:
+        """Read the blocks that the gate opens, one call for each, and answer with one more call."""
+        if self.read.reading == "block":
+            return (yield from self._answer_from_block(memory, question))
+        note, opened, scores = EMPTY, 0, dict[int, float]()
+        while not opened or opened != self.read.most:
+            index = yield from self._next_open(memory, question, note, scores)
+            if index is None:
+                break
+            reply = yield from ask(self._update(memory.name, index, question, note))
+            note, opened = reply.text.strip() or note, opened + 1
+        if not opened:
+            return _nothing_opened(memory, question, scores)
+        reply = yield from ask(self._last(question, note, self.read.style))
+        answer = final_answer(reply.text, self.read.style)
+        return Answer(answer, reply.text, cite_reply(memory, question, reply, answer))
+
+    def _next_open(self, memory: Memory, question: str, note: str, scores: dict[int, float]) -> Opened:
+        """Score the blocks that follow those in `scores` until one is opened; None if there is no other.
+
+        The number of blocks that are scored together doubles while none is opened: the scores of the blocks after an
+        opened one are no longer valid, because the note changes.
+        """
+        ahead = 1
+        while len(scores) < len(memory.blocks):
+            indices = range(len(scores), min(len(scores) + ahead, len(memory.blocks)))
+            values = yield from gate_scores(self.read, memory, question, note, indices)
+            for index, value in zip(indices, values, strict=True):
+                scores[index] = value
+                if value > self.read.threshold:
+                    return index
+            ahead = min(2 * ahead, self.read.ahead)
+        return None
+
+    def _answer_from_block(self, memory: Memory, question: str) -> AnswerSteps:
+        """Answer with one call over the block with the highest score."""
+        best = 0
+        if len(memory.blocks) > 1:
+            values = yield from gate_scores(self.read, memory, question, EMPTY, range(len(memory.blocks)))
+            best = max(range(len(values)), key=values.__getitem__)
+        reply = yield from ask(self._direct(memory.name, best, question, self.read.style))
+        answer = final_answer(reply.text, self.read.style)
+        return Answer(answer, reply.text, cite_reply(memory, question, reply, answer))
+
+    def render(self, memory: Memory, call: Call, model: Model) -> Rendered:
+        """Render a call: its block as a prefix of keys and values, the rest as tokens after it.
+
+        Raises:
+            DataError: if block, prompt and reply exceed the context window of the model.
+        """
+        blocks = [part.index for part in call.parts if isinstance(part, BlockRef)]
+        if not blocks:
+            return render_text(memory, call, model, self.read.chat_template)
+        backbone, builder = model.weights(), SequenceBuilder()
+        block = memory.blocks[blocks[0]]
+        prefix = self._prefix(memory, block, backbone)
+        builder.next = start = self._length(block, len(self._before(backbone)))
+        for tokens in backbone.prompt(call.parts, self.read.chat_template):
+            builder.text(tokens)
+            builder.end_part()
+        end = builder.next + call.sampling.max_tokens
+        if end > model.window:
+            advice = shorten(self.name, model, memory.token_count, model.window - (end - start))
+            raise DataError(
+                f"a block of {block.slot_count} slots, its prompt and a reply of {call.sampling.max_tokens} tokens end "
+                f"at position {end}, the model's window is {model.window}; {advice}"
+            )
+        return builder.rendered(prefix, call.adapter)
+
+    def _prefix(self, memory: Memory, block: Block, backbone: Backbone) -> Prefix:
+        from memfold.systems.kvbank.blocks import opening, prefix_of
+
+        kept = memory.cached("prefixes", lambda: Prefixes(2 * self.read.ahead))
+        before = tuple(self._before(backbone))
+        first = kept.get(before, lambda: opening(backbone, before))
+        assert block.slots is not None, "blocks of a KV memory bank have slots"
+        slots = block.slots
+        return kept.get(
+            block.index, lambda: prefix_of(slots, first, _rotation(backbone), self.fold.positions, backbone)
+        )
+
+    def _before(self, backbone: Backbone) -> list[int]:
+        """Return the tokens that begin every prompt; they are not compressed."""
+        return backbone.prompt((TemplatePart("before"),), self.read.chat_template)[0]
+
+    def _length(self, block: Block, before: int) -> int:
+        """Return the position after a block: that of its last slot, or of the pass that made it, plus one."""
+        if self.fold.positions != "original":
+            return before + block.slot_count
+        return before + block.token_count + (block.slot_count if self.fold.compressor == "trained" else 0)
+
+    # --- calls and training
+
+    def _direct(self, memory: str, index: int, question: str, style: Style | None, bridge: Sequence[int] = ()) -> Call:
+        closing = Text(after_memory(self.read.chat_template, question, style))
+        parts: tuple[Part, ...] = (BlockRef(memory, index), closing, TemplatePart("after"))
+        parts = (*parts, Text(tokens=tuple(bridge))) if bridge else parts
+        return Call("answer", parts, Generate(self.read.sampling()))
+
+    def _update(self, memory: str, index: int, question: str, note: str) -> Call:
+        closing = Text(after_memory(self.read.chat_template, update(question, note, self.read.note), None))
+        parts = (BlockRef(memory, index), closing, TemplatePart("after"))
+        return Call("update", parts, Generate(self.read.sampling(self.read.note)), self._reasoner)
+
+    def _last(self, question: str, note: str, style: Style) -> Call:
+        parts = user_message(
+            Text(BEFORE_LAST_NOTE), Text(note), Text(after_memory(self.read.chat_template, question, style))
+        )
+        return Call("answer", parts, Generate(self.read.sampling()), self._reasoner)
+
+    @property
+    def _reasoner(self) -> str | None:
+        """The adapter that reads blocks and notes; a model without training has none."""
+        return REASONER if self.fold.compressor == "trained" else None
+
+    def script(self, sample: Sample, model: Model, style: Style) -> Trace:
+        """Return a trace of a sample: one call over its only block, or the gate, the notes and the answer.
+
+        Notes are the supporting sentences read so far, and the gate should open the blocks that hold one.
+
+        Raises:
+            ConfigError: for a document of several blocks that is read without notes, or a sample without supporting
+                sentences that is read with notes.
+        """
+        parts = list(chunks(sample.document, model.tokenize, self.fold.chunk))
+        name = sample.document.source
+        if self.read.reading == "note":
+            return Trace(sample.question, self.name, self.settings, self._noted(sample, parts, model, style))
+        if len(parts) > 1:
+            raise ConfigError(
+                f"a document of {len(parts)} chunks of {self.fold.chunk} tokens cannot be trained with reading = "
+                "'block'; use a larger chunk, or reading = 'note'"
+            )
+        reply = written_reply(sample, model, style)
+        if sample.answers or sample.task != "cued":  # the reply to a cue is a part of a text, without an end token
+            reply = (*reply, model.end_token)
+        call = self._direct(name, 0, sample.question, style if sample.answers else None, sample.bridge)
+        return Trace(sample.question, self.name, self.settings, (Step(call, Reply(tokens=reply)),))
+
+    def _noted(self, sample: Sample, parts: Sequence[Chunk], model: Model, style: Style) -> tuple[Step, ...]:
+        """Return the gate calls of all blocks, the updates of those that should be opened, and the answer."""
+        if not sample.answers or not sample.support or len(sample.support) != len(sample.evidence):
+            raise ConfigError(
+                f'task {sample.task!r} cannot train system {self.name!r} with reading = "note": notes consist of the '
+                "supporting sentences of an answer; use a task that has them, such as almanac"
+            )
+        name, note, end, steps = sample.document.source, EMPTY, 0, list[Step]()
+        pairs = list(zip(sample.support, sample.evidence, strict=True))
+        for chunk in parts:
+            start, end = end, chunk.char_end or end + len(model.decode(chunk.tokens))
+            helpful = any(start < span.end <= end for _, span in pairs)
+            if self.read.gate == "head":
+                gate = head_call(self.read, name, chunk.index, sample.question, note)
+                steps.append(Step(gate, Reply(score=float(helpful))))
+            if helpful:
+                call = self._update(name, chunk.index, sample.question, note)
+                note = " ".join(sentence for sentence, span in pairs if span.end <= end)
+                steps.append(scripted_step(call, note, model))
+        last = self._last(sample.question, note, style)
+        steps.append(scripted_step(last, target(sample.expected, sample.recalled, style), model))
+        return tuple(steps)
+
+
+def _rotation(backbone: Backbone) -> Rotation:
+    """Return the rotation of a model, which is checked once."""
+    from memfold.systems.kvbank.rotation import rotation_of
+
+    if backbone.model not in _ROTATIONS:
+        _ROTATIONS[backbone.model] = rotation_of(backbone)
+    return _ROTATIONS[backbone.model]
+
+
+def _nothing_opened(memory: Memory, question: str, scores: dict[int, float]) -> Answer:
+    """Return the answer that the text does not say it, with the scores of the best blocks."""
+    best = sorted(scores, key=scores.__getitem__, reverse=True)[:BEST]
+    listed = ", ".join(f"block {index}: {scores[index]:.2f}" for index in best)
+    reply = f"The gate opened none of {len(scores)} blocks. The highest scores: {listed}."
+    return Answer(ABSENT, reply, cite_reply(memory, question, Reply(), ""))
