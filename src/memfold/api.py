@@ -14,16 +14,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from memfold.backbone.resolve import TINY
+from memfold.backbone.named.table import TINY
 from memfold.core.arguments import check_callable, check_path, check_type
 from memfold.core.document import Document
 from memfold.core.registry import DEFAULT
 from memfold.folded import FoldedMemory
 from memfold.folding import Progress, fold_memory
 from memfold.memory import open_memory
+from memfold.memory.reader import read_manifest
 from memfold.response import Response
-from memfold.session import Session, open_session, session_for
-from memfold.sources import Source, Texts, given_documents
+from memfold.session import Session, check_request, open_session, session_for
+from memfold.sources import Skipped, Source, Texts, given_inputs
 
 __all__ = ["FoldedMemory", "Response", "fold", "fold_documents", "open"]
 
@@ -43,6 +44,8 @@ def fold(
 ) -> FoldedMemory:
     """Fold a file, a folder, a list of paths, or a text, and keep the memory in RAM.
 
+    A named file that cannot be read is an error.  A file in a folder that cannot be read is skipped with a warning;
+    `skipped` of the memory lists all that was skipped, duplicates and hidden files too.  Each text is folded once.
     `texts` takes the place of `source`: a list of texts, or a mapping of names to texts, each of them a document.
     `progress` is called with each block.  `memfold fold` instead writes a file block by block, with constant memory use
     for texts of any length.
@@ -53,9 +56,9 @@ def fold(
     """
     _check_types(system, model, ratio, device, dtype)
     check_callable("progress", progress)
-    inputs = given_documents(source, texts)
+    inputs = given_inputs(source, texts)
     session = open_session(system, model, ratio, device, dtype)
-    return fold_documents(inputs, session, progress).doubting(DOUBT)
+    return fold_documents(inputs.documents, session, progress, inputs.skipped).doubting(DOUBT)
 
 
 def open(
@@ -67,27 +70,40 @@ def open(
     device: str = "cpu",
     dtype: str = "float32",
 ) -> FoldedMemory:
-    """Open a memory file; `model` must be the model that folded it, or one trained to read its memories.
+    """Open a memory file.
+
+    Slots need the model that folded them, or one that was trained to read its memories; a memory of text opens with any
+    `model`.
 
     Raises:
-        DataError: for a damaged file, or another model, system or ratio; the message gives both values.
+        DataError: for a damaged file, another system or ratio, or slots of another model; the message has both values.
         TypeError: for an argument of another type.
     """
     check_path("path", path)
     _check_types(system, model, ratio, device, dtype)
+    manifest = read_manifest(path)
+    if manifest is not None:  # otherwise opening it says why
+        check_request(manifest, model, system, ratio)
     memory = open_memory(path)
     return FoldedMemory(memory, session_for(memory, model, system, ratio, device, dtype)).doubting(DOUBT)
 
 
-def fold_documents(inputs: Sequence[Document], session: Session, progress: Progress | None = None) -> FoldedMemory:
+def fold_documents(
+    documents: Sequence[Document],
+    session: Session,
+    progress: Progress | None = None,
+    skipped: Sequence[Skipped] = (),
+) -> FoldedMemory:
     """Fold documents and keep the memory in RAM; `progress` is called with each block.
+
+    `skipped` is what was found with the documents and left out.
 
     Raises:
         DataError: for slots that are not finite.
     """
     started = time.perf_counter()
-    memory = fold_memory(inputs, session, progress)
-    return FoldedMemory(memory, session, time.perf_counter() - started)
+    memory = fold_memory(documents, session, progress)
+    return FoldedMemory(memory, session, time.perf_counter() - started, tuple(skipped))
 
 
 def _check_types(system: object, model: object, ratio: object, device: object, dtype: object) -> None:

@@ -12,10 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from memfold.core.document import Document
 from memfold.core.errors import DataError
+from memfold.core.registry import check_keeps_text, encoder_of
 from memfold.core.types import Block, Memory
 from memfold.memory import (
     Manifest,
@@ -28,7 +27,8 @@ from memfold.memory import (
     sort_out,
 )
 from memfold.memory.slots import check_finite
-from memfold.session import Session
+from memfold.session import Session, check_extends
+from memfold.systems.shared.folding import without_gradients
 
 Progress = Callable[[Block], None]
 
@@ -52,8 +52,10 @@ def fold_file(
     the path, if the caller holds it.
 
     Raises:
+        ConfigError: if `keep_text` is false and the memory is the text itself.
         DataError: if the file is being written by another process, is one of the documents, or would be replaced.
     """
+    check_keeps_text(session.system.name, keep_text)
     manifest = _manifest(documents, session, dtype, keep_text)
     with claimed(path, input_paths(documents), lock) as held:
         check_target(path, manifest.sha256, force=force)
@@ -72,14 +74,16 @@ def append_file(
 ) -> None:
     """Append documents to a memory file: existing blocks are copied unchanged, and new blocks follow them.
 
-    `session` must come from `session_for`.  New slots and text are stored in the format of the file.  The file is
+    New slots and text are stored in the format of the file.  The file is
     replaced at the end; an interrupted call is resumed as in `fold_file`.  What another process appended since `stored`
     was opened is kept, and a document that it appended is skipped.  `force` discards an interrupted fold of other
     documents.
 
     Raises:
-        DataError: if the file is being written by another process, or was replaced by a memory of another kind.
+        DataError: if the model of the session did not fold the slots of the file, or if the file is being written by
+            another process or was replaced by a memory of another kind.
     """
+    check_extends(stored.manifest, session)
     with claimed(stored.path, input_paths(documents), lock) as held:
         current = open_stored(stored.path)
         if current.layout.digest != stored.layout.digest:
@@ -101,14 +105,14 @@ def fold_memory(documents: Sequence[Document], session: Session, progress: Progr
         DataError: for slots that are not finite.
     """
     blocks: list[Block] = []
-    with torch.no_grad():
+    with without_gradients(session.model):
         for block in session.system.compress(documents, session.model):
             if block.slots is not None:
                 check_finite(block.slots)
             blocks.append(replace(block, index=len(blocks)))
             if progress is not None:
                 progress(block)
-    hashes, fingerprint = tuple(document.sha256() for document in documents), session.model.readable[0]
+    hashes, fingerprint = tuple(document.sha256() for document in documents), encoder_of(session.system, session.model)
     sources = tuple(document.source for document in documents)
     name = memory_name(hashes, session.settings, fingerprint)
     return Memory(name, session.system.name, session.settings, fingerprint, sources, blocks, hashes)
@@ -143,7 +147,8 @@ def _write(
 ) -> None:
     """Write a memory file: first the unchanged blocks of a stored one, if any, then those of the documents."""
     old_blocks, old_sources = (stored.block_count, len(stored.manifest.sources)) if stored is not None else (0, 0)
-    with MemoryWriter(lock.path, manifest, resume=True, lock=lock) as writer, torch.no_grad():
+    writer = MemoryWriter(lock.path, manifest, resume=True, folding=session.settings, lock=lock)
+    with writer, without_gradients(session.model):
         written = sum(writer.complete)
         if written and on_resume is not None:
             on_resume(written)
@@ -160,5 +165,5 @@ def _manifest(documents: Sequence[Document], session: Session, dtype: str, keep_
     """Create the manifest of a memory file of these documents."""
     sources = tuple(document.source for document in documents)
     hashes = tuple(document.sha256() for document in documents)
-    fingerprint = session.model.readable[0]
+    fingerprint = encoder_of(session.system, session.model)
     return Manifest(session.system.name, session.settings, fingerprint, sources, hashes, dtype, keep_text)

@@ -6,27 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers.utils import logging as transformers_logging
-
-from memfold.backbone.folder import load_backbone
-from memfold.backbone.model import Backbone
-from memfold.backbone.policy import BATCH_POSITIONS, LocalPolicy
-from memfold.backbone.resolve import TINY, resolve_model
+from memfold.backbone.device import check_device, check_dtype
+from memfold.backbone.named.table import NAMED, TINY
+from memfold.backbone.record import read_record
+from memfold.backbone.resolve import resolve_model
 from memfold.core import registry
 from memfold.core.errors import CallError, ConfigError, DataError
-from memfold.core.model import Model
+from memfold.core.model import Model, ModelRecord
 from memfold.core.policy import Policy
-from memfold.core.registry import DEFAULT, AnySystem
+from memfold.core.registry import DEFAULT, AnySystem, encoder_of
 from memfold.core.types import Memory, SamplingParams
 from memfold.endpoint.model import EndpointModel, is_address, open_endpoint
-from memfold.endpoint.policy import EndpointPolicy
-from memfold.memory import Manifest, check_readable
+from memfold.memory import Manifest, check_readable, check_system
+from memfold.memory.manifest import DESCRIPTIVE
 
-# properties of the model that a memory records in addition to the settings of the system, for `memfold inspect`
-DESCRIPTIVE = ("model", "hidden_size", "kv_bytes_per_token")
+if TYPE_CHECKING:
+    from memfold.backbone.model import Backbone
+
 GREETING, GREETING_TOKENS = "Reply with the word yes.", 8
+CPU, FLOAT32 = "cpu", "float32"  # where a model runs, and in which data type, unless the caller says otherwise
 
 
 @dataclass(frozen=True)
@@ -75,26 +75,35 @@ class Session:
         return policy_of(self.model)
 
 
-def policy_of(model: Model, batch_positions: int = BATCH_POSITIONS) -> Policy:
+def policy_of(model: Model, batch_positions: int | None = None) -> Policy:
     """Create the policy of a model; a local one processes up to `batch_positions` token positions per batch."""
     if isinstance(model, EndpointModel):
+        from memfold.endpoint.policy import EndpointPolicy
+
         return EndpointPolicy(model)
-    return LocalPolicy(model.weights(), batch_positions)
+    from memfold.backbone.policy import BATCH_POSITIONS, LocalPolicy
+
+    return LocalPolicy(model.weights(), batch_positions or BATCH_POSITIONS)
 
 
 def check_reached(model: Model) -> None:
     """Raise a `CallError` if the model is behind an endpoint that cannot be reached."""
     if isinstance(model, EndpointModel):
+        from memfold.endpoint.policy import EndpointPolicy
+
         (reply,) = EndpointPolicy(model).ask([GREETING], SamplingParams(max_tokens=GREETING_TOKENS))
         if isinstance(reply, CallError):
             raise reply
 
 
 def open_session(
-    system: str = DEFAULT, model: str = TINY, ratio: int | None = None, device: str = "cpu", dtype: str = "float32"
+    system: str = DEFAULT, model: str = TINY, ratio: int | None = None, device: str = CPU, dtype: str = FLOAT32
 ) -> Session:
     """Load a model by name and create a system for it, optionally at another ratio."""
     registry.system_class(system)  # checks the name before the model is loaded
+    record = _record(model)
+    if record is not None:
+        make_system(system, record, ratio)
     source = _source(model, device, dtype)
     loaded = source.load()
     return Session(make_system(system, loaded, ratio), loaded, source)
@@ -105,23 +114,39 @@ def session_for(
     model: str = TINY,
     system: str | None = None,
     ratio: int | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
+    device: str = CPU,
+    dtype: str = FLOAT32,
 ) -> Session:
     """Open the session for a memory: load the model and create the system with the settings of the memory.
 
-    `system` and `ratio`, if given, must be those of the memory.
+    A memory of text is read with any model.  `system` and `ratio`, if given, must be those of the memory.
 
     Raises:
-        DataError: for another model, system or ratio, or slots of another size; the message gives both values.
+        DataError: for another system or ratio, or slots of another model or size; the message gives both values.
     """
+    check_request(memory, model, system, ratio)
     source = _source(model, device, dtype)
     loaded = source.load()
-    check_readable(
-        memory, system=system or memory.system, fingerprints=loaded.readable, settings={}, reader=loaded.name
-    )
-    written = rebuild(memory.system, memory.settings)
-    memory_ratio = written.ratio
+    check_readable(memory, loaded, system=memory.system, settings={})
+    memory_ratio = rebuild(memory.system, memory.settings).ratio
+    reader = registry.make_system(memory.system, loaded)
+    if reader.ratio != memory_ratio:
+        reader = make_system(memory.system, loaded, memory_ratio)
+    check_readable(_complete(memory), loaded, system=memory.system, settings=reader.fixed)
+    if isinstance(memory, Memory):
+        _check_slot_size(memory, reader, loaded)
+        reader.check_memory(memory)
+    return Session(reader, loaded, source)
+
+
+def check_request(memory: Memory | Manifest, model: str, system: str | None = None, ratio: int | None = None) -> None:
+    """Refuse to open a memory with another system, ratio or model, without loading anything.
+
+    Raises:
+        DataError: as `session_for`.
+    """
+    check_system(memory, system or memory.system)
+    memory_ratio = rebuild(memory.system, memory.settings).ratio
     if ratio is not None and memory_ratio is None:
         raise DataError(
             f"ratio {ratio} is not possible: this memory was made by system {memory.system!r}, which keeps the text as "
@@ -132,22 +157,33 @@ def session_for(
             f"this memory was folded at ratio {memory_ratio}, not {ratio}; leave the ratio out, or fold the document "
             "again"
         )
-    reader = registry.make_system(memory.system, loaded)
-    if reader.ratio != memory_ratio:
-        reader = make_system(memory.system, loaded, memory_ratio)
-    complete = replace(
-        memory, settings={**written.settings, **memory.settings}
-    )  # settings that are newer have defaults
-    check_readable(complete, system=memory.system, fingerprints=loaded.readable, settings=reader.fixed)
-    if isinstance(memory, Memory):
-        _check_slot_size(memory, reader, loaded)
-        reader.check_memory(memory)
-    return Session(reader, loaded, source)
+    record = _record(model)
+    if record is not None:
+        check_readable(memory, record, system=memory.system, settings={})
+
+
+def check_extends(memory: Memory | Manifest, session: Session) -> None:
+    """Check that documents which a session folds can be added to a memory: only the encoder of its slots can do that.
+
+    Raises:
+        DataError: for another system, other settings, or slots of another encoder.
+    """
+    system, model = session.system, session.model
+    check_readable(_complete(memory), model, system=system.name, settings=system.fixed)
+    if memory.fingerprint != encoder_of(system, model) and system.capabilities.slots:
+        raise DataError(
+            f"model {model.name!r} reads this memory, but another one folded it; append with the model that folded it"
+        )
+
+
+def _complete(memory: Memory | Manifest) -> Memory | Manifest:
+    """Return a memory whose settings have the defaults of those that are newer than the memory."""
+    return replace(memory, settings={**rebuild(memory.system, memory.settings).settings, **memory.settings})
 
 
 def _source(model: str, device: str, dtype: str) -> ModelSource:
     """Return the arguments to load a model with, in a form that does not depend on the working directory."""
-    is_folder = model != TINY and not is_address(model) and Path(model).is_dir()
+    is_folder = model not in NAMED and not is_address(model) and Path(model).is_dir()
     return ModelSource(str(Path(model).absolute()) if is_folder else model, device, dtype)
 
 
@@ -167,7 +203,15 @@ def _check_slot_size(memory: Memory, system: AnySystem, model: Model) -> None:
             )
 
 
-def make_system(name: str, model: Model, ratio: int | None = None) -> AnySystem:
+def _record(model: str) -> ModelRecord | None:
+    """Return what is known of a model without loading it; None if that is nothing."""
+    if is_address(model):
+        return open_endpoint(model)
+    location = Path(resolve_model(model))
+    return read_record(location, _name(model, str(location))) if location.is_dir() else None
+
+
+def make_system(name: str, model: ModelRecord, ratio: int | None = None) -> AnySystem:
     """Create a system with the settings that the model was trained with, optionally at another ratio.
 
     Raises:
@@ -189,24 +233,46 @@ def rebuild(name: str, settings: Mapping[str, Any]) -> AnySystem:
     return registry.system_class(name).of(system_settings)
 
 
-def load(model: str, device: str = "cpu", dtype: str = "float32") -> Model:
-    """Load a model by name, folder or address; local models are cached, and an endpoint is not contacted yet."""
+def load(model: str, device: str = CPU, dtype: str = FLOAT32) -> Model:
+    """Load a model by name, folder or address; local models are cached, and an endpoint is not contacted yet.
+
+    Raises:
+        ConfigError: for an endpoint on a device or in a dtype that the caller chose.
+    """
     if is_address(model):
+        _check_place(device, dtype)
         return open_endpoint(model)
+    check_device(device)
+    check_dtype(dtype)
     location = resolve_model(model)
     backbone = _load(location, device, dtype)
-    backbone.name = TINY if model == TINY else _label(location)
+    backbone.name = _name(model, location)
     return backbone
+
+
+def _check_place(device: str, dtype: str) -> None:
+    """Refuse another device or dtype than the usual one for a model behind an endpoint."""
+    for name, value, usual in (("device", device, CPU), ("dtype", dtype, FLOAT32)):
+        if value != usual:
+            raise ConfigError(
+                f"{name} {value!r} has no effect: an endpoint chooses its own device and dtype; leave the {name} out"
+            )
 
 
 @lru_cache(maxsize=2)
 def _load(location: str, device: str, dtype: str) -> Backbone:
+    from transformers.utils import logging as transformers_logging
+
+    from memfold.backbone.folder import load_backbone
+
     transformers_logging.set_verbosity_error()
     return load_backbone(location, device, dtype)
 
 
-def _label(location: str) -> str:
-    """Return the id of a Hugging Face model, or the name of a model folder or of the run folder that contains it."""
+def _name(model: str, location: str) -> str:
+    """Return the name of a named model, the id of a Hugging Face model, or the name of a model folder or run folder."""
+    if model in NAMED:
+        return model
     path = Path(location)
     if not path.is_dir():
         return location

@@ -81,11 +81,20 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     ("name", "known", "nearest"),
     [
         ("unfold", ["chunk", "style"], None),
-        ("settings.odd", ["settings.window", "settings.mask"], None),
-        ("settings.windw", ["settings.window", "window"], "settings.window"),
-        ("best.wait", ["best.size", "best.weight"], "best.weight"),
+        ("odd", ["window", "mask"], None),
+        ("windw", ["window", "mask"], "window"),
+        ("WINDOW", ["window", "mask"], "window"),
+        ("qwem2.5-7b", ["qwen2.5-7b", "qwen2.5-32b"], "qwen2.5-7b"),
     ],
 )
-def test_only_a_close_name_is_suggested(name: str, known: list[str], nearest: str | None) -> None:
-    message = str(unknown("setting", name, known))
-    assert message.startswith(f"unknown setting {name!r}; " + (f"nearest: {nearest!r}; " if nearest else "known: "))
+@pytest.mark.parametrize("where", ["", "settings", "mixture[0].settings"])
+def test_only_a_close_name_is_suggested(name: str, known: list[str], nearest: str | None, where: str) -> None:
+    """The table of the names does not count: its name is the same for all of them."""
+    message, prefix = str(unknown("setting", name, known, where)), f"{where}." if where else ""
+    hint = f"nearest: {prefix + nearest!r}; " if nearest else ""
+    listed = ", ".join(f"{prefix}{each}" for each in sorted(known))
+    assert message == f"unknown setting {prefix + name!r}; {hint}known: {listed}"
+
+
+def test_a_name_of_another_type_is_shown_as_it_is() -> None:
+    assert str(unknown("colour", 7, ["blue"])) == "unknown colour 7; known: blue"

@@ -17,7 +17,8 @@ from memfold.core.model import Model
 from memfold.core.policy import Request, complete
 from memfold.core.prompt import Style
 from memfold.core.scheduler import OnText, Scheduler, answer
-from memfold.core.system import AnswerSteps, MemorySystem, ReadSettings, Rendered, TrainSettings, ask, ask_all
+from memfold.core.settings import ReadSettings, TrainSettings
+from memfold.core.system import AnswerSteps, MemorySystem, Rendered, ask, ask_all
 from memfold.core.types import (
     Answer,
     Block,
@@ -162,7 +163,8 @@ def test_the_second_call_holds_the_first_reply(memory: Memory) -> None:
     assert [step.reply.text for step in trace.steps] == ["[who]", "[who [who]]"]
     assert trace.answer == Answer("[who [who]]")
     assert (trace.question, trace.system, trace.failure) == ("who", "scripted", None)
-    assert trace.settings == {"flavour": "plain", "style": "recall", "chat_template": "flat"}
+    read = {"style": "recall", "chat_template": "flat", "max_tokens": 160, "thinking": 0}
+    assert trace.settings == {"flavour": "plain"} | read
 
 
 def test_parallel_calls_go_in_one_batch_and_come_back_in_order(memory: Memory) -> None:

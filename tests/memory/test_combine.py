@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,21 @@ from memfold.core.errors import DataError
 from memfold.core.types import Memory
 from memfold.memory import check_readable, concatenate, open_memory, save_memory
 
-GOOD: dict[str, Any] = {"system": "pooled", "fingerprints": ("encoder-0", "encoder-1"), "settings": {"ratio": 4}}
+READER = SimpleNamespace(name="reader", readable=("encoder-0", "encoder-1"))
+GOOD: dict[str, Any] = {"model": READER, "system": "pooled", "settings": {"ratio": 4}}
+
+
+def named(memory: Memory, model: str, fingerprint: str = "encoder-1") -> Memory:
+    """The same memory as a model of this name would have folded it."""
+    return replace(memory, fingerprint=fingerprint, settings={**memory.settings, "model": model})
+
+
+def text_memory(model: str, fingerprint: str = "") -> Memory:
+    """A memory of text, with settings that depend on the model that cut the text."""
+    settings = {"chunk": len(model), "model": model, "chat_template": "flat"}
+    return replace(
+        make_memory([[f"By {model}."]], [[3]], settings, "float32"), fingerprint=fingerprint, sha256=(model[0] * 64,)
+    )
 
 
 def other_memory() -> Memory:
@@ -29,9 +44,11 @@ def test_a_memory_of_the_same_encoder_system_and_ratio_is_readable() -> None:
     ("change", "named"),
     [
         ({"system": "kvbank"}, ("'pooled'", "'kvbank'")),
-        ({"fingerprints": ("encoder-2", "encoder-3")}, ("fingerprint encoder-1", "knows encoder-2 or encoder-3")),
-        ({"fingerprints": ("0123456789abcdef",), "reader": "big"}, ("model 'big' reads those of 0123456789ab;",)),
-        ({"fingerprints": ()}, ("encoder-1", "none")),
+        (
+            {"model": SimpleNamespace(name="big", readable=("encoder-2", "encoder-3"))},
+            ("folded by another model, and model 'big' cannot read its slots; use the model that folded it",),
+        ),
+        ({"model": SimpleNamespace(name="remote", readable=())}, ("model 'remote' cannot read its slots",)),
         ({"settings": {"ratio": 16}}, ("ratio = 4", "16")),
         ({"settings": {"window": 64}}, ("window = None", "64")),
     ],
@@ -40,6 +57,29 @@ def test_a_mismatch_names_both_values(change: dict[str, Any], named: tuple[str, 
     with pytest.raises(DataError) as caught:
         check_readable(small_memory(), **(GOOD | change))
     assert all(value in str(caught.value) for value in named)
+
+
+def test_a_mismatch_names_models_and_not_their_fingerprints() -> None:
+    for model, said in [("small", "folded by model 'small'"), ("reader", "another model that is also named 'reader'")]:
+        with pytest.raises(DataError, match=f"{said}, and model 'reader' cannot read its slots") as caught:
+            check_readable(named(small_memory(), model, "f" * 64), **GOOD)
+        assert "ff" not in str(caught.value).replace("different", "")
+
+
+def test_a_memory_of_text_is_readable_for_any_model() -> None:
+    for model in (READER, SimpleNamespace(name="remote", readable=())):
+        check_readable(text_memory("ann", "old"), model, system="full", settings={"ratio": 4})
+
+
+def test_memories_of_text_join_whatever_models_folded_them() -> None:
+    joined = concatenate([text_memory("ann"), text_memory("bernard", "old")])
+    assert [block.read() for block in joined.blocks] == ["By ann.", "By bernard."]
+    assert joined.settings["model"] == "ann"
+
+
+def test_slots_of_one_encoder_join_whatever_their_models_are_called() -> None:
+    joined = concatenate([named(small_memory(), "ann"), named(other_memory(), "bernard")])
+    assert len(joined.sources) == 3
 
 
 def test_memories_of_different_documents_join_in_any_order() -> None:
@@ -78,7 +118,7 @@ def test_joined_files_can_be_saved_and_opened_again(tmp_path: Path) -> None:
     ("change", "problem"),
     [
         ({"system": "full"}, "'full'"),
-        ({"fingerprint": "encoder-9"}, "fingerprint encoder-9"),
+        ({"fingerprint": "encoder-9"}, "slots of another model cannot join those of another model; fold both with one"),
         ({"settings": {"ratio": 4}}, "hidden = None"),
         ({"sha256": ()}, "0 hashes for 2 documents"),
     ],

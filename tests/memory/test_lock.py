@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from made_memories import manifest_of, small_memory, write_some
 
+from memfold.core import lock as locking
 from memfold.core.errors import DataError
 from memfold.memory import MemoryWriter, WriteLock, open_memory, save_memory
-from memfold.memory import lock as locking
 from memfold.memory.partial import discard_empty, interrupted, partial_folder
 
 FORK = multiprocessing.get_context("fork")

@@ -89,14 +89,14 @@ def test_a_reply_ends_with_the_end_token(chosen: RlRecipe, backbone: Backbone, m
     engine = VllmEngine(chosen, backbone, 1)
     engine.policy()
     prompt, sampling = torch.randn(5, backbone.hidden_size), [SamplingParams(12, 1.0, seed=5)]
-    (whole,) = engine._model.generate([prompt], sampling, end=-1)
+    (whole,) = engine._model.generate([prompt], sampling, ends=[-1])
     assert isinstance(whole, Reply)
     assert (whole.finish, len(whole.tokens)) == ("length", 12)
-    (cut,) = engine._model.generate([prompt], sampling, end=whole.tokens[3])
+    (cut,) = engine._model.generate([prompt], sampling, ends=[whole.tokens[3], 10**6])
     assert isinstance(cut, Reply)
     assert (cut.finish, cut.tokens) == ("stop", whole.tokens[: whole.tokens.index(whole.tokens[3]) + 1])
     monkeypatch.setattr(stand_in_vllm.LLM, "_one", lambda *given: SimpleNamespace(finish_reason="abort"))
-    (broken,) = engine._model.generate([prompt], sampling, end=-1)
+    (broken,) = engine._model.generate([prompt], sampling, ends=[-1])
     assert str(broken) == "policy: vLLM ended a reply with 'abort'; expected: stop, length"
 
 

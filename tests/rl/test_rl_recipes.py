@@ -116,7 +116,7 @@ GOOD = 'stage = "rl"\nsteps = 3\nparent = "runs/x"\n[[mixture]]\ntask = "almanac
         (GOOD.replace("steps", "rolouts = 4\nsteps"), "unknown key 'rolouts'; nearest: 'rollouts'"),
         (
             GOOD.replace("steps", 'memory = "thawed"\nsteps'),
-            "memory = 'thawed' is not possible; allowed: 'frozen', 'end-",
+            "unknown memory 'thawed'; known: end-to-end, frozen",
         ),
         (GOOD.replace("steps", 'preset = "ppo"\nsteps'), "unknown preset 'ppo'"),
         (GOOD.replace("steps", "updates = 99\nsteps"), "updates = 99 is not possible; allowed: 1 to the questions"),
@@ -128,7 +128,7 @@ GOOD = 'stage = "rl"\nsteps = 3\nparent = "runs/x"\n[[mixture]]\ntask = "almanac
         (GOOD + "recall = 0.5\n", "unknown key 'mixture[0].recall'"),
         (
             GOOD + "settings = { max_gpa = 9 }\n",
-            "unknown pooled setting 'max_gpa'; nearest: 'max_gap'; known: chat_template, chunk, cite, ",
+            "mixture[0]: unknown pooled setting 'max_gpa'; nearest: 'max_gap'; known: chat_template, chunk, cite, ",
         ),
     ],
 )

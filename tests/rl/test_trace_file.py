@@ -98,7 +98,7 @@ def test_a_failure_is_read_back_and_raised_as_what_it_was(failure: Failure) -> N
     [
         ({"wants": {"kind": "head-scores", "head": "gated"}}, "unknown kind of call 'head-scores'; nearest: 'head-sc"),
         ({"wants": {"kind": "head-score", "haed": "gated"}}, "unknown key 'wants.haed'; nearest: 'wants.head'"),
-        ({"wants": {"kind": "likelihood", "tokens": "4"}}, "wants.tokens = '4' must be a list"),
+        ({"wants": {"kind": "likelihood", "tokens": "4"}}, "wants.tokens = '4' is not possible; allowed: a list"),
     ],
 )
 def test_calls_that_cannot_be_read_are_refused(changed: dict[str, Any], message: str) -> None:

@@ -24,6 +24,7 @@ from memfold.core.types import (
     Reply,
     SamplingParams,
     Span,
+    TemplatePart,
     Text,
     Trace,
 )
@@ -37,14 +38,18 @@ FLAT = {
     "bare": "\nWhere was Ada born?\nAnswer:",
     "free": "\nWhere was Ada born?\nRecall?",
 }
-CHATML = {
+MESSAGE = {
     "recall": "\nWhere was Ada born?\nWrite out the sentences of the text above that you need, then give the answer in "
-    "\\boxed{}.<|im_end|>\n<|im_start|>assistant\n",
-    "bare": "\nWhere was Ada born?\nAnswer from the text above in a few words.<|im_end|>\n<|im_start|>assistant\n",
+    "\\boxed{}.",
+    "bare": "\nWhere was Ada born?\nAnswer from the text above in a few words.",
     "free": "\nWhere was Ada born?\nWrite out sentences of the text above where they help you, and give the answer in "
-    "\\boxed{}.<|im_end|>\n<|im_start|>assistant\n",
+    "\\boxed{}.",
 }
-OPENINGS = {"flat": "", "chatml": "<|im_start|>user\n"}
+LAYOUTS = [("flat", FLAT), ("plain", FLAT), ("chatml", MESSAGE), ("message", MESSAGE)]
+BEFORE, AFTER = TemplatePart("before"), TemplatePart("after")
+
+
+OPEN: dict[str, dict[str, Any]] = {"kvbank": {"gate": "open"}}  # a scripted policy gives a gate no scores
 
 
 def replying(text: str, **more: Any) -> ScriptedPolicy:
@@ -68,14 +73,14 @@ def ask(name: str, text: str = REPLY, about: Memory | None = None, **settings: A
 
 
 @pytest.mark.parametrize("style", ["recall", "bare", "free"])
-@pytest.mark.parametrize(("chat_template", "words"), [("flat", FLAT), ("chatml", CHATML)])
+@pytest.mark.parametrize(("chat_template", "words"), LAYOUTS)
 @pytest.mark.parametrize("name", ["pooled", "full"])
 def test_one_call_over_all_blocks(name: str, chat_template: str, words: dict[str, str], style: str) -> None:
     calls, trace = ask(name, chat_template=chat_template, style=style)
     assert calls == [
         Call(
             "answer",
-            (Text(OPENINGS[chat_template]), BlockRef("m", 0), BlockRef("m", 1), BlockRef("m", 2), Text(words[style])),
+            (BEFORE, BlockRef("m", 0), BlockRef("m", 1), BlockRef("m", 2), Text(words[style]), AFTER),
             Generate(SAMPLING),
         )
     ]
@@ -86,7 +91,7 @@ def test_one_call_over_all_blocks(name: str, chat_template: str, words: dict[str
 
 
 @pytest.mark.parametrize("style", ["recall", "bare", "free"])
-@pytest.mark.parametrize(("chat_template", "words"), [("flat", FLAT), ("chatml", CHATML)])
+@pytest.mark.parametrize(("chat_template", "words"), LAYOUTS)
 def test_retrieval_reads_the_best_blocks_in_the_order_of_the_document(
     chat_template: str, words: dict[str, str], style: str
 ) -> None:
@@ -94,7 +99,7 @@ def test_retrieval_reads_the_best_blocks_in_the_order_of_the_document(
     assert calls == [
         Call(
             "answer",
-            (Text(OPENINGS[chat_template]), BlockRef("m", 0), BlockRef("m", 2), Text(words[style])),
+            (BEFORE, BlockRef("m", 0), BlockRef("m", 2), Text(words[style]), AFTER),
             Generate(SAMPLING),
         )
     ]
@@ -103,11 +108,12 @@ def test_retrieval_reads_the_best_blocks_in_the_order_of_the_document(
 
 @pytest.mark.parametrize("name", sorted(SYSTEMS))
 def test_the_answer_is_taken_from_the_reply(name: str) -> None:
-    recalling = ask(name)[1].answer
+    settings = OPEN.get(name, {})
+    recalling = ask(name, **settings)[1].answer
     assert isinstance(recalling, Answer)
     assert (recalling.text, recalling.reply) == ("Velm", REPLY)
     assert recalling.citations[0].source == "a.txt"
-    bare = ask(name, " Velm ", style="bare")[1].answer
+    bare = ask(name, " Velm ", style="bare", **settings)[1].answer
     assert isinstance(bare, Answer)
     assert (bare.text, bare.reply) == ("Velm", " Velm ")
 
@@ -156,8 +162,8 @@ def test_an_empty_question_is_refused_before_any_call(name: str, question: str) 
 
 @pytest.mark.parametrize("name", sorted(SYSTEMS))
 def test_an_unknown_style_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="style = 'long' is not possible; allowed: 'bare', 'recall', 'free'"):
+    with pytest.raises(ConfigError, match="unknown style 'long'; known: bare, free, recall"):
         system_class(name).of({"style": "long"})
     read_settings = system_class(name).groups[1]
-    with pytest.raises(ConfigError, match="style = 'long' is not possible; allowed: bare, recall, free"):
+    with pytest.raises(ConfigError, match="unknown style 'long'; known: bare, free, recall"):
         read_settings(style="long")

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
-from memfold.core.document import Document, open_document
+from memfold.core.document import Document
 from memfold.core.errors import CheckpointError, ConfigError, DataError
 from memfold.core.job import Job
+from memfold.core.prompt import user_message
 from memfold.core.scheduler import answer
 from memfold.core.system import SLOT, Rendered
 from memfold.core.types import Block, BlockRef, Call, Memory, Sample, SamplingParams, Text
 from memfold.memory import open_memory, save_memory
+from memfold.readers.files import open_document
 from memfold.session import make_system, open_session, session_for
 from memfold.systems.pooled import encoder
 from memfold.systems.pooled.encoder import Window, encode_windows, fixed_windows
@@ -121,7 +123,7 @@ def test_a_batch_of_documents_equals_each_alone(
 ) -> None:
     system, texts = Pooled(SMALL), (SHORT, LONG, MIDDLE)
     alone = [fold(system, any_backbone, text) for text in texts]
-    monkeypatch.setattr(encoder, "BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr("memfold.systems.pooled.system.BATCH_TOKENS", batch_tokens)
     together = fold(system, any_backbone, *texts)
     assert [(block.source, block.index) for block in together] == [
         (source, block.index) for source, blocks in enumerate(alone) for block in blocks
@@ -142,7 +144,7 @@ def test_documents_share_forward_passes_within_the_bound(backbone: Backbone, mon
         return encode_windows(model, windows, settings)
 
     monkeypatch.setattr(encoder, "encode_windows", counted)
-    monkeypatch.setattr(encoder, "BATCH_TOKENS", 64)
+    monkeypatch.setattr("memfold.systems.pooled.system.BATCH_TOKENS", 64)
     fold(Pooled(SMALL), backbone, SHORT, LONG, MIDDLE)
     assert max(sizes) <= 64
     assert sum(sizes) == sum(len(backbone.encode(text)) for text in (SHORT, LONG, MIDDLE))
@@ -192,7 +194,7 @@ def test_a_file_a_string_and_its_tokens_give_the_same_slots(backbone: Backbone, 
 
 
 def test_folding_reads_no_further_than_it_has_to(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "BATCH_TOKENS", 32)
+    monkeypatch.setattr("memfold.systems.pooled.system.BATCH_TOKENS", 32)
     read: list[int] = []
 
     class Watched(Document):
@@ -338,24 +340,24 @@ def test_the_preset_of_the_paper() -> None:
         ({**GROUPS, "chunk": 40}, "chunk = 40 is not possible; allowed: a multiple of the ratio"),
         ({"chunk": 48}, "chunk = 48 is not possible; allowed: a multiple of the window"),
         ({"ratio": 24}, "window = 64 is not possible; allowed: 0 (one group) or a multiple of the ratio 24"),
-        ({"wrapper": "box"}, "wrapper = 'box' is not possible"),
+        ({"wrapper": "box"}, "unknown wrapper 'box'; known: none, slot, span"),
         ({"window": 24}, "window = 24 is not possible; allowed: 0 (one group) or a multiple of the"),
         ({"window": 2048}, "window = 2048 is not possible"),
         ({"window": 48}, "chunk = 4096 is not possible; allowed: a multiple of the window"),
-        ({"mask": "both"}, "mask = 'both' is not possible; allowed: 'causal', 'bidirectional'"),
-        ({"pooling": "max"}, "pooling = 'max' is not possible; allowed: 'mean', 'gqa'"),
-        ({"projection": "cubic"}, "projection = 'cubic' is not possible; allowed: 'linear', 'mlp'"),
+        ({"mask": "both"}, "unknown mask 'both'; known: bidirectional, causal"),
+        ({"pooling": "max"}, "unknown pooling 'max'; known: gqa, mean"),
+        ({"projection": "cubic"}, "unknown projection 'cubic'; known: linear, mlp"),
         ({"draw": -1}, "draw = -1 is not possible"),
-        ({"positions": "random"}, "positions = 'random' is not possible"),
+        ({"positions": "random"}, "unknown positions 'random'; nearest: 'randomised'"),
         ({"ratoi": 4}, "unknown pooled setting 'ratoi'; nearest: 'ratio'; known: "),
-        ({"ratio": [4, 8]}, "ratio = [4, 8] must be int, not list"),
+        ({"ratio": [4, 8]}, "ratio = [4, 8] is not possible; allowed: an integer"),
         ({"ratios": []}, "ratios = () is not possible; allowed: one or more positive numbers"),
         ({"ratios": [4, 0]}, "ratios = (4, 0) is not possible; allowed: one or more positive numbers"),
         ({"max_gap": -1}, "max_gap = -1 is not possible"),
         ({"gap": -1}, "gap = -1 is not possible"),
         ({"unfold": -1}, "unfold = -1 is not possible; allowed: 0 (off) or more tokens"),
-        ({"ratio": 4.0}, "ratio = 4.0 must be int, not float"),
-        ({"cite": "guess"}, "cite = 'guess' is not possible; allowed: 'recall', 'attention'"),
+        ({"ratio": 4.0}, "ratio = 4.0 is not possible; allowed: an integer"),
+        ({"cite": "guess"}, "unknown cite 'guess'; known: attention, recall"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -479,7 +481,7 @@ def test_a_script_is_the_call_of_a_question_with_its_reply(backbone: Backbone) -
     ]:
         trace = system.script(sample, backbone, style)  # type: ignore[arg-type]
         (step,) = trace.steps
-        assert step.call == Call("answer", (Text(""), *read, Text(cue)))
+        assert step.call == Call("answer", user_message(*read, Text(cue)))
         assert step.reply.tokens == (*backbone.encode(text), backbone.end_token)
         assert (trace.question, trace.system, trace.settings) == ("Code?", "pooled", system.settings)
 
@@ -490,7 +492,8 @@ def test_a_script_without_answers_keeps_its_tokens(backbone: Backbone) -> None:
     for task, reply in [("continuation", (*target, backbone.end_token)), ("cued", target)]:
         sample = Sample(task, document, "Go on.", target=target, bridge=bridge)
         (step,) = system.script(sample, backbone, "bare").steps
-        assert step.call == Call("answer", (Text(""), BlockRef("a", 0), Text("\nGo on.\n"), Text(tokens=bridge)))
+        message = user_message(BlockRef("a", 0), Text("\nGo on.\n"))
+        assert step.call == Call("answer", (*message, Text(tokens=bridge)))
         assert step.reply.tokens == reply
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from memfold.backbone.masks import Visibility
 from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.types import Block
@@ -48,11 +49,11 @@ def together(blocks: Sequence[Block]) -> Tensor:
 
 
 def adding_up() -> Any:
-    def hidden(ids: Tensor, positions: None, mask: Tensor | None) -> Tensor:
+    def hidden(ids: Tensor, positions: None, visibility: Visibility | None) -> Tensor:
         rows, width = ids.shape
-        causal = torch.ones(width, width, dtype=torch.bool).tril().expand(rows, 1, width, width)
-        seen = causal if mask is None else mask
-        return (seen[:, 0] * ids[:, None, :]).sum(2, keepdim=True).float()
+        causal = torch.ones(width, width, dtype=torch.bool).tril().expand(rows, width, width)
+        seen = causal if visibility is None else visibility.allowed
+        return (seen * ids[:, None, :]).sum(2, keepdim=True).float()
 
     head = nn.Linear(1, 1, bias=False)
     nn.init.eye_(head.weight)
@@ -61,7 +62,6 @@ def adding_up() -> Any:
         hidden_size=1,
         heads={HEAD: head},
         device=torch.device("cpu"),
-        model=SimpleNamespace(get_input_embeddings=lambda: lambda ids: ids),
     )
 
 
@@ -106,7 +106,7 @@ def test_a_slot_of_a_wide_window_is_the_mean_of_its_states_in_that_window(
         ids, size = torch.tensor([list(window.tokens)]), len(window.tokens)
         seen = torch.ones(1, 1, size, size, dtype=torch.bool)
         seen = seen if wide.mask == "bidirectional" else seen.tril()
-        states = any_backbone.hidden(any_backbone.model.get_input_embeddings()(ids), None, seen)[0]
+        states = any_backbone.body(ids, attention_mask=seen).last_hidden_state[0]
         expected += [any_backbone.heads[HEAD](part.mean(0)) for part in states.split(4)]
     torch.testing.assert_close(slots_of(any_backbone, tokens, wide), torch.stack(expected), atol=1e-5, rtol=1e-5)
 
@@ -147,7 +147,7 @@ def test_short_documents_beside_long_ones_change_nothing(any_backbone: Backbone,
 def test_an_interrupted_fold_with_wide_windows_ends_in_the_same_bytes(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(encoder, "BATCH_TOKENS", 64)
+    monkeypatch.setattr("memfold.systems.pooled.system.BATCH_TOKENS", 64)
     session = Session(Pooled(PooledFold(ratio=4, window=16, mask="bidirectional", chunk=32)), backbone)
     document, seen = Document("a.txt", text=LONG), 0
 
@@ -172,9 +172,9 @@ def test_without_gradient_a_processor_takes_about_as_many_tokens_whatever_the_wi
 ) -> None:
     sizes: list[int] = []
 
-    def counted(embeddings: Tensor, *others: Any) -> Tensor:
-        sizes.append(embeddings[..., 0].numel())
-        return torch.zeros_like(embeddings)
+    def counted(ids: Tensor, *others: Any) -> Tensor:
+        sizes.append(ids.numel())
+        return torch.zeros(*ids.shape, backbone.hidden_size)
 
     monkeypatch.setattr(backbone, "hidden", counted)
     settings = PooledFold(window=window, mask="bidirectional")
@@ -190,9 +190,9 @@ def test_short_documents_share_passes_and_a_long_one_does_not_stretch_them(
 ) -> None:
     shapes: list[tuple[int, ...]] = []
 
-    def counted(embeddings: Tensor, *others: Any) -> Tensor:
-        shapes.append(tuple(embeddings.shape[:2]))
-        return torch.zeros_like(embeddings)
+    def counted(ids: Tensor, *others: Any) -> Tensor:
+        shapes.append(tuple(ids.shape))
+        return torch.zeros(*ids.shape, backbone.hidden_size)
 
     monkeypatch.setattr(backbone, "hidden", counted)
     settings = PooledFold(window=1024)

@@ -11,7 +11,7 @@ from scripted_policy import scripted
 
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
-from memfold.core.document import Document, chunks
+from memfold.core.document import Document, text_chunks
 from memfold.core.errors import ConfigError, DataError
 from memfold.core.job import Job
 from memfold.core.scheduler import Scheduler, answer
@@ -27,6 +27,7 @@ from memfold.core.types import (
     Sample,
     SamplingParams,
     Span,
+    TemplatePart,
     Text,
     Trace,
 )
@@ -35,6 +36,7 @@ from memfold.systems.recurrent.system import Recurrent, RecurrentFold, Recurrent
 
 TEXTS = ("Ada was born in Velm. ", "Lor met Ada there. ", "Velm lies by the sea. ")
 QUESTION = "Where was Ada born?"
+BEFORE, AFTER = TemplatePart("before"), TemplatePart("after")
 NOTES = (" Ada was born in Velm.\n", "", "Ada was born in Velm. Velm lies by the sea.")
 LAST = r"Ada was born in Velm. \boxed{Velm}"
 
@@ -68,22 +70,21 @@ def test_every_chunk_is_read_in_order_and_then_the_note_alone() -> None:
 
 def test_a_note_is_handed_to_the_next_call_and_a_blank_one_changes_nothing() -> None:
     calls, _ = ask(*NOTES, LAST)
-    notes = [texts(call)[2] for call in calls]
+    notes = [texts(call)[1] for call in calls]
     assert notes == [EMPTY, "Ada was born in Velm.", "Ada was born in Velm.", NOTES[2]]
 
 
 def test_the_words_around_question_note_and_chunk() -> None:
     calls, _ = ask(*NOTES, LAST, chat_template="chatml", note=100)
-    begins, opening, note, between, request = texts(calls[1])
-    assert begins == "<|im_start|>user\n"
+    opening, note, between, request = texts(calls[1])
     assert opening.endswith(f"this question:\n{QUESTION}\n\nThe note so far:\n")
     assert (note, between) == ("Ada was born in Velm.", "\n\nPart 2 of 3 of the text:\n")
     assert request.startswith("\n\nWrite the note anew.")
-    assert request.endswith("in at most 75 words.<|im_end|>\n<|im_start|>assistant\n")
+    assert request.endswith("in at most 75 words.")
     assert calls[1].parts.index(BlockRef("m", 1)) == 4
     assert all(QUESTION in "".join(texts(call)) for call in calls)
-    begins, opening, note, question = texts(calls[3])
-    assert (begins, note) == ("<|im_start|>user\n", NOTES[2])
+    opening, note, question = texts(calls[3])
+    assert note == NOTES[2]
     assert opening.startswith("This note was kept")
     assert question.startswith(f"\n{QUESTION}\nWrite out the sentences")
 
@@ -91,7 +92,7 @@ def test_the_words_around_question_note_and_chunk() -> None:
 def test_chat_templates_differ_in_what_stands_around_the_words() -> None:
     flat, _ = ask(*NOTES, LAST)
     plain, _ = ask(*NOTES, LAST, chat_template="message")
-    assert texts(flat[0])[0] == texts(plain[0])[0] == ""
+    assert all((call.parts[0], call.parts[-1]) == (BEFORE, AFTER) for call in (*flat, *plain))
     assert texts(flat[0])[-1] == texts(plain[0])[-1] + "\n"
     assert texts(flat[3])[-1] == f"\n{QUESTION}\nRecall:"
     assert texts(plain[3])[-1].endswith("give the answer in \\boxed{}.")
@@ -102,7 +103,10 @@ def test_a_note_is_limited_by_its_setting() -> None:
     update, last = Generate(SamplingParams(max_tokens=40)), Generate(SamplingParams(max_tokens=160))
     assert [call.wants for call in calls] == [update, update, update, last]
     assert [call.sampling.max_tokens for call in ask(*NOTES, LAST)[0]] == [1024, 1024, 1024, 160]
-    assert trace.settings == {"style": "recall", "chunk": 4096, "note": 40, "chat_template": "flat"}
+    thinking, _ = ask(*NOTES, LAST, note=40, max_tokens=300, thinking=2000)
+    assert [call.sampling.max_tokens for call in thinking] == [2040, 2040, 2040, 2300]
+    more = {"max_tokens": 160, "thinking": 0}
+    assert trace.settings == {"style": "recall", "chunk": 4096, "note": 40, "chat_template": "flat"} | more
 
 
 def test_the_answer_is_cited_from_the_text() -> None:
@@ -191,7 +195,7 @@ def test_a_script_keeps_the_sentences_read_so_far(backbone: Backbone, tokenised:
         kept = [sentence for sentence in sample.support if sentence in seen]
         assert note == (" ".join(kept) or EMPTY)
     assert {EMPTY, sample.support[0], " ".join(sample.support)} == set(notes)
-    assert [texts(step.call)[2] for step in (*updates, last)] == [EMPTY, *notes]
+    assert [texts(step.call)[1] for step in (*updates, last)] == [EMPTY, *notes]
     assert last.reply.tokens == (*backbone.encode(" the sea"), backbone.end_token)
 
 
@@ -202,7 +206,7 @@ def test_a_script_makes_the_calls_that_an_answer_makes(backbone: Backbone) -> No
     script = system.script(sample, backbone, "recall").steps
     policy = scripted(*(step.reply.text for step in script))
     made = [step.call for step in answer(Job(system, about, QUESTION), policy).steps]
-    tokens = [Text(tokens=chunk.tokens) for chunk in chunks(sample.document, backbone.tokenize, 6)]
+    tokens = [Text(tokens=chunk.tokens) for chunk in text_chunks(sample.document, backbone.tokenize, 6)]
 
     def spelled(part: Part) -> Part:
         return tokens[part.index] if isinstance(part, BlockRef) else part

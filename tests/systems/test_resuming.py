@@ -36,7 +36,7 @@ def described(block: Block) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_done_blocks_are_left_out(name: str, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "BATCH_TOKENS", 128)
+    monkeypatch.setattr("memfold.systems.pooled.system.BATCH_TOKENS", 128)
     system = system_class(name).of({"chunk": 64})
     with torch.no_grad():
         whole = list(system.compress(TEXTS, backbone))
@@ -48,7 +48,7 @@ def test_done_blocks_are_left_out(name: str, backbone: Backbone, monkeypatch: py
 
 
 def test_what_is_done_is_not_encoded_again(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "BATCH_TOKENS", 128)
+    monkeypatch.setattr("memfold.systems.pooled.system.BATCH_TOKENS", 128)
     groups: list[int] = []
 
     def counted(model: Backbone, windows: Sequence[Sequence[int]], settings: PooledFold) -> Tensor:

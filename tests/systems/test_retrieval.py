@@ -8,6 +8,7 @@ import pytest
 from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.errors import ConfigError
+from memfold.core.prompt import user_message
 from memfold.core.types import Answer, Block, BlockRef, Call, Citation, Memory, Reply, Sample, Text
 from memfold.systems.retrieval.system import Retrieval, RetrievalFold, RetrievalRead
 from memfold.systems.shared.passages import PassageIndex
@@ -71,8 +72,51 @@ def test_asking_twice_gives_the_same(backbone: Backbone) -> None:
     assert len(first[0]) == 4 < len(blocks)
 
 
-def test_a_question_without_any_known_word_reads_the_beginning() -> None:
-    assert ask(reading(top=2), memory(TEXTS), "zzz?")[0] == [0, 1]
+def test_a_question_without_any_known_word_reads_the_beginning_and_cites_nothing() -> None:
+    assert ask(reading(top=2), memory(TEXTS), "zzz?") == ([0, 1], ())
+
+
+def test_only_passages_that_share_a_word_with_the_question_are_cited() -> None:
+    read, citations = ask(reading(top=4), memory(TEXTS), "bread?")
+    assert len(read) == 4
+    assert [citation.text for citation in citations] == [TEXTS[0]]
+
+
+@pytest.mark.parametrize(
+    ("passages", "question", "best"),
+    [
+        (
+            ["\u6771\u4eac\u306f\u9996\u90fd\u3067\u3059\u3002", "\u5927\u962a\u306f\u5e02\u3067\u3059\u3002"],
+            "\u5927\u962a\u3068\u306f?",
+            1,
+        ),  # Japanese
+        (
+            ["\u5317\u4eac\u662f\u9996\u90fd\u3002", "\u4e0a\u6d77\u5f88\u5927\u3002"],
+            "\u4e0a\u6d77\u5927\u5417\uff1f",
+            1,
+        ),  # Chinese
+        (
+            [
+                "\u0e09\u0e31\u0e19\u0e01\u0e34\u0e19\u0e02\u0e49\u0e32\u0e27",
+                "\u0e40\u0e02\u0e32\u0e14\u0e37\u0e48\u0e21\u0e19\u0e49\u0e33",
+            ],
+            "\u0e14\u0e37\u0e48\u0e21\u0e2d\u0e30\u0e44\u0e23",
+            1,
+        ),  # Thai
+        (
+            ["\ubd80\uc0b0\uc740 \ud56d\uad6c", "\uc11c\uc6b8\uc740 \uc218\ub3c4"],
+            "\uc11c\uc6b8\uc758 \uac83",
+            1,
+        ),  # Korean, with another particle
+        (["The o\ufb03ce of Velm", "The cafe\u0301 of Tor"], "caf\u00e9", 1),
+        (["The mill", "The o\ufb03ce of Vel\u00admor"], "office, Velmor", 1),
+        (["\uff2b\uff38\uff0d\uff14\uff11", "ABC"], "kx-41", 0),
+    ],
+)
+def test_words_are_found_in_any_script_and_form(passages: list[str], question: str, best: int) -> None:
+    found = PassageIndex(passages).best(question, 2)
+    assert found[0][0] == best
+    assert found[0][1] > 0 == found[1][1]
 
 
 def test_a_short_document_is_read_whole() -> None:
@@ -101,7 +145,7 @@ def test_a_script_reads_all_blocks(backbone: Backbone) -> None:
     count = len(list(system.compress([sample.document], backbone)))
     assert count > 2
     read = [BlockRef("a.txt", index) for index in range(count)]
-    assert step.call == Call("answer", (Text(""), *read, Text("\nCode?\nAnswer:")))
+    assert step.call == Call("answer", user_message(*read, Text("\nCode?\nAnswer:")))
     assert step.reply.tokens == (*backbone.encode(" KX-41"), backbone.end_token)
 
 

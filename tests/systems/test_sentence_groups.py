@@ -164,8 +164,7 @@ def test_a_slot_is_the_mean_of_its_group_within_its_window(any_backbone: Backbon
         size = len(each.tokens)
         seen = torch.ones(1, 1, size, size, dtype=torch.bool)
         seen = seen if mask == "bidirectional" else seen.tril()
-        embeddings = any_backbone.model.get_input_embeddings()(torch.tensor([list(each.tokens)]))
-        states = any_backbone.hidden(embeddings, None, seen)[0]
+        states = any_backbone.body(torch.tensor([list(each.tokens)]), attention_mask=seen).last_hidden_state[0]
         expected += [any_backbone.heads[HEAD](part.mean(0)) for part in states.split([*each.groups])]
         lengths += each.groups
         assert window or len(each.groups) == 1
@@ -204,7 +203,7 @@ def test_strided_slots_stand_at_the_first_token_of_their_group(backbone: Backbon
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"groups": "sentences"}, "allowed: 'fixed', 'sentence'"),
+        ({"groups": "sentences"}, "unknown groups 'sentences'; nearest: 'sentence'; known: fixed, sentence"),
         ({"longest": 20}, 'only with groups = "sentence"'),
         ({"groups": "sentence", "longest": 4}, "8 (the shortest group)"),
         ({"groups": "sentence", "shortest": 25}, "1 to 24"),

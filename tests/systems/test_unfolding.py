@@ -7,6 +7,7 @@ from scripted_policy import scripted
 
 from memfold.core.errors import DataError, Failure
 from memfold.core.job import Job
+from memfold.core.prompt import user_message
 from memfold.core.scheduler import answer
 from memfold.core.types import Block, BlockRef, Call, Citation, Generate, Memory, SamplingParams, Text
 from memfold.systems.pooled.settings import PooledRead
@@ -38,11 +39,15 @@ def cited(sentence: str) -> Citation:
 @pytest.mark.parametrize(
     ("sentences", "tokens", "expected"),
     [
-        (["The code is KX-41."], 1, "The code is KX-41."),
+        (["The code is KX-41."], 1, "The"),
+        (["The code is KX-41."], 4, "The code is"),
+        (["The code is KX-41."], 5, "The code is KX-41."),
         (["The code is KX-41."], 10, "The code is KX-41."),
         (["The code is KX-41."], 14, "She is a baker. The code is KX-41. Lor met Ada."),
         (["The code is KX-41."], 99, FIRST),
-        (["Lor met Ada.", "Ada was born in Velm."], 2, "Ada was born in Velm.\nLor met Ada."),
+        (["Lor met Ada.", "Ada was born in Velm."], 9, "Ada was born in Velm.\nLor met Ada."),
+        (["Lor met Ada.", "Ada was born in Velm."], 8, "Lor met Ada."),
+        (["Lor met Ada.", "Ada was born in Velm.", "She is a baker."], 8, "She is a baker.\nLor met Ada."),
         (["Tarn is a river.", "Lor met Ada."], 99, f"{FIRST}\n{SECOND}"),
         (["The code is KX-41.", "She is a baker."], 26, "She is a baker. The code is KX-41. Lor met Ada."),
         ([], 9, ""),
@@ -52,8 +57,27 @@ def test_whole_sentences_around_the_citations(sentences: list[str], tokens: int,
     assert unfolded(memory(), [cited(sentence) for sentence in sentences], tokens) == expected
 
 
+LINES = "\n".join(f"{number},{number * 7919 % 1000},velm" for number in range(400))
+WORDS = "salt and bread and stone and " * 200
+RUN = "9f86d081884c7d659a2feaa0c55ad015" * 150
+HAN = "\u6771\u4eac\u306f\u65e5\u672c\u306e\u9996\u90fd\u3067\u3042\u308a" * 300
+
+
+@pytest.mark.parametrize("text", [LINES, WORDS, RUN, HAN], ids=["lines", "words", "one word", "no spaces"])
+@pytest.mark.parametrize("tokens", [3, 40, 256])
+def test_text_without_sentence_ends_keeps_to_the_budget(text: str, tokens: int) -> None:
+    held = Memory("m", "pooled", {}, "", ("a.txt",), [Block(0, 0, 0, len(text) // 4, 0, len(text), text=text)])
+    found = SentenceIndex(held).cite("", text[40:60], "")
+    assert all(citation.text == text[citation.start : citation.end] for citation in found)
+    assert len(found) == (0 if text == RUN else 3)
+    for citations in (found, [Citation("a.txt", 0, len(text), text)]) if found else ([Citation("a.txt", 9, 2000)],):
+        passages = unfolded(held, citations, tokens)
+        assert 1 <= len(passages) <= 4 * tokens + 2
+        assert all(line in text for line in passages.split("\n"))
+
+
 def test_a_memory_without_text_cannot_be_unfolded() -> None:
-    with pytest.raises(DataError, match="memory 'm' holds no text to unfold; fold it without --no-text"):
+    with pytest.raises(DataError, match="this memory holds no text to unfold; fold the documents without --no-text"):
         unfolded(memory(None, None), [], 9)
 
 
@@ -64,14 +88,14 @@ def unfolding(tokens: int) -> Pooled:
 def test_an_answer_is_read_again_in_the_text_that_it_cites() -> None:
     policy = scripted(r" The code is KX-14. \boxed{KX-14}", r" The code is KX-41. \boxed{KX-41}")
     shown: list[str] = []
-    trace = answer(Job(unfolding(1), memory(), "What is the code?"), policy, shown.append)
-    opening, closing = Text(""), Text("\nWhat is the code?\nRecall:")
+    trace = answer(Job(unfolding(9), memory(), "What is the code?"), policy, shown.append)
+    closing = Text("\nWhat is the code?\nRecall:")
     wants = Generate(SamplingParams(max_tokens=160))
     blocks = tuple(BlockRef("m", index) for index in range(3))
     passages = policy.calls[1].parts[1]
     assert policy.calls == [
-        Call("locate", (opening, *blocks, closing), wants),
-        Call("locate", (opening, passages, closing), wants),
+        Call("locate", user_message(*blocks, closing), wants),
+        Call("locate", user_message(passages, closing), wants),
     ]
     assert isinstance(passages, Text)
     assert "The code is KX-41." in passages.text
@@ -90,7 +114,7 @@ def test_where_a_reply_goes_beyond_what_it_read_is_read_too() -> None:
         right,
     )
     shown: list[str] = []
-    job = Job(unfolding(2), held, "What does the founder of Velm sell?")
+    job = Job(unfolding(11), held, "What does the founder of Velm sell?")
     trace = answer(job, policy, shown.append)
     assert [call.purpose for call in policy.calls] == ["locate", "locate", "answer"]
     first, second = (call.parts[1] for call in policy.calls[1:])
@@ -120,7 +144,7 @@ def test_it_follows_the_names_of_what_was_found(quoted: str, read: str, expected
 
 def test_a_memory_without_text_fails_when_it_is_to_be_unfolded() -> None:
     trace = answer(Job(unfolding(9), memory(None, None), "What is the code?"), scripted("x"))
-    message = "memory 'm' holds no text to unfold; fold it without --no-text"
+    message = "this memory holds no text to unfold; fold the documents without --no-text"
     assert trace.failure == Failure("system", "DataError", message)
     assert str(trace.failure) == f"system: DataError: {message}"
 

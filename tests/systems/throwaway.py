@@ -17,19 +17,23 @@ from memfold.backbone.sequence import SequenceBuilder
 from memfold.core.document import Document, chunks
 from memfold.core.model import Model
 from memfold.core.prompt import Style, after_memory, final_answer
-from memfold.core.system import (
-    AnswerSteps,
-    Capabilities,
-    HeadOutput,
-    MemorySystem,
-    Prefix,
-    ReadSettings,
-    Rendered,
-    TrainSettings,
-    ask,
-    ask_all,
+from memfold.core.settings import ReadSettings, TrainSettings
+from memfold.core.system import AnswerSteps, Capabilities, HeadOutput, MemorySystem, Prefix, Rendered, ask, ask_all
+from memfold.core.types import (
+    Answer,
+    Block,
+    BlockRef,
+    Call,
+    Generate,
+    HeadScore,
+    Memory,
+    Reply,
+    Sample,
+    Step,
+    TemplatePart,
+    Text,
+    Trace,
 )
-from memfold.core.types import Answer, Block, BlockRef, Call, HeadScore, Memory, Part, Reply, Sample, Step, Text, Trace
 from memfold.systems.shared.replies import written_reply
 
 WRITER, GATE = "writer", "gate"  # the adapters
@@ -110,9 +114,8 @@ class Gated(MemorySystem[GatedFold, GatedRead, TrainSettings]):
         indices = tuple(part.index for part in call.parts if isinstance(part, BlockRef))
         prefix = memory.cached(indices, lambda: self._prefix([memory.blocks[index] for index in indices], backbone))
         builder.next = prefix.length
-        for part in call.parts:
-            if isinstance(part, Text):
-                builder.text(backbone.encode(part.text))
+        for tokens in backbone.prompt(call.parts, self.read.chat_template):
+            builder.text(tokens)
             builder.end_part()
         return builder.rendered(prefix, call.adapter)
 
@@ -164,8 +167,8 @@ class Gated(MemorySystem[GatedFold, GatedRead, TrainSettings]):
         return Call("gate", (block, Text(f"\n{question}\nRead?")), HeadScore(self.name), adapter=GATE)
 
     def _reading(self, blocks: Sequence[BlockRef], question: str, style: Style) -> Call:
-        parts: tuple[Part, ...] = (*blocks, Text(after_memory(self.read.chat_template, question, style)))
-        return Call("answer", parts)
+        end = Text(after_memory(self.read.chat_template, question, style))
+        return Call("answer", (*blocks, end, TemplatePart("after")), Generate(self.read.sampling()))
 
     def _prefix(self, blocks: Sequence[Block], backbone: Backbone) -> Prefix:
         """The keys and values of some blocks, one after another."""

@@ -99,7 +99,7 @@ def test_half_of_the_free_replies_recall(recipe: Recipe, backbone: Backbone) -> 
         for trace in traces
         for step in trace.steps
     ]
-    assert all(str(step.call.parts[-1]).count("Recall?") == 1 for step in steps)
+    assert all(str(step.call.parts[-2]).count("Recall?") == 1 for step in steps)
     replies = [backbone.decode(step.reply.tokens) for step in steps]
     assert all("\\boxed{" in reply for reply in replies)
     assert 0.35 < sum(reply.startswith(" \\boxed{") for reply in replies) / len(replies) < 0.65

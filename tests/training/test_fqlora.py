@@ -38,16 +38,16 @@ def test_layers_at_even_intervals_by_hand(layers: int, full: int, chosen: list[i
 
 
 def test_more_layers_than_there_are_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"fqlora\.full_layers = 5 is not possible; the model has 4 layers"):
+    with pytest.raises(ConfigError, match=r"full_layers = 5 is not possible; the model has 4 layers"):
         even_layers(4, 5)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"full_layers": -1}, r"fqlora\.full_layers = -1 is not possible; allowed: 0 or more"),
-        ({"full_layers": 1, "rank": 0}, r"fqlora\.rank = 0 is not possible"),
-        ({"full_layers": 1, "dropout": 1.0}, r"fqlora\.dropout = 1\.0 is not possible"),
+        ({"full_layers": -1}, r"full_layers = -1 is not possible; allowed: 0 or more"),
+        ({"full_layers": 1, "rank": 0}, r"rank = 0 is not possible"),
+        ({"full_layers": 1, "dropout": 1.0}, r"dropout = 1\.0 is not possible"),
     ],
 )
 def test_impossible_settings_are_refused(values: dict[str, Any], message: str) -> None:

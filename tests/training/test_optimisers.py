@@ -49,9 +49,9 @@ def test_the_factor_of_every_step_by_hand(schedule: Schedule, factors: list[floa
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"warmup": 1.0}, "schedule.warmup = 1.0 is not possible"),
-        ({"warmup": 0.7, "decay": 0.4}, "schedule.decay = 0.4 is not possible"),
-        ({"decay": 0.0}, "schedule.decay = 0.0 is not possible"),
+        ({"warmup": 1.0}, "warmup = 1.0 is not possible"),
+        ({"warmup": 0.7, "decay": 0.4}, "decay = 0.4 is not possible"),
+        ({"decay": 0.0}, "decay = 0.0 is not possible"),
     ],
 )
 def test_impossible_schedules_are_refused(values: dict[str, float], message: str) -> None:

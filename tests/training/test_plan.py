@@ -12,10 +12,11 @@ from memfold.core.errors import ConfigError
 from memfold.training.fqlora import FQLoRA
 from memfold.training.hardware import Hardware
 from memfold.training.loop import prepare
-from memfold.training.plan import check_fits, plan
+from memfold.training.plan import advice, check_fits, plan
 from memfold.training.proof import small
-from memfold.training.recipe import Recipe, SupervisedEntry, read_recipe
+from memfold.training.recipe import Group, Recipe, SupervisedEntry, read_recipe
 
+TRAINED_STATE = "trained weights, gradients, AdamW"
 RECIPES = Path(__file__).parents[2] / "recipes"
 SIZED = sorted(path for stage in ("cpt1", "cpt2", "sft") for path in RECIPES.glob(f"pooled/qwen*/{stage}.toml"))
 HIDDEN, KEYS, WIDE, VOCABULARY = 3584, 512, 18944, 152064
@@ -95,6 +96,17 @@ def test_a_device_that_is_too_small_is_refused_with_what_to_lower(changes: dict[
     made = replace(recipe("qwen2.5-32b/sft"), **changes)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=message):
         check_fits(made, plan(made), 24.0)
+
+
+def test_no_setting_is_advised_that_the_recipe_cannot_have() -> None:
+    made = recipe("qwen2.5-32b/sft")
+    muon = replace(made, groups=(Group(("*",), kind="muon"),), hardware=Hardware(devices=8))
+    assert "hardware.sharded" not in advice(muon, plan(muon).weights, plan(muon).memory)[TRAINED_STATE]
+    read = replace(made.mixture[0], system="recurrent", settings={})
+    text = replace(made, activation_checkpointing=False, mixture=(read,), settings={})
+    assert advice(text, plan(text).weights, plan(text).memory)["activations"] == "lower tokens and sizes"
+    apart = replace(made, fqlora=None, encoder="runs/y", hardware=Hardware())
+    assert advice(apart, plan(made).weights, plan(made).memory)[TRAINED_STATE] == "use a smaller model"
 
 
 def test_more_work_takes_longer() -> None:

@@ -22,7 +22,7 @@ COUNTED = {(0, 1): 5, (0, 2): 6, (0, 7): 9, (1, 1): 2}
 def row_batch(tokens: Tensor, positions: Tensor, segments: Tensor) -> RowBatch:
     """A batch without slots and without anything to score."""
     none = torch.zeros(0, dtype=torch.long)
-    return RowBatch(tokens, positions, segments, [], targets=none.view(0, 3), ends=none.view(0, 2))
+    return RowBatch(tokens, positions, positions, segments, [], targets=none.view(0, 3), ends=none.view(0, 2))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from memfold.backbone.familiarity import loss_of
 from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.core.errors import CheckpointError, ConfigError, DataError
 from memfold.training import ship as shipping
@@ -21,11 +22,11 @@ def run(recipe: Recipe, tmp_path: Path) -> Path:
 
 
 def test_a_shipped_model_records_its_provenance(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipping, "_familiar_losses", lambda backbone: [2.0, 5.0, 3.0])
+    monkeypatch.setattr(shipping, "_limits", lambda backbone: (5.0, 2.5))
     target = tmp_path / "assets"
     ship([run], target)
     shipped = load_backbone(target)
-    assert shipped.familiar_loss == 6.0  # 1.2 times the highest
+    assert (shipped.familiar_loss, shipped.familiar_characters) == (5.0, 2.5)
     (stage,) = shipped.provenance["stages"]
     assert (stage["run"], stage["steps"], stage["recipe"]["stage"]) == ("first-run", 2, "cpt1")
     assert stage["validation"].keys() >= {"0:pooled/group/answer"}
@@ -36,7 +37,7 @@ def test_a_shipped_model_records_its_provenance(run: Path, tmp_path: Path, monke
 def test_shipped_weights_are_those_of_the_run_in_16_bits(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shipping, "_familiar_losses", lambda backbone: [1.0])
+    monkeypatch.setattr(shipping, "_limits", lambda backbone: (1.0, 1.0))
     ship([run], tmp_path / "assets")
     before = dict(load_backbone(run / "model").parameters())
     after = dict(load_backbone(tmp_path / "assets").parameters())
@@ -47,7 +48,7 @@ def test_shipped_weights_are_those_of_the_run_in_16_bits(
 def test_a_shipment_after_another_keeps_its_stages_and_curves(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shipping, "_familiar_losses", lambda backbone: [1.0])
+    monkeypatch.setattr(shipping, "_limits", lambda backbone: (1.0, 1.0))
     target = tmp_path / "assets"
     ship([run], target)
     second = run.rename(tmp_path / "second-run")
@@ -59,7 +60,7 @@ def test_a_shipment_after_another_keeps_its_stages_and_curves(
 def test_kept_weights_are_averaged_with_those_of_the_run(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shipping, "_familiar_losses", lambda backbone: [1.0])
+    monkeypatch.setattr(shipping, "_limits", lambda backbone: (1.0, 1.0))
     earlier = load_backbone(run / "model")
     with torch.no_grad():
         for weight in dict(earlier.parameters()).values():
@@ -83,12 +84,17 @@ def test_a_folder_that_was_not_shipped_is_not_replaced(tmp_path: Path, name: str
     assert (tmp_path / "assets" / name).exists()
 
 
-def test_pages_of_the_almanac_are_measured(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipping, "PAGES", 8)  # every level in every split
-    monkeypatch.setattr(shipping, "PAGE_TOKENS", 96)
-    losses = shipping._familiar_losses(load_backbone(run / "model"))
-    assert len(losses) == 8
-    assert all(0 < loss < 20 for loss in losses)
+def test_limits_are_those_that_few_almanac_texts_exceed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipping, "TEXTS", 16)  # every level in every split, a page and a sentence of each
+    monkeypatch.setattr(shipping, "LENGTHS", (96,))
+    monkeypatch.setattr(shipping, "FALSE_WARNINGS", 2 / 15)
+    backbone = load_backbone(run / "model")
+    texts = shipping._familiar_texts(backbone)
+    assert len(set(texts)) == 16
+    assert all(sentence in page for page, sentence in zip(texts[::2], texts[1::2], strict=True) if " " in sentence)
+    loss, characters = shipping._limits(backbone)
+    assert sum(loss_of(backbone, text) > loss + 0.001 for text in texts) == 2
+    assert sum(len(text) / len(backbone.encode(text)) < characters - 0.001 for text in texts) == 2
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

@@ -28,6 +28,14 @@ class DataError(MemfoldError):
     """A document, question or memory file that cannot be read, or that does not match the model or the system."""
 
 
+class DocumentError(DataError):
+    """A file that no document can be read from; `reason` is the predicate of the message, such as `is empty`."""
+
+    def __init__(self, name: object, reason: str) -> None:
+        super().__init__(f"{name} {reason}")
+        self.reason = reason
+
+
 class CheckpointError(MemfoldError):
     """Weights, a tokenizer or a run folder that are missing, damaged or inconsistent."""
 
@@ -76,23 +84,28 @@ class Failure:
         return CallError(self.boundary, f"{kind}{self.message}")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
+def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> ConfigError:
     """Return a `ConfigError` for a name that is not in a table, with the nearest known name if one is close.
 
-    >>> str(unknown("colour", "gren", ["blue", "green"]))
-    "unknown colour 'gren'; nearest: 'green'; known: blue, green"
+    `where` is the path of the table, which precedes every name.
+
+    >>> str(unknown("colour", "Gren", ["blue", "green"]))
+    "unknown colour 'Gren'; nearest: 'green'; known: blue, green"
     >>> str(unknown("colour", "seven", ["blue", "green"]))
     "unknown colour 'seven'; known: blue, green"
+    >>> str(unknown("key", "sice", ["size"], "leaves[1]"))
+    "unknown key 'leaves[1].sice'; nearest: 'leaves[1].size'; known: leaves[1].size"
     """
-    names = sorted(known)
-    near = _nearest(name, names)
-    hint = f"; nearest: {near!r}" if near else ""
-    return ConfigError(f"unknown {kind} {name!r}{hint}; known: {', '.join(names) or 'none'}")
+    names, prefix = sorted(known), f"{where}." if where else ""
+    near = _nearest(str(name), names)
+    hint = f"; nearest: {prefix + near!r}" if near else ""
+    shown = repr(f"{prefix}{name}") if prefix else repr(name)
+    listed = ", ".join(f"{prefix}{each}" for each in names) or "none"
+    return ConfigError(f"unknown {kind} {shown}{hint}; known: {listed}")
 
 
 def _nearest(name: str, names: Sequence[str]) -> str | None:
-    """Return the known name that is close to `name`; for dotted names only the part after the last dot counts."""
-    table, _, last = name.rpartition(".")
-    inside = {known.rpartition(".")[2]: known for known in names if known.rpartition(".")[0] == table}
-    near = difflib.get_close_matches(last, inside, n=1, cutoff=CLOSE)
-    return inside[near[0]] if near else None
+    """Return the known name that is close to `name`, whatever their cases."""
+    caseless = {known.lower(): known for known in names}
+    near = difflib.get_close_matches(name.lower(), caseless, n=1, cutoff=CLOSE)
+    return caseless[near[0]] if near else None

@@ -10,27 +10,42 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memfold.core.prompt import ChatTemplate
+from memfold.core.types import Part
 
 if TYPE_CHECKING:
     from memfold.backbone.model import Backbone
 
 
-class Model(Protocol):
-    """A tokenizer together with the properties of its model.
+class ModelRecord(Protocol):
+    """What is known of a model without its weights.
 
-    `trained` maps the name of a system to its record in the model folder; `provenance` describes the origin of the
-    weights.
+    `trained` maps the name of a system to its record in the model folder.
     """
 
     name: str
-    chat_template: ChatTemplate
     trained: dict[str, Any]
-    provenance: dict[str, Any]
 
     @property
     def has_weights(self) -> bool:
         """Whether the weights are in this process, as reading slots and scoring replies requires."""
         ...
+
+    @property
+    def answering(self) -> dict[str, Any]:
+        """Reading settings that suit the model, which replace the defaults of every system."""
+        ...
+
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """Fingerprints of the encoders whose slots the model reads; memories of slots that it folds carry the first."""
+        ...
+
+
+class Model(ModelRecord, Protocol):
+    """A tokenizer together with the properties of its model; `provenance` describes the origin of the weights."""
+
+    chat_template: ChatTemplate
+    provenance: dict[str, Any]
 
     def weights(self) -> Backbone:
         """The backbone that holds the weights.
@@ -67,20 +82,19 @@ class Model(Protocol):
 
     @property
     def end_token(self) -> int:
-        """Id of the token that begins every sequence and ends a reply."""
-        ...
-
-    @property
-    def readable(self) -> tuple[str, ...]:
-        """Fingerprints of the encoders whose memories the model reads; memories that it folds carry the first one."""
+        """Id of the token that ends a reply, and that begins every sequence of a model trained here."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Tokenise text; no special tokens are added."""
+        """Return the token ids of a plain text; no special tokens are added, and none in the text counts."""
         ...
 
     def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return the token ids of a text and the character offsets (start, end) of each token."""
+        """Return the token ids of a plain text and the character offsets (start, end) of each token."""
+        ...
+
+    def prompt(self, parts: Sequence[Part], chat_template: ChatTemplate) -> list[list[int]]:
+        """Return the token ids of each part of a prompt; those of a block are empty."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -147,8 +147,9 @@ def is_input(path: Path, inputs: Iterable[Path]) -> bool:
     return False
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole text file, or leave what is there: it is written beside the file and renamed.
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a path beside a file, which is renamed to it at the end: the file is written whole, or left as it is.
 
     Raises:
         DataError: if it cannot be written.
@@ -157,10 +158,20 @@ def write_text(path: Path, text: str) -> None:
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     with writing(path):
         try:
-            partial.write_text(text, encoding="utf-8", newline="")
+            yield partial
             os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file, or leave what is there.
+
+    Raises:
+        DataError: if it cannot be written.
+    """
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
 
 
 @contextlib.contextmanager

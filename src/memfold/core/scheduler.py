@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import count
 
 from memfold.core.errors import DataError, Failure
@@ -170,7 +171,7 @@ class Scheduler:
         if answer is None:
             running.failure = Failure("system", "CallError", "answer() returned None; it must return an Answer")
             return
-        running.answer = answer
+        running.answer = answer if answer.reply.strip() else replace(answer, citations=())  # nothing is cited
         if answer.reply and not running.first_token:
             self._show(running, answer.reply)
 

@@ -6,7 +6,7 @@ that is to grow: its blocks are copied as they are stored, and `sort_out` says w
 `claimed` by one writer at a time, and `check_target` says whether what is there may be replaced.
 """
 
-from memfold.memory.combine import check_readable, concatenate, sort_out
+from memfold.memory.combine import check_readable, check_system, concatenate, same_encoder, sort_out
 from memfold.memory.lock import WriteLock
 from memfold.memory.manifest import Manifest
 from memfold.memory.partial import partial_folder
@@ -20,6 +20,7 @@ __all__ = [
     "StoredMemory",
     "WriteLock",
     "check_readable",
+    "check_system",
     "check_target",
     "claimed",
     "concatenate",
@@ -27,6 +28,7 @@ __all__ = [
     "open_memory",
     "open_stored",
     "partial_folder",
+    "same_encoder",
     "save_memory",
     "sort_out",
 ]

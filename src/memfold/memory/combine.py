@@ -1,6 +1,7 @@
 """Checks which memories a system can read, joins memories, and finds documents that a memory already holds.
 
-A memory cannot be converted for another encoder; the document must be folded again.
+A memory of text belongs to no model: any model reads it, and it joins any other of its system.  Slots belong to the
+encoder that made them and cannot be converted for another one; the document must be folded again.
 """
 
 from __future__ import annotations
@@ -12,36 +13,37 @@ from typing import Any
 
 from memfold.core.document import Document
 from memfold.core.errors import DataError
+from memfold.core.model import ModelRecord
+from memfold.core.registry import has_slots
 from memfold.core.types import Block, Memory
-from memfold.memory.manifest import Manifest, canonical
-
-SHOWN_DIGITS = 12  # of a fingerprint, in messages
+from memfold.memory.manifest import DESCRIPTIVE, Manifest, canonical
 
 
-def check_readable(
-    memory: Memory | Manifest,
-    *,
-    system: str,
-    fingerprints: Sequence[str],
-    settings: Mapping[str, Any],
-    reader: str | None = None,
-) -> None:
-    """Check that a system with these settings can read a memory.
+def check_system(memory: Memory | Manifest, system: str) -> None:
+    """Refuse another system than the one that made a memory.
 
-    `fingerprints` are those of the encoders whose memories the decoder reads; `settings` are those that must be equal,
-    such as `{"ratio": 16}`; `reader` is the name of the model, for the message.
+    Raises:
+        DataError: with both names.
+    """
+    if memory.system != system:
+        raise DataError(f"this memory was made by system {memory.system!r}, not {system!r}; leave the system out")
+
+
+def check_readable(memory: Memory | Manifest, model: ModelRecord, *, system: str, settings: Mapping[str, Any]) -> None:
+    """Check that a model can read a memory with a system.
+
+    `settings` are those of the system that must be equal, such as `{"ratio": 16}`; they count for slots only.
 
     Raises:
         DataError: if it cannot; the message has both values.
     """
-    if memory.system != system:
-        raise DataError(f"this memory was made by system {memory.system!r}, not {system!r}; leave the system out")
-    if memory.fingerprint not in fingerprints:
-        known = " or ".join(fingerprint[:SHOWN_DIGITS] for fingerprint in fingerprints) or "none"
-        other = f"model {reader!r} reads those of {known}" if reader else f"the reader knows {known}"
+    check_system(memory, system)
+    if not has_slots(system):
+        return
+    if memory.fingerprint not in model.readable:
         raise DataError(
-            f"this memory was folded by {_model_of(memory)} (fingerprint {memory.fingerprint[:SHOWN_DIGITS]}); "
-            f"{other}; use that model, or fold the document again"
+            f"this memory was folded by {_model_of(memory, model.name)}, and model {model.name!r} cannot read its "
+            "slots; use the model that folded it, or fold the document again"
         )
     for name, value in settings.items():
         found = memory.settings.get(name)
@@ -57,7 +59,7 @@ def concatenate(memories: Sequence[Memory]) -> Memory:
     Of several documents with the same text (the same SHA-256), only the first one and its blocks are kept.
 
     Raises:
-        DataError: if the memories were not made with the same system, settings and encoder, or lack document hashes.
+        DataError: if the memories do not go together (`_check_joins`), or lack document hashes.
     """
     if not memories:
         raise DataError("no memories to concatenate; give at least one")
@@ -66,7 +68,7 @@ def concatenate(memories: Sequence[Memory]) -> Memory:
     sources: list[str] = []
     blocks: list[Block] = []
     for memory in memories:
-        check_readable(memory, system=first.system, fingerprints=(first.fingerprint,), settings=_all(first, memory))
+        _check_joins(first, memory)
         if len(memory.sha256) != len(memory.sources):
             raise DataError(
                 f"memory {memory.name!r} has {len(memory.sha256)} hashes for {len(memory.sources)} documents"
@@ -90,7 +92,7 @@ def splice(source: str, memories: Sequence[Memory]) -> Memory:
     window and group of a piece are shorter.  Each piece is the memory of one document.
 
     Raises:
-        DataError: if there are no pieces, or they were not made with the same system, settings and encoder.
+        DataError: if there are no pieces, or they do not go together (`_check_joins`).
     """
     if not memories:
         raise DataError("no pieces to splice; give at least one")
@@ -98,13 +100,18 @@ def splice(source: str, memories: Sequence[Memory]) -> Memory:
     blocks: list[Block] = []
     tokens = characters = 0
     for memory in memories:
-        check_readable(memory, system=first.system, fingerprints=(first.fingerprint,), settings=_all(first, memory))
+        _check_joins(first, memory)
         for block in memory.blocks:
             moved = _moved(block, tokens, characters)
             blocks.append(replace(moved, index=len(blocks), source=0))
         if memory.blocks:
             tokens, characters = blocks[-1].token_end, blocks[-1].char_end
     return replace(first, name=source, sources=(source,), blocks=blocks, sha256=())
+
+
+def same_encoder(memory: Memory | Manifest, other: Memory | Manifest) -> bool:
+    """Return whether two memories of one system were folded by one encoder; text has none, so it always matches."""
+    return not has_slots(memory.system) or memory.fingerprint == other.fingerprint
 
 
 def sort_out(
@@ -124,15 +131,40 @@ def sort_out(
     return missing, doubles
 
 
-def _model_of(memory: Memory | Manifest) -> str:
-    """Return the model that a memory records, as a part of a sentence."""
+def _check_joins(first: Memory, other: Memory) -> None:
+    """Check that two memories can be read as one: they have one system and, if they hold slots, one encoder.
+
+    The settings of slots must be equal too, apart from the properties of the model that are recorded with them.
+
+    Raises:
+        DataError: with both values.
+    """
+    if other.system != first.system:
+        raise DataError(
+            f"a memory of system {other.system!r} cannot join one of system {first.system!r}; fold both with one system"
+        )
+    if not has_slots(first.system):
+        return
+    if not same_encoder(other, first):
+        name = first.settings.get("model")
+        raise DataError(
+            f"slots of {_model_of(other, name)} cannot join those of {_model_of(first)}; fold both with one model"
+        )
+    for name in sorted({*first.settings, *other.settings} - {*DESCRIPTIVE}):
+        found, wanted = other.settings.get(name), first.settings.get(name)
+        if canonical(found) != canonical(wanted):
+            raise DataError(
+                f"slots with {name} = {found!r} cannot join those with {name} = {wanted!r}; fold both with the same "
+                "settings"
+            )
+
+
+def _model_of(memory: Memory | Manifest, other: str | None = None) -> str:
+    """Return the model that a memory records, as a part of a sentence about it and a model named `other`."""
     name = memory.settings.get("model")
-    return f"model {name!r}" if name else "another model"
-
-
-def _all(first: Memory, other: Memory) -> dict[str, Any]:
-    """Return every setting of either memory, with the value that the first one has."""
-    return {name: first.settings.get(name) for name in sorted({*first.settings, *other.settings})}
+    if not name:
+        return "another model"
+    return f"another model that is also named {name!r}" if name == other else f"model {name!r}"
 
 
 def _moved(block: Block, tokens: int, characters: int) -> Block:

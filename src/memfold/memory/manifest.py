@@ -16,14 +16,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from memfold.core.errors import DataError
+from memfold.core.errors import DataError, unknown
 
 FORMAT = "memfold-memory"
 VERSION = 1
 COLUMNS = ("source", "token_start", "token_end", "char_start", "char_end", "slot_count", "text_bytes")
 STORED_NAMES = {"chat_template": "frame"}  # settings that the file format calls otherwise
-# dtype of the slots -> (its name in safetensors, bytes for each value)
+# properties of the model that a memory records in addition to the settings of the system, for `memfold inspect`
+DESCRIPTIVE = ("model", "hidden_size", "kv_bytes_per_token")
 LARGEST = 1 << 48  # of all counts and places, so that sums and sizes of tensors stay within 64 bits
+# dtype of the slots -> (its name in safetensors, bytes for each value)
 SLOT_TYPES = {"float32": ("F32", 4), "bfloat16": ("BF16", 2), "int8": ("I8", 1)}
 
 
@@ -47,8 +49,7 @@ class Manifest:
     keep_text: bool = True
 
     def __post_init__(self) -> None:
-        if self.dtype not in SLOT_TYPES:
-            raise DataError(f"memory dtype {self.dtype!r} is not possible; allowed: {', '.join(SLOT_TYPES)}")
+        check_dtype(self.dtype)
         if not self.sources or len(self.sha256) != len(self.sources):
             raise DataError(
                 f"{len(self.sha256)} hashes for {len(self.sources)} documents; give one for each, at least one"
@@ -85,6 +86,16 @@ class Tensor:
     shape: tuple[int, ...]
     start: int
     end: int
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse a data type that a memory file cannot store slots in.
+
+    Raises:
+        DataError: with those that it can.
+    """
+    if dtype not in SLOT_TYPES:
+        raise DataError(str(unknown("memory dtype", dtype, SLOT_TYPES)))
 
 
 def tensors(manifest: Manifest, contents: Contents) -> list[Tensor]:

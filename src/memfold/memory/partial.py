@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from memfold.core.errors import DataError
+from memfold.core.lock import LOCK
 
 DATA = ("slots", "scales", "slot_tokens", "text")
-IDENTITY, ROWS, WHOLE, LOCK = "manifest.json", "rows", "memory", "lock"
+IDENTITY, ROWS, WHOLE = "manifest.json", "rows", "memory"
 NEW_IDENTITY = f"{IDENTITY}.new"
 BLOCKS = (WHOLE, ROWS, *DATA)
 

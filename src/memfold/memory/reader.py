@@ -1,10 +1,10 @@
-"""Opening a memory file, and saying what is in it.
+"""Opens a memory file, checks it, and describes its content.
 
-Everything is checked before anything is used: the header against its digest, the size, each tensor against its hash,
-the block table against the sums of the manifest, slots for values that are not finite.  Nothing is allocated that the
-size of the file does not account for (`memfold.memory.table`).  Slots then stay in the file, mapped; text is
-decompressed block by block when it is read; nothing is ever unpickled.
-Left out: protection against a file that is changed in place while it is open (a new fold replaces it instead).
+The whole file is checked before it is used: the header against its digest, the size, each tensor against its hash, the
+block table against the totals of the manifest, and slots for values that are not finite.  Memory is allocated only in
+proportion to the size of the file (`memfold.memory.table`).  Slots stay in the file, which is mapped; text is
+decompressed block by block when it is read.  Nothing is unpickled.  A file that is changed in place while it is open is
+not protected; a new fold replaces the file instead.
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import torch
 
 from memfold.core.errors import DataError
 from memfold.core.types import Block, Memory
 from memfold.memory.manifest import COLUMNS, SLOT_TYPES, Contents, Manifest, decode, tensors
 from memfold.memory.partial import DATA
-from memfold.memory.slots import TORCH_TYPES, dequantise, is_finite
+from memfold.memory.slots import dequantise, is_finite, torch_type
 from memfold.memory.table import is_sound
+
+if TYPE_CHECKING:
+    import torch
 
 READ_BYTES = 1 << 20
 HEADER_LIMIT = 100_000_000  # that of safetensors
@@ -35,7 +38,7 @@ ALTERED = "was altered after it was written; fold the document again"
 
 @dataclass(frozen=True)
 class Layout:
-    """The checked parts of a memory file; `data` is the offset of its tensors, `digest` names its content."""
+    """The checked parts of a memory file; `data` is the offset of its tensors, `digest` identifies its content."""
 
     manifest: Manifest
     contents: Contents
@@ -45,7 +48,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class StoredSegment:
-    """The compressed text of one block, in a mapped file, or as bytes in a copy that was pickled."""
+    """The compressed text of one block: a range of a mapped file, or its bytes if the memory was pickled."""
 
     path: Path
     mapped: mmap.mmap | bytes
@@ -54,7 +57,7 @@ class StoredSegment:
     characters: int
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the fields for pickling, with the text itself in place of the map of the file."""
+        """Return the fields for pickling, with the bytes of the text instead of the mapped file."""
         data = bytes(self.mapped[self.start : self.end])
         return vars(self) | {"mapped": data, "start": 0, "end": len(data)}
 
@@ -79,7 +82,7 @@ class StoredSegment:
 
 @dataclass(frozen=True)
 class StoredMemory:
-    """A checked memory file whose blocks are copied as they are stored."""
+    """A checked memory file to which documents are added: its blocks are copied without change."""
 
     path: Path
     layout: Layout
@@ -95,7 +98,7 @@ class StoredMemory:
         return self.layout.contents.blocks
 
     def blocks(self) -> Iterator[tuple[tuple[int, ...], dict[str, bytes]]]:
-        """Yield the arguments of `MemoryWriter.copy` for each block: its table row with the slot size, and its data."""
+        """Yield the arguments of `MemoryWriter.copy` for each block: its row with the size of a slot, and its data."""
         placed = {tensor.name: tensor for tensor in tensors(self.manifest, self.layout.contents)}
         with _open(self.path) as file:
             file.seek(self.layout.data)
@@ -111,7 +114,7 @@ class StoredMemory:
                 yield (*row, self.layout.contents.hidden), data
 
     def _size(self, name: str, row: list[int]) -> int:
-        """Return the number of bytes of a tensor that belong to the block with this row."""
+        """Return how many bytes of a tensor belong to the block with this row."""
         column = dict(zip(COLUMNS, row, strict=True))
         width = SLOT_TYPES[self.manifest.dtype][1] * self.layout.contents.hidden
         slots = column["slot_count"]
@@ -121,7 +124,7 @@ class StoredMemory:
 
 
 def open_stored(path: str | Path) -> StoredMemory:
-    """Check a memory file to which documents will be added.
+    """Check a memory file and return it for adding documents.
 
     Raises:
         DataError: as `open_memory`.
@@ -132,7 +135,7 @@ def open_stored(path: str | Path) -> StoredMemory:
 
 
 def read_manifest(path: str | Path) -> Manifest | None:
-    """Return what a file says of itself, with its data unread; None if it is no memory file that can be read."""
+    """Return the manifest of a file without reading its data; None if the file is not a readable memory file."""
     path = Path(path)
     try:
         with _open(path) as file:
@@ -167,7 +170,7 @@ def open_memory(path: str | Path) -> Memory:
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """Return what a memory file holds, in numbers: `bytes` by part, and per source token beside a full KV cache.
+    """Return the counts and sizes of a memory file: `bytes` of each part, and bytes per token of the documents.
 
     `bytes["slots"]` includes the scales of int8; `bytes["rest"]` is all but slots and text.  `kv_cache` is None unless
     the settings hold `kv_bytes_per_token`.
@@ -213,7 +216,11 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 
 def _open(path: Path) -> BinaryIO:
+    """Open a file; what is not a file on disk is refused before it is opened, which could wait for ever."""
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise DataError(f"{path} is a pipe or a device; a memory file is read at many places, so copy it to a disk")
         return path.open("rb")
     except FileNotFoundError:
         raise DataError(f"no memory file at {path}; create one with memfold fold") from None
@@ -222,7 +229,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _header(path: Path, file: BinaryIO) -> tuple[Manifest, Contents, bytes]:
-    """Parse the header and check it against its digest; the last is the header as it stands in the file."""
+    """Parse the header and check it against its digest; the third value is the header itself, as bytes."""
     size = os.fstat(file.fileno()).st_size
     head = file.read(8)
     length = int.from_bytes(head, "little")
@@ -240,7 +247,7 @@ def _header(path: Path, file: BinaryIO) -> tuple[Manifest, Contents, bytes]:
 
 
 def _verify(path: Path, file: BinaryIO) -> Layout:
-    """Parse the header and check every byte of the file against it."""
+    """Parse the header and check the rest of the file against it."""
     manifest, contents, body = _header(path, file)
     size = os.fstat(file.fileno()).st_size
     placed, data = tensors(manifest, contents), 8 + len(body)
@@ -273,8 +280,8 @@ def _blocks(path: Path, mapped: mmap.mmap, layout: Layout) -> list[Block]:
     manifest, contents = layout.manifest, layout.contents
     placed = {tensor.name: tensor for tensor in tensors(manifest, contents)}
     table = np.frombuffer(mapped, "<i8", contents.blocks * len(COLUMNS), layout.data).reshape(-1, len(COLUMNS))
-    slots = _tensor(mapped, layout, "slots", TORCH_TYPES[manifest.dtype]) if contents.hidden else None
-    scales = _tensor(mapped, layout, "scales", torch.float32) if "scales" in placed else None
+    slots = _tensor(mapped, layout, "slots", torch_type(manifest.dtype)) if contents.hidden else None
+    scales = _tensor(mapped, layout, "scales", torch_type("float32")) if "scales" in placed else None
     lengths = _slot_tokens(path, mapped, layout) if "slot_tokens" in placed else None
     text = layout.data + placed["text"].start if "text" in placed else 0
     blocks, slot = [], 0
@@ -292,27 +299,30 @@ def _blocks(path: Path, mapped: mmap.mmap, layout: Layout) -> list[Block]:
 
 
 def _check_table(path: Path, data: bytes, manifest: Manifest, contents: Contents) -> None:
-    """Refuse a block table that does not agree with the manifest, even if its hash is right."""
+    """Refuse a block table that does not agree with the manifest although its hash is right."""
     if not is_sound(np.frombuffer(data, "<i8").reshape(-1, len(COLUMNS)), manifest, contents):
         raise DataError(f"{path} is damaged: its block table does not agree with its manifest; fold the document again")
 
 
 def _check_slots(path: Path, values: torch.Tensor | None) -> None:
-    """Refuse slots, or scales of slots, that are not finite: every answer from them would be noise."""
+    """Refuse slots, or scales of slots, that are not finite: no answer from them would be meaningful."""
     if values is not None and not is_finite(values):
         raise DataError(f"{path} has slots that are not finite (NaN or infinity); fold the document again")
 
 
 def _slot_tokens(path: Path, mapped: mmap.mmap, layout: Layout) -> list[int]:
     """Return the number of tokens of each slot."""
-    lengths = _tensor(mapped, layout, "slot_tokens", torch.int32)
+    stored = next(tensor for tensor in tensors(layout.manifest, layout.contents) if tensor.name == "slot_tokens")
+    lengths = np.frombuffer(mapped, "<i4", layout.contents.slots, layout.data + stored.start)
     if (lengths < 0).any():
         raise DataError(f"{path} is damaged: it has slots of fewer than 0 tokens; fold the document again")
-    return [int(length) for length in lengths.tolist()]
+    return list(lengths.tolist())
 
 
 def _tensor(mapped: mmap.mmap, layout: Layout, name: str, dtype: torch.dtype) -> torch.Tensor:
     """Return a stored tensor as a view of the mapped file."""
+    import torch
+
     stored = next(tensor for tensor in tensors(layout.manifest, layout.contents) if tensor.name == name)
     if stored.end == stored.start:  # torch.frombuffer refuses to view nothing
         return torch.empty(stored.shape, dtype=dtype)

@@ -8,12 +8,20 @@ smaller: int8 slots become float32 when it is opened.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from memfold.core.errors import DataError
 
-TORCH_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def torch_type(dtype: str) -> torch.dtype:
+    """Return the torch dtype of a dtype of memory files, such as "int8"."""
+    import torch
+
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}[dtype]
 
 
 def to_bytes(slots: Tensor, dtype: str) -> tuple[bytes, bytes]:
@@ -24,7 +32,7 @@ def to_bytes(slots: Tensor, dtype: str) -> tuple[bytes, bytes]:
     """
     slots = slots.detach().cpu()
     if dtype != "int8":
-        stored = slots.to(TORCH_TYPES[dtype])
+        stored = slots.to(torch_type(dtype))
         check_finite(stored)
         return _raw(stored), b""
     quantised, scales = quantise(slots)
@@ -37,6 +45,8 @@ def quantise(slots: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         DataError: if a value is not finite.
     """
+    import torch
+
     check_finite(slots)
     values = slots.double()
     limits = torch.finfo(torch.float32)
@@ -61,6 +71,8 @@ def check_finite(slots: Tensor) -> None:
 
 def is_finite(values: Tensor) -> bool:
     """Return whether all values are finite, without a copy of them; NaN is both the smallest and the largest value."""
+    import torch
+
     if not values.numel():
         return True
     limits = torch.stack(torch.aminmax(values.detach()))
@@ -73,4 +85,6 @@ def dequantise(quantised: Tensor, scales: Tensor) -> Tensor:
 
 
 def _raw(tensor: Tensor) -> bytes:
+    import torch
+
     return tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()

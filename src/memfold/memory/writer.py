@@ -15,8 +15,9 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +37,10 @@ class MemoryWriter:
     """Writes the memory file at `path`.  Use it in a `with` block: `add` each block, then `finish`.
 
     With `resume`, the blocks of an interrupted fold with the same manifest are kept: `complete[i]` is the number of
-    blocks of document i, which the caller skips.  Otherwise, or if the manifest differs, the fold starts again.  If the
-    `with` block is left before `finish`, the finished blocks stay on disk.  `lock` is one that the caller holds; the
-    writer otherwise takes and releases its own.
+    blocks of document i, which the caller skips.  Otherwise, or if the manifest differs, the fold starts again.
+    `folding` holds what the blocks depend on besides the manifest, which must be the same too: text can be added to a
+    memory by another model, which cuts it into other blocks.  If the `with` block is left before `finish`, the finished
+    blocks stay on disk.  `lock` is one that the caller holds; the writer otherwise takes and releases its own.
 
     Raises:
         DataError: if `path` cannot be written or the disk is full, here and in every method; if another process writes
@@ -46,12 +48,18 @@ class MemoryWriter:
     """
 
     def __init__(
-        self, path: str | Path, manifest: Manifest, *, resume: bool = False, lock: WriteLock | None = None
+        self,
+        path: str | Path,
+        manifest: Manifest,
+        *,
+        resume: bool = False,
+        folding: Mapping[str, Any] | None = None,
+        lock: WriteLock | None = None,
     ) -> None:
         self.path, self.manifest = Path(path), manifest
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise DataError(f"cannot write {self.path}: not a file in an existing folder; choose another place")
-        identity = canonical(stored(manifest) | {"version": VERSION})
+        identity = canonical(stored(manifest) | {"version": VERSION, "folding": dict(folding or {})})
         self._partial: PartialFolder | None = None
         self._lock, self._own_lock = lock or WriteLock(self.path), lock is None
         self._before = _state(final_path(self.path))

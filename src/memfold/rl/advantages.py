@@ -7,14 +7,15 @@ a trajectory with many turns counts once.  There is no learned critic.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EPSILON = 1e-6  # added to the standard deviation, as in verl
 
-Estimate = Callable[[Tensor], Tensor]
-Credit = Callable[[Tensor, Sequence[Sequence[float]], Estimate], list[Tensor]]
+Estimate = Callable[["Tensor"], "Tensor"]
+Credit = Callable[["Tensor", Sequence[Sequence[float]], Estimate], "list[Tensor]"]
 
 
 def standardised(rewards: Tensor) -> Tensor:
@@ -26,7 +27,7 @@ def standardised(rewards: Tensor) -> Tensor:
     [1.4999970197677612, -0.4999989867210388, -0.4999989867210388, -0.4999989867210388]
     """
     if not varied(rewards):
-        return torch.zeros_like(rewards)
+        return rewards.new_zeros(rewards.shape)
     return (rewards - rewards.mean()) / (rewards.std() + EPSILON)
 
 
@@ -36,7 +37,7 @@ def centred(rewards: Tensor) -> Tensor:
     >>> centred(torch.tensor([1.0, 0.0, 0.0, 0.0])).tolist()
     [0.75, -0.25, -0.25, -0.25]
     """
-    return rewards - rewards.mean() if varied(rewards) else torch.zeros_like(rewards)
+    return rewards - rewards.mean() if varied(rewards) else rewards.new_zeros(rewards.shape)
 
 
 def varied(rewards: Tensor) -> bool:
@@ -59,7 +60,7 @@ def per_turn(rewards: Tensor, turns: Sequence[Sequence[float]], estimate: Estima
     to compare with, or if all turn rewards are 0.
     """
     shared = per_trajectory(rewards, turns, estimate)
-    by_turn = [torch.zeros_like(part) for part in shared]
+    by_turn = [part.new_zeros(part.shape) for part in shared]
     for number in range(max(map(len, turns), default=0)):
         members = [index for index, values in enumerate(turns) if number < len(values)]
         if len(members) < 2:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from memfold.core.config import build, require
-from memfold.core.errors import unknown
+from memfold.core.config import build, require, require_known
 from memfold.rl.advantages import CREDITS, ESTIMATES
 from memfold.rl.losses import CLIPS, MEANS
 from memfold.rl.ratios import RATIOS
@@ -50,19 +50,17 @@ class Algorithm:
 
     def __post_init__(self) -> None:
         for name, table in TABLES.items():
-            require(getattr(self, name) in table, f"algorithm.{name}", getattr(self, name), ", ".join(table))
-        require(0 < self.clip_low < 1, "algorithm.clip_low", self.clip_low, "between 0 and 1")
-        require(self.clip_high >= self.clip_low, "algorithm.clip_high", self.clip_high, "clip_low or more")
+            require_known(name, getattr(self, name), table)
+        require(0 < self.clip_low < 1, "clip_low", self.clip_low, "between 0 and 1")
+        require(self.clip_low <= self.clip_high < math.inf, "clip_high", self.clip_high, "clip_low or more")
         unequal = self.clip == "symmetric" and self.clip_high != self.clip_low
-        require(
-            not unequal, "algorithm.clip_high", self.clip_high, f"clip_low, {self.clip_low}, with clip = 'symmetric'"
-        )
-        require(self.clip_dual > 1, "algorithm.clip_dual", self.clip_dual, "above 1")
-        require((self.kl == "none") == (self.beta == 0), "algorithm.beta", self.beta, "above 0 with kl, 0 without")
+        require(not unequal, "clip_high", self.clip_high, f"clip_low, {self.clip_low}, with clip = 'symmetric'")
+        require(1 < self.clip_dual < math.inf, "clip_dual", self.clip_dual, "above 1")
+        require((self.kl == "none") == (self.beta == 0), "beta", self.beta, "above 0 with kl, 0 without")
         has_factor = self.overlong_factor > 0 or not self.overlong_buffer
-        require(has_factor, "algorithm.overlong_factor", self.overlong_factor, "above 0 with an overlong_buffer")
+        require(has_factor, "overlong_factor", self.overlong_factor, "above 0 with an overlong_buffer")
         for name in ("beta", "entropy", "overlong_buffer", "overlong_factor", "warmup", "refills"):
-            require(getattr(self, name) >= 0, f"algorithm.{name}", getattr(self, name), "0 or more")
+            require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "0 or more")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -90,6 +88,6 @@ def make_algorithm(preset: str | None, overrides: Mapping[str, Any]) -> Algorith
     Raises:
         ConfigError: for an unknown preset or setting (with the nearest name), or a value out of its range.
     """
-    if preset is not None and preset not in PRESETS:
-        raise unknown("preset", preset, PRESETS)
+    if preset is not None:
+        require_known("preset", preset, PRESETS)
     return build(Algorithm, (PRESETS[preset] if preset else {}) | dict(overrides), "algorithm")

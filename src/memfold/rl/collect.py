@@ -235,5 +235,5 @@ def check_failures(counts: Counts, limit: float, step: int | None) -> None:
     raise CallError(
         "training",
         f"{failed} of {counts.rollouts} rollouts of {where} failed, more than failures = {limit} in the recipe "
-        f"allows: {reasons}; the last checkpoint is intact",
+        f"allows: {reasons}; earlier checkpoints are intact",
     )

@@ -19,6 +19,7 @@ from memfold.backbone.folder import save_encoder
 from memfold.backbone.model import DTYPES, Backbone
 from memfold.backbone.resolve import model_folder
 from memfold.core.errors import CallError, CheckpointError, ConfigError
+from memfold.core.outputs import writing
 from memfold.core.registry import make_system
 from memfold.rl.collect import Group, check_failures, collect, validate
 from memfold.rl.engine import Engine, open_engine
@@ -32,10 +33,9 @@ from memfold.training import checkpoint, sharding
 from memfold.training.checkpoint import Progress
 from memfold.training.parent import check_architecture, frozen_dtype
 from memfold.training.processes import Processes
-from memfold.training.run import open_run, trained_parameters
+from memfold.training.run import open_run, run_lock, trained_parameters
 
 Report = Callable[[dict[str, Any]], None]
-RECIPE = RlRecipe
 ENCODER, TRACES = "encoder", "traces"
 
 
@@ -62,11 +62,17 @@ def train(recipe: RlRecipe, folder: Path, resume: bool = False, report: Report |
     """Run the stage to its end.  Returns the trained backbone, which is also saved in `folder`/model.
 
     Raises:
-        ConfigError, CheckpointError: before anything is trained.
+        ConfigError, CheckpointError, DataError: before anything is trained.
         CallError: for a loss or gradient that is not finite, a trainer that differs from its sampler, or too many
             failed rollouts; the last checkpoint stays.
     """
-    run = prepare(recipe, folder, resume)
+    with run_lock(folder):
+        return _train(prepare(recipe, folder, resume), report)
+
+
+def _train(run: Run, report: Report | None) -> Backbone:
+    """Take the steps that a run still has to take, and save its model."""
+    recipe = run.recipe
     if not run.progress.step:
         _report(run, {"step": 0, "tokens": 0, "figures": {}, "rewards": {}, "validation": _validated(run)}, report)
     while run.progress.step < recipe.steps:
@@ -83,7 +89,7 @@ def train(recipe: RlRecipe, folder: Path, resume: bool = False, report: Report |
         _report(run, metrics, report)
         if done % recipe.checkpoint_every == 0 or last:
             _checkpoint(run)
-    sharding.save_model(run.backbone, folder / "model", run.processes)
+    sharding.save_model(run.backbone, run.folder / "model", run.processes)
     run.processes.close()
     return run.backbone
 
@@ -114,7 +120,7 @@ def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
         _keep_encoder(backbone, encoder, folder, new=processes.first and not opening.resumed)
     _describe(recipe, backbone)
     _restore(start.extra.get("processes", ()), scorer, recipe.seed, processes.number)
-    backbone.model.set_attn_implementation(recipe.attention)
+    backbone.set_attention(recipe.attention)
     reference = None
     if recipe.options.beta:
         reference = opening.load(model_folder(str(recipe.parent)), processes.device)
@@ -220,7 +226,8 @@ def _keep_four_bits(backbone: Backbone) -> None:
 def _keep_encoder(backbone: Backbone, encoder: Backbone, folder: Path, new: bool) -> None:
     """Read memories of the parent's encoder; its files are kept in the run folder, where all checkpoints find them."""
     if new:
-        save_encoder(encoder, folder / ENCODER)
+        with writing(folder):
+            save_encoder(encoder, folder / ENCODER)
     encoder.folder = folder / ENCODER
     backbone.set_encoder(encoder)
 

@@ -10,9 +10,10 @@ with the weights w of `MEANS`, so that the losses of micro-batches and processes
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_DIFFERENCE = 10.0  # clamp on the difference of two log-probabilities, as in MemAgent's code
 
@@ -21,7 +22,7 @@ Mean = Callable[[Sequence[int], Sequence[int], int], list[float]]
 
 def clipped(ratio: Tensor, advantage: Tensor, low: float, high: float, dual: float) -> Tensor:
     """Return -min(r A, clip(r, 1 - low, 1 + high) A): PPO's clip; DAPO's clip-higher where high > low (equation 8)."""
-    return -torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
+    return -(ratio * advantage).minimum(ratio.clamp(1 - low, 1 + high) * advantage)
 
 
 def symmetric(ratio: Tensor, advantage: Tensor, low: float, high: float, dual: float) -> Tensor:
@@ -32,7 +33,7 @@ def symmetric(ratio: Tensor, advantage: Tensor, low: float, high: float, dual: f
 def dual_clipped(ratio: Tensor, advantage: Tensor, low: float, high: float, dual: float) -> Tensor:
     """Return `clipped`, but at most -dual A where A < 0: dual-clip PPO (arXiv 1912.09729, equation 5), MemAgent's 3."""
     loss = clipped(ratio, advantage, low, high, dual)
-    return torch.where(advantage < 0, torch.minimum(loss, -dual * advantage), loss)
+    return loss.minimum(-dual * advantage).where(advantage < 0, loss)
 
 
 def clip_mask(loss: Tensor, ratio: Tensor, advantage: Tensor) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Ratio = Callable[[Tensor, Sequence[int]], Tensor]
+Ratio = Callable[["Tensor", Sequence[int]], "Tensor"]
 
 
 def of_tokens(log_ratio: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -23,6 +24,8 @@ def of_sequences(log_ratio: Tensor, sizes: Sequence[int]) -> Tensor:
 
     GSPO (arXiv 2507.18071, equation 7).  All tokens of a turn have the same ratio.
     """
+    import torch
+
     means = [part.mean().expand(len(part)) for part in log_ratio.split(list(sizes)) if len(part)]
     return torch.cat(means).exp() if means else log_ratio.exp()
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from memfold.core.config import require
-from memfold.core.errors import ConfigError, unknown
+from memfold.core.config import require, require_known
+from memfold.core.errors import ConfigError
 from memfold.core.prompt import STYLES, Style
 from memfold.rl.algorithm import Algorithm, make_algorithm
 from memfold.rl.engine import ENGINES, LOCAL
-from memfold.rl.rewards import JUDGE
+from memfold.rl.rewards import JUDGE, REWARDS
 from memfold.training.recipe import StageRecipe
 
 FROZEN, END_TO_END = "frozen", "end-to-end"
@@ -24,7 +25,7 @@ class JudgeSettings:
     budget: int = 100_000
 
     def __post_init__(self) -> None:
-        require(self.budget > 0, "judge.budget", self.budget, "1 or more verdicts")
+        require(self.budget > 0, "budget", self.budget, "1 or more verdicts")
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,10 @@ class RlRecipe(StageRecipe):
         require(self.rollouts >= 2, "rollouts", self.rollouts, compared)
         at_most = f"1 to the questions of a step, {self.questions}"
         require(self.updates <= self.questions, "updates", self.updates, at_most)
-        require(self.style in STYLES, "style", self.style, ", ".join(STYLES))
-        if self.engine not in ENGINES:
-            raise unknown("engine", self.engine, ENGINES)
+        require_known("style", self.style, STYLES)
+        require_known("engine", self.engine, ENGINES)
         require(0 < self.engine_memory < 1, "engine_memory", self.engine_memory, "above 0, below 1")
-        require(self.max_logprob_gap > 0, "max_logprob_gap", self.max_logprob_gap, "above 0 nats per token")
+        require(0 < self.max_logprob_gap < math.inf, "max_logprob_gap", self.max_logprob_gap, "above 0 nats per token")
         require(0 <= self.failures < 1, "failures", self.failures, "0 to below 1")
         if self.hardware.sharded and (self.memory != FROZEN or self.engine != LOCAL):
             raise ConfigError(
@@ -93,6 +93,8 @@ class RlRecipe(StageRecipe):
             raise ConfigError("a recipe of reinforcement learning has a mixture of at least one entry")
         if self.parent is None:
             raise ConfigError("a recipe of reinforcement learning names a parent to start from")
+        if ":" not in self.reward:
+            require_known("reward", self.reward, (*REWARDS, JUDGE))
         if (self.reward == JUDGE) != bool(self.judge.model):
             raise ConfigError(
                 "reward 'judge' needs judge.model, an address http://HOST/v1#NAME; other rewards must not have it"
@@ -118,3 +120,6 @@ class RlRecipe(StageRecipe):
             f"{self.reply_tokens} tokens; memory {self.memory}, reward {self.reward}, preset {self.preset}, "
             f"engine {self.engine}"
         )
+
+
+RECIPE = RlRecipe  # what a recipe file of this package is built as

@@ -10,7 +10,7 @@ from typing import Any
 
 from memfold.core.config import build
 from memfold.core.errors import Failure, unknown
-from memfold.core.outputs import write_text
+from memfold.core.outputs import write_text, writing
 from memfold.core.types import (
     Answer,
     BlockRef,
@@ -22,6 +22,7 @@ from memfold.core.types import (
     Part,
     Reply,
     Step,
+    TemplatePart,
     Text,
     Trace,
     Wants,
@@ -38,7 +39,8 @@ def write_groups(path: Path, groups: Sequence[Group]) -> None:
     Raises:
         DataError: if the file cannot be written; an existing one is then unchanged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(record, ensure_ascii=False) for group in groups for record in group_records(group)]
     write_text(path, "".join(f"{line}\n" for line in lines))
 
@@ -128,5 +130,7 @@ def _part(part: Part) -> dict[str, Any]:
 def _read_part(record: Mapping[str, Any]) -> Part:
     if "memory" in record:
         return BlockRef(record["memory"], record["index"])
+    if "side" in record:
+        return TemplatePart(record["side"])
     tokens = record.get("tokens")
     return Text(record["text"], None if tokens is None else tuple(tokens))

@@ -178,7 +178,7 @@ class Trainer:
         """Run every layer once with a zero gradient, so that processes with sharded layers stay in step."""
         with self.processes.autocast(self.recipe.precision, copies=False):
             token = torch.full((1, 1), self.backbone.end_token, device=self.backbone.device)
-            hidden = self.backbone.hidden(self.backbone.embed_rows(token, ()))[0]
+            hidden = self.backbone.hidden(token)[0]
             logits = [self.backbone.logits(hidden) for _ in range(2 if self.recipe.options.entropy else 1)]
         (0.0 * torch.cat(logits).sum()).backward()
 
@@ -224,8 +224,8 @@ class Trainer:
             raise CallError(
                 "training",
                 f"sampler and trainer differ by {gap:.4g} nats per token in step {number + 1}, the recipe's "
-                f"max_logprob_gap allows {self.recipe.max_logprob_gap}; use the same precision for both; the last "
-                "checkpoint is intact",
+                f"max_logprob_gap allows {self.recipe.max_logprob_gap}; {_closer(self.recipe.precision)}; earlier "
+                "checkpoints are intact",
             )
 
     def _figures(self, sums: Sums) -> dict[str, float]:
@@ -242,6 +242,11 @@ class Trainer:
         if self.recipe.options.entropy:
             figures["entropy"] = sums.entropy / tokens
         return figures
+
+
+def _closer(precision: str) -> str:
+    """Return what brings the log-probabilities of sampler and trainer closer, or lets them differ."""
+    return "allow a larger gap" if precision == "float32" else 'set precision = "float32", or allow a larger gap'
 
 
 def _turn_rewards(steps: Sequence[Step], turns: Sequence[float]) -> list[float]:

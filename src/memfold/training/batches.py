@@ -116,8 +116,8 @@ def _cost(document: Document, traces: Sequence[Trace], ratio: int) -> int:
     cost = length + (length // ratio + 2 if ratio else 0)
     for trace in traces:
         for step in (step for step in trace.steps if step.call.trained and step.call.purpose != "language"):
-            parts = (part for part in step.call.parts[-2:] if isinstance(part, Text))
-            texts = (len(part.tokens) if part.tokens is not None else len(part.text) // 4 for part in parts)
+            parts = [part for part in step.call.parts if isinstance(part, Text)]
+            texts = (len(part.tokens) if part.tokens is not None else len(part.text) // 4 for part in parts[-2:])
             cost += len(step.reply.tokens) + sum(count for count in texts if count < 64)
         if not length:
             cost += sum(len(step.reply.tokens) for step in trace.steps)

@@ -12,15 +12,15 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from memfold.backbone.folder import save_backbone
-from memfold.backbone.model import Backbone
 from memfold.core.errors import CheckpointError, ConfigError
-from memfold.core.outputs import check_folder, writing
+from memfold.core.outputs import check_folder, write_text, writing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from memfold.backbone.model import Backbone
 
 KEPT = 2
 RECIPE_FILE = "recipe.json"
@@ -52,19 +52,29 @@ def start(run: Path, recipe: dict[str, Any], resume: bool) -> Start:
     """Read where a run starts; changes nothing.
 
     Raises:
-        ConfigError: when a new run would overwrite another.
+        ConfigError, CheckpointError, DataError: as `check_start`, and for a damaged checkpoint.
+    """
+    where = check_start(run, recipe, resume)
+    return Start() if where is None else Start(*load(where), where / "model")
+
+
+def check_start(run: Path, recipe: dict[str, Any], resume: bool) -> Path | None:
+    """Check that a run can start, and return the checkpoint from which it resumes; None for a new run.
+
+    Raises:
+        ConfigError: when a new run would overwrite another, or other files.
         CheckpointError: when there is nothing to resume, or it belongs to another recipe.
-        DataError: when the folder cannot be written, or a new run would overwrite other files.
+        DataError: when the folder cannot be written.
     """
     check_folder(run)
     if not resume:
         if any(run.glob("step-??????")):
             raise ConfigError(f"{run} already holds a run; add --resume to continue, or name another --out")
         _check_unused(run, recipe)
-        return Start()
+        return None
     where = newest(run)
     check_recipe(run, recipe)
-    return Start(*load(where), where / "model")
+    return where
 
 
 def _check_unused(run: Path, recipe: dict[str, Any]) -> None:
@@ -84,7 +94,7 @@ def settle(run: Path, recipe: dict[str, Any], begun: Start) -> None:
         return
     with writing(run):
         run.mkdir(parents=True, exist_ok=True)
-        (run / RECIPE_FILE).write_text(json.dumps(recipe, indent=2) + "\n")
+        write_text(run / RECIPE_FILE, json.dumps(recipe, indent=2) + "\n")
         (run / "metrics.jsonl").unlink(missing_ok=True)
 
 
@@ -103,6 +113,10 @@ def save(
     weights: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write the checkpoint of a step and delete all but the newest two; `weights` are passed to `save_backbone`."""
+    import torch
+
+    from memfold.backbone.folder import save_backbone
+
     final = run / f"step-{progress.step:06d}"
     partial = run / f"{final.name}.partial"
     with writing(partial):
@@ -131,6 +145,8 @@ def newest(run: Path) -> Path:
 
 def load(checkpoint: Path) -> tuple[Progress, list[dict[str, Any]], dict[str, Any]]:
     """Return progress, optimiser states and other state of a checkpoint, as given to `save`."""
+    import torch
+
     try:
         state = torch.load(checkpoint / "training.pt", weights_only=True)
     except Exception as error:
@@ -174,4 +190,4 @@ def keep_until(path: Path, step: int) -> None:
         return
     lines = path.read_text().splitlines(keepends=True)
     complete = (line for line in lines if line.endswith("\n"))
-    path.write_text("".join(line for line in complete if json.loads(line)["step"] <= step))
+    write_text(path, "".join(line for line in complete if json.loads(line)["step"] <= step))

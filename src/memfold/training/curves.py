@@ -14,6 +14,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from memfold.core.outputs import whole_file
+
 SMOOTHING = 25
 
 COLUMNS = 3
@@ -64,7 +66,8 @@ def draw(run: Path) -> Path:
         if panel.fraction:
             axis.set_ylim(0, 1)
     path = run / "curves.png"
-    figure.savefig(path, dpi=110)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
     plt.close(figure)
     return path
 

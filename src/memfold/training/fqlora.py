@@ -8,16 +8,19 @@ parameters match `*lora_*`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from torch import nn
-from transformers import PreTrainedModel
-
-from memfold.backbone.adapters import NAME, Adapter, Quantisation, attach, is_lora
-from memfold.backbone.model import Backbone
+from memfold.backbone.record import Quantisation
 from memfold.core.config import require
 from memfold.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from memfold.backbone.model import Backbone
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,10 @@ class FQLoRA:
     embeddings: bool = True
 
     def __post_init__(self) -> None:
-        require(self.full_layers >= 0, "fqlora.full_layers", self.full_layers, "0 or more")
-        require(self.rank > 0, "fqlora.rank", self.rank, "1 or more")
-        require(self.alpha > 0, "fqlora.alpha", self.alpha, "above 0")
-        require(0 <= self.dropout < 1, "fqlora.dropout", self.dropout, "0 to 1")
+        require(self.full_layers >= 0, "full_layers", self.full_layers, "0 or more")
+        require(self.rank > 0, "rank", self.rank, "1 or more")
+        require(0 < self.alpha < math.inf, "alpha", self.alpha, "above 0")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "0 to below 1")
 
 
 def even_layers(layers: int, full: int) -> tuple[int, ...]:
@@ -69,6 +72,8 @@ def trained_in_full(model: PreTrainedModel, fqlora: FQLoRA) -> tuple[str, ...]:
 
 def targets(model: PreTrainedModel, fqlora: FQLoRA) -> tuple[str, ...]:
     """Names of the linear modules that get LoRA matrices."""
+    from torch import nn
+
     full, within = trained_in_full(model, fqlora), f"{_layers(model)}."
     linear = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
     return tuple(sorted(name for name in linear if name.startswith(within) and f"{name}.weight" not in full))
@@ -82,6 +87,10 @@ def adapt(backbone: Backbone, fqlora: FQLoRA, base: str) -> None:
     Raises:
         ConfigError: when the model's adapters have other settings; the message names the first difference.
     """
+    from torch import nn
+
+    from memfold.backbone.adapters import NAME, Adapter, attach, is_lora
+
     model, dropout = backbone.model, fqlora.dropout
     if backbone.base_adapter is None:
         full = trained_in_full(model, fqlora)
@@ -91,7 +100,7 @@ def adapt(backbone: Backbone, fqlora: FQLoRA, base: str) -> None:
         _check_same(backbone, fqlora)
         full = backbone.base_adapter.full
         for module in (module for module in model.modules() if hasattr(module, "lora_dropout")):
-            cast(nn.ModuleDict, module.lora_dropout)[NAME] = nn.Dropout(dropout)
+            cast("nn.ModuleDict", module.lora_dropout)[NAME] = nn.Dropout(dropout)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_lora(name) or name in full)
         if parameter.requires_grad:
@@ -101,6 +110,8 @@ def adapt(backbone: Backbone, fqlora: FQLoRA, base: str) -> None:
 
 def drop_out(model: PreTrainedModel, active: bool) -> None:
     """Switch dropout on for training or off for validation; 4-bit modules must stay in their mode."""
+    from torch import nn
+
     for module in (module for module in model.modules() if isinstance(module, nn.Dropout)):
         module.train(active)
 
@@ -137,7 +148,7 @@ def _short(value: object) -> str:
 
 def layers_of(model: PreTrainedModel) -> nn.ModuleList:
     """Return the layers of a model, in order."""
-    return cast(nn.ModuleList, model.base_model.layers)
+    return cast("nn.ModuleList", model.base_model.layers)
 
 
 def _layers(model: PreTrainedModel) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from memfold.core.config import require
@@ -25,8 +26,8 @@ class Hardware:
     utilisation: float = 0.4
 
     def __post_init__(self) -> None:
-        require(self.devices > 0, "hardware.devices", self.devices, "1 or more")
-        require(self.memory > 0, "hardware.memory", self.memory, "above 0 GB")
-        require(self.teraflops > 0, "hardware.teraflops", self.teraflops, "above 0")
-        require(self.bandwidth > 0, "hardware.bandwidth", self.bandwidth, "above 0 TB a second")
-        require(0 < self.utilisation <= 1, "hardware.utilisation", self.utilisation, "above 0, at most 1")
+        require(self.devices > 0, "devices", self.devices, "1 or more")
+        require(0 < self.memory < math.inf, "memory", self.memory, "above 0 GB")
+        require(0 < self.teraflops < math.inf, "teraflops", self.teraflops, "above 0")
+        require(0 < self.bandwidth < math.inf, "bandwidth", self.bandwidth, "above 0 TB a second")
+        require(0 < self.utilisation <= 1, "utilisation", self.utilisation, "above 0, at most 1")

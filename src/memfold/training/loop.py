@@ -28,12 +28,11 @@ from memfold.training.parent import check_architecture, parent_of
 from memfold.training.predecessor import PredecessorLoss
 from memfold.training.processes import Processes
 from memfold.training.recipe import Entry, Recipe, StageRecipe
-from memfold.training.run import Opening, open_run, trained_parameters
+from memfold.training.run import Opening, open_run, run_lock, trained_parameters
 from memfold.training.scratch import make_backbone
 
 Report = Callable[[dict[str, Any]], None]
 LANGUAGE = "language"
-RECIPE = Recipe
 
 
 @dataclass
@@ -54,10 +53,16 @@ def train(recipe: Recipe, folder: Path, resume: bool = False, report: Report | N
     """Run a stage to its end.  Returns the trained backbone, which is also saved in `folder`/model.
 
     Raises:
-        ConfigError, CheckpointError: before anything is trained.
+        ConfigError, CheckpointError, DataError: before anything is trained.
         CallError: for a loss or gradient that is not finite; the message names the step.
     """
-    run = prepare(recipe, folder, resume)
+    with run_lock(folder):
+        return _train(prepare(recipe, folder, resume), report)
+
+
+def _train(run: Run, report: Report | None) -> Backbone:
+    """Take the steps that a run still has to take, and save its model."""
+    recipe = run.recipe
     started, seen = time.perf_counter(), run.progress.tokens
     while not _ended(run):
         metrics = step(run)
@@ -73,7 +78,7 @@ def train(recipe: Recipe, folder: Path, resume: bool = False, report: Report | N
                 report(metrics)
         if done % recipe.checkpoint_every == 0 or _ended(run):
             _checkpoint(run)
-    sharding.save_model(run.backbone, folder / "model", run.processes)
+    sharding.save_model(run.backbone, run.folder / "model", run.processes)
     run.processes.close()
     return run.backbone
 
@@ -189,8 +194,8 @@ def check_finite(name: str, value: Tensor) -> None:
     if not bool(torch.isfinite(value)):
         raise CallError(
             "training",
-            f"the {name} is {float(value.detach())}; the last checkpoint is intact: use it as the parent of a recipe "
-            "with a lower learning rate",
+            f"the {name} is {float(value.detach())}; lower the learning rate and start again, with the last checkpoint "
+            "as the parent if the run has one",
         )
 
 
@@ -234,7 +239,7 @@ def _row_positions(recipe: Recipe) -> int:
 def _make_ready(backbone: Backbone, recipe: Recipe) -> None:
     """Prepare the models for training."""
     for trained in filter(None, (backbone, backbone.encoder)):
-        trained.model.set_attn_implementation(recipe.attention)
+        trained.set_attention(recipe.attention)
         if recipe.compile:
             trained.body = torch.compile(trained.model.base_model, dynamic=True)
         trained.model.train()

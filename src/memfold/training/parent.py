@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from memfold.backbone.model import Backbone
 from memfold.backbone.resolve import model_folder
 from memfold.backbone.shapes import SHAPES
 from memfold.core.errors import ConfigError
-from memfold.training.recipe import Recipe, StageRecipe
+from memfold.training.recipe import StageRecipe
+
+if TYPE_CHECKING:
+    from memfold.backbone.model import Backbone
 
 RUNS = "runs/"
 IDENTIFIER = re.compile(r"[A-Za-z][\w.-]*/[\w.-]+")
 
 
-def parent_of(recipe: Recipe) -> str:
+def parent_of(recipe: StageRecipe) -> str:
     """Return the folder of the weights, or a Hugging Face id if the recipe also names the architecture."""
     name = str(recipe.parent)
     if recipe.architecture is not None and IDENTIFIER.fullmatch(name) and not name.startswith(RUNS):

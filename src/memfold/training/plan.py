@@ -6,8 +6,8 @@ rules below; no weights are loaded.  Communication and memory fragmentation are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -16,7 +16,7 @@ from memfold.backbone.shapes import SHAPES, Shape
 from memfold.core.errors import ConfigError
 from memfold.core.system import Footprint
 from memfold.training.batches import mixture
-from memfold.training.fqlora import layers_of, targets, trained_in_full
+from memfold.training.fqlora import FQLoRA, layers_of, targets, trained_in_full
 from memfold.training.optimisers import is_frozen
 from memfold.training.parent import frozen_dtype
 from memfold.training.recipe import Entry, Recipe, StageRecipe, SupervisedEntry
@@ -148,24 +148,35 @@ def held(recipe: StageRecipe, weights: int, quantised: int) -> float:
 
 
 def advice(recipe: StageRecipe, weights: Weights, memory: dict[str, float]) -> dict[str, str]:
-    """Return the setting that would lower each part of the memory."""
+    """Return the setting that would lower each part of the memory, of those that the recipe can have."""
     fqlora, hardware = recipe.fqlora, recipe.hardware
+    sharded = replace(hardware, sharded=True)
     result = dict.fromkeys(memory, "use a smaller model") | {"device": "use a larger device"}
     if fqlora is not None and fqlora.quantisation == "none":
         saved = memory["frozen weights"] * (1 - NF4 / FROZEN_BYTES[frozen_dtype(recipe)])
         result["frozen weights"] = f'set fqlora.quantisation = "nf4" (saves up to {saved:.0f} GB)'
     if fqlora is None:
-        lower = "train fewer parameters ([fqlora])"
-    elif hardware.devices > 1 and not hardware.sharded:
+        fewer = _allows(recipe, fqlora=FQLoRA(full_layers=1, dropout=0.0))
+        lower = "train fewer parameters ([fqlora])" if fewer else "use a smaller model"
+    elif hardware.devices > 1 and not hardware.sharded and _allows(recipe, hardware=sharded):
         lower = "set hardware.sharded = true"
     else:
         fraction = 1 / hardware.devices if weights.spread else 1.0
         lower = f"lower fqlora.full_layers (each takes {weights.layer * _state(recipe) * fraction / GB:.1f} GB)"
         lower += ", or use more hardware.devices" if hardware.sharded else ""
     result["trained weights, gradients, AdamW"] = lower
-    checkpointed = recipe.activation_checkpointing
-    result["activations"] = "lower tokens and sizes" if checkpointed else "set activation_checkpointing = true"
+    can_checkpoint = not recipe.activation_checkpointing and _allows(recipe, activation_checkpointing=True)
+    result["activations"] = "set activation_checkpointing = true" if can_checkpoint else "lower tokens and sizes"
     return result
+
+
+def _allows(recipe: StageRecipe, **changes: Any) -> bool:
+    """Return whether the recipe can have these values of its keys."""
+    try:
+        replace(recipe, **changes)
+    except ConfigError:
+        return False
+    return True
 
 
 def activations(recipe: StageRecipe, shape: Shape, tokens: float, targets: float) -> float:

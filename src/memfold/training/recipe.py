@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from memfold.backbone.shapes import SHAPES
-from memfold.core.config import build, require
+from memfold.core.config import build, require, require_known
 from memfold.core.errors import ConfigError, unknown
 from memfold.core.prompt import ChatTemplate
 from memfold.core.registry import DEFAULT, SYSTEMS, AnySystem, SystemClass, system_class
 from memfold.core.system import USUAL_RATIO
 from memfold.tasks.datasets.table import DATASETS
-from memfold.tasks.table import LOCAL, TASKS
+from memfold.tasks.table import LOCAL, TASKS, kinds_of
 from memfold.tasks.task import TaskOptions
 from memfold.training.fqlora import FQLoRA
 from memfold.training.hardware import Hardware
@@ -45,11 +45,11 @@ class ModelSize:
 
     def __post_init__(self) -> None:
         for name in ("vocabulary", "hidden", "layers", "heads", "feedforward", "window"):
-            require(getattr(self, name) > 0, f"model.{name}", getattr(self, name), "1 or more")
+            require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
         for name in ("rope_theta", "init"):
-            require(0 < getattr(self, name) < math.inf, f"model.{name}", getattr(self, name), "above 0")
+            require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "above 0")
         divisible = self.hidden % (2 * self.heads) == 0
-        require(divisible, "model.hidden", self.hidden, f"a multiple of 2 x model.heads, {2 * self.heads}")
+        require(divisible, "hidden", self.hidden, f"a multiple of 2 x heads, {2 * self.heads}")
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ class Entry:
     def __post_init__(self) -> None:
         named = [("task", self.task, TASKS), ("system", self.system, SYSTEMS), ("dataset", self.dataset, DATASETS)]
         for kind, name, known in named:
-            if name is not None and name not in known:
-                raise unknown(kind, name, known)
+            if name is not None:
+                require_known(kind, name, known)
+        self._check_kinds()
         self.kind.of(self.settings)
         require(0 < self.weight < math.inf, "weight", self.weight, "above 0")
         require(bool(self.sizes) and min(self.sizes) > 0, "sizes", self.sizes, "one or more positive numbers")
@@ -94,6 +95,14 @@ class Entry:
                 f"task {self.task!r} with dataset = {self.dataset!r} is not possible; only task 'questions' takes a "
                 "dataset, and it requires one"
             )
+
+    def _check_kinds(self) -> None:
+        """Refuse kinds that the task does not have."""
+        known = kinds_of(self.task)
+        if self.kinds and not known:
+            raise ConfigError(f"kinds = {list(self.kinds)} is not possible: task {self.task!r} has none; leave it out")
+        for name in self.kinds:
+            require_known("kinds", name, known)
 
     @property
     def kind(self) -> SystemClass:
@@ -175,9 +184,9 @@ class Schedule:
     floor: float = 0.02
 
     def __post_init__(self) -> None:
-        require(0 <= self.warmup < 1, "schedule.warmup", self.warmup, "0 to 1")
-        require(0 < self.decay <= 1 - self.warmup, "schedule.decay", self.decay, "above 0, at most 1 - warmup")
-        require(0 <= self.floor <= 1, "schedule.floor", self.floor, "0 to 1")
+        require(0 <= self.warmup < 1, "warmup", self.warmup, "0 to below 1")
+        require(0 < self.decay <= 1 - self.warmup, "decay", self.decay, "above 0, at most 1 - warmup")
+        require(0 <= self.floor <= 1, "floor", self.floor, "0 to 1")
 
     def factor(self, step: int, steps: int) -> float:
         """Return the factor on all learning rates at a step."""
@@ -225,8 +234,8 @@ class StageRecipe:
         for name in ("steps", "tokens", "validate_every", "checkpoint_every"):
             require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
         require(0 < self.clip < math.inf, "clip", self.clip, "above 0")
-        if self.architecture is not None and self.architecture not in SHAPES:
-            raise unknown("architecture", self.architecture, SHAPES)
+        if self.architecture is not None:
+            require_known("architecture", self.architecture, SHAPES)
         if self.hardware.sharded and any(group.kind == "muon" for group in self.groups):
             raise ConfigError(
                 "hardware.sharded = true and a group of kind 'muon': Muon needs whole matrices; use adamw"
@@ -273,7 +282,7 @@ def _check_names(table: str, settings: Mapping[str, Any], kinds: Iterable[System
     known -= {"chat_template", "style"}
     for name in settings:
         if name not in known:
-            raise unknown("key", f"{table}.{name}", [f"{table}.{key}" for key in sorted(known)])
+            raise unknown("key", name, known, table)
 
 
 @dataclass(frozen=True)
@@ -323,6 +332,9 @@ class Recipe(StageRecipe):
         """The size of a run in one line."""
         batch = self.tokens * self.micro_batches
         return f"{self.steps:,} steps of about {batch:,} tokens, {self.steps * batch:,} in total"
+
+
+RECIPE = Recipe  # what a recipe file of this package is built as
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -6,7 +6,9 @@ Nothing is written before `create_folder`, so a refused run leaves no files.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from torch import nn
 from memfold.backbone.folder import load_backbone
 from memfold.backbone.model import Backbone
 from memfold.core.errors import ConfigError
+from memfold.core.lock import FolderLock
 from memfold.tasks.datasets.corpus import check_files
 from memfold.training import checkpoint, sharding
 from memfold.training.checkpoint import Start
@@ -76,6 +79,17 @@ class Opening:
         if self.start.optimisers:
             optimisers.load_state_dict(sharding.split_states(self.start.optimisers, optimisers))
         return optimisers
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run folder in the first of several processes, which alone writes to it.
+
+    Raises:
+        DataError: if another run writes to the folder.
+    """
+    with nullcontext() if int(os.environ.get("RANK", "0")) else FolderLock(folder):
+        yield
 
 
 def open_run(recipe: StageRecipe, folder: Path, resume: bool) -> Opening:

@@ -9,6 +9,7 @@ kept unsharded (`gathered`), and processes need not wait for each other.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from memfold.backbone.folder import save_backbone
 from memfold.backbone.model import Backbone
 from memfold.core.errors import ConfigError
+from memfold.core.outputs import writing
 from memfold.training import checkpoint
 from memfold.training.batches import mixture
 from memfold.training.checkpoint import Progress
@@ -142,10 +144,21 @@ def unsharded_weights(model: nn.Module, keep: bool) -> dict[str, Tensor] | None:
 
 
 def save_model(backbone: Backbone, folder: Path, processes: Processes) -> None:
-    """Unshard the weights and save them in the first process; all processes must call this."""
+    """Unshard the weights and save them in the first process; all processes must call this.
+
+    The folder is replaced once the new one is whole.
+
+    Raises:
+        DataError: if it cannot be written.
+    """
     weights = unsharded_weights(backbone.model, processes.first)
     if processes.first:
-        save_backbone(backbone, folder, weights=weights)
+        partial = folder.with_name(f"{folder.name}.partial")
+        with writing(folder):
+            shutil.rmtree(partial, ignore_errors=True)
+            save_backbone(backbone, partial, weights=weights)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
 
 
 def save_checkpoint(

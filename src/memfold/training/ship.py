@@ -15,24 +15,29 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
 
-from memfold.backbone.familiarity import loss_of
-from memfold.backbone.folder import SETTINGS_FILE, load_backbone, save_backbone
+from memfold.backbone.familiarity import characters_of, loss_of
+from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.origin import commit, hardware
+from memfold.backbone.record import SETTINGS_FILE
 from memfold.backbone.resolve import model_folder
 from memfold.core.config import require
 from memfold.core.outputs import check_empty
-from memfold.tasks.almanac.task import almanac
+from memfold.tasks.almanac.questions import evidence
+from memfold.tasks.almanac.task import write
 from memfold.tasks.task import SPLITS, TaskOptions
 from memfold.training.curves import draw, read_metrics
 
-# A text is reported as unfamiliar above this multiple of the highest loss on almanac pages of any level and split.
-MARGIN = 1.2
-PAGES, PAGE_TOKENS = 48, 600
+# Almanac texts of every level, split and length, one sentence to a page, give the limits of what is familiar: the
+# share that counts as unfamiliar is what a limit costs in false warnings.
+TEXTS, LENGTHS = 960, (48, 96, 300, 600)  # tokens
+FALSE_WARNINGS = 0.01  # of each limit
+FIRST_SEED = 1 << 42  # no document of training or of an evaluation has such a seed
 
 
 def ship(runs: Sequence[Path], target: Path, after: Path | None = None, keep: float = 0.0) -> Backbone:
@@ -51,7 +56,7 @@ def ship(runs: Sequence[Path], target: Path, after: Path | None = None, keep: fl
     backbone = load_backbone(model_folder(str(runs[-1])))
     if after is not None and keep:
         _average(backbone, load_backbone(after), keep)
-    backbone.familiar_loss = round(MARGIN * max(_familiar_losses(backbone)), 3)
+    backbone.familiar_loss, backbone.familiar_characters = _limits(backbone)
     backbone.provenance = {
         "stages": [*earlier, *(stage(run) for run in runs)],
         "kept": keep,
@@ -102,13 +107,29 @@ def _average(backbone: Backbone, earlier: Backbone, keep: float) -> None:
         weight.lerp_(old[name], keep)
 
 
-def _familiar_losses(backbone: Backbone) -> list[float]:
-    losses = []
-    for seed in range(PAGES):
-        options = TaskOptions(level=seed % 4, split=SPLITS[seed // 4 % 2])
-        page = almanac(2**42 + seed, PAGE_TOKENS, options, backbone.encode)[0].document
-        losses.append(loss_of(backbone, page.read()))
-    return losses
+def _limits(backbone: Backbone) -> tuple[float, float]:
+    """Return the most nats per character and the fewest characters per token of familiar texts."""
+    texts = _familiar_texts(backbone)
+    losses = [loss_of(backbone, text) for text in texts]
+    characters = [characters_of(backbone, text) for text in texts]
+    return round(_quantile(losses, 1 - FALSE_WARNINGS), 3), round(_quantile(characters, FALSE_WARNINGS), 3)
+
+
+def _familiar_texts(backbone: Backbone) -> list[str]:
+    """Return almanac pages of every level and split, and as many single sentences of them."""
+    texts = []
+    for number in range(TEXTS // 2):
+        options = TaskOptions(level=number % 4, split=SPLITS[number // 4 % 2])
+        rng, size = Random(FIRST_SEED + number), LENGTHS[number // 8 % len(LENGTHS)]
+        page = write(rng, size, options, backbone.encode)
+        _, sentences = evidence([rng.choice(page.facts)])
+        texts += [page.text, " ".join(sentences)]
+    return texts
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    """Return the value below which this share of the values lies."""
+    return sorted(values)[round(share * (len(values) - 1))]
 
 
 def main() -> None:
@@ -121,7 +142,8 @@ def main() -> None:
     arguments = parser.parse_args()
     backbone = ship(arguments.runs, arguments.to, arguments.after, arguments.keep)
     size = sum(path.stat().st_size for path in arguments.to.rglob("*") if path.is_file()) / 1e6
-    print(f"{arguments.to}: {size:.1f} MB, familiar loss {backbone.familiar_loss}")
+    limits = f"{backbone.familiar_loss} nats per character, {backbone.familiar_characters} characters per token"
+    print(f"{arguments.to}: {size:.1f} MB, familiar up to {limits}")
 
 
 if __name__ == "__main__":

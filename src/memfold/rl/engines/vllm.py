@@ -78,17 +78,19 @@ class VllmEngine:
             return done
         prompts = [self._embedded(rendered) for _, rendered in fitting]
         sampling = [request.call.sampling for request, _ in fitting]
-        generated = self._model.generate(prompts, sampling, self.backbone.end_token)
+        generated = self._model.generate(prompts, sampling, sorted(self.backbone.end_tokens))
         for (request, rendered), reply in zip(fitting, generated, strict=True):
             if isinstance(reply, Reply):
-                text = self.backbone.decode(reply.tokens)
-                reply = replace(reply, text=text, positions=rendered.memory_positions)
+                thinking, text = self.backbone.replies.split(rendered.tokens, reply.tokens)
+                reply = replace(reply, text=text, thinking=thinking, positions=rendered.memory_positions)
             done.append((request, reply))
         return done
 
     def _too_long(self, rendered: Rendered) -> Failure:
         count, limit = len(rendered.tokens), self.backbone.window
-        error = DataError(f"{count} positions leave no room for a reply in the model's {limit}")
+        error = DataError(
+            f"{count} positions leave no room for a reply in the model's {limit}; lower the sizes of the mixture"
+        )
         return Failure.of("policy", error)
 
     @torch.no_grad()

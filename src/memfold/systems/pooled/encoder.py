@@ -15,16 +15,14 @@ import torch
 from torch import Tensor
 
 from memfold.backbone.allocation import give_back
+from memfold.backbone.masks import Visibility
 from memfold.backbone.model import Backbone
-from memfold.core.document import Chunk, Document, chunks, fixed_lengths
+from memfold.core.document import Chunk, fixed_lengths
 from memfold.core.types import Block
 from memfold.systems.pooled.groups import group_lengths, group_windows
-from memfold.systems.pooled.head import HEAD
-from memfold.systems.pooled.settings import PooledFold
+from memfold.systems.pooled.settings import BATCH_TOKENS, HEAD, PooledFold
 from memfold.systems.shared.blocks import chunk_block
 
-# Maximum tokens of a forward pass: enough to use a GPU fully, with small memory requirements.
-BATCH_TOKENS = 8192
 # Maximum tokens of a forward pass on a CPU without gradients.  Activations then stay in the CPU cache, which is twice
 # as fast as passes of eight times the size, and they are too small to fragment the memory of a long fold.
 CPU_TOKENS = 1024
@@ -58,21 +56,6 @@ def fixed_windows(tokens: Sequence[int], window: int, ratio: int) -> list[Window
     """Split tokens into windows of `window` tokens with groups of `ratio`; the last of each may be shorter."""
     parts = [tokens[start : start + window] for start in range(0, len(tokens), window)]
     return [Window(part, fixed_lengths(len(part), ratio)) for part in parts]
-
-
-def chunk_batches(
-    documents: Sequence[Document], encoder: Backbone, settings: PooledFold
-) -> Iterator[list[tuple[int, Chunk]]]:
-    """Yield batches of (document index, chunk), each with as many chunks as fit into `BATCH_TOKENS`, or one."""
-    batch: list[tuple[int, Chunk]] = []
-    for source, document in enumerate(documents):
-        for chunk in chunks(document, encoder.tokenize, settings.chunk):
-            if batch and sum(len(c.tokens) for _, c in batch) + len(chunk.tokens) > BATCH_TOKENS:
-                yield batch
-                batch = []
-            batch.append((source, chunk))
-    if batch:
-        yield batch
 
 
 def encode_chunks(batch: Sequence[tuple[int, Chunk]], encoder: Backbone, settings: PooledFold) -> Iterator[Block]:
@@ -122,8 +105,8 @@ def _encode(backbone: Backbone, windows: Windows, settings: PooledFold) -> Tenso
     width = _round_up(max(counts), settings.ratio)
     rows = [[*window.tokens, *[0] * (width - len(window.tokens))] for window in windows]
     ids = torch.tensor(rows, device=backbone.device)
-    mask = _bidirectional(counts, ids) if settings.mask == "bidirectional" else None
-    states = backbone.hidden(backbone.model.get_input_embeddings()(ids), None, mask)
+    visibility = _bidirectional(counts, ids) if settings.mask == "bidirectional" else None
+    states = backbone.hidden(ids, None, visibility)
     starts, sizes = list[int](), list[int]()
     for row, window in enumerate(windows):
         ends = accumulate(window.groups, initial=row * width)
@@ -134,14 +117,14 @@ def _encode(backbone: Backbone, windows: Windows, settings: PooledFold) -> Tenso
     return _slots(backbone, flat[places.clamp(max=len(flat) - 1)], sizes)  # padding of a group is masked
 
 
-def _bidirectional(counts: Sequence[int], ids: Tensor) -> Tensor:
-    """Return the mask [b, 1, t, t] that lets a token attend to its whole window, but not to padding.
+def _bidirectional(counts: Sequence[int], ids: Tensor) -> Visibility:
+    """Return the visibility that lets a token attend to its whole window, but not to padding.
 
-    Causal attention needs no mask, because padding is on the right.
+    Causal attention needs none, because padding is on the right.
     """
-    rows, width = ids.shape
-    valid = torch.arange(width, device=ids.device) < torch.tensor(counts, device=ids.device)[:, None]
-    return valid[:, None, None, :].expand(rows, 1, width, width)
+    order = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    valid = order < torch.tensor(counts, device=ids.device)[:, None]
+    return Visibility(order, valid, valid[:, None, :].expand(-1, ids.shape[1], -1), bidirectional=True)
 
 
 def _slots(backbone: Backbone, groups: Tensor, sizes: Sequence[int]) -> Tensor:

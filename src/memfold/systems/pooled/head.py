@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from memfold.backbone.model import Backbone
 from memfold.core.errors import CheckpointError
-from memfold.systems.pooled.settings import PooledFold, Pooling, Projection
+from memfold.core.registry import text_systems
+from memfold.systems.pooled.settings import HEAD, PooledFold, Pooling, Projection
 
-HEAD = "pooled"
 # Standard deviation of initial weights that are small but not zero, since gradients flow through them.
 SMALL = 0.02
 SEED = 0
@@ -109,7 +109,10 @@ def check_head(backbone: Backbone, settings: PooledFold) -> None:
     """
     encoder = backbone.compressor
     if HEAD not in encoder.heads:
-        raise CheckpointError(f"model {backbone.name!r} has no projection for pooled memory; train it first")
+        raise CheckpointError(
+            f"model {backbone.name!r} has no projection for pooled memory; train it for that, or use a --system whose "
+            f"memory is text ({', '.join(text_systems())})"
+        )
     head, required = encoder.heads[HEAD], (settings.pooling, settings.projection)
     if _kind(head) != required:
         raise CheckpointError(

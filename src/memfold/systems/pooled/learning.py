@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from random import Random
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import Tensor, nn
-
-from memfold.backbone.model import Backbone
-from memfold.backbone.tokens import add_special_tokens
 from memfold.core.system import Capabilities, Footprint, MemorySystem, Pass, SystemT
-from memfold.systems.pooled.encoder import BATCH_TOKENS, fixed_windows, passes
-from memfold.systems.pooled.head import HEAD, add_head, read_head
-from memfold.systems.pooled.settings import PAPER, PooledFold, PooledRead, PooledTrain
+from memfold.systems.pooled.settings import BATCH_TOKENS, HEAD, PAPER, PooledFold, PooledRead, PooledTrain
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from memfold.backbone.model import Backbone
 
 START, END = "<MEM_START>", "<MEM_END>"  # wrapper tokens around each slot, or around the whole memory
 DEFAULT_RATIO = 16  # default for a model that was trained at several ratios
@@ -80,6 +78,9 @@ class PooledLearning(MemorySystem[PooledFold, PooledRead, PooledTrain]):
             ConfigError: for a training ratio that the other settings do not allow.
             CheckpointError: if an existing head cannot be converted to the required one.
         """
+        from memfold.backbone.tokens import add_special_tokens
+        from memfold.systems.pooled.head import add_head
+
         for ratio in self.train.ratios:  # raises for a ratio that is not possible
             self.changed(ratio=ratio)
         if START not in backbone.tokenizer.get_vocab():
@@ -89,6 +90,8 @@ class PooledLearning(MemorySystem[PooledFold, PooledRead, PooledTrain]):
     @classmethod
     def read_head(cls, tensors: Mapping[str, Tensor]) -> nn.Module:
         """Build the projection, and the pooling before it, from stored tensors."""
+        from memfold.systems.pooled.head import read_head
+
         return read_head(tensors)
 
     def record(self, previous: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,17 +141,20 @@ class PooledLearning(MemorySystem[PooledFold, PooledRead, PooledTrain]):
         """Return the size of the projection, for mean pooling and a linear projection without a separate encoder."""
         return {f"heads.{HEAD}.weight": hidden_size**2}
 
-    @torch.no_grad()
     def encode_only(self, tokens: Sequence[int], backbone: Backbone) -> None:
         """Run the encoder without its head, over the windows and in the passes of folding, with causal attention."""
+        import torch
+
+        from memfold.systems.pooled.encoder import fixed_windows, passes
+
         encoder, size = backbone.compressor, self.fold.window_tokens
-        embeddings = encoder.model.get_input_embeddings()
-        for start in range(0, len(tokens), BATCH_TOKENS):
-            batch = tokens[start : start + BATCH_TOKENS]
-            windows = fixed_windows(batch, size, size)
-            windows = [window for window in windows if len(window.tokens) == size] or windows
-            for part in passes(encoder, windows, self.fold.ratio, size):
-                encoder.hidden(embeddings(torch.tensor([window.tokens for window in part], device=encoder.device)))
+        with torch.no_grad():
+            for start in range(0, len(tokens), BATCH_TOKENS):
+                batch = tokens[start : start + BATCH_TOKENS]
+                windows = fixed_windows(batch, size, size)
+                windows = [window for window in windows if len(window.tokens) == size] or windows
+                for part in passes(encoder, windows, self.fold.ratio, size):
+                    encoder.hidden(torch.tensor([window.tokens for window in part], device=encoder.device))
 
     def layouts(self: SystemT) -> dict[str, SystemT]:
         """Return the system with both wrappers: around the whole memory (cheap), and around each slot (the paper)."""

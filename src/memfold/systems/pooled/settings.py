@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from memfold.core.config import require
-from memfold.core.system import ReadSettings, TrainSettings
+from memfold.core.config import require, require_known
+from memfold.core.settings import ReadSettings, TrainSettings
 
 Cite = Literal["recall", "attention"]
 Mask = Literal["causal", "bidirectional"]
@@ -24,6 +24,9 @@ WRAPPERS: tuple[Wrapper, ...] = ("slot", "span", "none")
 POSITION_RULES: tuple[PositionRule, ...] = ("consecutive", "strided", "randomised")
 GROUPINGS: tuple[Grouping, ...] = ("fixed", "sentence")
 WIDEST_WINDOW = 1024
+# Maximum tokens of a forward pass of the encoder: enough to use a GPU fully, with small memory requirements.
+BATCH_TOKENS = 8192
+HEAD = "pooled"  # name of the head in a model folder
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,16 @@ class PooledFold:
 
     def __post_init__(self) -> None:
         require(1 <= self.ratio <= 1024, "ratio", self.ratio, "1 to 1024")
-        require(self.groups in GROUPINGS, "groups", self.groups, ", ".join(GROUPINGS))
+        require_known("groups", self.groups, GROUPINGS)
         self._check_sentences()
         is_multiple = self.window < self.ratio or self.window % self.ratio == 0
         multiple = f"0 (one group) or a multiple of the ratio {self.ratio}, at most {WIDEST_WINDOW}"
         require(is_multiple and 0 <= self.window <= WIDEST_WINDOW, "window", self.window, multiple)
-        require(self.mask in MASKS, "mask", self.mask, ", ".join(MASKS))
-        require(self.pooling in POOLINGS, "pooling", self.pooling, ", ".join(POOLINGS))
-        require(self.projection in PROJECTIONS, "projection", self.projection, ", ".join(PROJECTIONS))
-        require(self.wrapper in WRAPPERS, "wrapper", self.wrapper, ", ".join(WRAPPERS))
-        require(self.positions in POSITION_RULES, "positions", self.positions, ", ".join(POSITION_RULES))
+        require_known("mask", self.mask, MASKS)
+        require_known("pooling", self.pooling, POOLINGS)
+        require_known("projection", self.projection, PROJECTIONS)
+        require_known("wrapper", self.wrapper, WRAPPERS)
+        require_known("positions", self.positions, POSITION_RULES)
         unit = "window" if self.window > self.ratio else "ratio"
         size = max(self.window, self.ratio)
         fits = self.chunk >= self.window_tokens and self.chunk % size == 0
@@ -133,7 +136,7 @@ class PooledRead(ReadSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.cite in CITES, "cite", self.cite, ", ".join(CITES))
+        require_known("cite", self.cite, CITES)
         require(self.unfold >= 0, "unfold", self.unfold, "0 (off) or more tokens")
         require(self.doubt >= 0, "doubt", self.doubt, "0 (off) or more tokens")
         require(self.gap >= 0, "gap", self.gap, "0 or more positions")

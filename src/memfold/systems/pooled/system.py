@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import TYPE_CHECKING
 
-from memfold.backbone.model import Backbone
 from memfold.backbone.sequence import SequenceBuilder
 from memfold.core.document import Document, chunks
 from memfold.core.errors import DataError
 from memfold.core.model import Model
-from memfold.core.prompt import Style, after_memory, before_memory, final_answer
+from memfold.core.prompt import Style, after_memory, final_answer, user_message
 from memfold.core.system import SLOT, AnswerSteps, Rendered, ask
 from memfold.core.types import (
     Answer,
@@ -24,7 +24,6 @@ from memfold.core.types import (
     Call,
     Generate,
     Memory,
-    Part,
     Passage,
     Reply,
     Sample,
@@ -32,14 +31,17 @@ from memfold.core.types import (
     Text,
     Trace,
 )
-from memfold.systems.pooled.encoder import chunk_batches, encode_chunks
-from memfold.systems.pooled.head import check_head
 from memfold.systems.pooled.learning import END, START, PooledLearning
 from memfold.systems.pooled.positions import offsets
 from memfold.systems.pooled.reading import slot_passage
+from memfold.systems.pooled.settings import BATCH_TOKENS
+from memfold.systems.shared.blocks import chunk_batches
 from memfold.systems.shared.citations import cite_passages, cite_reply, follow_reply, is_doubtful
-from memfold.systems.shared.replies import ANSWER_SAMPLING, written_reply
+from memfold.systems.shared.replies import written_reply
 from memfold.systems.shared.unfolding import unfolded
+
+if TYPE_CHECKING:
+    from memfold.backbone.model import Backbone
 
 UNFOLDINGS = ("locate", "answer")  # purposes of the calls that read text; the second is made if necessary
 
@@ -51,10 +53,13 @@ class Pooled(PooledLearning):
 
     def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:
         """Yield blocks with slots [n, d]; chunks of several documents share forward passes, whatever `done` is."""
+        from memfold.systems.pooled.encoder import encode_chunks
+        from memfold.systems.pooled.head import check_head
+
         backbone = model.weights()
         check_head(backbone, self.fold)
         encoder = backbone.compressor
-        for batch in chunk_batches(documents, encoder, self.fold):
+        for batch in chunk_batches(documents, encoder, self.fold.chunk, BATCH_TOKENS):
             if done < len(batch):
                 yield from islice(encode_chunks(batch, encoder, self.fold), done, None)
             done = max(0, done - len(batch))
@@ -81,19 +86,19 @@ class Pooled(PooledLearning):
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """Answer with one call over all blocks; with `unfold` or `doubt`, further calls read the text that is cited."""
-        template, unfold = self.read.chat_template, self.read.unfold
+        unfold, sampling = self.read.unfold, self.read.sampling()
         by_attention = self.read.cite == "attention" or not memory.holds_text
         blocks = tuple(BlockRef(memory.name, block.index) for block in memory.blocks)
-        opening, closing = Text(before_memory(template)), Text(after_memory(template, question, self.read.style))
-        wants = Generate(ANSWER_SAMPLING, attention=by_attention)
-        reply = yield from ask(Call("locate" if unfold else "answer", (opening, *blocks, closing), wants))
+        closing = Text(after_memory(self.read.chat_template, question, self.read.style))
+        wants = Generate(sampling, attention=by_attention)
+        reply = yield from ask(Call("locate" if unfold else "answer", user_message(*blocks, closing), wants))
         answer = self._answer(memory, question, reply, by_attention)
         cited = answer.citations
         if self.read.doubt and cited and not unfold and is_doubtful(memory, reply.text, answer.text):
             unfold = self.read.doubt
         for purpose in UNFOLDINGS if unfold else ():
             passages = unfolded(memory, cited, unfold)
-            reply = yield from ask(Call(purpose, (opening, Text(passages), closing), Generate(ANSWER_SAMPLING)))
+            reply = yield from ask(Call(purpose, user_message(Text(passages), closing), Generate(sampling)))
             answer = self._answer_from_text(memory, question, reply, answer)
             cited = follow_reply(memory, question, reply, passages)
             if not cited:
@@ -111,12 +116,9 @@ class Pooled(PooledLearning):
         blocks = [memory.blocks[part.index] for part in references]
         distances = offsets(blocks, self.fold, self.read.draw, memory.name)
         base = 0
-        for part in call.parts:
-            if isinstance(part, Text):
-                builder.text(backbone.encode(part.text) if part.tokens is None else part.tokens)
-                if not builder.tokens:  # a sequence begins with at least one token
-                    builder.text([backbone.end_token])
-            else:
+        for part, tokens in zip(call.parts, backbone.prompt(call.parts, self.read.chat_template), strict=True):
+            builder.text(tokens)
+            if isinstance(part, BlockRef):
                 if part is references[0]:
                     base = self._open_memory(builder, backbone)
                 base = self._append_block(builder, backbone, memory.blocks[part.index], base, next(distances))
@@ -133,17 +135,16 @@ class Pooled(PooledLearning):
 
     def script(self, sample: Sample, model: Model, style: Style) -> Trace:
         """Return a trace with memory, instruction, bridge and reply: the first of the answers, or else the target."""
-        template = self.read.chat_template
         count = sum(1 for _ in chunks(sample.document, model.tokenize, self.fold.chunk))
         blocks = (BlockRef(sample.document.source, index) for index in range(count))
-        closing = after_memory(template, sample.question, style if sample.answers else None)
-        parts: list[Part] = [Text(before_memory(template)), *blocks, Text(closing)]
+        closing = after_memory(self.read.chat_template, sample.question, style if sample.answers else None)
+        parts = user_message(*blocks, Text(closing))
         if sample.bridge:
-            parts.append(Text(tokens=sample.bridge))
+            parts = (*parts, Text(tokens=sample.bridge))
         reply = written_reply(sample, model, style)
         if sample.answers or sample.task != "cued":  # the reply to a cue is a part of a text, without an end token
             reply = (*reply, model.end_token)
-        step = Step(Call("answer", tuple(parts)), Reply(tokens=reply))
+        step = Step(Call("answer", parts), Reply(tokens=reply))
         return Trace(sample.question, self.name, self.settings, (step,))
 
     def _answer(self, memory: Memory, question: str, reply: Reply, by_attention: bool) -> Answer:
