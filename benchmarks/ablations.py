@@ -31,6 +31,7 @@ from memfold.cli.output import notes
 from memfold.cli.training import training
 from memfold.core.document import Document
 from memfold.core.errors import MemfoldError, unknown
+from memfold.core.outputs import write_text
 from memfold.evaluation.ablations import BASELINE, LOSSES, Result, draw_curves, page, read_results, write_result
 from memfold.evaluation.candidate import make_candidate
 from memfold.evaluation.records import Record
@@ -113,7 +114,7 @@ def write_page(results: Path, path: Path) -> None:
     measured = read_results(results)
     picture = draw_curves(measured, path.with_suffix(".png"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(measured, picture.name if picture else None), encoding="utf-8")
+    write_text(path, page(measured, picture.name if picture else None))
 
 
 def _train(recipe: Recipe, folder: Path) -> None:

@@ -37,6 +37,7 @@ import torch
 from memfold.backbone.origin import commit, hardware
 from memfold.cli.main import execute
 from memfold.core.errors import DataError
+from memfold.core.outputs import write_text
 from memfold.memory import open_memory, partial_folder
 from memfold.tasks.filler import sentence
 
@@ -117,7 +118,7 @@ def main() -> int:
         "seconds": round(time.perf_counter() - started, 1),
     } | found.record()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_text(arguments.out, json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
     return int(bool(found.problems))
 

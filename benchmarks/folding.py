@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from memfold.backbone.origin import commit, hardware
+from memfold.core.outputs import write_text
 from memfold.tasks.table import load_task
 from memfold.tasks.task import TaskOptions
 
@@ -48,7 +49,7 @@ def main() -> None:
             result["folds"].append(measured | {"megabytes": megabytes, "above_weights_bytes": above})
     RESULTS.mkdir(exist_ok=True)
     name = re.sub(r"[^a-z0-9]+", "-", machine["cpu"].lower()).strip("-")
-    (RESULTS / f"folding-{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_text(RESULTS / f"folding-{name}.json", json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 

@@ -1,4 +1,4 @@
-"""The parts of docs/results.md: the memfold commands that measure them.
+"""The parts of docs/results.md: the commands that measure them.
 
 `benchmarks/pooled.py` runs them, and `benchmarks/results.py` writes the page from their results.
 """
@@ -18,23 +18,33 @@ MULTIHOP = "4096,8192,16384,32768,65536,122880"
 QUICK_LENGTHS = "256,512"
 ANSWERING = ("full", "pooled:16", "pooled:16/groups=fixed", "pooled:4", "retrieval", "closed-book")
 FACTS = ("--level", "1", "--split", "in")
+SELECTING = ("reconstruction", "expected", "norm", "recent", "random")  # compressors of kvbank without training
 
 
 @dataclass(frozen=True)
 class Part:
-    """Commands of memfold by name, at full size and `quick`; `needs` is the GPU or model they require, if any."""
+    """Commands by name, at full size and `quick`; `needs` is the GPU or model they require, if any.
+
+    They are commands of memfold, or of a `script` in this folder.
+    """
 
     name: str
     commands: dict[str, tuple[str, ...]]
     quick: dict[str, tuple[str, ...]]
     needs: str = ""
+    script: str = ""
+
+    @property
+    def program(self) -> str:
+        """What runs the commands, as a person would type it."""
+        return f"python benchmarks/{self.script}" if self.script else "memfold"
 
 
 def shown(part: Part, name: str) -> str:
     """A command of a part as a person would type it."""
     slot = " --model SLOT_MODEL" if part.needs == "slot-model" and name == "slot" else ""
     cuda = " --device cuda" if part.needs == "cuda" else ""
-    return f"memfold {shlex.join(part.commands[name])}{slot}{cuda}"
+    return f"{part.program} {shlex.join(part.commands[name])}{slot}{cuda}"
 
 
 def _bench(name: str, *words: str, lengths: str = LONG, needs: str = "") -> Part:
@@ -77,6 +87,12 @@ def _questions(count: int) -> tuple[str, ...]:
     return ("--questions", str(count))
 
 
+def _selections() -> list[str]:
+    """Every compressor at ratio 4, and the best one at other ratios; the model reads the block itself."""
+    own = [f"kvbank:4/compressor={name}/reading=block" for name in SELECTING]
+    return [*own, *(f"kvbank:{ratio}/compressor={SELECTING[0]}/reading=block" for ratio in (2, 8, 16))]
+
+
 RECONSTRUCTION = ("reconstruction", *_systems("pooled:16", "pooled:4"))
 
 PARTS = (
@@ -91,10 +107,20 @@ PARTS = (
     _almanac("almanac-in", "--split", "in", systems=(*ANSWERING, "pooled/unfold=256", "pooled/doubt=256")),
     _almanac("almanac-out", "--split", "out"),
     _almanac("longer", *FACTS, systems=("full", "pooled:16", "retrieval"), lengths="1024,4096,8192"),
+    _eval(
+        "selection",
+        "almanac",
+        "--split",
+        "in",
+        *_systems("full", *_selections()),
+        lengths="256,512",
+        size=_questions(240),
+    ),
     _eval("fidelity", "fidelity", *_systems("pooled:16"), lengths="64,256,512,2048", size=_questions(180), quick=3),
     _eval("reconstruction", *RECONSTRUCTION, lengths="256,512,1024,2048", size=_questions(80)),
     _haystack("needle", lengths=NEEDLE, quick=22),
     _haystack("multihop", "--kind", "two-hop", lengths=MULTIHOP),
     _eval("strings", "strings", lengths="1024,4096,16384", size=_questions(600), quick=8),
+    Part("trust", {"trust": _questions(500)}, {"trust": _questions(4)}, script="trust.py"),
 )
 BY_NAME = {part.name: part for part in PARTS}

@@ -2,7 +2,7 @@
 
     python benchmarks/pooled.py [PART ...] [--model tiny] [--device cpu] [--quick] [-- OPTION ...]
 
-A part (`parts.py`) is one or two memfold commands, each run in a separate process.  Its results are written to
+A part (`parts.py`) is one or two commands, each run in a separate process.  Its results are written to
 benchmarks/results/PART-MACHINE.json, with the commands as they were run and the plots beside it; the name has the model
 unless it is the shipped one.  Then the page is written.  Options after `--` are appended to each command:
 `fold growth -- --runs 5` overrides the number of runs, and an option that may be repeated, such as --system, is added.
@@ -27,6 +27,9 @@ from typing import Any
 
 import results as page
 from parts import BY_NAME, PARTS, RESULTS, Part
+
+from memfold.core.outputs import whole_file, write_text
+from memfold.endpoint.model import is_address
 
 
 def main() -> int:
@@ -63,20 +66,21 @@ def _measure(part: Part, arguments: argparse.Namespace, path: Path) -> int:
         if words[0] == "bench":
             shutil.rmtree(folder, ignore_errors=True)
         line = [*words, *_model(part, name, arguments), *arguments.options]
-        commands[name] = f"memfold {shlex.join(line)}"
+        commands[name] = f"{part.program} {shlex.join(line)}"
         print(commands[name], file=sys.stderr)
-        code = subprocess.run(
-            [sys.executable, "-m", "memfold", *line, "--out", str(folder)], stdout=subprocess.DEVNULL, check=False
-        ).returncode
+        program = [str(Path(__file__).with_name(part.script))] if part.script else ["-m", "memfold"]
+        command = [sys.executable, *program, *line, "--out", str(folder)]
+        code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
         if code:
             return code
-        written = folder / ("result.json" if words[0] == "eval" else f"{words[1]}.json")
+        written = folder / (f"{words[1]}.json" if words[0] == "bench" else "result.json")
         measured[name] = json.loads(written.read_text(encoding="utf-8"))
         plots += sorted(folder.glob("*.png"))
     path.parent.mkdir(parents=True, exist_ok=True)
     names = [f"{path.stem}-{plot.name}" for plot in plots]
     for plot, name in zip(plots, names, strict=True):
-        shutil.copyfile(plot, path.parent / name)
+        with whole_file(path.parent / name) as partial:
+            shutil.copyfile(plot, partial)
     content = {
         "part": part.name,
         "commands": commands,
@@ -84,7 +88,7 @@ def _measure(part: Part, arguments: argparse.Namespace, path: Path) -> int:
         "results": measured,
         "plots": names,
     }
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1) + "\n")
     return 0
 
 
@@ -94,7 +98,10 @@ def _model(part: Part, name: str, arguments: argparse.Namespace) -> Iterator[str
         yield from ("--device", "cuda")
         return
     slot = part.needs == "slot-model" and name == "slot"
-    yield from ("--model", arguments.slot_model if slot else arguments.model, "--device", arguments.device)
+    model = arguments.slot_model if slot else arguments.model
+    yield from ("--model", model)
+    if not is_address(model):  # an endpoint chooses its own device
+        yield from ("--device", arguments.device)
 
 
 def _missing(part: Part, arguments: argparse.Namespace) -> str:

@@ -150,15 +150,16 @@ def _difference(single: dict[str, Any], double: dict[str, Any]) -> float:
 
 def _write(rows: list[dict[str, Any]], out: Path) -> None:
     from memfold.backbone.origin import commit
+    from memfold.core.outputs import write_text
 
     out.mkdir(parents=True, exist_ok=True)
-    (out / "proof.json").write_text(json.dumps({"commit": commit(), "recipes": rows}, indent=2) + "\n")
+    write_text(out / "proof.json", json.dumps({"commit": commit(), "recipes": rows}, indent=2) + "\n")
     lines = [f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}"]
     for row in rows:
         losses = ", ".join(f"{name} {value:.3f}" for name, value in row["losses"][-1].items())
         modules = f"{row['four_bit_modules']} | {row['sharded_modules']}"
         lines.append(f"| {row['recipe']} | {modules} | {losses} | {_rounded(row['difference'])} |")
-    (out / "proof.md").write_text("\n".join(lines) + "\n")
+    write_text(out / "proof.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

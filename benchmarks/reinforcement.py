@@ -37,6 +37,7 @@ from reinforcement_suites import SuiteRun, suite_runs
 from memfold.backbone.model import Backbone
 from memfold.backbone.origin import commit, hardware
 from memfold.core.errors import MemfoldError
+from memfold.core.outputs import whole_file, write_text
 from memfold.core.prompt import recalled
 from memfold.evaluation.candidate import make_candidate
 from memfold.evaluation.expansion import expansion_table
@@ -59,7 +60,7 @@ def main() -> int:
     try:
         if arguments.name:
             _run_comparison(arguments)
-        arguments.page.write_text(render(read_comparisons(arguments.results)), encoding="utf-8")
+        write_text(arguments.page, render(read_comparisons(arguments.results)))
     except MemfoldError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -120,9 +121,9 @@ def _run_comparison(arguments: argparse.Namespace) -> None:
     for label in comparison.trained:
         curves = models[label] / "curves.png"
         if curves.exists():
-            shutil.copyfile(curves, arguments.results / picture_name(arguments.name, label))
-    path = arguments.results / f"{arguments.name}.json"
-    path.write_text(json.dumps(asdict(comparison)) + "\n", encoding="utf-8")
+            with whole_file(arguments.results / picture_name(arguments.name, label)) as partial:
+                shutil.copyfile(curves, partial)
+    write_text(arguments.results / f"{arguments.name}.json", json.dumps(asdict(comparison)) + "\n")
 
 
 def _records(suite_run: SuiteRun, label: str, backbone: Backbone, ratio: int, out: Path) -> Records:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import results_quality as quality
 import results_speed as speed
+import results_trust as trust
 from results_outcome import Json, Outcome
 
 
@@ -29,6 +30,8 @@ KINDS = ("system", "all", "one hop", "two hops", "comparison", "listing", "count
 REPLIES = ("replies that expand", "of their tokens", "fidelity", "verbatim", "expansion has the answer")
 EXPANSION = ("system", *REPLIES, "invented names", "tokens")
 STRINGS = ("tokens", "system", "exact", "block cited", "exact of these", "sentence unfolded", "exact of these")
+MARKS = ("unanswerable: name", "answerable: name", "unanswerable: any", "wrong: any", "right: any")
+AGAIN = ("of the questions", "false alarms", "misses", "written tokens")
 COSTS = ("tokens", "system", "fold, s", "first token, s", "peak MB, fold", "peak MB, first token", "bytes on disk")
 
 SECTIONS = (
@@ -127,6 +130,14 @@ SECTIONS = (
         quality.longer_texts,
     ),
     Section(
+        "Blocks of keys and values without training",
+        "at ratio 4, at least 90 % of the right answers from the full text, with pairs chosen better than at random "
+        "and by recency ([kvbank.md](kvbank.md))",
+        "selection",
+        KINDS,
+        quality.selection,
+    ),
+    Section(
         "Fidelity of slots",
         "a reconstruction loss below 0.1 nats a token, at which the pooled paper ends its first phase",
         "fidelity",
@@ -163,6 +174,48 @@ SECTIONS = (
         "strings",
         STRINGS,
         quality.strings,
+    ),
+    Section(
+        "Recalled sentences that are not in the text",
+        "under 2 % of them are not marked, and under 2 % of the others are marked (level 3, 16x)",
+        "trust",
+        ("system", "recalled sentences that are not in the text", "of these not marked", "of the others marked"),
+        trust.sentences,
+    ),
+    Section(
+        "Questions that the text does not answer",
+        "at least 90 % refused, and at most 3 % of the others (level 3)",
+        "trust",
+        ("system", "refused by", "unanswerable, refused", "answerable, refused", "right answers, refused"),
+        trust.refusals,
+    ),
+    Section(
+        "Marks beside an answer",
+        "none; the table shows how often an answer that is no refusal has a mark",
+        "trust",
+        ("system", *MARKS),
+        trust.marks,
+    ),
+    Section(
+        "Names that the text does not mention",
+        "none; the table shows the same mark for questions of public datasets",
+        "trust",
+        ("dataset", "another text: marked", "own text: marked"),
+        trust.names,
+    ),
+    Section(
+        "Reading the text again in doubt",
+        "none; the table compares it with reading the text again never, and always",
+        "trust",
+        ("text is read again", "right", *AGAIN, "seconds, relative", "tokens, relative"),
+        trust.again,
+    ),
+    Section(
+        "Texts unlike the training text",
+        "every answer about a foreign text is warned about, and at most 2 % of almanac texts are",
+        "trust",
+        ("text", "every answer", "memory", "slots alone"),
+        trust.texts,
     ),
     Section(
         "Documents folded at once",

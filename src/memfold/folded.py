@@ -9,22 +9,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from memfold.backbone import familiarity
+from memfold.checks import memory_warning, respond
 from memfold.core.arguments import check_callable, check_path, check_type, strings
-from memfold.core.errors import ConfigError, DataError
+from memfold.core.errors import ConfigError
 from memfold.core.job import Job
-from memfold.core.registry import AnySystem
+from memfold.core.registry import AnySystem, check_keeps_text
 from memfold.core.scheduler import MAX_CONCURRENCY, Scheduler, answer
 from memfold.core.types import Memory, Trace
 from memfold.folding import Progress, fold_memory, memory_name
-from memfold.memory import check_target, claimed, save_memory, sort_out
+from memfold.memory import check_target, claimed, same_encoder, save_memory
 from memfold.memory.reader import read_manifest
-from memfold.response import Response, unended
-from memfold.session import Session
-from memfold.sources import Source, Texts, given_documents
-from memfold.systems.shared.citations import check_reply, sentence_index, support
-
-FAMILIARITY_BLOCKS = 16  # blocks of a memory whose text is checked for being familiar to the model
+from memfold.response import Response
+from memfold.session import Session, check_extends
+from memfold.sources import Skipped, Source, Texts, given_inputs
+from memfold.systems.shared.unfolding import check_unfoldable
 
 OnToken = Callable[[str], None]
 
@@ -33,11 +31,13 @@ class FoldedMemory:
     """A memory together with the session (system and model) that answers from it.
 
     It can be copied and pickled, for example for `multiprocessing`: copies share the model, and another process loads
-    it again by its name.
+    it again by its name.  `skipped` lists what was given or found and is not in it, each with its reason.
     """
 
-    def __init__(self, memory: Memory, session: Session, fold_seconds: float = 0.0) -> None:
-        self.memory, self.session, self.fold_seconds = memory, session, fold_seconds
+    def __init__(
+        self, memory: Memory, session: Session, fold_seconds: float = 0.0, skipped: tuple[Skipped, ...] = ()
+    ) -> None:
+        self.memory, self.session, self.fold_seconds, self.skipped = memory, session, fold_seconds, skipped
         self._policy = session.policy()
 
     def __repr__(self) -> str:
@@ -46,7 +46,7 @@ class FoldedMemory:
         return f"<FoldedMemory: {counts}, system {memory.system!r}, model {self.session.model.name!r}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"memory": self.memory, "session": self.session, "fold_seconds": self.fold_seconds}
+        return {name: getattr(self, name) for name in ("memory", "session", "fold_seconds", "skipped")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -54,9 +54,7 @@ class FoldedMemory:
     @cached_property
     def warning(self) -> str | None:
         """A warning that the text is unlike the training text of the model, so answers are unreliable; else None."""
-        blocks = self.memory.blocks
-        excerpts = blocks[:: -(-len(blocks) // FAMILIARITY_BLOCKS)]
-        return familiarity.warning(self.session.model, "".join(block.read() or "" for block in excerpts))
+        return memory_warning(self.memory, self.session.model)
 
     def ask(self, question: str, on_token: OnToken | None = None) -> Response:
         """Answer one question; `on_token` receives the text of the reply as it is generated.
@@ -113,8 +111,12 @@ class FoldedMemory:
 
         Raises:
             ConfigError: for a system that cannot unfold.
+            DataError: for a memory that holds no text.
         """
-        return self._with(self.session.system.doubting(0).unfolding(tokens))
+        system = self.session.system.doubting(0).unfolding(tokens)
+        if tokens:
+            check_unfoldable(self.memory)
+        return self._with(system)
 
     def doubting(self, tokens: int) -> FoldedMemory:
         """Return the same memory; cited text is read again only if the text does not support a reply, and 0 is never.
@@ -127,11 +129,13 @@ class FoldedMemory:
         """Write a memory file; `dtype` is the data type of the stored slots: float32 (lossless), bfloat16 or int8.
 
         Raises:
+            ConfigError: if `keep_text` is false and the memory is the text itself.
             DataError: if the path holds anything but a memory of the same documents, or of the first of them, and
                 `force` is not given, or if another process is writing it.
             TypeError: for a path of another type.
         """
         check_path("path", path)
+        check_keeps_text(self.memory.system, keep_text)
         with claimed(path) as lock:
             check_target(path, self.memory.sha256, grown=self._continues(Path(path)), force=force)
             save_memory(self.memory, path, dtype=dtype, keep_text=keep_text, lock=lock)
@@ -150,40 +154,34 @@ class FoldedMemory:
         """
         check_callable("progress", progress)
         old, session = self.memory, self.session
-        inputs, _ = sort_out(given_documents(source, texts, len(old.sources) + 1), old)
-        if session.model.readable[0] != old.fingerprint:
-            raise DataError(
-                f"model {session.model.name!r} reads this memory, but another one folded it; append with that model"
-            )
-        if not inputs:
+        inputs = given_inputs(source, texts, old)
+        check_extends(old, session)
+        self.skipped += inputs.skipped
+        if not inputs.documents:
             return
         started = time.perf_counter()
-        self.memory = _joined(old, fold_memory(inputs, session, progress))
+        self.memory = _joined(old, fold_memory(inputs.documents, session, progress))
         self.fold_seconds += time.perf_counter() - started
         self.__dict__.pop("warning", None)  # it depends on the text
 
     def _continues(self, path: Path) -> bool:
-        """Whether a file holds the first documents of this memory, made by the same system and model."""
+        """Whether a file holds the first documents of this memory, made by the same system and encoder."""
         stored, memory = read_manifest(path) if path.is_file() else None, self.memory
         return (
             stored is not None
-            and (stored.system, stored.fingerprint) == (memory.system, memory.fingerprint)
+            and stored.system == memory.system
+            and same_encoder(stored, memory)
             and stored.sha256 == memory.sha256[: len(stored.sha256)]
         )
 
     def _with(self, system: AnySystem) -> FoldedMemory:
-        return FoldedMemory(self.memory, replace(self.session, system=system), self.fold_seconds)
+        return FoldedMemory(self.memory, replace(self.session, system=system), self.fold_seconds, self.skipped)
 
     def _job(self, question: str) -> Job:
         return Job(self.session.system, self.memory, question)
 
     def _response(self, trace: Trace) -> Response:
-        warning = self.warning or unended(trace)
-        passages = () if warning is None else sentence_index(self.memory).cite("", trace.question, "")
-        reply, text = (trace.answer.reply, trace.answer.text) if trace.answer else ("", "")
-        recalls = check_reply(self.memory, reply)
-        supported = support(self.memory, recalls, text)
-        return Response(trace, self.session.model.name, self.fold_seconds, warning, passages, recalls, supported)
+        return respond(self.memory, self.session, trace, self.warning, self.fold_seconds)
 
 
 def _joined(old: Memory, added: Memory) -> Memory:

@@ -49,6 +49,12 @@ def test_the_page_is_that_of_the_files() -> None:
     assert results.PAGE.read_text() == results.render(results.RESULTS), "run python benchmarks/results.py"
 
 
+def test_the_tables_of_the_page_about_trust_are_those_of_the_files() -> None:
+    page = results.TRUST.read_text()
+    assert page == results.render_trust(results.RESULTS, page), "run python benchmarks/results.py"
+    assert "### Texts unlike the training text" in page
+
+
 def test_without_files_every_section_says_how_to_measure_it(tmp_path: Path) -> None:
     page = results.render(tmp_path)
     assert page.count("Not measured yet.") == len(results.SECTIONS)
@@ -257,7 +263,7 @@ def test_of_a_repeated_option_the_last_counts(words: tuple[str, ...], capsys: py
     assert "last" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("part", parts.PARTS, ids=lambda part: part.name)
+@pytest.mark.parametrize("part", [part for part in parts.PARTS if not part.script], ids=lambda part: part.name)
 def test_the_command_line_takes_every_command(part: parts.Part, capsys: pytest.CaptureFixture[str]) -> None:
     """Each command gets as far as a model or a device that does not exist."""
     missing = ["--device", "cuda:99"] if part.needs == "cuda" else ["--model", "./no-such-model"]

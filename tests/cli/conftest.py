@@ -61,7 +61,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
         plain(self, replace(fold or PooledFold(), chunk=SMALL_CHUNK), *rest)
 
     monkeypatch.setattr(Pooled, "__init__", init)
-    monkeypatch.setattr("memfold.systems.pooled.encoder.BATCH_TOKENS", SMALL_CHUNK)
+    monkeypatch.setattr("memfold.systems.pooled.system.BATCH_TOKENS", SMALL_CHUNK)
 
 
 @pytest.fixture

@@ -64,14 +64,14 @@ def test_a_text_that_is_there_is_skipped(cli: Cli, texts: SimpleNamespace, model
     Path("copy.txt").write_bytes(Path("a.txt").read_bytes())
     result = cli("fold", "copy.txt", "-o", "m.fold", "--append", *model, "--json")
     assert result.code == 0
-    assert result.err == "skipped copy.txt: m.fold holds the same text as a.txt\n"
+    assert result.err == "skipped: copy.txt has the same text as a.txt in m.fold\n"
     assert result.record["documents"][0]["source"] == "a.txt"
     assert Path("m.fold").read_bytes() == before
     Path("twice.txt").write_bytes(Path("c.md").read_bytes())
     result = cli("fold", "c.md", "twice.txt", "a.txt", "-o", "m.fold", "--append", *model)
     assert result.err.splitlines() == [
-        "skipped twice.txt: m.fold holds the same text as c.md",
-        "skipped a.txt: m.fold holds the same text as a.txt",
+        "skipped: twice.txt has the same text as c.md",
+        "skipped: a.txt has the same text as a.txt in m.fold",
     ]
     assert open_memory("m.fold").sources == ("a.txt", "c.md")
 
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_named_with_both_values(
             (*model, "--system", "full"),
             "this memory was made by system 'pooled', not 'full'; leave the system out",
         ),
-        ("m.fold", ("--model", models["second"]), "this memory was folded by model 'first' (fingerprint "),
+        ("m.fold", ("--model", models["second"]), "this memory was folded by model 'first', and model 'second' cannot"),
         ("m.fold", (*model, "--dtype", "int8"), "m.fold holds slots in bfloat16, --dtype asks for int8"),
         ("m.fold", (*model, "--no-text"), "m.fold holds the text of its documents, --no-text asks for none"),
         ("bare.fold", model, "bare.fold holds no text of its documents; give --no-text"),

@@ -12,16 +12,14 @@ import pytest
 from command_result import Cli
 
 from memfold import api
-from memfold.backbone import familiarity, policy
+from memfold.backbone import policy
 from memfold.backbone.decoding_row import DecodingRow
-from memfold.backbone.folder import load_backbone, save_backbone
+from memfold.backbone.folder import load_backbone
 from memfold.cli.conversation import Unboxed
-from memfold.cli.output import screen, show
 from memfold.core.system import SLOT, Rendered
-from memfold.core.types import Answer, Citation, Recall, Trace
-from memfold.response import Response
 
 FIELDS = {"answer", "recalled", "supported", "recalls", "system", "model", "citations", "usage", "seconds", "warning"}
+FIELDS |= {"unmentioned", "withheld", "reply", "thinking", "finish"}
 ENDLESS = FIELDS | {"passages"}  # of random weights, which find no end
 USAGE = {"document_tokens", "memory_slots", "decoder_positions", "effective_ratio", "calls", "generated_tokens"}
 SECONDS = {"fold", "first_token", "total"}
@@ -70,7 +68,7 @@ def test_styles_ask_differently(
 
     monkeypatch.setattr(policy, "DecodingRow", spy)
     for style in ("recall", "bare", "free"):
-        assert cli("ask", folded, page.question, *model, "--style", style, "--no-unfold").code == 0
+        cli("ask", folded, page.question, *model, "--style", style, "--no-unfold")  # random weights may write nothing
     assert asked == [f"\n{page.question}\nRecall:", f"\n{page.question}\nAnswer:", f"\n{page.question}\nRecall?"]
 
 
@@ -106,7 +104,7 @@ def test_question_after_question(cli: Cli, page: SimpleNamespace, folded: str, m
     result = cli("ask", folded, *model, stdin=f"\n{page.question}\nWho?\n \nWhere?\n".encode())
     assert result.code == 0
     assert result.err == ""
-    assert result.out.count("answer    ") == 3
+    assert result.out.count("tokens written") == 3
     assert "from      page.txt, characters" in result.out
     lines = cli("ask", folded, *model, "--json", stdin=b"Who?\nWhere?").out.splitlines()
     assert [json.loads(line).keys() for line in lines] == [ENDLESS, ENDLESS]
@@ -119,7 +117,7 @@ def test_the_prompt_of_a_terminal_is_on_standard_error(
     monkeypatch.setattr("memfold.cli.conversation._at_terminal", lambda: True)
     result = cli("ask", folded, *model, stdin=b"Who?\n\nnever asked\n")
     assert result.code == 0
-    assert result.out.count("answer    ") == 1
+    assert result.out.count("tokens written") == 1
     assert "question" not in result.out
     assert re.search(r"The memory holds [\d,]+ tokens; an empty line or Ctrl-D ends", result.err)
     assert result.err.count("question") == 2
@@ -168,25 +166,6 @@ def test_an_answer_that_reads_text_again_is_streamed(
     assert "".join(parts) == "\n".join(replies[1:])
 
 
-def test_a_strange_text_is_told(
-    cli: Cli, page: SimpleNamespace, models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backbone = load_backbone(models["first"])
-    backbone.familiar_loss = 2.0
-    save_backbone(backbone, tmp_path / "wary")
-    monkeypatch.setattr(familiarity, "loss_of", lambda backbone, text: 9.0 if "secret" in text else 1.0)
-    familiar = cli("ask", page.path, page.question, "--model", tmp_path / "wary", "--json").record
-    assert "unlike the training text" not in familiar["warning"]
-    Path("odd.txt").write_text("Nothing here. A secret stands in the second sentence. The end.")
-    record = cli("ask", "odd.txt", "Where is the secret?", "--model", tmp_path / "wary", "--json").record
-    assert "unlike the training text of wary (9.0 nats per token, where up to 2.0 is familiar)" in record["warning"]
-    assert "--model" in record["warning"]
-    assert record["passages"][0]["text"] == "A secret stands in the second sentence."
-    shown = cli("ask", "odd.txt", "Where is the secret?", "--model", tmp_path / "wary").out
-    assert "not to be trusted" in shown
-    assert 'passage   odd.txt, characters 14-53: "A secret stands' in shown
-
-
 def test_what_cannot_be_asked(cli: Cli, page: SimpleNamespace, folded: str, model: tuple[str, str]) -> None:
     Path("bad.jsonl").write_text('{"question": "Who?"}\n{"query": "Who?"}\n')
     Path("none.jsonl").write_text("")
@@ -201,7 +180,7 @@ def test_what_cannot_be_asked(cli: Cli, page: SimpleNamespace, folded: str, mode
         ((folded, "Who?", "--questions", "bad.jsonl"), "give either QUESTION or --questions, not both"),
         ((folded, "--questions", "bad.jsonl"), "bad.jsonl, line 2"),
         ((folded, "--questions", "none.jsonl"), "none.jsonl holds no questions"),
-        ((folded, "--questions", "missing.jsonl"), "cannot read missing.jsonl"),
+        ((folded, "--questions", "missing.jsonl"), "missing.jsonl cannot be read: No such file or directory"),
         (("-",), "standard input holds the document; give QUESTION or --questions"),
         (("missing.fold", "Who?"), "no memory file at missing.fold"),
         ((page.path, "Who?", "--system", "full"), "the model's window is 2048"),
@@ -213,10 +192,9 @@ def test_what_cannot_be_asked(cli: Cli, page: SimpleNamespace, folded: str, mode
 
 
 def test_a_memory_of_another_kind_is_refused(cli: Cli, folded: str, models: dict[str, str]) -> None:
-    prints = [load_backbone(folder).fingerprint()[:12] for folder in models.values()]
     first, second = ("--model", models["first"]), ("--model", models["second"])
     cases = [
-        (second, f"folded by model 'first' (fingerprint {prints[0]}); model 'second' reads those of {prints[1]}; use"),
+        (second, "folded by model 'first', and model 'second' cannot read its slots; use the model that folded it"),
         ((*first, "--ratio", 4), "this memory was folded at ratio 16, not 4; leave the ratio out"),
         ((*first, "--system", "full"), "this memory was made by system 'pooled', not 'full'; leave the system out"),
     ]
@@ -246,17 +224,3 @@ def test_a_damaged_memory_is_refused(cli: Cli, folded: str, model: tuple[str, st
             result = cli(*command)
             assert result.code == 2
             assert message in result.message
-
-
-def test_what_the_text_does_not_say_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
-    nearest = Citation("a.txt", 0, 21, "Ada was born in Velm.")
-    recalls = (Recall("Ada was born in Tarn.", False, nearest), Recall("Lor met Ada.", True))
-    trace = Trace("Where?", "pooled", answer=Answer("Tarn", r" Ada was born in Tarn. Lor met Ada. \boxed{Tarn}"))
-    show(Response(trace, "m", recalls=recalls, supported=False), screen())
-    shown = capsys.readouterr().out
-    assert 'unknown   "Ada was born in Tarn." is not in the text; the text says: "Ada was born in Velm."' in shown
-    assert shown.count("unknown") == 1
-    show(Response(trace, "m", recalls=recalls[1:], supported=False), screen())
-    assert 'unknown   "Tarn" is not in the text' in capsys.readouterr().out
-    show(Response(trace, "m", recalls=recalls[1:], supported=True), screen())
-    assert "unknown" not in capsys.readouterr().out

@@ -12,11 +12,12 @@ from chat_server import ChatServer, fails, says, sends, unused_port
 from command_result import Cli
 
 import memfold
+from memfold.cli.printable import printable
 from memfold.core.errors import CallError, ConfigError
 from memfold.endpoint.policy import Retries
 
 KEY = "sk-very-secret"
-SAID = r"It is so. \boxed{Velm}"
+SAID = "Velm, it is."
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +37,8 @@ def test_systems_of_text_answer(
     cli: Cli, page: SimpleNamespace, remote: tuple[str, str], chat_server: ChatServer, system: str, calls: int
 ) -> None:
     record = cli("ask", page.path, page.question, *remote, "--system", system, "--json").record
-    assert (record["answer"], record["system"], record["model"]) == ("Velm", system, "some-model")
-    assert (record["recalled"], record["warning"]) == ("It is so.", None)
+    assert (record["answer"], record["system"], record["model"]) == (SAID, system, "some-model")
+    assert (record["recalled"], record["warning"]) == ("", None)
     assert record["citations"]
     assert (record["usage"]["calls"], record["usage"]["generated_tokens"]) == (calls, 3 * calls)
     assert 0 < record["seconds"]["first_token"] <= record["seconds"]["total"]
@@ -51,7 +52,7 @@ def test_a_pdf_is_folded_and_asked_at_an_endpoint(
 ) -> None:
     Path("page.pdf").write_bytes(make_pdf("Ada Lorn was born in Velm.", "Velm is a town."))
     assert cli("fold", "page.pdf", "-o", "page.fold", *remote, "--system", system).code == 0
-    assert cli("ask", "page.fold", "Where was Ada Lorn born?", *remote, "--json").record["answer"] == "Velm"
+    assert cli("ask", "page.fold", "Where was Ada Lorn born?", *remote, "--json").record["answer"] == SAID
     assert any("Ada Lorn was born in Velm." in message for message in chat_server.messages)
 
 
@@ -60,7 +61,7 @@ def test_replies_are_streamed_in_a_conversation(
 ) -> None:
     result = cli("ask", page.path, *remote, "--system", "retrieval", stdin=b"Who?\n\n")
     assert result.code == 0
-    assert result.out.startswith("It is so. \nanswer    Velm\n")
+    assert result.out.startswith(f"{SAID}\n")
     assert chat_server.asked[0]["stream"] is True
 
 
@@ -70,7 +71,7 @@ def test_a_memory_of_text_is_kept_and_asked_at_another_endpoint(
     assert cli("fold", page.path, "-o", "page.fold", *remote, "--system", "recurrent").code == 0
     assert chat_server.asked == []
     other = ("--model", f"http://localhost:{chat_server.server_port}/v1/#other")
-    assert cli("ask", "page.fold", "Who?", *other, "--json").record["answer"] == "Velm"
+    assert cli("ask", "page.fold", "Who?", *other, "--json").record["answer"] == SAID
     assert {body["model"] for body in chat_server.asked} == {"other"}
     shown = cli("inspect", "page.fold").out
     assert "some-model" in shown
@@ -87,7 +88,7 @@ def test_questions_that_fail_are_data(
     result = cli("ask", page.path, "--questions", "q.jsonl", *remote, "--system", "retrieval")
     assert result.code == 1
     records = [json.loads(line) for line in result.out.splitlines()]
-    assert [record["answer"] for record in records] == ["Velm", "", "Velm"]
+    assert [record["answer"] for record in records] == [SAID, "", SAID]
     assert "400 Bad Request (no)" in records[1]["error"]
 
 
@@ -114,7 +115,7 @@ def test_what_fails_is_one_line_and_exit_code_1(
 
 
 def test_what_cannot_be_asked_is_exit_code_2(cli: Cli, page: SimpleNamespace, remote: tuple[str, str]) -> None:
-    at = "http://localhost:8000/v1"
+    at = f"http://127.0.0.1:{unused_port()}/v1"
     cases = [
         ((*remote,), "system 'pooled' is not possible with model 'some-model'"),
         ((*remote, "--system", "full", "--ratio", 4), "ratio 4 is not possible"),
@@ -129,15 +130,44 @@ def test_what_cannot_be_asked_is_exit_code_2(cli: Cli, page: SimpleNamespace, re
     assert not Path("never.fold").exists()
 
 
+def test_an_address_without_a_name(cli: Cli, page: SimpleNamespace, chat_server: ChatServer) -> None:
+    chat_server.usual = says(SAID)
+    asked = ("ask", page.path, "Who?", "--model", chat_server.url, "--system", "retrieval")
+    assert cli(*asked, "--json").record["model"] == "some-model"
+    assert [body["model"] for body in chat_server.asked] == ["some-model"]
+    chat_server.listed = {"data": [{"id": "one"}, {"id": "two"}]}
+    result = cli(*asked)
+    assert result.code == 2
+    assert f"which lists one, two; write {chat_server.url}#NAME" in result.message
+
+
+def test_what_an_endpoint_says_cannot_control_the_terminal(
+    cli: Cli, page: SimpleNamespace, remote: tuple[str, str], chat_server: ChatServer
+) -> None:
+    odd = "\x1b[2J\x1b]0;x\x07\u202e\x9b"
+    chat_server.usual = says(f"It is{odd} so. {odd}")
+    replied = cli("ask", page.path, *remote, "--system", "retrieval", stdin=b"Who?\n")
+    asked = cli("ask", page.path, "Who?", *remote, "--system", "full")
+    chat_server.usual = fails(400, f"no{odd}")
+    refused = cli("ask", page.path, "Who?", *remote, "--system", "full")
+    chat_server.listed = {"data": [{"id": f"m{odd}"}, {"id": "n"}]}
+    listed = cli("ask", page.path, "Who?", "--model", chat_server.url, "--system", "full")
+    for result in (replied, asked, refused, listed):
+        assert printable(result.out + result.err) == result.out + result.err
+        assert r"\x1b[2J\x1b]0;x\x07\u202e\x9b" in result.out + result.err
+
+
 def test_from_python(chat_server: ChatServer, remote: tuple[str, str]) -> None:
     text = "Ada was born in Velm. Lor met Ada there."
     memory = memfold.fold(text, system="recurrent", model=remote[1])
     shown: list[str] = []
     answer = memory.ask("Where was Ada born?", shown.append)
-    assert (answer.text, "".join(shown)) == ("Velm", SAID)
+    assert (answer.text, "".join(shown)) == (SAID, SAID)
     assert [step.call.purpose for step in answer.trace.steps] == ["update", "answer"]
-    assert memory.answering(style="bare").ask("Where?").text == "Velm"
-    assert [response.text for response in memory.ask_many(["Where?", "Who?"])] == ["Velm", "Velm"]
+    chat_server.usual = says(r"It is so. \boxed{Velm}")
+    assert memory.answering(style="recall").ask("Where?").text == "Velm"
+    chat_server.usual = says(SAID)
+    assert [response.text for response in memory.ask_many(["Where?", "Who?"])] == [SAID, SAID]
     with pytest.raises(ConfigError, match="'pooled' is not possible"):
         memfold.fold(text, model=remote[1])
     chat_server.usual = fails(404)

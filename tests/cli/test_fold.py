@@ -105,12 +105,12 @@ def test_a_full_disk_leaves_the_old_file(
 
 
 BAD_DOCUMENTS = {
-    "missing.txt": (None, "no document at missing.txt"),
+    "missing.txt": (None, "missing.txt does not exist; give an existing file"),
     "empty.txt": (b"", "empty.txt is empty"),
     "blank.txt": (b" \n ", "blank.txt is empty"),
     "binary.txt": (b"ab\0c", "byte 0x00 at offset 2"),
     "latin.txt": ("ab\u00e9".encode("latin-1"), "byte 0xe9 at offset 2"),
-    "page.docx": (b"PK", "cannot read '.docx' files; readable: .txt, .md, .html, .pdf"),
+    "page.docx": (b"PK", "page.docx is damaged or not a .docx file: "),
     "page.pdf": (b"%PDF", "page.pdf is damaged or not a PDF"),
     "page.html": (b"text", "page.html is not HTML"),
 }
@@ -132,7 +132,7 @@ def test_bad_standard_input_is_named(cli: Cli, model: tuple[str, str]) -> None:
     result = cli("fold", "-", "-o", "out.fold", *model, stdin=b"a\0")
     assert (result.code, result.message) == (
         2,
-        "standard input is binary: byte 0x00 at offset 1; only UTF-8 text can be folded",
+        "standard input is binary: byte 0x00 at offset 1; only text, HTML, PDF and .docx files can be read",
     )
 
 
@@ -140,11 +140,11 @@ BAD_CHOICES = [
     (("--ratio", 64), "ratio 64 is not one that model 'first' was trained at; allowed: 4, 16"),
     (("--system", "poold"), "unknown system 'poold'; nearest: 'pooled'"),
     (("--system", "full", "--ratio", 4), "ratio 4 is not possible: system 'full' keeps the text as it is"),
-    (("--dtype", "int4"), "memory dtype 'int4' is not possible; allowed: float32, bfloat16, int8"),
+    (("--dtype", "int4"), "unknown memory dtype 'int4'; nearest: 'int8'; known: bfloat16, float32, int8"),
     (("--device", "abacus"), "device 'abacus' is not possible; allowed: cpu, cuda, cuda:N, mps"),
     (("--model", "tinny"), "unknown model 'tinny'; nearest: 'tiny'"),
     (("--model", "./nowhere"), "no model at './nowhere'"),
-    (("--model", "http://localhost:8000"), "does not name a model of the endpoint; write http://localhost:8000#NAME"),
+    (("--model", "http://localhost:8000"), "write http://localhost:8000#NAME"),
     (("-o", "no/such/folder/page.fold"), "not a file in an existing folder"),
     (("--rato", 4), "No such option: --rato"),
 ]

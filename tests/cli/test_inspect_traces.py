@@ -157,8 +157,9 @@ def test_a_decoder_folds_and_reads_with_its_encoder(cli: Cli, models: dict[str, 
     for path in Path("run/model/encoder").iterdir():
         path.unlink()
     Path("run/model/encoder").rmdir()
-    assert cli("ask", "before.fold", "Where was Ada born?", "--model", "run/model").code == 0
-    refused = cli("fold", "page.txt", "-o", "none.fold", "--model", "run/model")
+    Path("run/model").rename("alone")  # a model that this process has not loaded
+    assert cli("ask", "before.fold", "Where was Ada born?", "--model", "alone").code == 0
+    refused = cli("fold", "page.txt", "-o", "none.fold", "--model", "alone")
     assert refused.code == 2
     assert f"reads memories of the encoder {before['fingerprint'][:12]}, which is not in its folder" in refused.message
 

@@ -12,12 +12,12 @@ import pytest
 from command_result import Cli, Result
 from file_size_limit import file_size_limit
 
-from memfold.core.document import open_document
 from memfold.core.errors import DataError
 from memfold.core.outputs import check_file, new_folder
 from memfold.folding import append_file, fold_file
 from memfold.memory import open_memory, open_stored
 from memfold.memory.writer import MemoryWriter
+from memfold.readers.files import open_document
 from memfold.session import open_session
 
 RECIPE = """
@@ -97,7 +97,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object, **__: object) -> None:
         raise AssertionError("a model was loaded")
 
-    for name in ("session.load", "backbone.export.load_backbone", "training.loop._begin", "cli.sample._measure"):
+    for name in ("session.load", "backbone.folder.load_backbone", "training.loop._begin", "cli.sample._measure"):
         monkeypatch.setattr(f"memfold.{name}", load)
 
 

@@ -30,7 +30,7 @@ def test_what_is_printed_is_safe(cli: Cli, model: tuple[str, str]) -> None:
     assert r"\u202e" in result.out
     assert printable(result.out) == result.out
     failed = cli("ask", "none\x1b[31m.txt", "Who?", *model)
-    assert failed.message.startswith(r"no document at none\x1b[31m.txt")
+    assert failed.message.startswith(r"none\x1b[31m.txt does not exist")
     encoded = cli("ask", "odd\x1b[31m.txt", "Where was Ada Lorn born?", *model, "--json").out
     assert printable(encoded) == encoded
     assert json.loads(encoded)["citations"][0]["source"] == "odd\x1b[31m.txt"

@@ -77,6 +77,7 @@ def test_a_run_is_planned_for_the_processes_that_it_has(cli: Cli, monkeypatch: p
         raise DataError(f"reached with {recipe.hardware.devices} devices")
 
     monkeypatch.setattr(planning, "device_memory", lambda: 80.0)
+    monkeypatch.setattr("memfold.cli.train._check_run", lambda *rest: None)  # the data of the recipe are not here
     monkeypatch.setattr("memfold.training.loop.train", reached)
     monkeypatch.setenv("WORLD_SIZE", "8")
     assert cli("train", RECIPES / "pooled/qwen2.5-32b/cpt1.toml").message == "reached with 8 devices"

@@ -6,15 +6,17 @@ The replies of such a model have no meaning.
 
 from __future__ import annotations
 
-import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from typing import TYPE_CHECKING
 
 from memfold.backbone.device import check_device
-from memfold.backbone.model import DTYPES, Backbone
-from memfold.backbone.resolve import TINY, resolve_model
+from memfold.backbone.named.table import TINY
+from memfold.backbone.resolve import resolve_model
 from memfold.backbone.shapes import SHAPES
 from memfold.core.errors import ConfigError, unknown
 from memfold.core.registry import DEFAULT, system_class
+
+if TYPE_CHECKING:
+    from memfold.backbone.model import Backbone
 
 
 def check_architecture(name: str, device: str, force: bool) -> str:
@@ -38,6 +40,11 @@ def random_backbone(name: str, device: str, dtype: str) -> Backbone:
         ConfigError: for a device that is not available, or is too small for the weights.
     """
     check_device(device)
+    import torch
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    from memfold.backbone.model import DTYPES, Backbone
+
     try:
         with torch.device(device):
             model = AutoModelForCausalLM.from_config(

@@ -20,7 +20,7 @@ from memfold.bench.operations import encoding, prefill
 from memfold.bench.text import QUESTION
 from memfold.bench.timing import Action, PeakMemory, Report, count_of, ratio, rounds
 from memfold.core.document import Document
-from memfold.core.prompt import after_memory
+from memfold.core.prompt import after_memory, user_message
 from memfold.core.registry import REFERENCE, AnySystem
 from memfold.core.system import Rendered
 from memfold.core.types import BlockRef, Call, Memory, SamplingParams, Text
@@ -100,7 +100,7 @@ def _fold(system: AnySystem, document: Document, backbone: Backbone) -> Memory:
 
 def _rendered(system: AnySystem, memory: Memory, backbone: Backbone) -> Rendered:
     blocks = (BlockRef(memory.name, block.index) for block in memory.blocks)
-    call = Call("answer", (*blocks, Text(after_memory(backbone.chat_template, QUESTION, "bare"))))
+    call = Call("answer", user_message(*blocks, Text(after_memory(backbone.chat_template, QUESTION, "bare"))))
     return system.render(memory, call, backbone)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from memfold.evaluation.plots import DOTS_PER_INCH, PANEL_INCHES, load_pyplot
+from memfold.evaluation.plots import PANEL_INCHES, load_pyplot, save
 
 Lines = dict[str, list[float]]
 
@@ -29,7 +29,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     drawn.tight_layout()
-    drawn.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
+    save(drawn, path)
     pyplot.close(drawn)
 
 

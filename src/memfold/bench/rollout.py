@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from memfold.api import fold_documents
+from memfold.backbone.cache import select_rows
 from memfold.backbone.decode import LEAVING
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
@@ -102,13 +103,13 @@ def decode_again(backbone: Backbone, rendered: Sequence[Rendered], replies: Sequ
             return
         if len(left) - len(active) >= LEAVING * len(left):
             chosen = torch.tensor([left.index(number) for number in active], device=mask.device)
-            cache.batch_select_indices(chosen)
+            select_rows(cache, chosen)
             mask, left = mask[chosen], active
         mask = torch.cat([mask, mask.new_ones(len(left), 1)], 1)
         tokens = [[replies[number][min(count, len(replies[number])) - 1]] for number in left]
         positions = [[rendered[number].positions[-1] + count] for number in left]
-        embeddings = backbone.model.get_input_embeddings()(torch.tensor(tokens, device=backbone.device))
-        backbone.next_logits(embeddings, torch.tensor(positions, device=backbone.device), cache, mask)
+        inputs = torch.tensor(tokens, device=backbone.device)
+        backbone.next_logits(inputs, torch.tensor(positions, device=backbone.device), cache, mask)
 
 
 def _line(entry: dict[str, Any]) -> str:

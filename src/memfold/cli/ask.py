@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memfold.cli.conversation import converse
-from memfold.cli.options import Device, Json, Model, Ratio, check_model, model_dtype
+from memfold.cli.options import CPU, Device, Json, MaxTokens, Model, Ratio, check_model, model_dtype
 from memfold.cli.questions import read_questions
 from memfold.core.config import require
 from memfold.core.errors import ConfigError, unknown
 from memfold.core.job import check_question
 from memfold.core.prompt import STYLES
-from memfold.core.registry import DEFAULT, SYSTEMS
+from memfold.core.registry import DEFAULT, SYSTEMS, AnySystem
 
 if TYPE_CHECKING:
     from memfold.api import FoldedMemory
@@ -57,7 +59,7 @@ def command(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="DOC_OR_MEMORY", help="A memory file, a document, a folder of documents, or - for stdin."
+            metavar="DOC_OR_MEMORY", help="A memory file, a document, a folder or a pipe of documents, or - for stdin."
         ),
     ],
     question: Question = None,
@@ -68,7 +70,8 @@ def command(
     style: Style = None,
     unfold: Unfold = None,
     budget: Budget = None,
-    device: Device = "cpu",
+    max_tokens: MaxTokens = None,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Answer questions from a memory file or a document.
@@ -76,13 +79,18 @@ def command(
     A document is folded first.  Each answer comes with the sentences that the model recalled and their places in the
     text.  Blank lines between questions are skipped; at a terminal, an empty line ends the conversation.
     """
+    from memfold.systems.shared.unfolding import check_unfoldable
+
     _check(source, question, questions, style)
     _check_budget(budget, unfold)
-    check_model(model)
+    check_model(model, device)
+    require(max_tokens is None or max_tokens > 0, "--max-tokens", max_tokens, "1 token or more")
     asked = None if questions is None else read_questions(questions)
-    memory = _memory(source, system, model, ratio, device)
-    if style is not None:
-        memory = memory.answering(style=style)
+    memory = _memory(source, system, model, ratio, device or CPU, partial(_check_rereads, unfold, budget))
+    if budget is not None:
+        check_unfoldable(memory.memory)
+    given = {"style": style, "max_tokens": max_tokens}
+    memory = memory.answering(**{name: value for name, value in given.items() if value is not None})
     if unfold:
         memory = memory.unfolding(budget or BUDGET)
     else:
@@ -115,32 +123,53 @@ def _check_budget(budget: int | None, unfold: bool | None) -> None:
     require(budget > 0, "--budget", budget, "1 token or more")
 
 
-def _memory(source: str, system: str | None, model: str, ratio: int | None, device: str) -> FoldedMemory:
-    """Open a memory file, or fold a document."""
+def _check_rereads(unfold: bool | None, budget: int | None, system: AnySystem) -> None:
+    """Refuse to read text again with a system that reads nothing but the text."""
+    if unfold:
+        system.unfolding(budget or BUDGET)  # raises for such a system
+    if budget is not None and not system.capabilities.unfolds:
+        raise ConfigError(f"--budget {budget} has no effect on system {system.name!r}, which reads text; leave it out")
+
+
+def _memory(
+    source: str,
+    system: str | None,
+    model: str,
+    ratio: int | None,
+    device: str,
+    check: Callable[[AnySystem], None],
+) -> FoldedMemory:
+    """Open a memory file, or fold a document; the system is checked before anything is folded."""
     from memfold import api
+    from memfold.cli.documents import distinct_inputs, open_inputs
     from memfold.cli.output import folding
-    from memfold.cli.stdin import distinct, read_sources
     from memfold.session import open_session
     from memfold.sources import is_memory
 
     dtype = model_dtype(device)
     if source != "-" and is_memory(Path(source)):
-        return api.open(source, model=model, system=system, ratio=ratio, device=device, dtype=dtype)
-    documents = distinct(read_sources([source]))
+        memory = api.open(source, model=model, system=system, ratio=ratio, device=device, dtype=dtype)
+        check(memory.session.system)
+        return memory
+    inputs = distinct_inputs(open_inputs([source]))
     session = open_session(system or DEFAULT, model, ratio, device, dtype)
-    with folding(documents) as progress:
-        return api.fold_documents(documents, session, progress)
+    check(session.system)
+    with folding(inputs.documents) as progress:
+        return api.fold_documents(inputs.documents, session, progress, inputs.skipped)
 
 
 def _ask_one(memory: FoldedMemory, question: str, as_json: bool) -> None:
+    from memfold.cli.documents import records
     from memfold.cli.output import print_json, screen, show, show_warning
 
     response = memory.ask(question)
     if as_json:
-        print_json(response.record())
-        return
-    show_warning(response, screen())
-    show(response, screen())
+        print_json(response.record() | ({"skipped": records(memory.skipped)} if memory.skipped else {}))
+    else:
+        show_warning(response, screen())
+        show(response, screen())
+    if not response.text:
+        raise typer.Exit(1)
 
 
 def _ask_all(memory: FoldedMemory, questions: list[str]) -> None:
@@ -153,7 +182,7 @@ def _ask_all(memory: FoldedMemory, questions: list[str]) -> None:
     shown = failed = 0
     for number, response in memory.answers(questions):
         ready[number] = {"question": questions[number]} | response.record()
-        failed += response.error is not None
+        failed += not response.text
         while shown in ready:
             print_json(ready.pop(shown))
             shown += 1

@@ -6,12 +6,13 @@ memfold bench first-token --architecture 7b --device cuda
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memfold.cli.options import Device, Json, Model, Ratio, check_model, model_dtype, numbers
+from memfold.cli.options import CPU, Device, Json, Model, Ratio, check_model, model_dtype, numbers
 from memfold.core.errors import ConfigError, unknown
 from memfold.core.registry import CLOSED_BOOK, DEFAULT, TIMED
 
@@ -61,7 +62,7 @@ def command(
     force: Annotated[
         bool, typer.Option("--force", help="Replace existing results; time an architecture without a GPU.")
     ] = False,
-    device: Device = "cpu",
+    device: Device = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the JSON object and a plot here.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -73,17 +74,48 @@ def command(
     """
     if what not in BENCHES:
         raise unknown("benchmark", what, BENCHES)
-    if architecture is None:
-        check_model(model)
+    _check(model, architecture, force, out)
     if system:
         _check_systems(what, ratio, system)
     wanted = numbers(lengths) or LENGTHS.get(what, USUAL_LENGTHS)
-    if out is not None:
-        _check_out(out, what, model, force)
-    from memfold.backbone.origin import commit, hardware
     from memfold.cli.output import print_json
+    from memfold.core.lock import FolderLock
 
-    session = _session(model, ratio, device, architecture, force)
+    with nullcontext() if out is None else FolderLock(out):
+        if out is not None:
+            _check_out(out, what, model, force)
+        session = _session(model, ratio, device or CPU, architecture, force)
+        result = _result(what, session, wanted, system, warmups, runs)
+        _report(result, out)
+    if as_json:
+        print_json(result)
+
+
+def _check(model: str, architecture: str | None, force: bool, out: Path | None) -> None:
+    """Refuse a model that cannot be timed, and options without effect."""
+    from memfold.endpoint.model import is_address
+
+    if force and architecture is None and out is None:
+        raise ConfigError("--force has no effect without --out or --architecture; leave it out")
+    if architecture is not None and model != "tiny":
+        raise ConfigError(f"--architecture {architecture} replaces --model {model}; leave one of them out")
+    if is_address(model):
+        raise ConfigError(f"model {model!r} is an endpoint, and bench times weights here; give a --model with weights")
+    if architecture is None:
+        check_model(model)
+
+
+def _result(
+    what: str,
+    session: Session,
+    lengths: tuple[int, ...],
+    labels: list[str] | None,
+    warmups: int,
+    runs: int | None,
+) -> dict[str, Any]:
+    """Measure, and return the figures with what was measured on what."""
+    from memfold.backbone.origin import commit, hardware
+
     about: dict[str, Any] = {
         "bench": what,
         "model": session.model.name,
@@ -94,10 +126,7 @@ def command(
         "warmups": warmups,
         "runs": runs or RUNS.get(what, USUAL_RUNS),
     }
-    result = about | _measure(what, session, wanted, system, warmups, int(about["runs"]))
-    _report(result, out)
-    if as_json:
-        print_json(result)
+    return about | _measure(what, session, lengths, labels, warmups, int(about["runs"]))
 
 
 def _check_out(out: Path, what: str, model: str, force: bool) -> None:
@@ -131,8 +160,6 @@ def _session(model: str, ratio: int | None, device: str, architecture: str | Non
 
     if architecture is None:
         return open_session(DEFAULT, model, ratio, device, model_dtype(device))
-    if model != "tiny":
-        raise ConfigError(f"--architecture {architecture} replaces --model {model}; leave one of them out")
     backbone = random_backbone(check_architecture(architecture, device, force), device, model_dtype(device))
     return Session(make_system(DEFAULT, backbone, ratio), backbone)
 
@@ -156,10 +183,8 @@ def _report(result: dict[str, Any], out: Path | None) -> None:
     import json
 
     from memfold.bench.plot import draw
-    from memfold.core.outputs import write_text, writing
+    from memfold.core.outputs import write_text
 
     path = out / f"{result['bench']}.json"
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(result, indent=1) + "\n")
-        draw(result, path.with_suffix(".png"))
+    write_text(path, json.dumps(result, indent=1) + "\n")
+    draw(result, path.with_suffix(".png"))

@@ -29,7 +29,7 @@ def converse(memory: FoldedMemory, as_json: bool) -> None:
         try:
             _reply(memory, question, console, as_json)
         except MemfoldError as error:
-            notes().print(f"memfold: {error}", markup=False)
+            notes().print(f"memfold: {' '.join(str(error).split())}", markup=False)
 
 
 def _questions(memory: FoldedMemory) -> Iterator[str]:
@@ -50,13 +50,15 @@ def _questions(memory: FoldedMemory) -> Iterator[str]:
 
 
 def _at_terminal() -> bool:
-    return sys.stdin.isatty()
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _line() -> str | None:
-    """Return the next line of standard input without spaces around it; None at the end."""
+    """Return the next line of standard input without spaces around it or a byte order mark; None at the end."""
+    if sys.stdin is None:  # closed, as in a service
+        return None
     try:
-        return input().strip()
+        return input().strip().removeprefix("\ufeff").strip()
     except EOFError:
         return None
     except UnicodeDecodeError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memfold.cli.options import Json, Model, check_model
+from memfold.core.errors import ConfigError
 from memfold.core.registry import DEFAULT
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def command(
     from memfold.tasks.task import TaskOptions
 
     started = time.perf_counter()
-    session = open_session(DEFAULT, model)
+    session = open_session(DEFAULT, _with_slots(model))
     options = TaskOptions(level=LEVEL, samples=QUESTIONS, kinds=KINDS)
     samples = load_task("almanac")(seed, TOKENS, options, session.model.encode)
     document = samples[0].document
@@ -96,6 +97,19 @@ def command(
         f"\n[bold]{right} of {len(outcomes)} right[/] from the slots alone, [bold]{right_unfolded}[/] after reading "
         f"the cited text; {seconds:.0f} s in total\n\n{NEXT}"
     )
+
+
+def _with_slots(model: str) -> str:
+    """Return the name of a model, after checking that it was trained to read slots.
+
+    Raises:
+        ConfigError: for an endpoint, or a model that reads text only.
+    """
+    from memfold.session import load
+
+    if DEFAULT not in load(model).trained:
+        raise ConfigError(f"the demo folds a text into slots, and model {model!r} reads text only; leave --model out")
+    return model
 
 
 def _show_sizes(console: Console, memory: FoldedMemory) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from memfold.cli.options import Device, Json, Model, check_model, model_dtype, numbers
+from memfold.cli.options import CPU, Device, Json, MaxTokens, Model, check_model, model_dtype, numbers
 from memfold.cli.printable import printable
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def command(
     questions: Questions = None,
     cells: Cells = None,
     sampling: Sampling = None,
+    max_tokens: MaxTokens = None,
     level: Level = None,
     split: Splits = None,
     ratio: Ratios = None,
@@ -114,7 +115,7 @@ def command(
         Path | None, typer.Option("--out", "-o", help="Result folder; an interrupted run continues.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Another seed gives other documents.")] = None,
-    device: Device = "cpu",
+    device: Device = None,
     quick: Annotated[bool, typer.Option("--quick", help="Use a few short documents, for a first look.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -135,6 +136,7 @@ def command(
         "questions": questions,
         "per_cell": cells,
         "sampling": sampling,
+        "max_tokens": max_tokens,
         "level": level,
         "splits": tuple(split) if split else None,
         "per_document": per_document,
@@ -151,14 +153,15 @@ def command(
     options = with_options(chosen, chosen.quick if quick else chosen.defaults, given)
     check_labels(system or chosen.candidates)
     chosen.check(options)
-    check_model(model)
+    check_model(model, device)
     if out is not None:
         _check_out(out, chosen, options, model)
     judge = open_judge(options.judge) if options.judge else None
     load_pyplot()
-    loaded = load(model, device, model_dtype(device))
+    loaded = load(model, device or CPU, model_dtype(device or CPU))
     labels = list(system or _readable(chosen, loaded))
-    candidates = tuple(make_candidate(label, loaded) for label in with_ratios(labels, ratio or (), loaded))
+    spread = with_ratios(labels, ratio or (), loaded)
+    candidates = tuple(make_candidate(label, loaded, options.max_tokens) for label in spread)
     check_reached(loaded)
     _measure(Evaluation(chosen, options, candidates, loaded, judge), out, as_json)
 
@@ -194,6 +197,7 @@ def _measure(evaluation: Evaluation, out: Path | None, as_json: bool) -> None:
     import time
 
     from memfold.cli.output import Interrupted, notes, print_json
+    from memfold.core.lock import locked
     from memfold.core.outputs import writing
     from memfold.evaluation.records import SAMPLES_FILE, TABLE_FILE
     from memfold.evaluation.report import write_report
@@ -201,14 +205,16 @@ def _measure(evaluation: Evaluation, out: Path | None, as_json: bool) -> None:
 
     folder = out or _folder(evaluation)
     started = time.perf_counter()
-    try:
-        with _progress(evaluation) as count:
-            records = run(evaluation, folder, on_record=count)
-    except KeyboardInterrupt:
-        kept = f"the samples in {folder} are kept" if (folder / SAMPLES_FILE).exists() else "there was no sample yet"
-        raise Interrupted(f"interrupted; {kept}, run the same command again") from None
-    with writing(folder):
-        result = write_report(evaluation, records, folder, time.perf_counter() - started)
+    with locked(folder) as lock:
+        try:
+            with _progress(evaluation) as count:
+                records = run(evaluation, folder, on_record=count, lock=lock)
+        except KeyboardInterrupt:
+            begun = (folder / SAMPLES_FILE).exists()
+            kept = f"the samples in {folder} are kept" if begun else "there was no sample yet"
+            raise Interrupted(f"interrupted; {kept}, run the same command again") from None
+        with writing(folder):
+            result = write_report(evaluation, records, folder, time.perf_counter() - started)
     if as_json:
         print_json(result | {"folder": str(folder)})
     else:

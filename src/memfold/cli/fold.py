@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memfold.cli.options import Device, Force, Json, Model, Ratio, System, check_model, model_dtype
+from memfold.cli.options import CPU, Device, Force, Json, Model, Ratio, System, check_model, model_dtype
 from memfold.core.errors import ConfigError, DataError
-from memfold.core.registry import DEFAULT, AnySystem
+from memfold.core.registry import DEFAULT, check_keeps_text, has_slots
 
 if TYPE_CHECKING:
     from memfold.core.document import Document
@@ -36,7 +36,10 @@ class Form:
 
 def command(
     sources: Annotated[
-        list[str], typer.Argument(metavar="DOC...", help="Text, HTML and PDF files, folders of them, or - for stdin.")
+        list[str],
+        typer.Argument(
+            metavar="DOC...", help="Files (plain text of any kind, HTML, PDF, .docx), folders, pipes, or - for stdin."
+        ),
     ],
     memory: Annotated[Path, typer.Option("--out", "-o", metavar="MEMORY", help="The memory file to write.")],
     system: System = None,
@@ -47,40 +50,45 @@ def command(
         bool, typer.Option("--no-text", help="Do not store the text of the documents in the file.")
     ] = False,
     dtype: SlotType = None,
-    device: Device = "cpu",
+    device: Device = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Fold documents into a memory file.
 
     For a long text, an estimate of time and size is printed first, on standard error.  After an interruption, run the
-    same command again to continue.  With --append, system, ratio and dtype are those of the file.  A document is
-    skipped if its text is that of another one.  A file that is not a memory of the same documents is replaced only
-    with --force.
+    same command again to continue.  With --append, system, ratio and dtype are those of the file.  A file that is not
+    a memory of the same documents is replaced only with --force.
+
+    Nothing is folded if a file that you name cannot be read.  What is found in a folder and cannot be read is skipped:
+    hidden files and folders, links to folders, binary, empty and damaged files.  Each text is folded once.  Standard
+    error lists what is folded from folders and what is skipped, with the reasons; --json has all of it.
     """
-    check_model(model)
+    check_model(model, device)
+    device = device or CPU
     import time
 
+    from memfold.cli.documents import distinct_inputs, open_inputs, records
     from memfold.cli.inputs import model_files
     from memfold.cli.output import Interrupted, print_json
     from memfold.cli.sizes import Sizes
-    from memfold.cli.stdin import distinct, read_sources
     from memfold.folding import input_paths
     from memfold.memory import claimed, open_stored
     from memfold.session import open_session, session_for
 
-    documents = read_sources(sources)
+    inputs = open_inputs(sources)
     try:
-        with claimed(memory, [*input_paths(documents), *model_files(model)]) as lock:
+        with claimed(memory, [*input_paths(inputs.documents), *model_files(model)]) as lock:
             stored = open_stored(memory) if append else None
-            documents = distinct(documents) if stored is None else _missing(documents, stored)
+            _check_kept(stored.manifest.system if stored else system or DEFAULT, dtype, no_text)
+            inputs = distinct_inputs(inputs, stored.manifest if stored else None, str(memory))
+            documents = inputs.documents
             _check_target(memory, documents, stored, force)
             if stored is None:
                 session = open_session(system or DEFAULT, model, ratio, device, model_dtype(device))
             else:
                 _check_form(stored, dtype, no_text)
                 session = session_for(stored.manifest, model, system, ratio, device, model_dtype(device))
-            _check_kept(session.system, dtype, no_text)
             form = stored.manifest if stored else Form(dtype or "bfloat16", not no_text)
             _estimate(documents, session, form, added=stored is not None)
             started = time.perf_counter()
@@ -89,7 +97,8 @@ def command(
     except KeyboardInterrupt:
         raise Interrupted(_kept(memory)) from None
     if as_json:
-        print_json(sizes.record() | {"seconds": {"fold": round(seconds, 4)}})
+        told = {"folded": [document.source for document in documents], "skipped": records(inputs.skipped)}
+        print_json(sizes.record() | told | {"seconds": {"fold": round(seconds, 4)}})
     else:
         sizes.show(f"{memory}: {tokens:,} tokens folded in {seconds:.1f} s ({tokens / seconds:,.0f} tokens/s)")
 
@@ -154,14 +163,15 @@ def _kept(memory: Path) -> str:
     return "interrupted before the first block was written; run the same command again"
 
 
-def _check_kept(system: AnySystem, dtype: str | None, no_text: bool) -> None:
-    """Refuse options that have no meaning for a memory of text."""
-    if system.capabilities.slots:
-        return
+def _check_kept(system: str, dtype: str | None, no_text: bool) -> None:
+    """Refuse options that have no meaning for a memory of text, before anything is computed."""
+    from memfold.memory.manifest import check_dtype
+
+    check_keeps_text(system, not no_text)
     if dtype is not None:
-        raise ConfigError(f"--dtype {dtype} has no effect: system {system.name!r} stores no slots; leave --dtype out")
-    if no_text:
-        raise ConfigError(f"--no-text is not possible: system {system.name!r} reads the text itself; leave it out")
+        check_dtype(dtype)
+    if dtype is not None and not has_slots(system):
+        raise ConfigError(f"--dtype {dtype} has no effect: system {system!r} stores no slots; leave --dtype out")
 
 
 def _check_form(stored: StoredMemory, dtype: str | None, no_text: bool) -> None:
@@ -173,14 +183,3 @@ def _check_form(stored: StoredMemory, dtype: str | None, no_text: bool) -> None:
         raise DataError(f"{stored.path} holds the text of its documents, --no-text asks for none; leave --no-text out")
     if not old.keep_text and not no_text:
         raise DataError(f"{stored.path} holds no text of its documents; give --no-text to add none either")
-
-
-def _missing(documents: Sequence[Document], stored: StoredMemory) -> list[Document]:
-    """Return the documents whose text is not in the file; a line on standard error names each of the others."""
-    from memfold.cli.output import notes
-    from memfold.memory import sort_out
-
-    missing, doubles = sort_out(documents, stored.manifest)
-    for document, known in doubles:
-        notes().print(f"skipped {document.source}: {stored.path} holds the same text as {known}", markup=False)
-    return missing

@@ -11,10 +11,11 @@ def model_files(model: str) -> list[Path]:
     Raises:
         CheckpointError: for a folder without a model.
     """
-    from memfold.backbone.resolve import TINY, resolve_model
+    from memfold.backbone.named.table import NAMED
+    from memfold.backbone.resolve import resolve_model
     from memfold.sources import MEMORY_SUFFIX
 
-    if model != TINY and not _is_folder(model):
+    if model not in NAMED and not _is_folder(model):
         return []
     files = Path(resolve_model(model)).rglob("*")
     return [path for path in files if path.suffix != MEMORY_SUFFIX and path.is_file()]

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -14,12 +15,15 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from memfold.backbone.quick_start import quick_start
 from memfold.cli import ask, bench, demo, eval, export, fold, inspect, sample, train
-from memfold.cli.printable import escape_what_streams_cannot_encode, printable
+from memfold.cli.printable import escape_what_streams_cannot_encode, printable, read_ascii_input_as_utf8
+from memfold.cli.process import leave_garbage, set_up_process
 from memfold.core.errors import MemfoldError
 from memfold.core.outputs import FULL, reason
 
 COMMANDS = (demo, fold, ask, inspect, sample, train, export, eval, bench)
+READERS = {demo.NAME, fold.NAME, ask.NAME}  # commands that load a model only to read with it
 DEBUG = "MEMFOLD_DEBUG"
 INTERRUPTED = 130
 # of a place that cannot be written: the user can choose another
@@ -45,16 +49,22 @@ def start(
         typer.echo(f"memfold {installed('memfold')}")
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    elif context.invoked_subcommand in READERS:
+        quick_start()
 
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its exit code; this is the entry point."""
-    sys.exit(execute(arguments))
+    set_up_process()
+    code = execute(arguments)
+    leave_garbage()
+    sys.exit(code)
 
 
 def execute(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.  Errors are one line on standard error."""
     escape_what_streams_cannot_encode()
+    read_ascii_input_as_utf8()
     try:
         code = app(args=arguments, prog_name="memfold", standalone_mode=False)
     except MemfoldError as error:
@@ -77,5 +87,7 @@ def execute(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"memfold: {printable(' '.join(message.split()))}\n")
+    with contextlib.suppress(OSError):  # a disk that is full takes no message either
+        sys.stderr.write(f"memfold: {printable(' '.join(message.split()))}\n")
+        sys.stderr.flush()
     return code

@@ -15,29 +15,43 @@ System = Annotated[
 ]
 Model = Annotated[
     str,
-    typer.Option("--model", help="tiny (shipped), a model or run folder, a Hugging Face id, or http://HOST/v1#NAME."),
+    typer.Option(
+        "--model",
+        help="tiny (shipped), smollm2 (a package), a model or run folder, a Hugging Face id, or http://HOST/v1#NAME.",
+    ),
 ]
 Ratio = Annotated[
     int | None, typer.Option("--ratio", help="Tokens per slot; by default 16 if the model was trained at it.")
 ]
-Device = Annotated[str, typer.Option("--device", help="Device that the model runs on: cpu, cuda, cuda:N or mps.")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="Device that the model runs on: cpu (default), cuda, cuda:N or mps.")
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option("--max-tokens", help="Most tokens of a reply, thoughts aside; by default what suits the model."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what the output path holds.")]
 Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to; it is created if it does not exist.")]
 
 
-def check_model(model: str) -> None:
-    """Refuse a model that cannot be found, before anything is imported that takes seconds."""
+CPU = "cpu"
+
+
+def check_model(model: str, device: str | None = None) -> None:
+    """Refuse a model that cannot be found, and a device for an endpoint, before anything slow is imported."""
     from memfold.backbone.resolve import check_model as check
     from memfold.endpoint.model import is_address
 
     if not is_address(model):
         check(model)
+    elif device is not None:
+        raise ConfigError(f"--device {device} has no effect: an endpoint chooses its own device; leave --device out")
 
 
 def model_dtype(device: str) -> str:
     """Return the data type of the weights: 32 bits on a CPU, 16 bits on an accelerator."""
-    return "float32" if device == "cpu" else "bfloat16"
+    return "float32" if device == CPU else "bfloat16"
 
 
 def numbers(text: str | None) -> tuple[int, ...] | None:

@@ -13,14 +13,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from memfold.cli.printable import escaped, printable
+from memfold.cli.printable import escaped, on_one_line, printable
 from memfold.core.document import Document
 from memfold.core.errors import MemfoldError
+from memfold.core.prompt import BOX
 from memfold.core.types import Block, Citation
 
 if TYPE_CHECKING:
     from memfold.response import Response
 
+NO_REPLY = "(no reply)"
 EXCERPT = 160
 BAR = 20_000  # characters from which on folding shows a progress bar
 
@@ -57,16 +59,15 @@ def print_json(record: dict[str, Any]) -> None:
 
 
 def show(response: Response, console: Console, streamed: bool = False) -> None:
-    """Print what was recalled (unless it was `streamed` before), the answer, and its sources."""
+    """Print what was recalled and a reply that is the answer (unless `streamed` before), the answer, its sources."""
     if response.recalled and not streamed:
         _line(console, "recalled", response.recalled, "italic")
-    _line(console, "answer", response.text, "bold")
-    for recall in response.recalls:
-        if not recall.supported:
-            says = "" if recall.nearest is None else f'; the text says: "{" ".join(recall.nearest.text.split())}"'
-            _line(console, "unknown", f'"{recall.text}" is not in the text{says}', "yellow")
-    if response.supported is False and all(recall.supported for recall in response.recalls):
-        _line(console, "unknown", f'"{response.text}" is not in the text', "yellow")
+    if not (streamed and response.text and response.text == response.reply.strip() and BOX not in response.reply):
+        _line(console, "answer", response.text or NO_REPLY, "bold")
+    if response.withheld is not None:
+        _line(console, "withheld", f'"{response.withheld}", which the text does not state', "yellow")
+    for line in _unknown(response):
+        _line(console, "unknown", line, "yellow")
     show_citations(response.citations, console)
     usage, seconds = response.usage, response.seconds
     console.print(
@@ -75,6 +76,19 @@ def show(response: Response, console: Console, streamed: bool = False) -> None:
         f"{seconds['total'] - seconds['fold']:.1f} s",
         style="dim",
     )
+
+
+def _unknown(response: Response) -> Iterator[str]:
+    """Yield what the reply or the question says that is not in the text."""
+    for recall in response.recalls:
+        if not recall.supported:
+            says = "" if recall.nearest is None else f'; the text says: "{" ".join(recall.nearest.text.split())}"'
+            yield f'"{recall.text}" is not in the text{says}'
+    if response.supported is False and all(recall.supported for recall in response.recalls):
+        yield f'"{response.text}" is not in the text'
+    if response.unmentioned:
+        quoted = ", ".join(f'"{name}"' for name in response.unmentioned)
+        yield f"the text does not mention {quoted}"
 
 
 def show_warning(response: Response, console: Console) -> None:
@@ -94,7 +108,7 @@ def located(citation: Citation) -> str:
     """Return source, offsets and an excerpt, on one line."""
     text = " ".join(citation.text.split())
     text = text if len(text) <= EXCERPT else f"{text[:EXCERPT]} ..."
-    where = f"{citation.source}, characters {citation.start:,}-{citation.end:,}"
+    where = f"{on_one_line(citation.source)}, characters {citation.start:,}-{citation.end:,}"
     return f'{where}: "{text}"' if text else where
 
 

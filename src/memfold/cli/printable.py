@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 import sys
@@ -20,6 +21,15 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode-escape").decode(), text.replace("\r\n", "\n"))
 
 
+def on_one_line(text: str) -> str:
+    r"""Return a text with its line breaks and tabs written as escapes too, such as those in the names of files.
+
+    >>> print(on_one_line("a\nb.txt"))
+    a\nb.txt
+    """
+    return printable(text.replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t"))
+
+
 def escaped(json_text: str) -> str:
     """Return a JSON text of one line with the same characters written as JSON escapes."""
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", json_text)
@@ -30,3 +40,10 @@ def escape_what_streams_cannot_encode() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def read_ascii_input_as_utf8() -> None:
+    """Let standard input be read as UTF-8 where its encoding is ASCII, which is a part of UTF-8."""
+    stream = sys.stdin
+    if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name == "ascii":
+        stream.reconfigure(encoding="utf-8")

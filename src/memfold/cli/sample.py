@@ -9,7 +9,8 @@ import typer
 
 from memfold.cli.options import Folder, Force, Json
 from memfold.core.errors import CheckpointError, ConfigError, unknown
-from memfold.core.outputs import check_files, write_text, writing
+from memfold.core.lock import FolderLock
+from memfold.core.outputs import check_files, write_text
 from memfold.tasks.table import LOCAL, TEXTS
 
 if TYPE_CHECKING:
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
 NAME = "sample"
 DOCUMENT, QUESTIONS = "document.txt", "questions.jsonl"
+LEVEL, SPLIT, QUESTION_COUNT = 3, "in", 10
+# options that do not change what a task makes
+WITHOUT = {
+    "needle": ("--level",),
+    "summarisation": ("--questions",),
+    "prose": ("--questions",),
+    "filler": ("--questions", "--level", "--split"),
+}
 ROUGH = 3  # characters to a token, about what the shipped tokenizer has
 
 
@@ -26,11 +35,16 @@ def command(
     out: Folder,
     tokens: Annotated[int, typer.Option("--tokens", help="Length of the document in tokens.")] = 24_000,
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same document.")] = 0,
-    level: Annotated[int, typer.Option("--level", help="Difficulty of the questions, 0 to 3.")] = 3,
+    level: Annotated[
+        int | None, typer.Option("--level", help=f"Difficulty of the text, 0 to 3; by default {LEVEL}.")
+    ] = None,
     split: Annotated[
-        str, typer.Option("--split", help="in, or out for question forms that training does not use.")
-    ] = "in",
-    questions: Annotated[int, typer.Option("--questions", help="Number of questions.")] = 10,
+        str | None,
+        typer.Option("--split", help=f"in, or out for forms that training does not use; by default {SPLIT}."),
+    ] = None,
+    questions: Annotated[
+        int | None, typer.Option("--questions", help=f"Number of questions; by default {QUESTION_COUNT}.")
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -43,25 +57,31 @@ def command(
     from memfold.tasks.table import load_task
     from memfold.tasks.task import SPLITS, TaskOptions
 
+    make = load_task(task)
+    if task not in TEXTS:
+        raise ConfigError(_not_generated(task))
+    for option, value in {"--level": level, "--split": split, "--questions": questions}.items():
+        if value is not None and option in WITHOUT.get(task, ()):
+            raise ConfigError(f"{option} has no effect on task {task!r}; leave it out")
+    level, split = LEVEL if level is None else level, SPLIT if split is None else split
+    count = questions or QUESTION_COUNT
     require(tokens > 0, "--tokens", tokens, "1 or more")
     require(0 <= level <= 3, "--level", level, "0 to 3")
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    require(questions > 0, "--questions", questions, "1 or more")
-    make = load_task(task)
-    if task not in TEXTS:
-        raise ConfigError(_not_generated(task))
-    check_files(out, (DOCUMENT, QUESTIONS), force=force)
-    measure, encode = _measure()
-    made = make(seed, tokens, TaskOptions(level=level, split=split, samples=questions), encode)
-    document = made[0].document
-    assert document.text is not None, "generated documents have text"
-    records = [_record(sample) for sample in made if sample.document is document and sample.question]
-    if len(records) < questions:
+    require(questions is None or questions > 0, "--questions", questions, "1 or more")
+    with FolderLock(out):
+        check_files(out, (DOCUMENT, QUESTIONS), force=force)
+        measure, encode = _measure()
+        made = make(seed, tokens, TaskOptions(level=level, split=split, samples=count), encode)
+        document = made[0].document
+        assert document.text is not None, "generated documents have text"
+        records = [_record(sample) for sample in made if sample.document is document and sample.question]
+        _write(out, document.text, records)
+    if len(records) < count and "--questions" not in WITHOUT.get(task, ()):
         notes().print(
-            f"note: {len(records)} questions instead of {questions:,}; task {task!r} has no more for {tokens:,} tokens"
+            f"note: {len(records)} questions instead of {count:,}; task {task!r} has no more for {tokens:,} tokens"
         )
-    _write(out, document.text, records)
     size = {"tokens": len(encode(document.text)), "measure": measure, "characters": len(document.text)}
     _report(out, size | {"questions": len(records)}, as_json)
 
@@ -76,7 +96,8 @@ def _measure() -> tuple[str, Encode]:
     """Return how tokens are counted: with the shipped tokenizer if it is installed, else roughly."""
     from tokenizers import Tokenizer
 
-    from memfold.backbone.resolve import TINY, resolve_model
+    from memfold.backbone.named.table import TINY
+    from memfold.backbone.resolve import resolve_model
 
     try:
         tokenizer = Tokenizer.from_file(str(Path(resolve_model(TINY)) / "tokenizer.json"))
@@ -101,8 +122,6 @@ def _write(folder: Path, text: str, records: list[dict[str, Any]]) -> None:
     import json
 
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / DOCUMENT, text)
     write_text(folder / QUESTIONS, lines)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from memfold.cli.output import screen
+from memfold.cli.printable import on_one_line
 from memfold.memory import describe
 from memfold.session import rebuild
 
@@ -40,7 +41,7 @@ class Sizes:
     def show(self, title: str, details: bool = False) -> None:
         """Print a line for each figure; `details` adds lines on the documents, the system and the model."""
         rows = [*(self._origin() if details else ()), *self._numbers()]
-        screen().print("\n".join([title, *(f"  {name:10}{value}" for name, value in rows)]), markup=False)
+        screen().print("\n".join([title, *(f"  {name:10}{on_one_line(value)}" for name, value in rows)]), markup=False)
 
     def _ratio(self) -> str:
         """Return the ratio of the settings, the counted tokens per slot, and those per decoder position if known."""
@@ -55,11 +56,12 @@ class Sizes:
         settings = (
             f"{name} {value}" for name, value in sorted(found["settings"].items()) if name not in shown_elsewhere
         )
+        encoder = f" (fingerprint {found['fingerprint'][:12]})" if found["slots"] else ""
         documents = [f"{each['source']} (sha256 {each['sha256'][:16]})" for each in found["documents"]]
         return [
             *(("document", document) for document in documents),
             ("system", found["system"]),
-            ("model", f"{found['settings'].get('model', 'unknown')} (fingerprint {found['fingerprint'][:12]})"),
+            ("model", f"{found['settings'].get('model', 'unknown')}{encoder}"),
             ("settings", ", ".join(settings)),
             ("blocks", f"{found['blocks']:,}"),
         ]

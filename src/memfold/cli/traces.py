@@ -11,7 +11,7 @@ from typing import Any
 from rich.text import Text
 
 from memfold.cli.output import screen
-from memfold.cli.printable import printable
+from memfold.cli.printable import on_one_line, printable
 from memfold.core.config import build, require
 from memfold.core.errors import ConfigError, DataError
 from memfold.scoring.expansion import Expansion
@@ -87,18 +87,18 @@ def show_replies(replies: Sequence[Recorded]) -> None:
     for number, reply in enumerate(replies):
         record, expansions = reply.record, reply.expansions
         console.print("" if number == 0 else "\n", end="")
-        console.print(reply.title, style="bold", markup=False)
+        console.print(on_one_line(reply.title), style="bold", markup=False)
         console.print(f"  question  {record['question']}", markup=False)
-        console.print(f"  accepted  {', '.join(record['accepted'])}", markup=False)
+        console.print(f"  accepted  {on_one_line(', '.join(map(str, record['accepted'])))}", markup=False)
         for line in reply.steps():
-            console.print(f"  step      {line}", markup=False)
+            console.print(f"  step      {on_one_line(line)}", markup=False)
         console.print(Text("  reply     ").append_text(reply.marked()))
         if expansions:
             exact = sum(expansion.verbatim for expansion in expansions)
             fidelity = sum(expansion.fidelity for expansion in expansions) / len(expansions)
             console.print(f"  expanded  {len(expansions)}, {exact} verbatim, fidelity {fidelity:.0%}", markup=False)
         if reply.invented:
-            console.print(f"  invented  {', '.join(reply.invented)}", markup=False)
+            console.print(f"  invented  {on_one_line(', '.join(reply.invented))}", markup=False)
 
 
 def _step(number: int, step: dict[str, Any]) -> str:

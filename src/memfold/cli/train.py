@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
@@ -39,22 +41,24 @@ def command(
 
     The run folder gets metrics.jsonl, curves.png, checkpoints and, at the end, the folder model/.
     """
+    if dry_run and resume:
+        raise ConfigError("--resume has no effect with --dry-run; leave one of them out")
     path = find_recipe(recipe)
     _need_extra()
     from memfold.training.recipe_file import read_values
 
     values = read_values(path)
     package = _package(values.get("stage"))
-    loop = import_module(f"{package}.loop")
-    chosen = build(loop.RECIPE, values)
+    chosen = build(import_module(f"{package}.recipe").RECIPE, values)
     chosen = chosen if steps is None else replace(chosen, steps=steps)
     folder = out or default_out(path)
     if chosen.architecture is not None:
         _check_size(import_module(f"{package}.plan"), chosen, folder, dry_run)
-    elif dry_run:
-        _show_plan(loop, chosen, folder)
     if not dry_run:
-        _train(loop, chosen, folder, resume)
+        _check_run(chosen, folder, resume)
+        _train(import_module(f"{package}.loop"), chosen, folder, resume)
+    elif chosen.architecture is None:
+        _show_plan(import_module(f"{package}.loop"), chosen, folder)
 
 
 def find_recipe(name: str) -> Path:
@@ -81,24 +85,35 @@ def default_out(path: Path) -> Path:
 
 
 def _need_extra() -> None:
-    try:
-        import accelerate
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MemfoldError(f"training needs {error.name}; install it: pip install 'memfold[train]'") from None
-    del accelerate
+    for name in ("accelerate", "matplotlib"):
+        if find_spec(name) is None:
+            raise MemfoldError(f"training needs {name}; pip install 'memfold[train]'")
 
 
 def _package(stage: str | None) -> str:
-    """Return the package of a stage, which has `loop` (with `RECIPE`, `prepare`, `train`) and `plan`."""
+    """Return the package of a stage: `recipe` (with `RECIPE`), `loop` (with `prepare`, `train`) and `plan`."""
     from typing import get_args
 
     from memfold.training.recipe import Stage
 
     known = (*get_args(Stage), *STAGES)
     if stage is not None and stage not in known:
-        raise unknown("stage", str(stage), known)
+        raise unknown("stage", stage, known)
     return STAGES.get(stage or "", SUPERVISED)
+
+
+def _check_run(recipe: StageRecipe, folder: Path, resume: bool) -> None:
+    """Refuse what the loop would refuse before it loads anything; the first of several processes says so."""
+    from memfold.tasks.datasets.corpus import check_files
+    from memfold.training.checkpoint import check_start
+    from memfold.training.parent import parent_of
+
+    if int(os.environ.get("RANK", "0")):
+        return
+    check_files([file for entry in recipe.mixture for file in entry.files])
+    check_start(folder, json.loads(json.dumps(asdict(recipe))), resume)
+    if recipe.parent is not None and not resume:
+        parent_of(recipe)
 
 
 def _train(loop: ModuleType, recipe: StageRecipe, folder: Path, resume: bool) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 
 from memfold.core.config import build
 from memfold.core.errors import ConfigError, DataError
-from memfold.evaluation.plots import DOTS_PER_INCH, load_pyplot
+from memfold.core.outputs import write_text
+from memfold.evaluation.plots import load_pyplot, save
 from memfold.evaluation.table import Cell, Row, Table, mean, proportion
 
 BASELINE = "baseline"
@@ -72,12 +73,11 @@ class Result:
 
 
 def write_result(result: Result, folder: Path) -> Path:
-    """Write `<row>.json` to a folder atomically."""
+    """Write `<row>.json` to a folder, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result.row}.json"
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
-    return partial.rename(path)
+    write_text(path, json.dumps(asdict(result), indent=1) + "\n")
+    return path
 
 
 def read_results(folder: Path) -> list[Result]:
@@ -138,7 +138,7 @@ def draw_curves(results: Sequence[Result], path: Path) -> Path | None:
             _draw_panel(axes, setting, task, shown)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
+    save(figure, path)
     pyplot.close(figure)
     return path
 

@@ -61,15 +61,16 @@ class _Label:
                 raise unknown(f"{self.name} setting", name, allowed)
 
 
-def make_candidate(label: str, model: Model) -> Candidate:
-    """Create the system that a label names, for this model.
+def make_candidate(label: str, model: Model, max_tokens: int | None = None) -> Candidate:
+    """Create the system that a label names, for this model; `max_tokens` limits its replies, unless the label does.
 
     Raises:
         ConfigError: for a label of another form, an unknown system, or settings that the system does not have.
     """
     wanted = _parse(label)
     wanted.check()
-    system = system_for(wanted.kind, model, wanted.settings)
+    limit = {} if max_tokens is None else {"max_tokens": max_tokens}
+    system = system_for(wanted.kind, model, limit | wanted.settings)
     if wanted.ratio is not None:
         system = _at_ratio(system, wanted.ratio, model)
     return Candidate(label, wanted.name, system, system.trained_at(model.trained.get(wanted.name, {})))

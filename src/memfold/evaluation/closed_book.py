@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from memfold.core.document import Document
 from memfold.core.errors import ConfigError
 from memfold.core.model import Model
-from memfold.core.prompt import Style, after_memory, before_memory, final_answer
+from memfold.core.prompt import Style, after_memory, final_answer, user_message
 from memfold.core.registry import CLOSED_BOOK
-from memfold.core.system import AnswerSteps, MemorySystem, ReadSettings, Rendered, TrainSettings, ask
+from memfold.core.settings import ReadSettings, TrainSettings
+from memfold.core.system import AnswerSteps, MemorySystem, Rendered, ask
 from memfold.core.types import Answer, Block, Call, Generate, Memory, Sample, Text, Trace
 from memfold.systems.shared.blocks import render_text
-from memfold.systems.shared.replies import ANSWER_SAMPLING
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class ClosedBook(MemorySystem[NoFold, ReadSettings, TrainSettings]):
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """Answer with one call that holds only the question."""
         template, style = self.read.chat_template, self.read.style
-        parts = (Text(before_memory(template)), Text(after_memory(template, question, style)))
-        reply = yield from ask(Call("answer", parts, Generate(ANSWER_SAMPLING)))
+        parts = user_message(Text(after_memory(template, question, style)))
+        reply = yield from ask(Call("answer", parts, Generate(self.read.sampling())))
         return Answer(final_answer(reply.text, style), reply.text)
 
     def script(self, sample: Sample, model: Model, style: Style) -> Trace:
@@ -54,4 +54,4 @@ class ClosedBook(MemorySystem[NoFold, ReadSettings, TrainSettings]):
 
     def render(self, memory: Memory, call: Call, model: Model) -> Rendered:
         """Render the call as tokens."""
-        return render_text(memory, call, model)
+        return render_text(memory, call, model, self.read.chat_template)

@@ -23,14 +23,15 @@ from memfold.core.errors import ConfigError
 from memfold.core.policy import Request, complete
 from memfold.core.registry import DEFAULT
 from memfold.core.types import BlockRef, Call, Memory, Reply, SamplingParams, Step, Text, Trace
-from memfold.session import load, make_system, policy_of
+from memfold.endpoint.model import is_address
+from memfold.session import CPU, load, make_system, policy_of
 from memfold.systems.shared.folding import fold
 
 try:
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
 except ModuleNotFoundError as error:
-    raise ConfigError("the harness is not installed; pip install 'memfold[harness]'") from error
+    raise ConfigError("the harness needs lm-eval; pip install 'memfold[harness]'") from error
 
 ROLLING_TOKENS = 1024  # scored at a time of a text without a question, all before them as its memory
 TEMPERATURE = 1.0  # of a task that asks for drawn replies without saying which
@@ -61,8 +62,8 @@ class MemfoldLM(LM):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         require(tail > 0, "tail", tail, "1 token or more")
-        device = _device(device)
-        self.model = load(pretrained, device, dtype or ("float32" if device == "cpu" else "bfloat16"))
+        device = CPU if is_address(pretrained) else _device(device)
+        self.model = load(pretrained, device, dtype or ("float32" if device == CPU else "bfloat16"))
         self.system = make_system(system, self.model, ratio)
         if self.system.effective_ratio(tail) is None:
             raise ConfigError(f"system {system!r} reads only a part of a text; use a system that reads all of it")
@@ -75,12 +76,12 @@ class MemfoldLM(LM):  # type: ignore[misc]
         return self.model.name.replace("/", "__")
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Return the prompt of a chat, as the tokenizer of the model formats it."""
-        return str(
-            self.model.weights().tokenizer.apply_chat_template(
-                chat_history, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
+        """Return the prompt of a chat, as the tokenizer of the model formats it, without its start token."""
+        tokenizer = self.model.weights().tokenizer
+        prompt = tokenizer.apply_chat_template(
+            chat_history, tokenize=False, add_generation_prompt=add_generation_prompt
         )
+        return str(prompt).removeprefix(tokenizer.bos_token or "")  # every prompt begins with it
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Return continuations, cut before the first of their stops."""
@@ -110,7 +111,7 @@ class MemfoldLM(LM):  # type: ignore[misc]
         requests, stops = [], {}
         memories = self._memories([context for context, _ in asked])
         for (memory, end), (_, options) in zip(memories, asked, strict=True):
-            call = _call(memory, Text(end)).sampled(self._sampling(options))
+            call = _call(memory, Text(tokens=self._encoded(end))).sampled(self._sampling(options))
             requests.append(Request(self.system, memory, call))
             stops[requests[-1]] = _stops(options.get("until"))
 
@@ -148,11 +149,17 @@ class MemfoldLM(LM):  # type: ignore[misc]
     def _trace(self, memory: Memory, end: str, continuation: str) -> Trace:
         """Return a call with its reply, tokenised as one text; a space between them belongs to the reply."""
         kept = end.rstrip(" ")
-        before = self.model.encode(kept)
-        whole = self.model.encode(kept + end[len(kept) :] + continuation)
-        call = _call(memory, Text(tokens=tuple(before)))
-        step = Step(call, Reply(tokens=tuple(whole[len(before) :])))
+        before = self._encoded(kept)
+        whole = self._encoded(kept + end[len(kept) :] + continuation)
+        call = _call(memory, Text(tokens=before))
+        step = Step(call, Reply(tokens=whole[len(before) :]))
         return Trace("", self.system.name, self.system.settings, (step,))
+
+    def _encoded(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of the end of a prompt; control tokens count, since a chat template may have written it."""
+        if not self.model.has_weights:
+            return tuple(self.model.encode(text))
+        return tuple(self.model.weights().prompts.control.encode_template(text)[0])
 
     def _memories(self, contexts: Sequence[str]) -> list[tuple[Memory, str]]:
         """Return each context as a memory of its beginning, which may be empty, and the text of its end."""
@@ -176,7 +183,7 @@ class MemfoldLM(LM):  # type: ignore[misc]
 def _device(given: str | None) -> str:
     """Return the device of the model: the CPU if the harness asks for a GPU that does not exist."""
     available = given is not None and (not given.startswith("cuda") or torch.cuda.is_available())
-    return str(given) if available else "cpu"
+    return str(given) if available else CPU
 
 
 class _Pair:

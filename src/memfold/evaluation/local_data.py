@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from memfold.core.document import Document
-from memfold.core.errors import ConfigError, DataError
+from memfold.core.errors import ConfigError, DataError, unknown
 from memfold.core.model import Model
 from memfold.core.types import Sample
+from memfold.evaluation.sampling import GREEDY
 from memfold.evaluation.suite import Case, Options, document_seed
 from memfold.tasks.datasets.table import load_dataset
 
@@ -34,13 +35,18 @@ def sources(suite: str, data: Sequence[str], names: Sequence[str]) -> dict[str, 
         if not equals or not path:
             raise ConfigError(f"--data {entry!r} cannot be read; write {FORM} with one of {known}")
         if name not in names:
-            raise ConfigError(f"--data {entry!r}: suite {suite!r} has no dataset {name!r}; its datasets: {known}")
+            raise unknown("dataset of --data", name, names)
         if not Path(path).is_file():
             raise DataError(f"--data {entry!r}: no file at {path}; docs/data.md says where each dataset comes from")
         found.setdefault(name, []).append(Path(path))
     if not found:
         raise ConfigError(f"suite {suite!r} needs local files; give --data {FORM} with one of {known}")
     return found
+
+
+def ignored(options: Options) -> tuple[str, ...]:
+    """Return the options that only generated documents depend on; the seed counts where replies are sampled."""
+    return ("level", "splits", "per_document", *(("seed",) if options.sampling == GREEDY else ()))
 
 
 def spread(questions: int, count: int) -> list[int]:
@@ -50,7 +56,7 @@ def spread(questions: int, count: int) -> list[int]:
 
 
 def cases(
-    suite: str, name: str, paths: Sequence[Path], questions: int, options: Options, model: Model, reply: int
+    suite: str, name: str, paths: Sequence[Path], questions: int, options: Options, model: Model
 ) -> Iterator[Case]:
     """Yield the first questions of one dataset whose document is not longer than the longest of the lengths.
 
@@ -68,7 +74,7 @@ def cases(
         if tokens <= longest:
             seed = document_seed(suite, name, number)
             named = _named(sample, name, split, seed)
-            yield Case(f"{split}/{name}/{asked}", named, named.answers, seed, rounded(tokens), reply)
+            yield Case(f"{split}/{name}/{asked}", named, named.answers, seed, rounded(tokens))
             asked += 1
     if questions and not asked:
         raise DataError(f"no document of {name} has {longest} tokens or fewer; use larger --lengths")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from memfold.core.errors import ConfigError
+from memfold.core.outputs import whole_file
 from memfold.evaluation.table import Cell, Figure, HeatMap, Plot
 
 PANEL_INCHES = (4.5, 3.8)
@@ -20,9 +21,19 @@ def draw(figure: Plot, folder: Path) -> Path:
     drawn = _heat_map(pyplot, figure) if isinstance(figure, HeatMap) else _panels(pyplot, figure)
     drawn.tight_layout()
     path = folder / f"{figure.name}.png"
-    drawn.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
+    save(drawn, path)
     pyplot.close(drawn)
     return path
+
+
+def save(drawn: Any, path: Path) -> None:
+    """Write a figure of matplotlib to a file whose suffix says its format, such as `.png`.
+
+    Raises:
+        DataError: if it cannot be written.
+    """
+    with whole_file(path) as partial:
+        drawn.savefig(partial, format=path.suffix[1:], dpi=DOTS_PER_INCH, metadata={"Software": None})
 
 
 def load_pyplot() -> Any:
@@ -34,7 +45,7 @@ def load_pyplot() -> Any:
     try:
         import matplotlib
     except ImportError:
-        raise ConfigError("plots need matplotlib; install it: pip install 'memfold[train]'") from None
+        raise ConfigError("plots need matplotlib; pip install 'memfold[train]'") from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as pyplot
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from memfold.backbone.origin import commit, hardware
+from memfold.core.outputs import write_text
 from memfold.evaluation.comparison import comparisons
 from memfold.evaluation.grouping import Group, grid
 from memfold.evaluation.plots import draw
@@ -37,8 +38,8 @@ def write_report(evaluation: Evaluation, records: Sequence[Record], folder: Path
     tables = [*suite.tables(records, labels), *comparisons(records, labels), _costs(records, labels)]
     plots = [draw(figure, folder).name for figure in suite.plots(records, labels)]
     result = _result(evaluation, records, seconds) | {"tables": [asdict(table) for table in tables], "plots": plots}
-    (folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    (folder / TABLE_FILE).write_text(markdown(result, tables), encoding="utf-8")
+    write_text(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
+    write_text(folder / TABLE_FILE, markdown(result, tables))
     return result
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from memfold.core.job import Job
+from memfold.core.lock import FolderLock, locked
 from memfold.core.model import Model
 from memfold.core.policy import Policy
 from memfold.core.scheduler import Scheduler
@@ -58,16 +59,26 @@ class Evaluation:
 
 
 def run(
-    evaluation: Evaluation, folder: Path, policy: Policy | None = None, on_record: OnRecord | None = None
+    evaluation: Evaluation,
+    folder: Path,
+    policy: Policy | None = None,
+    on_record: OnRecord | None = None,
+    lock: FolderLock | None = None,
 ) -> list[Record]:
     """Ask what is not in the folder yet; all records of these systems, old and new.
 
-    `on_record` receives every record that is counted, those found in the folder first.
+    `on_record` receives every record that is counted, those found in the folder first.  `lock` is that of the folder,
+    if the caller holds it.
 
     Raises:
-        MemfoldError: for a folder of another run, or a model that cannot do what a system needs.  What fails for one
-            sample alone is in its record.
+        MemfoldError: for a folder of another run or one that another process writes, or a model that cannot do what a
+            system needs.  What fails for one sample alone is in its record.
     """
+    with locked(folder, lock):
+        return _run(evaluation, folder, policy, on_record)
+
+
+def _run(evaluation: Evaluation, folder: Path, policy: Policy | None, on_record: OnRecord | None) -> list[Record]:
     model, labels = evaluation.model, set(evaluation.labels)
     file = RecordFile(folder, evaluation.arguments())
     notify = on_record or (lambda record: None)
@@ -78,7 +89,10 @@ def run(
     policy = policy or policy_of(model, positions)
     most = sys.maxsize if model.has_weights else ENDPOINT_CASES
     foldings = {candidate.label: Folding(candidate.system, model) for candidate in evaluation.candidates}
-    for batch in batches(evaluation.suite.cases(evaluation.options, model), positions, most):
+    longest = max(candidate.system.read.sampling().max_tokens for candidate in evaluation.candidates)
+    cases = evaluation.suite.cases(evaluation.options, model)
+    limited = (replace(case, reply_tokens=case.reply_tokens or longest) for case in cases)
+    for batch in batches(limited, positions, most):
         for candidate in evaluation.candidates:
             waiting = [case for case in batch if (candidate.label, case.key) not in file.done]
             asked = _ask(evaluation, candidate, foldings[candidate.label], waiting, policy, positions)

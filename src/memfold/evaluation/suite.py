@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, cast
 
 from memfold.core.config import require
-from memfold.core.document import Document, open_document
+from memfold.core.document import Document
 from memfold.core.errors import ConfigError, unknown
 from memfold.core.job import Job
 from memfold.core.model import Model
@@ -21,6 +21,7 @@ from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.records import Record
 from memfold.evaluation.sampling import GREEDY, check_sampling
 from memfold.evaluation.table import Plot, Table
+from memfold.readers.files import open_document
 from memfold.tasks.task import SPLITS
 
 SUITES = {
@@ -43,7 +44,7 @@ PER_CELL = (EVEN, GRADED)
 # questions of a split and length by how long its documents may be: the longer, the more each one costs
 GRADED_CELLS = ((4096, 1000), (32768, 128))
 FEWEST = 32  # of a cell of longer documents
-FLAGS = {"kinds": "kind", "per_cell": "cells"}  # options with another name on the command line
+FLAGS = {"kinds": "kind", "per_cell": "cells", "splits": "split"}  # options with another name on the command line
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Options:
 
     `lengths` are document lengths in tokens; `questions` are those asked of each system in all, spread evenly over
     splits and lengths; `per_document` of them share a document; `level` 0-3 is the almanac's difficulty; `sampling`
-    says how replies are drawn.
+    says how replies are drawn; `max_tokens` limits a reply, by default as it suits the model.
 
     Those below `seed` are read by the suites that say so (`Suite.reads`): `per_cell` graded asks 1,000, 128 or 32
     questions for each split and length, fewer the longer it is, whatever `questions` says; `depths` is how many depths
@@ -67,6 +68,7 @@ class Options:
     level: int = 3
     per_document: int = 1
     sampling: str = GREEDY
+    max_tokens: int | None = None
     seed: int = 0
     per_cell: str = EVEN
     depths: int = 11
@@ -86,6 +88,7 @@ class Options:
         require(self.depths > 1, "depths", self.depths, "2 or more, from the beginning to the end")
         require(self.needles > 0, "needles", self.needles, "1 or more")
         check_sampling(self.sampling)
+        require(self.max_tokens is None or self.max_tokens > 0, "max_tokens", self.max_tokens, "1 token or more")
         require(bool(self.splits), "splits", self.splits, f"one or more of {', '.join(SPLITS)}")
         named = [("cells", self.per_cell, PER_CELL), ("haystack", self.haystack, HAYSTACKS)]
         for kind, name, known in [*named, *(("split", split, SPLITS) for split in self.splits)]:
@@ -112,6 +115,8 @@ class Options:
 class Case:
     """One thing to ask.  `key` names it in every run with the same options; `reply_tokens` is the most it may take.
 
+    Where it is 0, replies have the limit of the system.
+
     `accepted` is what the record says would have been right: the answers to a question, the text to write again.
     `pieces` are the document cut where other documents have the same text, each named after its text; one that shares
     nothing has none.
@@ -122,7 +127,7 @@ class Case:
     accepted: tuple[str, ...]
     seed: int
     size: int
-    reply_tokens: int
+    reply_tokens: int = 0
     pieces: tuple[Document, ...] = ()
 
 
@@ -148,6 +153,10 @@ class Suite(Protocol):
     quick: Options
     temperature: float
     candidates: tuple[str, ...]
+
+    def ignored(self, options: Options) -> tuple[str, ...]:
+        """Return the names of options that every suite reads and that change nothing here, beside these options."""
+        ...
 
     def check(self, options: Options) -> None:
         """Raise a `MemfoldError` for options, files or a missing library that the run would end with: before it."""
@@ -199,16 +208,23 @@ def with_options(suite: Suite, options: Options, given: Mapping[str, Any]) -> Op
     """Return these options, replaced by those that are given and not None.
 
     Raises:
-        ConfigError: for an option that the suite does not read, or a value outside its range.
+        ConfigError: for an option without effect on the suite, or a value outside its range.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     for name in sorted(chosen.keys() - options_of(suite, options).keys()):
-        flag = FLAGS.get(name, name.replace("_", "-"))
         known = " or ".join(other for other in SUITES if name in load_suite(other).reads)
-        raise ConfigError(f"--{flag} has no effect in suite {suite.name!r}; leave it out, or use suite {known}")
+        raise ConfigError(f"--{_flag(name)} has no effect in suite {suite.name!r}; leave it out, or use suite {known}")
     if chosen.get("per_cell", EVEN) != EVEN and "questions" in chosen:
         raise ConfigError(f"--cells {chosen['per_cell']} sets the number of questions; leave --questions out")
-    return replace(options, **chosen)
+    changed = replace(options, **chosen)
+    for name in sorted(chosen.keys() & set(suite.ignored(changed))):
+        raise ConfigError(f"--{_flag(name)} has no effect in suite {suite.name!r} with these options; leave it out")
+    return changed
+
+
+def _flag(name: str) -> str:
+    """Return the name of an option on the command line."""
+    return FLAGS.get(name, name.replace("_", "-"))
 
 
 def _graded(length: int) -> int:

@@ -7,6 +7,7 @@ given as a share of that of the reference (the same weights reading the text), b
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from memfold.core.errors import unknown
 from memfold.core.job import Job
@@ -17,16 +18,16 @@ from memfold.core.types import Memory, Trace
 from memfold.evaluation.candidate import Candidate, reference_label
 from memfold.evaluation.expansion import expansion_table
 from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, lengths, of_system, shown, splits
+from memfold.evaluation.headline import in_sentences, scored
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed
 from memfold.evaluation.table import Cell, Figure, Row, Table, mean, paired_ratio, proportion
 from memfold.scoring.citations import FIRST, hits
-from memfold.scoring.metrics import answered, normalise
+from memfold.scoring.normalisation import normalise
 from memfold.tasks.almanac.questions import ABSENT_KIND, ALL_KINDS, HOPS
 from memfold.tasks.almanac.task import almanac
 from memfold.tasks.task import TaskOptions
 
-REPLY_TOKENS = 160
 CITED = ("evidence_any", "evidence_all")
 
 
@@ -39,6 +40,10 @@ class AlmanacSuite:
     quick = Options(lengths=(128, 256), questions=40)
     temperature = 0.7
     candidates: tuple[str, ...] = COMPARED
+
+    def ignored(self, options: Options) -> tuple[str, ...]:
+        """Return nothing: every option counts."""
+        return ()
 
     def check(self, options: Options) -> None:
         """Raise a `ConfigError` for an unknown kind of question."""
@@ -57,7 +62,7 @@ class AlmanacSuite:
                 samples = almanac(seed, length, task, model.encode)
                 for number, sample in enumerate(samples):
                     key = f"{split}/{length}/{page}/{number}"
-                    yield Case(key, sample, sample.answers, seed, length, REPLY_TOKENS)
+                    yield Case(key, sample, sample.answers, seed, length)
                 page, asked = page + 1, asked + len(samples)
 
     def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
@@ -67,12 +72,13 @@ class AlmanacSuite:
     def score(self, case: Case, trace: Trace, model: Model) -> Score:
         """Score a trace as right or wrong; if it has citations, also whether the first ones show the evidence."""
         assert trace.answer is not None, "only traces without error are scored"
-        answer, figures = trace.answer, {}
+        answer, score = trace.answer, scored(case.sample, trace.answer, model)
         if answer.citations:
             some, every = hits(answer.citations, case.sample.evidence)
             cited = sum(citation.end - citation.start for citation in answer.citations[:FIRST])
             figures = {"evidence_any": float(some), "evidence_all": float(every), "cited_characters": float(cited)}
-        return Score(answer.text, answered(case.sample, answer.text), figures)
+            return replace(score, figures=score.figures | figures)
+        return score
 
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
         """Return tables for each split: accuracy, share of the reference, citations."""
@@ -84,7 +90,7 @@ class AlmanacSuite:
                 tables.append(_refusals(own, labels, split))
             if reference is not None and len(labels) > 1:
                 tables.append(_shares(own, labels, reference, split))
-            if any(record.figures for record in own):
+            if any(map(_cites, own)):
                 tables.append(_citations(own, labels, split))
             expanded = expansion_table(own, labels, f"Expansion, split {split}")
             tables += [expanded] if expanded is not None else []
@@ -106,7 +112,8 @@ def _accuracy(records: Group, labels: Sequence[str], split: str) -> Table:
     def cells(own: Group) -> list[Cell]:
         return [_right(own), *(_right([record for record in own if record.kind == kind]) for kind in kinds)]
 
-    return Table(f"Accuracy, split {split}", ("tokens", "system"), (ALL, *kinds), grid(records, labels, cells))
+    rows = grid(records, labels, cells)
+    return Table(f"Accuracy, split {split}", ("tokens", "system"), (ALL, *kinds), rows, in_sentences(records))
 
 
 def _refusals(records: Group, labels: Sequence[str], split: str) -> Table:
@@ -143,7 +150,7 @@ def _citations(records: Group, labels: Sequence[str], split: str) -> Table:
     rows = []
     for label in labels:
         own = of_system(records, label)
-        right = [record for record in own if record.correct] if any(record.figures for record in own) else []
+        right = [record for record in own if record.correct] if any(map(_cites, own)) else []
         shares = [proportion([record.figures.get(name, 0.0) == 1 for record in right]) for name in CITED]
         cited = mean([record.figures.get("cited_characters", 0.0) for record in right])
         rows.append(Row((label,), (*shares, cited)))
@@ -153,6 +160,10 @@ def _citations(records: Group, labels: Sequence[str], split: str) -> Table:
     )
     columns = ("one sentence", "all sentences", "characters cited")
     return Table(f"Citations, split {split}", ("system",), columns, tuple(rows), note)
+
+
+def _cites(record: Record) -> bool:
+    return CITED[0] in record.figures
 
 
 def _right(records: Group) -> Cell:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 
+from memfold.core.config import require_known
 from memfold.core.document import fixed_lengths
 from memfold.core.errors import ConfigError
 from memfold.core.job import Job
@@ -51,12 +52,15 @@ class FidelitySuite:
     temperature = 0.1
     candidates: tuple[str, ...] = (DEFAULT,)
 
+    def ignored(self, options: Options) -> tuple[str, ...]:
+        """Return the number of questions about a document, which has one, and the limit of replies, which it sets."""
+        return ("per_document", "max_tokens")
+
     def check(self, options: Options) -> None:
         """Raise a `ConfigError` without the rouge-score library, and for a string that cannot be planted."""
         rouge("", "")
         for kind in options.kinds:
-            if kind not in NEEDLES:
-                raise ConfigError(f"--kind {kind!r} is not possible; allowed: {', '.join(NEEDLES)}")
+            require_known("kind of string", kind, NEEDLES)
 
     def cases(self, options: Options, model: Model) -> Iterator[Case]:
         """One case per document and number of slots in a call."""
@@ -77,7 +81,10 @@ class FidelitySuite:
             ConfigError: for a system without slots.
         """
         if not candidate.system.capabilities.slots:
-            raise ConfigError(f"system {candidate.label!r} has no slots; suite {self.name!r} measures what slots hold")
+            raise ConfigError(
+                f"system {candidate.label!r} has no slots, and suite {self.name!r} measures what slots hold; use a "
+                f"--system with slots, such as {DEFAULT}"
+            )
         divided = divide(memory, int(case.sample.kind), candidate.system.ratio or 1)
         trace = candidate.system.script(case.sample, model, "bare")
         (script,) = (step.call for step in trace.steps if step.call.purpose == "answer")

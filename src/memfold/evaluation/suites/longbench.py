@@ -22,7 +22,6 @@ from memfold.evaluation.table import Cell, Figure, Table, proportion
 from memfold.scoring.extraction import choice_letter, short_answer
 from memfold.scoring.metrics import exact_match
 
-REPLY_TOKENS = 160
 LONGEST = 100_000  # as the pooled paper chooses
 
 
@@ -36,6 +35,10 @@ class LongBenchSuite:
     temperature = 0.7
     candidates: tuple[str, ...] = COMPARED
 
+    def ignored(self, options: Options) -> tuple[str, ...]:
+        """Return what generates documents: they come from local files."""
+        return local_data.ignored(options)
+
     def check(self, options: Options) -> None:
         """Raise a `MemfoldError` for data that cannot be what was meant."""
         local_data.sources(self.name, options.data, [self.name])
@@ -43,7 +46,7 @@ class LongBenchSuite:
     def cases(self, options: Options, model: Model) -> Iterator[Case]:
         """Yield the first questions whose context is short enough."""
         for name, paths in local_data.sources(self.name, options.data, [self.name]).items():
-            yield from local_data.cases(self.name, name, paths, options.questions, options, model, REPLY_TOKENS)
+            yield from local_data.cases(self.name, name, paths, options.questions, options, model)
 
     def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
         """Return the question with its choices."""

@@ -32,7 +32,6 @@ from memfold.tasks.distractors import Distractors
 from memfold.tasks.task import TaskOptions
 from memfold.tasks.tracking import LISTING, tracking
 
-REPLY_TOKENS = 160
 LENGTHS = (4096, 8192, 16384, 32768, 65536, 122880)
 TWO_HOP, TRACKING = "two-hop", "tracking"
 KINDS = (TWO_HOP, TRACKING)
@@ -50,6 +49,10 @@ class MultihopSuite:
     quick = Options(lengths=(512, 1024), questions=8, splits=("in",))
     temperature = 0.7
     candidates: tuple[str, ...] = COMPARED
+
+    def ignored(self, options: Options) -> tuple[str, ...]:
+        """Return the number of questions about a document, which is one, and with local files what generates text."""
+        return ("per_document", *(("level", "splits") if options.data else ()))
 
     def check(self, options: Options) -> None:
         """Raise a `MemfoldError` for an unknown kind, or data that cannot be what was meant."""
@@ -119,7 +122,7 @@ def _generated(options: Options, model: Model) -> Iterator[Case]:
                 sample = replace(tracking(seed, length, model.encode, options.level, text=text), split=split)
             else:
                 sample = _two_hop(seed, length, split, options, model)
-            yield Case(f"{split}/{length}/{kind}/{number}", sample, sample.answers, seed, length, REPLY_TOKENS)
+            yield Case(f"{split}/{length}/{kind}/{number}", sample, sample.answers, seed, length)
 
 
 def _two_hop(seed: int, length: int, split: str, options: Options, model: Model) -> Sample:
@@ -146,7 +149,7 @@ def _from_data(options: Options, model: Model) -> Iterator[Case]:
             seed = document_seed(MultihopSuite.name, options.seed, name, length, number)
             document = replace(sample.document, source=f"{sample.document.source}#{seed:x}")
             own = replace(sample, document=document, split=split)
-            yield Case(f"{split}/{length}/{name}/{number}", own, own.answers, seed, length, REPLY_TOKENS)
+            yield Case(f"{split}/{length}/{name}/{number}", own, own.answers, seed, length)
             asked += 1
         if questions and not asked:
             raise DataError(

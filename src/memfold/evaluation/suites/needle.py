@@ -34,7 +34,6 @@ from memfold.tasks.haystack import borders_of, filler_sentences, gather, pieces,
 from memfold.tasks.names import Namer
 from memfold.tasks.needle import NEEDLES, NOUNS, VALUES
 
-REPLY_TOKENS = 160
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
 KINDS = ("number", "word", "uuid")
 PIECES_FROM = 16384  # shorter texts are cheap to fold, and each piece ends with a group that is not full
@@ -76,6 +75,10 @@ class NeedleSuite:
     quick = Options(lengths=(256, 512), questions=18, splits=("in",), depths=3, per_document=3)
     temperature = 0.0
     candidates: tuple[str, ...] = COMPARED
+
+    def ignored(self, options: Options) -> tuple[str, ...]:
+        """Return nothing: every option counts."""
+        return ()
 
     def check(self, options: Options) -> None:
         """Raise a `MemfoldError` for an unknown kind, fewer questions than cells, or a text that cannot be read."""
@@ -177,7 +180,7 @@ class _Turn:
                     level=self.options.level,
                 )
                 key = f"{self.split}/{self.length}/{query.depth:.4g}/{query.number}"
-                yield Case(key, sample, sample.answers, seed, self.length, REPLY_TOKENS, parts)
+                yield Case(key, sample, sample.answers, seed, self.length, pieces=parts)
 
     def _needles(self, queries: Sequence[_Query]) -> list[tuple[float, str]]:
         return [needle for query in queries for needle in query.needles(self.split)]

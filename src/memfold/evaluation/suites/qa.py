@@ -1,13 +1,15 @@
 """The qa suite: questions of public datasets about their own contexts, in and out of distribution, from local files.
 
 Every loader of `memfold.tasks.datasets` can be asked.  Which datasets are in distribution depends on what a model was
-trained on, so the user says it; the others are out.  Right is what normalised comparison says, or a judge where one is
-named; verbatim answers, sub-spans and token F1 stand beside it.
+trained on, so the user says it; the others are out.  Right is an answer that equals an accepted one, or of a model that
+answers in sentences, a reply that holds one (`memfold.evaluation.headline`), or what a judge says where one is named;
+the other rules and SQuAD's published figures stand beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from memfold.core.errors import unknown
 from memfold.core.job import Job
@@ -17,16 +19,19 @@ from memfold.core.types import Memory, Trace
 from memfold.evaluation import local_data
 from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.grouping import Group, curves, failures, of_system
-from memfold.evaluation.judging import BY_RULE, JUDGED
+from memfold.evaluation.headline import CONTAINED, EXACT, in_sentences, scored
+from memfold.evaluation.judging import JUDGED
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score
 from memfold.evaluation.table import Cell, Figure, Row, Table, mean, proportion
-from memfold.scoring.extraction import short_answer
-from memfold.scoring.metrics import answered, sub_span_match, token_f1, verbatim_match
+from memfold.scoring import squad
+from memfold.scoring.metrics import verbatim_match
 from memfold.tasks.datasets.table import DATASETS
 
-REPLY_TOKENS = 160
 LONGEST = 131072
+NORMALISED = "Right by normalised comparison: case, punctuation and articles aside."
+SQUAD_EM, SQUAD_F1 = "squad_em", "squad_f1"
+RULES = {EXACT: "equal", CONTAINED: "contained", "verbatim": "verbatim", SQUAD_EM: "SQuAD EM"}
 SPLIT_TITLES = {"in": "in distribution", "out": "out of distribution"}
 
 
@@ -39,6 +44,10 @@ class QaSuite:
     quick = Options(lengths=(LONGEST,), questions=20)
     temperature = 0.7
     candidates: tuple[str, ...] = COMPARED
+
+    def ignored(self, options: Options) -> tuple[str, ...]:
+        """Return what generates documents: they come from local files."""
+        return local_data.ignored(options)
 
     def check(self, options: Options) -> None:
         """Raise a `MemfoldError` for data that cannot be what was meant."""
@@ -53,23 +62,23 @@ class QaSuite:
         for (name, paths), questions in zip(
             named.items(), local_data.spread(options.questions, len(named)), strict=True
         ):
-            yield from local_data.cases(self.name, name, paths, questions, options, model, REPLY_TOKENS)
+            yield from local_data.cases(self.name, name, paths, questions, options, model)
 
     def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
         """Return the question, as any user would ask it."""
         return Job(candidate.system, memory, case.sample.question)
 
     def score(self, case: Case, trace: Trace, model: Model) -> Score:
-        """Compare the answer with the accepted ones by four rules; normalised comparison decides."""
+        """Compare the answer with the accepted ones by each rule; what was asked of the model says which decides."""
         assert trace.answer is not None, "only traces without error are scored"
-        answer, accepted = short_answer(trace.answer.reply), case.accepted
+        score, accepted = scored(case.sample, trace.answer, model, published=True), case.accepted
         wanted = (case.sample.expected,) if case.sample.kind == "listing" else accepted
         figures = {
-            "verbatim": float(verbatim_match(answer, accepted)),
-            "sub_span": float(sub_span_match(answer, accepted)),
-            "f1": max(token_f1(answer, text) for text in wanted),
+            "verbatim": float(verbatim_match(score.answer, accepted)),
+            SQUAD_EM: float(squad.exact_match(score.answer, wanted)),
+            SQUAD_F1: max(squad.token_f1(score.answer, text) for text in wanted),
         }
-        return Score(answer, answered(case.sample, answer), figures)
+        return replace(score, figures=score.figures | figures)
 
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
         """Return right answers in and out of distribution and for each dataset; the rules side by side."""
@@ -96,8 +105,8 @@ def _accuracy(records: Group, labels: Sequence[str]) -> Table:
 
     rows = tuple(Row((label,), cells(of_system(records, label))) for label in labels)
     judge = any(JUDGED in record.figures for record in records)
-    note = "Right by the judge." if judge else "Right by normalised comparison: case, punctuation and articles aside."
-    return Table("Accuracy", ("system",), (*(SPLIT_TITLES[split] for split in splits), *names), rows, note)
+    rule = "Right by the judge." if judge else in_sentences(records) or NORMALISED
+    return Table("Accuracy", ("system",), (*(SPLIT_TITLES[split] for split in splits), *names), rows, rule)
 
 
 def _rules(records: Group, labels: Sequence[str]) -> Table:
@@ -107,20 +116,11 @@ def _rules(records: Group, labels: Sequence[str]) -> Table:
     for name in names:
         for label in labels:
             own = [record for record in of_system(records, label) if local_data.dataset_of(record.case) == name]
-            rule = proportion([_by_rule(record) for record in own], failures(own))
-            spans = [
-                proportion([record.figures.get(figure) == 1 for record in own], failures(own))
-                for figure in ("verbatim", "sub_span")
-            ]
-            f1 = mean([record.figures.get("f1", 0.0) for record in own], failures(own), share=True)
-            rows.append(Row((name, label), (*([_right(own)] if judge else []), rule, *spans, f1)))
-    columns = (*(["judged"] if judge else []), "normalised", "verbatim", "sub-span", "token F1")
+            rules = [proportion([record.figures.get(figure) == 1 for record in own], failures(own)) for figure in RULES]
+            f1 = mean([record.figures.get(SQUAD_F1, 0.0) for record in own], failures(own), share=True)
+            rows.append(Row((name, label), (*([_right(own)] if judge else []), *rules, f1)))
+    columns = (*(["judged"] if judge else []), *RULES.values(), "SQuAD F1")
     return Table("Rules", ("dataset", "system"), columns, tuple(rows))
-
-
-def _by_rule(record: Record) -> bool:
-    """Return the verdict of normalised comparison, which that of a judge replaces."""
-    return record.figures[BY_RULE] == 1 if BY_RULE in record.figures else record.correct
 
 
 def _right(records: Group) -> Cell:

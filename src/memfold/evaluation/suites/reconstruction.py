@@ -39,6 +39,10 @@ class ReconstructionSuite:
     temperature = 0.1
     candidates: tuple[str, ...] = (DEFAULT,)
 
+    def ignored(self, options: Options) -> tuple[str, ...]:
+        """Return the number of questions about a document, which has one, and the limit of replies, which it sets."""
+        return ("per_document", "max_tokens")
+
     def check(self, options: Options) -> None:
         """Raise a `ConfigError` without the rouge-score library."""
         rouge("", "")

@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from random import Random
 
-from memfold.core.document import Document, chunks
+from memfold.core.document import Document, chunks, text_chunks
 from memfold.core.errors import ConfigError, unknown
 from memfold.core.job import Job
+from memfold.core.latex import plain
 from memfold.core.model import Model
-from memfold.core.registry import BASELINES, DEFAULT, REFERENCE
+from memfold.core.registry import BASELINES, DEFAULT, REFERENCE, has_slots
 from memfold.core.types import Citation, Memory, Sample, Span, Text, Trace
 from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, of_system, splits
@@ -31,7 +32,6 @@ from memfold.tasks.names import Namer
 from memfold.tasks.needle import NEEDLES, VALUES
 from memfold.tasks.task import TaskOptions
 
-REPLY_TOKENS = 160
 KINDS = ("code", "date", "uuid", "name")
 BLOCK, READ = "block_cited", "read_again"
 COLUMNS = ("exact", "block cited", "exact of these", "sentence read again", "exact of these")
@@ -51,6 +51,10 @@ class StringsSuite:
     quick = Options(lengths=(256, 512), questions=16, splits=("in",), per_document=4)
     temperature = 0.0
     candidates: tuple[str, ...] = (REFERENCE, DEFAULT, f"{DEFAULT}/unfold=256", *BASELINES)
+
+    def ignored(self, options: Options) -> tuple[str, ...]:
+        """Return nothing: every option counts."""
+        return ()
 
     def check(self, options: Options) -> None:
         """Raise a `MemfoldError` for an unknown kind, a text that cannot be read, or two haystacks."""
@@ -86,9 +90,10 @@ class StringsSuite:
             figures[READ] = float(case.sample.support[0] in passages)
         cited = trace.answer.citations if passages is None else _located(case.sample.document, passages)
         if cited and "chunk" in trace.settings:
-            block = _block(case.sample, trace.settings["chunk"], model)
+            block = _block(case.sample, trace, model)
             figures[BLOCK] = float(hits(cited, [block], len(cited))[0])
-        return Score(trace.answer.text, stands_verbatim(trace.answer.text, case.accepted[0]), figures)
+        answer = plain(trace.answer.text)
+        return Score(answer, stands_verbatim(answer, case.accepted[0]), figures)
 
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
         """Return for each split: exact strings by length, by kind, and of those whose block was cited or read."""
@@ -147,7 +152,7 @@ def _document(
             split=split,
             level=options.level,
         )
-        yield Case(f"{split}/{length}/{number}", sample, sample.answers, seed, length, REPLY_TOKENS)
+        yield Case(f"{split}/{length}/{number}", sample, sample.answers, seed, length)
 
 
 def _statement(kind: str, split: str) -> str:
@@ -170,10 +175,11 @@ def _located(document: Document, passages: str) -> tuple[Citation, ...]:
     return tuple(Citation(document.source, start, start + size) for start, size in starts if start >= 0)
 
 
-def _block(sample: Sample, size: int, model: Model) -> Span:
-    """Return the block, of `size` tokens, in which the string stands; both where a border cuts its sentence."""
+def _block(sample: Sample, trace: Trace, model: Model) -> Span:
+    """Return the block of the system in which the string stands; both where a border cuts its sentence."""
     (span,) = sample.evidence
-    cut = chunks(sample.document, model.tokenize, size)
+    divide = chunks if has_slots(trace.system) else text_chunks
+    cut = divide(sample.document, model.tokenize, trace.settings["chunk"])
     around = [chunk for chunk in cut if chunk.char_start < span.end and span.start < chunk.char_end]
     return Span(around[0].char_start, around[-1].char_end)
 
