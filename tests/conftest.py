@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from chat_server import ChatServer
+from pdf_file import Placed, pdf_file
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
 
 from memfold.backbone.model import Backbone
@@ -66,28 +67,12 @@ def new_backbone(tokenizer: PreTrainedTokenizerFast) -> MakeBackbone:
 def make_pdf() -> Callable[..., bytes]:
     """The bytes of a PDF with these texts on its pages; a page without text has an empty string."""
 
-    def make(*pages: str) -> bytes:
-        objects = ["<</Type/Catalog/Pages 2 0 R>>", "", "<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"]
-        places = []
-        for text in pages:
-            lines = [line.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)") for line in text.split("\n")]
-            drawn = f"BT /F1 12 Tf 14 TL 50 700 Td {' T* '.join(f'({line}) Tj' for line in lines)} ET"
-            stream = drawn if text.strip() else "0 0 m 9 9 l S"
-            places.append(f"{len(objects) + 1} 0 R")
-            objects += [
-                f"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents {len(objects) + 2} 0 R"
-                "/Resources<</Font<</F1 3 0 R>>>>>>",
-                f"<</Length {len(stream)}>>stream\n{stream}\nendstream",
-            ]
-        objects[1] = f"<</Type/Pages/Count {len(pages)}/Kids[{' '.join(places)}]>>"
-        data, offsets = b"%PDF-1.4\n", []
-        for number, body in enumerate(objects, 1):
-            offsets.append(len(data))
-            data += f"{number} 0 obj\n{body}\nendobj\n".encode("latin-1")
-        table = "".join(f"{offset:010} 00000 n \n" for offset in offsets)
-        tail = f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}"
-        tail += f"trailer<</Size {len(objects) + 1}/Root 1 0 R>>\nstartxref\n{len(data)}\n%%EOF\n"
-        return data + tail.encode()
+    def make(*pages: str, password: str | None = None) -> bytes:
+        drawn = [
+            [Placed(50, 700 - 14 * number, line) for number, line in enumerate(text.split("\n")) if line.strip()]
+            for text in pages
+        ]
+        return pdf_file(drawn, password)
 
     return make
 

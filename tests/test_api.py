@@ -16,16 +16,18 @@ import torch
 
 import memfold
 from memfold import session as sessions
-from memfold.backbone import familiarity, policy
+from memfold.backbone import policy
 from memfold.backbone.folder import save_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.resolve import model_folder, resolve_model
 from memfold.core.errors import CallError, CheckpointError, ConfigError, DataError, MemfoldError
+from memfold.core.registry import text_systems
 from memfold.core.system import Rendered
 from memfold.core.types import SamplingParams
-from memfold.folding import fold_file
-from memfold.memory import save_memory
-from memfold.sources import documents, is_memory
+from memfold.folding import append_file, fold_file
+from memfold.memory import open_stored, save_memory
+from memfold.session import open_session
+from memfold.sources import given_inputs, is_memory
 
 TEXT = "Velm is a town by the sea. Ada Lorn was born in Velm. She wrote 20 books.\n" * 12
 
@@ -156,7 +158,7 @@ def test_documents_are_appended_as_if_they_had_been_folded_together(model: str, 
     (tmp_path / "ada.txt").write_text("Ada Lorn left.")
     memory.append(tmp_path / "ada.txt")
     assert memory.memory.sources == ("text 1", "text 2", "ada.txt")
-    with pytest.raises(DataError, match="no document at missing"):
+    with pytest.raises(DataError, match="missing does not exist"):
         memory.append("missing")
 
 
@@ -177,11 +179,41 @@ def test_an_opened_memory_grows_and_is_saved_in_its_place(model: str, tmp_path: 
         memfold.fold(texts={"first": TEXT}, model=model).save(path)
 
 
-def test_only_the_model_that_folded_a_memory_appends_to_it(model: str) -> None:
-    memory = memfold.fold(TEXT, model=model)
-    memory.memory.fingerprint = "f" * 64
+def test_only_the_model_that_folded_a_memory_appends_to_it(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, path = memfold.fold(TEXT, model=model), tmp_path / "m.fold"
+    memory.save(path)
+    monkeypatch.setattr(memory.session.model, "reads", ("e" * 64, memory.memory.fingerprint))
     with pytest.raises(DataError, match="model 'small' reads this memory, but another one folded it"):
         memory.append(texts=["Ben read it."])
+    with pytest.raises(DataError, match="model 'small' reads this memory, but another one folded it"):
+        append_file(given_inputs(None, ["Ben read it."]).documents, open_stored(path), memory.session)
+
+
+def test_what_is_appended_to_a_file_is_folded_as_the_file_was(model: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.fold"
+    memfold.fold(TEXT, model=model).save(path)
+    before, added = path.read_bytes(), given_inputs(None, ["Ben read it."]).documents
+    for system, ratio, said in [("pooled", 4, "has ratio = 16, not 4"), ("full", None, "system 'pooled', not 'full'")]:
+        with pytest.raises(DataError, match=said):
+            append_file(added, open_stored(path), open_session(system, model, ratio))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("system", text_systems())
+def test_a_memory_of_text_is_never_stored_without_it(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    path, memory = tmp_path / "m.fold", memfold.fold(TEXT, model=model, system=system)
+    said = f"a memory of system '{system}' is the text itself, so the text must be stored; leave --no-text"
+    with pytest.raises(ConfigError, match=said):
+        memory.save(path, keep_text=False)
+    monkeypatch.setattr(type(memory.session.system), "compress", lambda *_: pytest.fail("a document was folded"))
+    with pytest.raises(ConfigError, match=said):
+        fold_file(given_inputs(None, [TEXT]).documents, path, memory.session, keep_text=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_memories_and_answers_have_a_short_form(model: str) -> None:
@@ -228,7 +260,7 @@ def test_slots_that_are_not_finite_are_refused_while_folding(
     document = tmp_path / "a.txt"
     document.write_text(TEXT)
     with pytest.raises(DataError, match=r"slots contain values that are not finite .*float16"):
-        fold_file(documents(document), tmp_path / "a.fold", sessions.open_session(model=model))
+        fold_file(given_inputs(document, None).documents, tmp_path / "a.fold", sessions.open_session(model=model))
     assert not (tmp_path / "a.fold").exists()
 
 
@@ -330,44 +362,31 @@ def test_the_default_ratio_is_a_trained_one(model: str) -> None:
 
 def test_blocks_are_reported_as_they_come(model: str) -> None:
     seen: list[int] = []
-    memory = memfold.fold([text_file(model), text_file(model)], model=model, progress=lambda b: seen.append(b.source))
+    memory = memfold.fold(texts=[TEXT, f"{TEXT} Yes."], model=model, progress=lambda block: seen.append(block.source))
     assert seen == [0, 1]
     assert [block.index for block in memory.memory.blocks] == [0, 1]
 
 
-def text_file(model: str) -> str:
-    path = Path(model).parent / "text.md"
-    path.write_text(TEXT)
-    return str(path)
+def test_what_a_folder_holds_is_folded_or_listed(model: str, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    for name, data in (("a.txt", b"Ada left."), ("b.txt", b"Ada left."), ("c.bin", b"\0"), (".d", b"d")):
+        (tmp_path / "d" / name).write_bytes(data)
+    with pytest.warns(UserWarning, match=r"^not folded: c\.bin is binary.*; the attribute skipped lists all") as told:
+        memory = memfold.fold(tmp_path / "d", model=model)
+    assert told[0].filename == __file__
+    assert memory.memory.sources == ("a.txt",)
+    assert [each.source for each in memory.skipped] == [".d", "c.bin", "b.txt"]
+    assert memory.skipped[2].same_as == "a.txt"
+    assert memory.answering(style="bare").skipped == pickle.loads(pickle.dumps(memory)).skipped == memory.skipped
+    with pytest.raises(DataError, match=r"c\.bin is binary"):
+        memory.append([tmp_path / "d" / "a.txt", tmp_path / "d" / "c.bin"])
+    memory.append([tmp_path / "d" / "a.txt"])
+    assert str(memory.skipped[3]) == "a.txt has the same text as a.txt in the memory"
 
 
-def test_what_is_text_and_what_is_a_path(tmp_path: Path) -> None:
-    assert documents("one line\n")[0].text == "one line\n"
-    assert documents("a few words")[0].source == "text"
-    assert documents("x" * 5000)[0].text == "x" * 5000
-    (tmp_path / "a b.txt").write_text("words")
-    assert documents(str(tmp_path / "a b.txt"))[0].source == "a b.txt"
-    assert [document.source for document in documents(tmp_path)] == ["a b.txt"]
-    (tmp_path / "empty").mkdir()
-    for source, message in [
-        ("missing", "no document at missing"),
-        ("my report.txt", "no document at my report.txt"),
-        ("", "the text is empty"),
-        (" \n", "the text is empty"),
-        ([], "no documents"),
-        (tmp_path / "empty", r"no readable file \(.txt, .md, .markdown, .text, .html, .htm, .pdf\) in the folder"),
-    ]:
-        with pytest.raises(DataError, match=message):
-            documents(source)
-
-
-def test_a_memory_file_is_known_by_name_or_content(model: str, tmp_path: Path) -> None:
+def test_a_saved_memory_is_known_by_its_content(model: str, tmp_path: Path) -> None:
     memfold.fold(TEXT, model=model).save(tmp_path / "memory")
     assert is_memory(tmp_path / "memory")
-    assert is_memory(tmp_path / "missing.fold")
-    (tmp_path / "text").write_text(TEXT)
-    assert not is_memory(tmp_path / "text")
-    assert not is_memory(tmp_path / "missing")
 
 
 def test_a_model_without_projection_reads_text_only(new_backbone, tmp_path: Path) -> None:
@@ -376,17 +395,7 @@ def test_a_model_without_projection_reads_text_only(new_backbone, tmp_path: Path
     save_backbone(backbone, tmp_path / "plain")
     with pytest.raises(CheckpointError, match="model 'plain' has no projection for pooled memory"):
         memfold.fold(TEXT, model=str(tmp_path / "plain"))
-    assert memfold.fold(TEXT, model=str(tmp_path / "plain"), system="retrieval").ask("Who?").citations
-
-
-def test_warnings_need_a_threshold_and_a_strange_text(new_backbone) -> None:
-    backbone: Backbone = new_backbone()
-    assert familiarity.warning(backbone, TEXT) is None
-    backbone.familiar_loss = 1e9
-    assert familiarity.warning(backbone, TEXT) is None
-    backbone.familiar_loss = 0.1
-    assert "unlike the training text of qwen3" in str(familiarity.warning(backbone, TEXT))
-    assert familiarity.warning(backbone, " ") is None
+    assert memfold.fold(TEXT, model=str(tmp_path / "plain"), system="retrieval").ask("Where was Ada born?").citations
 
 
 def test_models_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,7 +405,7 @@ def test_models_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert model_folder(tmp_path / "run") == tmp_path / "run/step-000010/model"
     assert resolve_model(str(tmp_path / "run")).endswith("step-000010/model")
     assert resolve_model("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
-    monkeypatch.setattr("memfold.backbone.resolve.resources.files", lambda package: tmp_path)
+    monkeypatch.setattr("memfold.backbone.named.tiny.resources.files", lambda package: tmp_path)
     for name, error, message in [
         ("tiny", CheckpointError, "memfold train recipes/pooled/tiny/base.toml"),
         ("tny", ConfigError, "unknown model 'tny'; nearest: 'tiny'"),

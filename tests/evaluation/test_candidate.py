@@ -2,6 +2,7 @@ import pytest
 
 from memfold.backbone.model import Backbone
 from memfold.core.errors import ConfigError
+from memfold.core.prompt import user_message
 from memfold.core.types import Memory, Reply, Text
 from memfold.evaluation.candidate import check_labels, make_candidate, reference_label, with_ratios
 
@@ -82,7 +83,7 @@ def test_closed_book_asks_with_the_question_alone(trained: Backbone) -> None:
     memory = Memory("m", "closed-book", {}, "", ("d",), [])
     steps = system.answer(memory, "Where?")
     (call,) = next(steps)
-    assert call.parts == (Text(""), Text("\nWhere?\nRecall:"))
+    assert call.parts == user_message(Text("\nWhere?\nRecall:"))
     with pytest.raises(StopIteration) as stop:
         steps.send((Reply(" So. \\boxed{Velm}"),))
     assert stop.value.value.text == "Velm"

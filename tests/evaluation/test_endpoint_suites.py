@@ -88,7 +88,7 @@ def test_sampling_reaches_the_endpoint_and_the_report(
 ) -> None:
     drawn = ["--lengths", "512", "--split", "in", "--questions", "2", "--system", "full", "--sampling", "paper"]
     result, _ = evaluated(capsys, "multihop", "--kind", "tracking", *model, *drawn, "--out", tmp_path)
-    asked = [body for body in chat_server.asked if body["max_tokens"] == 160]
+    asked = [body for body in chat_server.asked if body["max_tokens"] == 2048]
     sampling = ("temperature", "top_p", "top_k", "repetition_penalty")
     assert [[body[name] for name in sampling] for body in asked] == [[0.7, 0.8, 20, 1.05]] * 2
     assert len({body["seed"] for body in asked}) == 2

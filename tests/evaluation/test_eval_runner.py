@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from memfold.backbone.model import Backbone
 from memfold.core.document import Document
-from memfold.core.errors import CheckpointError, ConfigError
+from memfold.core.errors import CheckpointError, ConfigError, DataError
+from memfold.core.lock import FolderLock
 from memfold.core.policy import Request
 from memfold.core.types import Reply, Sample
 from memfold.evaluation.records import SAMPLES_FILE, Record
@@ -160,3 +161,12 @@ def test_batches_keep_documents_whole_and_within_the_budget(
 def test_the_budget_counts_keys_and_values(trained: Backbone) -> None:
     each = 2 * trained.model.config.num_hidden_layers * 2 * 8 * 4  # keys and values, layers, heads, size, bytes
     assert cache_positions(trained) == (256 << 20) // each
+
+
+def test_a_folder_has_one_writer_at_a_time(evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluation, folder = evaluate("full", questions=2, splits=("in",)), tmp_path / "run"
+    with FolderLock(folder) as lock:
+        with pytest.raises(DataError, match=r"another process is writing .*run; wait for it or choose another folder"):
+            run(evaluation, folder, KnowsEverything(evaluation))
+        assert len(run(evaluation, folder, KnowsEverything(evaluation), lock=lock)) == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["arguments.json", "samples.jsonl"]

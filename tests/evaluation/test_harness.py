@@ -148,7 +148,7 @@ def test_what_cannot_be_run_is_told(harness: Any, folder: str) -> None:
         harness.MemfoldLM(folder, tail=0)
     model = harness.MemfoldLM(folder, system="full", max_gen_toks=4000, device="cuda:0")
     with pytest.raises(DataError, match="the model's window is 2048"):
-        model.generate_until([asked("Ada", {})])
+        model.generate_until([asked("Ada was born. " * 900, {})])
     remote = harness.MemfoldLM("http://localhost:1/v1#some-model", system="full")
     with pytest.raises(ConfigError, match="'some-model' is an endpoint, which cannot score a given text"):
         remote.loglikelihood([asked("a", "b")])

@@ -111,8 +111,10 @@ def test_figures_judge_the_first_citations(trained: Backbone) -> None:
     answer = Answer("velm", "", (Citation("d", 0, 12), Citation("d", 50, 60)))
     score = suite.score(case, Trace("?", "full", answer=answer), trained)
     assert score.correct
-    assert score.figures == {"evidence_any": 1.0, "evidence_all": 0.0, "cited_characters": 22.0}
-    assert suite.score(case, Trace("?", "full", answer=Answer("no")), trained).figures == {}
+    cited = {"evidence_any": 1.0, "evidence_all": 0.0, "cited_characters": 22.0}
+    assert score.figures == {"exact": 1.0, "contained": 1.0} | cited
+    figures = suite.score(case, Trace("?", "full", answer=Answer("no")), trained).figures
+    assert figures == {"exact": 0.0, "contained": 0.0}
 
 
 def test_accuracy_by_length_and_kind() -> None:

@@ -106,7 +106,7 @@ def test_kinds_of_strings_are_planted(trained: Backbone) -> None:
 def test_what_cannot_be_measured_is_refused(evaluate: Evaluate, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no slots"):
         run(evaluate("full", **SMALL), tmp_path)
-    with pytest.raises(ConfigError, match="allowed: number"):
+    with pytest.raises(ConfigError, match="unknown kind of string 'colour'; known: code"):
         FidelitySuite().check(Options((64,), 3, kinds=("colour",)))
 
 

@@ -75,5 +75,5 @@ def test_a_judge_decides_where_one_is_named(evaluate: Evaluate, data: tuple[str,
 
 
 def test_other_data_is_refused() -> None:
-    with pytest.raises(ConfigError, match="has no dataset 'squad'; its datasets: longbench-v2"):
+    with pytest.raises(ConfigError, match="unknown dataset of --data 'squad'; known: longbench-v2"):
         LongBenchSuite().check(Options((64,), 1, data=("squad=x",)))

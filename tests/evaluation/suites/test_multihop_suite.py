@@ -117,7 +117,7 @@ def test_what_is_lost_with_length(evaluate: Evaluate, tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"kinds": ("three-hop",)}, "unknown kind of question 'three-hop'; nearest: 'two-hop'"),
-        ({"data": ("squad=x",)}, "suite 'multihop' has no dataset 'squad'"),
+        ({"data": ("squad=x",)}, "unknown dataset of --data 'squad'; "),
         ({"data": ("hotpotqa=x",), "kinds": ("tracking",)}, "--kind 'tracking' is for generated documents"),
         ({"text": "some.txt", "kinds": ("two-hop",)}, "--text some.txt is for --kind tracking; leave it out"),
         ({"text": "some.txt", "data": ("hotpotqa=x",)}, "--text some.txt is for --kind tracking; leave it out"),

@@ -86,7 +86,7 @@ def test_the_other_split_says_it_in_other_words(trained: Backbone) -> None:
     [
         ({"kinds": ("numbers",)}, "unknown kind of needle 'numbers'; nearest: 'number'"),
         ({"questions": 5}, "questions = 5 is not possible; allowed: 6 or more"),
-        ({"text": "none.txt"}, r"no document at none\.txt"),
+        ({"text": "none.txt"}, r"none\.txt does not exist"),
     ],
 )
 def test_what_makes_no_grid_is_refused(changes: dict[str, object], message: str) -> None:

@@ -72,8 +72,8 @@ def test_the_rules_side_by_side(evaluate: Evaluate, data: tuple[str, ...], tmp_p
     accuracy, rules = evaluation.suite.tables(records, evaluation.labels)
     assert accuracy.columns == ("in distribution", "out of distribution", "squad", "ms-marco")
     assert [[cell.value for cell in row.cells] for row in accuracy.rows] == [[1.0, 0.75, 0.75, 1.0]] * 2
-    assert rules.columns == ("normalised", "verbatim", "sub-span", "token F1")
-    assert [cell.value for cell in rules.rows[0].cells] == [0.75] * 4
+    assert rules.columns == ("equal", "contained", "verbatim", "SQuAD EM", "SQuAD F1")
+    assert [cell.value for cell in rules.rows[0].cells] == [0.75] * 5
     assert rules.rows[0].names == ("squad", "full")
     result = write_report(evaluation, records, tmp_path, 0.0)
     assert result["plots"] == ["accuracy.png"]
@@ -85,12 +85,13 @@ def test_an_answer_may_be_right_by_some_rules(trained: Backbone, data: tuple[str
     case = next(iter(suite.cases(Options((4096,), 2, data=data), trained)))
     score = suite.score(case, Trace("?", "full", answer=Answer("", "She was born there.\nAnswer: in Velm.")), trained)
     assert (score.answer, score.correct) == ("in Velm.", False)
-    assert score.figures == {"verbatim": 0.0, "sub_span": 1.0, "f1": pytest.approx(2 / 3)}
+    rules = {"exact": 0.0, "contained": 1.0, "verbatim": 0.0, "squad_em": 0.0, "squad_f1": pytest.approx(2 / 3)}
+    assert score.figures == rules
     listing = replace(
         case, sample=replace(case.sample, kind="listing", answers=("Velm", "Tor")), accepted=("Velm", "Tor")
     )
     score = suite.score(listing, Trace("?", "full", answer=Answer("", r"\boxed{Tor, Velm}")), trained)
-    assert (score.correct, score.figures["f1"]) == (True, pytest.approx(2 * 2 / 5))
+    assert (score.correct, score.figures["squad_f1"]) == (True, pytest.approx(2 * 2 / 5))
 
 
 def test_a_judge_decides_where_one_is_named(
@@ -102,8 +103,8 @@ def test_a_judge_decides_where_one_is_named(
     records = run(evaluation, tmp_path, KnowsEverything(evaluation, wrong=lambda case: case.key == "out/squad/1"))
     accuracy, rules = evaluation.suite.tables(records, evaluation.labels)
     assert accuracy.note == "Right by the judge."
-    assert rules.columns[:2] == ("judged", "normalised")
-    assert [cell.value for cell in rules.rows[0].cells[:2]] == [0.75, 0.5]
+    assert rules.columns[:2] == ("judged", "equal")
+    assert [cell.value for cell in rules.rows[0].cells[:2]] == [0.75, 0.75]
     (failed,) = [record for record in records if record.error]
     assert failed.error is not None
     assert "neither" not in failed.error
@@ -116,7 +117,7 @@ def test_a_judge_decides_where_one_is_named(
     [
         ({"data": ()}, "suite 'qa' needs local files; give --data NAME=PATH with one of 2wikimultihopqa"),
         ({"data": ("squad",)}, "--data 'squad' cannot be read; write NAME=PATH"),
-        ({"data": ("squat=x",)}, "suite 'qa' has no dataset 'squat'; its datasets: 2wikimultihopqa"),
+        ({"data": ("squat=x",)}, "unknown dataset of --data 'squat'; nearest: 'squad'; known: 2wikimultihopqa"),
         ({"data": ("squad=none.jsonl",)}, "no file at none.jsonl; docs/data.md says"),
         ({"trained_on": ("hotpotqa",)}, "unknown dataset of --trained-on 'hotpotqa'"),
     ],
@@ -150,3 +151,23 @@ def test_a_row_without_an_answer_is_named(trained: Backbone, tmp_path: Path) -> 
     path.write_text('{"id": "1", "context": "Velm.", "question": "Where?"}\n')
     with pytest.raises(DataError, match="row 1: 'answers' is missing"):
         list(QaSuite().cases(Options((64,), 1, data=(f"squad={path}",)), trained))
+
+
+def test_a_model_that_was_not_trained_here_answers_in_sentences(
+    trained: Backbone, evaluate: Evaluate, data: tuple[str, ...], tmp_path: Path
+) -> None:
+    other = replace(trained, trained={}, chat_template="plain")
+    suite = QaSuite()
+    case = next(iter(suite.cases(Options((4096,), 2, data=data), other)))
+    said = "She was born in Velm, as the text says in its first sentence, long before the mill was built by the river."
+    score = suite.score(case, Trace("?", "full", answer=Answer(said, said)), other)
+    assert (score.answer, score.correct) == (said, True)
+    assert (score.figures["exact"], score.figures["contained"]) == (0.0, 1.0)
+    boxed = suite.score(case, Trace("?", "full", answer=Answer(r"So: \boxed{Velm}", "")), other)
+    assert (boxed.answer, boxed.correct) == ("So: Velm", True)
+    evaluation = evaluate("full", suite="qa", lengths=(4096,), questions=2, data=data[:1])
+    records = run(evaluation, tmp_path, KnowsEverything(evaluation))
+    accuracy, _ = suite.tables(records, ["full"])
+    assert accuracy.note == "Right by normalised comparison: case, punctuation and articles aside."
+    sentences = [replace(record, figures=record.figures | score.figures) for record in records]
+    assert suite.tables(sentences, ["full"])[0].note.startswith("Right: an accepted answer stands in the reply")

@@ -96,7 +96,7 @@ def test_what_cannot_be_planted_is_told_before_the_run(tmp_path: Path) -> None:
         StringsSuite().check(Options((64,), 4, kinds=("cod",)))
     with pytest.raises(ConfigError, match="replaces --haystack almanac"):
         StringsSuite().check(Options((64,), 4, text="essay.txt", haystack="almanac"))
-    with pytest.raises(MemfoldError, match="no document at"):
+    with pytest.raises(MemfoldError, match="does not exist"):
         StringsSuite().check(Options((64,), 4, text=str(tmp_path / "none.txt")))
     with pytest.raises(ConfigError, match="unknown haystack 'hay'; known: almanac, filler"):
         Options((64,), 4, haystack="hay")
