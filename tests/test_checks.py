@@ -73,9 +73,9 @@ def test_an_invented_answer_is_withheld_and_nothing_is_lost(taught: Backbone) ->
     assert (record["answer"], record["withheld"], record["recalled"]) == (ABSENT, "1440", "Ada was born in 1440.")
 
 
-def test_answers_of_other_models_are_marked_and_given(backbone: Backbone) -> None:
+def test_answers_of_other_models_are_marked_and_given(new_backbone: Any) -> None:
     """They word freely what they recall: a right answer may be in other words than the text."""
-    given = response(backbone, "When was Ada born?", r"Ada was born in 1440. \boxed{1440}")
+    given = response(new_backbone(), "When was Ada born?", r"Ada was born in 1440. \boxed{1440}")
     assert (given.text, given.withheld, given.supported, given.unmentioned) == ("1440", None, False, ("1440",))
 
 
