@@ -418,7 +418,7 @@ def test_word_overlap_opens_the_best_blocks_alone(backbone: Backbone) -> None:
 
 def test_the_model_itself_answers_with_every_gate(trained: Backbone) -> None:
     for gate in ("head", "ask", "bm25", "open"):
-        system, made = bank(TEXT, trained, compressor="trained", gate=gate, threshold=0.0)
+        system, made = bank(TEXT, trained, compressor="trained", gate=gate, threshold=0.0, most=2, max_tokens=8)
         trace = answer(Job(system, made, QUESTION), LocalPolicy(trained))
         assert trace.failure is None, trace.failure
         assert trace.answer is not None
