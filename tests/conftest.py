@@ -4,7 +4,7 @@ chat endpoint on this machine."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from chat_server import ChatServer
 from pdf_file import Placed, pdf_file
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
 
+from memfold.backbone import familiarity
 from memfold.backbone.model import Backbone
 from memfold.systems.pooled.head import add_head
 from memfold.systems.pooled.system import Pooled
@@ -87,6 +88,19 @@ def any_backbone(request: pytest.FixtureRequest, new_backbone: MakeBackbone) -> 
 def backbone(new_backbone: MakeBackbone) -> Backbone:
     """Not to be changed."""
     return new_backbone()
+
+
+@pytest.fixture
+def wary(new_backbone: MakeBackbone, monkeypatch: pytest.MonkeyPatch) -> Backbone:
+    """A model with limits, for which exactly the texts with odd characters are unfamiliar."""
+    backbone = new_backbone()
+    backbone.familiar_loss = 3.0
+
+    def losses(_: Backbone, texts: Sequence[str]) -> list[float]:
+        return [1.0 + 4.0 * ("%%" in text) for text in texts]
+
+    monkeypatch.setattr(familiarity, "losses_of", losses)
+    return backbone
 
 
 @pytest.fixture

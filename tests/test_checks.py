@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,19 +24,6 @@ FOREIGN = "%% Der Bürgermeister kam am Abend. "
 
 def memory(text: str | None = TEXT, length: int = 0) -> Memory:
     return Memory("m", "full", {}, "", ("a",), [Block(0, 0, 0, 20, 0, length or len(text or ""), text=text)])
-
-
-@pytest.fixture
-def wary(new_backbone: Any, monkeypatch: pytest.MonkeyPatch) -> Backbone:
-    """A model with limits, for which exactly the texts with odd characters are unfamiliar."""
-    backbone: Backbone = new_backbone()
-    backbone.familiar_loss = 3.0
-
-    def losses(_: Backbone, texts: Sequence[str]) -> list[float]:
-        return [1.0 + 4.0 * ("%%" in text) for text in texts]
-
-    monkeypatch.setattr(familiarity, "losses_of", losses)
-    return backbone
 
 
 def response(model: Backbone, question: str, reply: str, held: Memory | None = None, warning: str = "") -> Response:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -22,19 +21,6 @@ def read_plainly(backbone: Backbone, text: str) -> float:
     """The loss of the whole text, summed and divided by its characters."""
     tokens = torch.tensor([[backbone.end_token, *backbone.encode(text)]])
     return float(backbone.model(tokens, labels=tokens).loss) * (tokens.shape[1] - 1) / len(text)
-
-
-@pytest.fixture
-def wary(new_backbone: Any, monkeypatch: pytest.MonkeyPatch) -> Backbone:
-    """A model with limits, for which exactly the texts with odd characters are unfamiliar."""
-    backbone: Backbone = new_backbone()
-    backbone.familiar_loss = 3.0
-
-    def losses(_: Backbone, texts: Sequence[str]) -> list[float]:
-        return [1.0 + 4.0 * ("%%" in text) for text in texts]
-
-    monkeypatch.setattr(familiarity, "losses_of", losses)
-    return backbone
 
 
 def test_losses_are_per_character_and_texts_do_not_disturb_each_other(any_backbone: Backbone) -> None:

@@ -31,8 +31,8 @@ from memfold.core.types import (
     Text,
     Trace,
 )
-from memfold.systems.recurrent.prompts import EMPTY
 from memfold.systems.recurrent.system import Recurrent, RecurrentFold, RecurrentRead
+from memfold.systems.shared.notes import EMPTY
 
 TEXTS = ("Ada was born in Velm. ", "Lor met Ada there. ", "Velm lies by the sea. ")
 QUESTION = "Where was Ada born?"

@@ -6,6 +6,9 @@ key/value cache, then the reply is run with attention weights as output.  The sy
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -16,6 +19,17 @@ from memfold.core.system import SLOT, Rendered
 from memfold.core.types import Reply
 
 MOST = 6  # slots per reply
+
+
+@contextmanager
+def eager_attention(backbone: Backbone) -> Iterator[None]:
+    """Select the attention implementation that returns weights, inside a `with` block."""
+    implementation = backbone.model.config._attn_implementation
+    backbone.model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        backbone.model.set_attn_implementation(implementation)
 
 
 @torch.no_grad()
@@ -36,13 +50,9 @@ def slot_attention(backbone: Backbone, rendered: Rendered, reply: Reply) -> Tens
     backbone.forward(backbone.inputs(tokens, [rendered.slots]), positions, cache=cache)
     start = rendered.positions[-1] + 1
     reply_positions = torch.arange(start, start + len(reply.tokens), device=backbone.device)[None]
-    implementation = backbone.model.config._attn_implementation
-    backbone.model.set_attn_implementation("eager")
-    try:
-        written = torch.tensor([reply.tokens], device=backbone.device)
+    written = torch.tensor([reply.tokens], device=backbone.device)
+    with eager_attention(backbone):
         output = backbone.forward(written, reply_positions, cache=cache, output_attentions=True)
-    finally:
-        backbone.model.set_attn_implementation(implementation)
     layers = [layer for layer in output.attentions or () if layer is not None]
     if not layers:
         raise CallError("policy", f"model {backbone.name!r} does not return its attention; cite what was recalled")

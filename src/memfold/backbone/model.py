@@ -5,6 +5,7 @@ Loading and saving are in `memfold.backbone.folder`.
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,12 +138,17 @@ class Backbone(Tokenized, Computing):
     @property
     def kv_bytes_per_token(self) -> int:
         """Bytes that the key/value cache takes for one token in 16-bit precision."""
+        return 2 * 2 * math.prod(self.key_shape)
+
+    @property
+    def key_shape(self) -> tuple[int, int, int]:
+        """Layers, key/value heads and size of a head, according to the configuration; 0 without attention."""
         config = self.model.config.get_text_config()
         heads = getattr(config, "num_attention_heads", None)
-        if not heads:  # a model without attention
-            return 0
+        if not heads:
+            return 0, 0, 0
         size = getattr(config, "head_dim", None) or config.hidden_size // heads
-        return int(2 * 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * size)
+        return int(config.num_hidden_layers), int(getattr(config, "num_key_value_heads", None) or heads), int(size)
 
     def adapter(self, role: str | None) -> AbstractContextManager[None]:
         """Return a context manager that activates the adapter of a role (None: no adapter) inside a `with` block.

@@ -35,11 +35,8 @@ class Shape:
 
 
 def shape_of(backbone: Backbone) -> Shape:
-    """Return the shape of the keys of a model, according to its configuration."""
-    config = backbone.model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return Shape(int(config.num_hidden_layers), int(heads), int(size))
+    """Return the shape of the keys of a model."""
+    return Shape(*backbone.key_shape)
 
 
 def to_slots(layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

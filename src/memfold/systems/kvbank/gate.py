@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 
 from memfold.core.prompt import after_memory
 from memfold.core.system import ask_all
-from memfold.core.types import BlockRef, Call, HeadScore, Likelihood, Memory, Reply, TemplatePart, Text
+from memfold.core.types import BlockRef, Call, HeadScore, Likelihood, Memory, Part, Reply, TemplatePart, Text
 from memfold.systems.kvbank.prompts import NO, YES, helps
 from memfold.systems.kvbank.settings import GATE, GATE_HEAD, KvbankRead
 from memfold.systems.shared.passages import PassageIndex
@@ -37,14 +37,16 @@ def gate_scores(read: KvbankRead, memory: Memory, question: str, note: str, indi
 
 def head_call(read: KvbankRead, memory: str, index: int, question: str, note: str) -> Call:
     """Return the call of the trained gate for a block."""
-    closing = after_memory(read.chat_template, helps(question, note), None)
-    return Call("gate", (BlockRef(memory, index), Text(closing), TemplatePart("after")), HeadScore(GATE_HEAD), GATE)
+    return Call("gate", _parts(read, memory, index, question, note), HeadScore(GATE_HEAD), GATE)
 
 
 def _asking(read: KvbankRead, memory: str, index: int, question: str, note: str, word: str) -> Call:
+    return Call("gate", _parts(read, memory, index, question, note), Likelihood(text=word), trained=False)
+
+
+def _parts(read: KvbankRead, memory: str, index: int, question: str, note: str) -> tuple[Part, ...]:
     closing = after_memory(read.chat_template, helps(question, note), None)
-    parts = (BlockRef(memory, index), Text(closing), TemplatePart("after"))
-    return Call("gate", parts, Likelihood(text=word), trained=False)
+    return BlockRef(memory, index), Text(closing), TemplatePart("after")
 
 
 def _word_overlap(read: KvbankRead, memory: Memory, question: str, indices: Sequence[int]) -> list[float]:

@@ -6,18 +6,17 @@ does not print the gate's); the wording is our own, and short, because it is rep
 
 from __future__ import annotations
 
-EMPTY = "(nothing yet)"  # text of an empty note
-WORDS_PER_TOKEN = 0.75
+from memfold.systems.shared.notes import word_limit
+
 YES, NO = "yes", "no"  # replies whose likelihoods are the score of an untrained gate
 
 
 def update(question: str, note: str, tokens: int) -> str:
     """Return the request for a new note of at most `tokens` tokens, after a block."""
-    words = max(1, int(tokens * WORDS_PER_TOKEN))
     return (
         f"This part of a long text may help to answer: {question}\nThe note so far: {note}\nWrite the note anew: keep "
         "what bears on the question, and add what this part says about it, with names, numbers and dates as they "
-        f"stand. If it adds nothing, repeat the note. Write only the note, in at most {words} words."
+        f"stand. If it adds nothing, repeat the note. Write only the note, in at most {word_limit(tokens)} words."
     )
 
 

@@ -2,7 +2,7 @@
 
 A cache holds rotated keys.  Undoing the rotation of a key gives what the key projection computed, which depends on the
 position of the text only through attention, so that it can be read at another position.  The function that rotates is
-the one of the model's own module in `transformers`; `check` compares the result at two places with the model itself.
+the one of the model's own module in `transformers`; `rotation_of` compares its result at two places with the model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from memfold.backbone.model import Backbone
 from memfold.core.errors import ConfigError
 from memfold.core.registry import text_systems
 
-SHIFT = 7  # positions between the two places that `check` compares
+SHIFT = 7  # positions between the two places that `rotation_of` compares
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # of the largest value; other data types have 8 bits or more
 COARSE = 0.05
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from memfold.backbone.attention import eager_attention
 from memfold.backbone.model import Backbone
 from memfold.systems.kvbank.blocks import Layers, to_slots
 from memfold.systems.kvbank.rotation import Rotation
@@ -68,7 +69,7 @@ def reconstruction(observed: Observed) -> list[Tensor]:
     backbone, lead, count = observed.backbone, observed.lead, len(observed.tokens)
     tokens = [*backbone.encode(REPEAT), *observed.tokens]
     best = [torch.zeros(len(keys), count, device=backbone.device) for keys, _ in observed.cache]
-    with _eager(backbone):
+    with eager_attention(backbone):
         for start in range(0, len(tokens), QUERIES):
             cache = DynamicCache([(keys[None], values[None]) for keys, values in observed.cache])
             ids = torch.tensor([tokens[start : start + QUERIES]], device=backbone.device)
@@ -180,17 +181,3 @@ def _mean_rotation(rotation: Rotation, queries: Tensor, positions: Tensor) -> Te
 def _per_key_head(values: Tensor, heads: int) -> Tensor:
     """Return values [query heads, n] as [heads, query heads per key head, n]."""
     return values.view(heads, -1, values.shape[-1])
-
-
-class _eager:
-    """Selects the attention implementation that returns weights, inside a `with` block."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        self._model = backbone.model
-        self._previous = backbone.model.config._attn_implementation
-
-    def __enter__(self) -> None:
-        self._model.set_attn_implementation("eager")
-
-    def __exit__(self, *error: object) -> None:
-        self._model.set_attn_implementation(self._previous)

@@ -38,11 +38,12 @@ from memfold.core.window import shorten
 from memfold.systems.kvbank.gate import gate_scores, head_call
 from memfold.systems.kvbank.learning import KvbankLearning
 from memfold.systems.kvbank.prefixes import Prefixes
-from memfold.systems.kvbank.prompts import BEFORE_LAST_NOTE, EMPTY, update
-from memfold.systems.kvbank.settings import REASONER
+from memfold.systems.kvbank.prompts import BEFORE_LAST_NOTE, update
+from memfold.systems.kvbank.settings import BATCH_TOKENS, REASONER
 from memfold.systems.shared.blocks import chunk_batches, chunk_block, render_text
 from memfold.systems.shared.citations import cite_reply
-from memfold.systems.shared.replies import scripted_step, written_reply
+from memfold.systems.shared.notes import EMPTY, written_notes
+from memfold.systems.shared.replies import ended_reply, scripted_step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from memfold.backbone.model import Backbone
     from memfold.systems.kvbank.rotation import Rotation
 
-PASS_TOKENS = 8192  # tokens of the chunks that are compressed together
 BEST = 3  # blocks that are named if none is opened
 Opened = Generator[tuple[Call, ...], tuple[Reply, ...], int | None]
 _ROTATIONS: WeakKeyDictionary[PreTrainedModel, Rotation] = WeakKeyDictionary()
@@ -68,7 +68,7 @@ class Kvbank(KvbankLearning):
         """Yield blocks with slots [n, d], n = tokens / ratio, d = layers x 2 x heads x size."""
         backbone = model.weights()
         rotation, before = _rotation(backbone), self._before(backbone)
-        for batch in chunk_batches(documents, backbone, self.fold.chunk, PASS_TOKENS):
+        for batch in chunk_batches(documents, backbone, self.fold.chunk, BATCH_TOKENS):
             if done < len(batch):
                 together = 0 if self.fold.compressor == "trained" else done  # chunks that need not be computed again
                 slots = self._slots(backbone, [chunk.tokens for _, chunk in batch[together:]], before, rotation)
@@ -159,8 +159,9 @@ class Kvbank(KvbankLearning):
             return render_text(memory, call, model, self.read.chat_template)
         backbone, builder = model.weights(), SequenceBuilder()
         block = memory.blocks[blocks[0]]
-        prefix = self._prefix(memory, block, backbone)
-        builder.next = start = self._length(block, len(self._before(backbone)))
+        before = self._before(backbone)
+        prefix = self._prefix(memory, block, backbone, tuple(before))
+        builder.next = start = self._length(block, len(before))
         for tokens in backbone.prompt(call.parts, self.read.chat_template):
             builder.text(tokens)
             builder.end_part()
@@ -173,11 +174,10 @@ class Kvbank(KvbankLearning):
             )
         return builder.rendered(prefix, call.adapter)
 
-    def _prefix(self, memory: Memory, block: Block, backbone: Backbone) -> Prefix:
+    def _prefix(self, memory: Memory, block: Block, backbone: Backbone, before: tuple[int, ...]) -> Prefix:
         from memfold.systems.kvbank.blocks import opening, prefix_of
 
         kept = memory.cached("prefixes", lambda: Prefixes(2 * self.read.ahead))
-        before = tuple(self._before(backbone))
         first = kept.get(before, lambda: opening(backbone, before))
         assert block.slots is not None, "blocks of a KV memory bank have slots"
         slots = block.slots
@@ -237,30 +237,21 @@ class Kvbank(KvbankLearning):
                 f"a document of {len(parts)} chunks of {self.fold.chunk} tokens cannot be trained with reading = "
                 "'block'; use a larger chunk, or reading = 'note'"
             )
-        reply = written_reply(sample, model, style)
-        if sample.answers or sample.task != "cued":  # the reply to a cue is a part of a text, without an end token
-            reply = (*reply, model.end_token)
+        reply = ended_reply(sample, model, style)
         call = self._direct(name, 0, sample.question, style if sample.answers else None, sample.bridge)
         return Trace(sample.question, self.name, self.settings, (Step(call, Reply(tokens=reply)),))
 
     def _noted(self, sample: Sample, parts: Sequence[Chunk], model: Model, style: Style) -> tuple[Step, ...]:
         """Return the gate calls of all blocks, the updates of those that should be opened, and the answer."""
-        if not sample.answers or not sample.support or len(sample.support) != len(sample.evidence):
-            raise ConfigError(
-                f'task {sample.task!r} cannot train system {self.name!r} with reading = "note": notes consist of the '
-                "supporting sentences of an answer; use a task that has them, such as almanac"
-            )
-        name, note, end, steps = sample.document.source, EMPTY, 0, list[Step]()
-        pairs = list(zip(sample.support, sample.evidence, strict=True))
-        for chunk in parts:
-            start, end = end, chunk.char_end or end + len(model.decode(chunk.tokens))
-            helpful = any(start < span.end <= end for _, span in pairs)
+        name, note, steps = sample.document.source, EMPTY, list[Step]()
+        notes = written_notes(sample, parts, model, f'system {self.name!r} with reading = "note"')
+        for chunk, after in zip(parts, notes, strict=True):
             if self.read.gate == "head":
                 gate = head_call(self.read, name, chunk.index, sample.question, note)
-                steps.append(Step(gate, Reply(score=float(helpful))))
-            if helpful:
+                steps.append(Step(gate, Reply(score=float(after != note))))
+            if after != note:
                 call = self._update(name, chunk.index, sample.question, note)
-                note = " ".join(sentence for sentence, span in pairs if span.end <= end)
+                note = after
                 steps.append(scripted_step(call, note, model))
         last = self._last(sample.question, note, style)
         steps.append(scripted_step(last, target(sample.expected, sample.recalled, style), model))

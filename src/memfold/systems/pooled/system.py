@@ -37,7 +37,7 @@ from memfold.systems.pooled.reading import slot_passage
 from memfold.systems.pooled.settings import BATCH_TOKENS
 from memfold.systems.shared.blocks import chunk_batches
 from memfold.systems.shared.citations import cite_passages, cite_reply, follow_reply, is_doubtful
-from memfold.systems.shared.replies import written_reply
+from memfold.systems.shared.replies import ended_reply
 from memfold.systems.shared.unfolding import unfolded
 
 if TYPE_CHECKING:
@@ -141,10 +141,7 @@ class Pooled(PooledLearning):
         parts = user_message(*blocks, Text(closing))
         if sample.bridge:
             parts = (*parts, Text(tokens=sample.bridge))
-        reply = written_reply(sample, model, style)
-        if sample.answers or sample.task != "cued":  # the reply to a cue is a part of a text, without an end token
-            reply = (*reply, model.end_token)
-        step = Step(Call("answer", parts), Reply(tokens=reply))
+        step = Step(Call("answer", parts), Reply(tokens=ended_reply(sample, model, style)))
         return Trace(sample.question, self.name, self.settings, (step,))
 
     def _answer(self, memory: Memory, question: str, reply: Reply, by_attention: bool) -> Answer:

@@ -7,8 +7,7 @@ a sentence.
 
 from __future__ import annotations
 
-EMPTY = "(nothing yet)"  # text of an empty note
-WORDS_PER_TOKEN = 0.75
+from memfold.systems.shared.notes import word_limit
 
 
 def before_note(question: str) -> str:
@@ -26,12 +25,11 @@ def between(number: int, count: int) -> str:
 
 def request(tokens: int) -> str:
     """Return the request that follows a part of the text, for a note of at most `tokens` tokens."""
-    words = max(1, int(tokens * WORDS_PER_TOKEN))
     return (
         "\nWrite the note anew. Keep everything in it that bears on the question, add what this part says about it, "
         "with names, numbers and dates exactly as they stand and whole sentences where their wording matters, and "
         "leave out all else. If this part adds nothing, repeat the note as it is. "
-        f"Write only the note, in at most {words} words."
+        f"Write only the note, in at most {word_limit(tokens)} words."
     )
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from memfold.core.config import require
 from memfold.core.document import Document, text_chunks
-from memfold.core.errors import ConfigError
 from memfold.core.model import Model
 from memfold.core.prompt import Style, after_memory, final_answer, target, user_message
 from memfold.core.settings import ReadSettings, TrainSettings
@@ -31,9 +30,10 @@ from memfold.core.types import (
     Text,
     Trace,
 )
-from memfold.systems.recurrent.prompts import BEFORE_LAST_NOTE, EMPTY, before_note, between, request
+from memfold.systems.recurrent.prompts import BEFORE_LAST_NOTE, before_note, between, request
 from memfold.systems.shared.blocks import render_text, text_blocks
 from memfold.systems.shared.citations import cite_reply
+from memfold.systems.shared.notes import EMPTY, written_notes
 from memfold.systems.shared.replies import scripted_step
 
 NOTE = 2  # index of the note in the parts of every call
@@ -99,21 +99,13 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
         Raises:
             ConfigError: for a sample that is not a question with supporting sentences.
         """
-        if not sample.answers or not sample.support or len(sample.support) != len(sample.evidence):
-            raise ConfigError(
-                f"task {sample.task!r} cannot train system {self.name!r}: its notes consist of the supporting "
-                "sentences of an answer; use a task that has them, such as almanac"
-            )
         parts = list(text_chunks(sample.document, model.tokenize, self.fold.chunk))
-        note, end, steps = EMPTY, 0, []
+        notes = [EMPTY, *written_notes(sample, parts, model, f"system {self.name!r}")]
+        steps = []
         for number, chunk in enumerate(parts, 1):
-            call = self._update(sample.question, note, Text(tokens=chunk.tokens), number, len(parts))
-            # a document given as token ids has no character offsets
-            end = chunk.char_end or end + len(model.decode(chunk.tokens))
-            pairs = zip(sample.support, sample.evidence, strict=True)
-            note = " ".join(sentence for sentence, span in pairs if span.end <= end) or EMPTY
-            steps.append(scripted_step(call, note, model))
-        last = self._last(sample.question, note, style)
+            call = self._update(sample.question, notes[number - 1], Text(tokens=chunk.tokens), number, len(parts))
+            steps.append(scripted_step(call, notes[number], model))
+        last = self._last(sample.question, notes[-1], style)
         steps.append(scripted_step(last, target(sample.expected, sample.recalled, style), model))
         return Trace(sample.question, self.name, self.settings, tuple(steps))
 

@@ -1,0 +1,38 @@
+"""Notes: what the systems that read a text part by part share of prompts and of supervised samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memfold.core.document import Chunk
+from memfold.core.errors import ConfigError
+from memfold.core.model import Model
+from memfold.core.types import Sample
+
+EMPTY = "(nothing yet)"  # text of an empty note
+WORDS_PER_TOKEN = 0.75
+
+
+def word_limit(tokens: int) -> int:
+    """Return the number of words that a prompt names as the limit of a note of at most `tokens` tokens."""
+    return max(1, int(tokens * WORDS_PER_TOKEN))
+
+
+def written_notes(sample: Sample, parts: Sequence[Chunk], model: Model, reader: str) -> list[str]:
+    """Return the expected note after each part of the document: the supporting sentences that were read so far.
+
+    Raises:
+        ConfigError: for a sample that is not a question with supporting sentences; `reader` is what reads them.
+    """
+    if not sample.answers or not sample.support or len(sample.support) != len(sample.evidence):
+        raise ConfigError(
+            f"task {sample.task!r} cannot train {reader}: its notes consist of the supporting sentences of an answer; "
+            "use a task that has them, such as almanac"
+        )
+    notes, end = list[str](), 0
+    for chunk in parts:
+        # a document given as token ids has no character offsets
+        end = chunk.char_end or end + len(model.decode(chunk.tokens))
+        pairs = zip(sample.support, sample.evidence, strict=True)
+        notes.append(" ".join(sentence for sentence, span in pairs if span.end <= end) or EMPTY)
+    return notes
