@@ -125,6 +125,7 @@ def main() -> int:
     import torch
 
     from memfold.backbone.origin import commit, hardware  # which import torch: not beside what is measured
+    from memfold.core.outputs import write_text
 
     threads = "" if arguments.threads is None else f" --threads {arguments.threads}"
     result = {
@@ -137,7 +138,7 @@ def main() -> int:
         "cases": measured,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_text(arguments.out, json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
     print(table(measured), file=sys.stderr)
     return int(any(case["exit_code"] != case["expected_exit_code"] for case in measured))

@@ -19,7 +19,7 @@ from memfold.core.arguments import check_path, check_type, strings
 from memfold.core.document import Document
 from memfold.core.errors import DataError, DocumentError
 from memfold.readers.files import READABLE, is_memory_head, is_pipe, open_document, read_stream, shown_name
-from memfold.readers.folder import HIDDEN, Listing, files_in
+from memfold.readers.folder import HIDDEN, files_in
 
 Source = str | Path | Sequence[str | Path]
 Texts = Sequence[str] | Mapping[str, str]
@@ -166,29 +166,20 @@ def _open_folder(path: Path, folder: str, opened: dict[str, Document], skipped: 
     listing = files_in(path)
     if not listing.files and listing.left_out[:1] and listing.left_out[0][0] == path:
         raise DocumentError(path, f"{listing.left_out[0][1]}; give a folder that can be read")
-    found, left_out = 0, []
-    for file, reason in _read(listing, folder, opened):
-        if reason is None:
-            found += 1
-        else:
-            left_out.append(Skipped(_name(file, folder), reason))
-            skipped[os.path.abspath(file)] = left_out[-1]
-    if not found:
-        why = f" ({_some(left_out)})" if left_out else ", it is empty"
-        raise DataError(f"the folder {path} holds no file that can be read{why}; name one with {READABLE} files")
-
-
-def _read(listing: Listing, folder: str, opened: dict[str, Document]) -> Iterator[tuple[Path, str | None]]:
-    """Open the files of a listing; yield each path of it with the reason why there is no document, if there is none."""
-    yield from listing.left_out
+    left_out, found = list(listing.left_out), False
     for file in listing.files:
-        key, reason = os.path.abspath(file), None
-        if key not in opened:
-            try:
+        key = os.path.abspath(file)
+        try:
+            if key not in opened:
                 opened[key] = open_document(file, _name(file, folder))
-            except DocumentError as error:
-                reason = error.reason
-        yield file, reason
+            found = True
+        except DocumentError as error:
+            left_out.append((file, error.reason))
+    lost = {os.path.abspath(file): Skipped(_name(file, folder), reason) for file, reason in left_out}
+    skipped.update(lost)
+    if not found:
+        why = f" ({_some(list(lost.values()))})" if lost else ", it is empty"
+        raise DataError(f"the folder {path} holds no file that can be read{why}; name one with {READABLE} files")
 
 
 def _named_texts(texts: Texts, first: int) -> list[Document]:

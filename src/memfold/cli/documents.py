@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from memfold.cli.printable import on_one_line
@@ -47,7 +48,7 @@ def distinct_inputs(inputs: Inputs, stored: Known | None = None, where: str = ""
 
 def records(skipped: Sequence[Skipped]) -> list[dict[str, Any]]:
     """Return what was skipped as `--json` prints it."""
-    return [{"source": each.source, "reason": each.reason, "same_as": each.same_as} for each in skipped]
+    return [asdict(each) for each in skipped]
 
 
 def _cut(lines: Sequence[str], label: str) -> list[str]:

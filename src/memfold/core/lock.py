@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO, ClassVar, Self
 
 from memfold.core.errors import DataError
 from memfold.core.outputs import check_folder, writing
@@ -73,7 +73,7 @@ class FolderLock:
             _unlock(file)
             file.close()
 
-    def __enter__(self) -> FolderLock:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -30,9 +30,6 @@ class WriteLock(FolderLock):
         super().__init__(partial_folder(self.path))
         self._made = [self.folder]  # even one that a killed process left
 
-    def __enter__(self) -> WriteLock:
-        return self
-
     @property
     def _subject(self) -> Path:
         return self.path

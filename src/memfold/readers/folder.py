@@ -10,14 +10,12 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from memfold.readers.files import SPECIAL
+
 HIDDEN = "is hidden; name it to read it"
 UNFINISHED = ".partial"  # what memfold calls a file or folder until it is complete
-KINDS = (  # what can be in a folder beside files and folders
-    (stat.S_ISFIFO, "is a named pipe; name it to read it"),
-    (stat.S_ISSOCK, "is a socket"),
-    (stat.S_ISCHR, "is a device"),
-    (stat.S_ISBLK, "is a device"),
-)
+# what can be in a folder beside files and folders
+KINDS = ((stat.S_ISFIFO, "is a named pipe; name it to read it"), *SPECIAL)
 
 
 @dataclass(frozen=True)

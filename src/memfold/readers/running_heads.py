@@ -42,13 +42,16 @@ class _Head:
     upper: bool
 
 
+Near = list[tuple[int, list[_Head]]]  # how many pages further on a page is, and its margins
+
+
 def without_running_heads(pages: Iterable[Page]) -> Iterator[list[Line]]:
     """Yield the lines of each page; only a few pages are in memory at a time."""
     waiting: list[Line] = []  # heads that are new and have no place in the text yet
     told: set[str] = set()
     ended = True  # whether the text so far ends with a sentence
-    for page, near in _with_neighbours(pages):
-        heads = _running(page, near)
+    for page, margins, near in _with_neighbours(pages):
+        heads = _running(margins, near)
         for head in heads:
             if not _is_page_number(head, near) and head.words not in told:
                 told.add(head.words)
@@ -63,14 +66,14 @@ def without_running_heads(pages: Iterable[Page]) -> Iterator[list[Line]]:
     yield waiting
 
 
-def _with_neighbours(pages: Iterable[Page]) -> Iterator[tuple[Page, list[tuple[int, list[_Head]]]]]:
-    """Yield each page with the margins of the pages around it, and how many pages further on each of those is."""
+def _with_neighbours(pages: Iterable[Page]) -> Iterator[tuple[Page, list[_Head], Near]]:
+    """Yield each page with its margins, and with those of the pages around it."""
     margins: deque[list[_Head]] = deque(maxlen=2 * REACH + 1)
     ahead: deque[Page] = deque()
 
-    def first() -> tuple[Page, list[tuple[int, list[_Head]]]]:
+    def first() -> tuple[Page, list[_Head], Near]:
         page, place = ahead.popleft(), len(margins) - 1 - len(ahead)
-        return page, [(index - place, heads) for index, heads in enumerate(margins) if index != place]
+        return page, margins[place], [(index - place, heads) for index, heads in enumerate(margins) if index != place]
 
     for page in pages:
         ahead.append(page)
@@ -93,10 +96,9 @@ def _margins(page: Page) -> list[_Head]:
     return sorted(found, key=lambda head: -head.line.base if head.upper else head.line.base)
 
 
-def _running(page: Page, near: list[tuple[int, list[_Head]]]) -> list[_Head]:
+def _running(margins: list[_Head], near: Near) -> list[_Head]:
     """Return the running heads of a page: in each margin, from the edge on, the lines that neighbours repeat."""
     heads = []
-    margins = _margins(page)
     for upper in (True, False):
         for head in (head for head in margins if head.upper == upper):
             if not any(_repeats(head, other, pages) for pages, others in near for other in others):
@@ -105,7 +107,7 @@ def _running(page: Page, near: list[tuple[int, list[_Head]]]) -> list[_Head]:
     return heads
 
 
-def _is_page_number(head: _Head, near: list[tuple[int, list[_Head]]]) -> bool:
+def _is_page_number(head: _Head, near: Near) -> bool:
     """Whether a running head counts the pages and has one word at most, such as `Page 3`; or has no letters at all."""
     letters = _LETTERS.findall(head.words)
     counts = any(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import cast
 
-from memfold.core.errors import unknown
+from memfold.core.registry import load
 from memfold.tasks.task import Task
 
 TASKS = {
@@ -46,10 +45,7 @@ KINDS = {
 
 def kinds_of(name: str) -> tuple[str, ...]:
     """The kinds that a task chooses from; empty for a task without kinds."""
-    if name not in KINDS:
-        return ()
-    module, table = KINDS[name].split(":")
-    return tuple(getattr(import_module(module), table))
+    return tuple(load("task", name, KINDS)) if name in KINDS else ()
 
 
 def load_task(name: str) -> Task:
@@ -58,7 +54,4 @@ def load_task(name: str) -> Task:
     Raises:
         ConfigError: if the name is not in `TASKS`.
     """
-    if name not in TASKS:
-        raise unknown("task", name, TASKS)
-    module, function = TASKS[name].split(":")
-    return cast(Task, getattr(import_module(module), function))
+    return cast(Task, load("task", name, TASKS))

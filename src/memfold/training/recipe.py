@@ -82,9 +82,7 @@ class Entry:
         self.kind.of(self.settings)
         require(0 < self.weight < math.inf, "weight", self.weight, "above 0")
         require(bool(self.sizes) and min(self.sizes) > 0, "sizes", self.sizes, "one or more positive numbers")
-        require(0 <= self.level <= 3, "level", self.level, "0 to 3")
-        require(self.samples > 0, "samples", self.samples, "1 or more")
-        require(0 <= self.filler <= 1, "filler", self.filler, "0 to 1")
+        self.options(None, held_out=False)  # which checks its own ranges
         if bool(self.files) != (self.task in LOCAL):
             raise ConfigError(
                 f"task {self.task!r} with files = {list(self.files)} is not possible; only the tasks "
@@ -147,7 +145,6 @@ class SupervisedEntry(Entry):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.bridges[0] <= self.bridges[1], "bridges", self.bridges, "the minimum, then the maximum")
         require(0 <= self.recall <= 1, "recall", self.recall, "0 to 1")
         require(self.free >= 0 and self.recall + self.free <= 1, "free", self.free, "0 to 1 - recall")
         require(0 <= self.language < math.inf, "language", self.language, "0 or more")
