@@ -87,8 +87,10 @@ PROGRAM = """
 import json, sys
 from memfold.cli.main import execute
 code = execute(["ask", "text.txt", "Where was Ada born?", "--json"])
+from memfold.backbone.quick_start import DEFERRED
+used = [name for name in DEFERRED if name in sys.modules and type(sys.modules[name]).__name__ != "_Deferred"]
 unused = ("sympy", "torch._dynamo.utils", "torch._inductor", "torch.distributed.tensor", "torch.distributed.checkpoint")
-print(json.dumps([code, [name for name in unused if name in sys.modules]]))
+print(json.dumps([code, used + [name for name in unused if name in sys.modules]]))
 import torch, transformers
 plus = torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2))
 print(json.dumps([plus.tolist(), transformers.LlamaConfig().model_type, transformers.__version__]))

@@ -44,6 +44,7 @@ HOMES = {
         "AutoTokenizer": "models.auto.tokenization_auto",
         "DynamicCache": "cache_utils",
         "GenerationConfig": "generation.configuration_utils",
+        "PreTrainedConfig": "configuration_utils",
         "PreTrainedModel": "modeling_utils",
         "PreTrainedTokenizerBase": "tokenization_utils_base",
         "PreTrainedTokenizerFast": "tokenization_utils_tokenizers",
