@@ -41,7 +41,7 @@ TITLES = {"squad": "SQuAD 2.0", "hotpotqa": "HotpotQA", "2wikimultihopqa": "2Wik
 SYSTEMS = {
     "full": "the full text",
     "retrieval": "retrieval: the four best passages (BM25)",
-    "recurrent": "a note, rewritten chunk by chunk",
+    "recurrent/note=256": "a note of up to 256 tokens, rewritten chunk by chunk",
     CLOSED_BOOK: "nothing (closed book)",
 }
 QUICK_QUESTIONS, QUICK_TIMED = 10, 2
@@ -131,9 +131,11 @@ def measure_times(files: dict[str, Path], arguments: argparse.Namespace) -> Iter
 def _timed(sample: Sample, system: str, arguments: argparse.Namespace) -> Json:
     """Ask one question with one system; the model is loaded before."""
     from memfold import api
-    from memfold.session import open_session
+    from memfold.evaluation.candidate import make_candidate
+    from memfold.session import Session, load
 
-    session = open_session(system, arguments.model, device=arguments.device)
+    model = load(arguments.model, arguments.device)
+    session = Session(make_candidate(system, model).system, model)
     memory = api.fold_documents([sample.document], session)
     started = time.process_time()
     response = memory.ask(sample.question)

@@ -160,7 +160,7 @@ def test_batches_keep_documents_whole_and_within_the_budget(
 
 def test_the_budget_counts_keys_and_values(trained: Backbone) -> None:
     each = 2 * trained.model.config.num_hidden_layers * 2 * 8 * 4  # keys and values, layers, heads, size, bytes
-    assert cache_positions(trained) == (256 << 20) // each
+    assert cache_positions(trained) == (1 << 30) // each
 
 
 def test_a_folder_has_one_writer_at_a_time(evaluate: Evaluate, tmp_path: Path) -> None:

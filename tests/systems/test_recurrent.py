@@ -41,10 +41,11 @@ NOTES = (" Ada was born in Velm.\n", "", "Ada was born in Velm. Velm lies by the
 LAST = r"Ada was born in Velm. \boxed{Velm}"
 
 
-def memory(texts: Sequence[str] = TEXTS) -> Memory:
+def memory(texts: Sequence[str] = TEXTS, tokens: int = 6) -> Memory:
     blocks, start = [], 0
     for index, text in enumerate(texts):
-        blocks.append(Block(index, 0, 6 * index, 6 * index + 6, start, start + len(text), text=text))
+        place = (tokens * index, tokens * (index + 1), start, start + len(text))
+        blocks.append(Block(index, 0, *place, text=text))
         start += len(text)
     return Memory("m", "recurrent", {}, "", ("a.txt",), blocks)
 
@@ -75,12 +76,12 @@ def test_a_note_is_handed_to_the_next_call_and_a_blank_one_changes_nothing() -> 
 
 
 def test_the_words_around_question_note_and_chunk() -> None:
-    calls, _ = ask(*NOTES, LAST, chat_template="chatml", note=100)
+    calls, _ = ask(*NOTES, LAST, chat_template="chatml", note=40)
     opening, note, between, request = texts(calls[1])
     assert opening.endswith(f"this question:\n{QUESTION}\n\nThe note so far:\n")
     assert (note, between) == ("Ada was born in Velm.", "\n\nPart 2 of 3 of the text:\n")
     assert request.startswith("\n\nWrite the note anew.")
-    assert request.endswith("in at most 75 words.")
+    assert request.endswith("in at most 30 words.")
     assert calls[1].parts.index(BlockRef("m", 1)) == 4
     assert all(QUESTION in "".join(texts(call)) for call in calls)
     opening, note, question = texts(calls[3])
@@ -102,11 +103,20 @@ def test_a_note_is_limited_by_its_setting() -> None:
     calls, trace = ask(*NOTES, LAST, note=40)
     update, last = Generate(SamplingParams(max_tokens=40)), Generate(SamplingParams(max_tokens=160))
     assert [call.wants for call in calls] == [update, update, update, last]
-    assert [call.sampling.max_tokens for call in ask(*NOTES, LAST)[0]] == [1024, 1024, 1024, 160]
     thinking, _ = ask(*NOTES, LAST, note=40, max_tokens=300, thinking=2000)
     assert [call.sampling.max_tokens for call in thinking] == [2040, 2040, 2040, 2300]
     more = {"max_tokens": 160, "thinking": 0}
     assert trace.settings == {"style": "recall", "chunk": 4096, "note": 40, "chat_template": "flat"} | more
+
+
+def test_a_note_has_no_more_tokens_than_the_text_that_was_read_for_it() -> None:
+    def limits(tokens: int) -> list[int]:
+        policy = scripted(*NOTES, LAST)
+        answer(Job(Recurrent(), memory(tokens=tokens), QUESTION), policy)
+        return [call.sampling.max_tokens for call in policy.calls]
+
+    assert limits(500) == [500, 1000, 1024, 160]
+    assert limits(6) == [64, 64, 64, 160], "a few sentences are always allowed"
 
 
 def test_the_answer_is_cited_from_the_text() -> None:
@@ -162,7 +172,7 @@ def test_a_chunk_past_the_window_is_an_error(new_backbone: Callable[..., Backbon
     trace = answer(Job(Recurrent(), memory(), QUESTION), LocalPolicy(backbone))
     assert trace.failure is not None
     assert "DataError: the text takes" in str(trace.failure)
-    assert "the reply up to 1024, the model's window is 200" in str(trace.failure)
+    assert "the reply up to 64, the model's window is 200" in str(trace.failure)
 
 
 def test_a_memory_without_its_text_cannot_be_read(backbone: Backbone) -> None:

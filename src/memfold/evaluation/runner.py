@@ -30,8 +30,9 @@ from memfold.scoring.judge import Judge
 from memfold.session import policy_of
 
 # Keys and values of all rows of a batch together; activations and embeddings come to about as much again.
-CACHE_BYTES = {"cpu": 256 << 20}
+CACHE_BYTES = {"cpu": 1 << 30}
 CACHE_BYTES_ELSEWHERE = 4 << 30
+AHEAD = 4  # cases are taken in groups of so many full batches: one long reply then keeps few others waiting
 ENDPOINT_CASES = 32  # asked of an endpoint before their records are written
 
 OnRecord = Callable[[Record], None]
@@ -92,7 +93,7 @@ def _run(evaluation: Evaluation, folder: Path, policy: Policy | None, on_record:
     longest = max(candidate.system.read.sampling().max_tokens for candidate in evaluation.candidates)
     cases = evaluation.suite.cases(evaluation.options, model)
     limited = (replace(case, reply_tokens=case.reply_tokens or longest) for case in cases)
-    for batch in batches(limited, positions, most):
+    for batch in batches(limited, AHEAD * positions, most):
         for candidate in evaluation.candidates:
             waiting = [case for case in batch if (candidate.label, case.key) not in file.done]
             asked = _ask(evaluation, candidate, foldings[candidate.label], waiting, policy, positions)

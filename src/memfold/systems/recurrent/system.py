@@ -2,7 +2,8 @@
 
 Based on MemAgent (arXiv 2507.02259, section 3.1), which reads 5,000 tokens at a time and keeps a note of at most 1,024.
 Folding keeps the text, because what can be forgotten depends on the question.  There is one call per chunk, in
-sequence, and a last call for the answer.  Unlike in the paper, a blank reply leaves the note unchanged.
+sequence, and a last call for the answer.  Unlike in the paper, a blank reply leaves the note unchanged, and a note has
+no more tokens than the text that was read for it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from memfold.systems.shared.citations import cite_reply
 from memfold.systems.shared.notes import EMPTY, written_notes
 from memfold.systems.shared.replies import scripted_step
 
+SHORTEST_NOTE = 64  # tokens that a note may always have: a few sentences
 NOTE = 2  # index of the note in the parts of every call
 
 
@@ -84,10 +86,11 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """Update the note with one call per block, in sequence, and answer from the note with a last call."""
-        note = EMPTY
+        note, read = EMPTY, 0
         for number, block in enumerate(memory.blocks, 1):
             part = BlockRef(memory.name, block.index)
-            reply = yield from ask(self._update(question, note, part, number, len(memory.blocks)))
+            read += block.token_count
+            reply = yield from ask(self._update(question, note, part, number, len(memory.blocks), read))
             note = reply.text.strip() or note
         reply = yield from ask(self._last(question, note, self.read.style))
         answer = final_answer(reply.text, self.read.style)
@@ -101,9 +104,11 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
         """
         parts = list(text_chunks(sample.document, model.tokenize, self.fold.chunk))
         notes = [EMPTY, *written_notes(sample, parts, model, f"system {self.name!r}")]
-        steps = []
+        steps, read = [], 0
         for number, chunk in enumerate(parts, 1):
-            call = self._update(sample.question, notes[number - 1], Text(tokens=chunk.tokens), number, len(parts))
+            part = Text(tokens=chunk.tokens)
+            read += len(chunk.tokens)
+            call = self._update(sample.question, notes[number - 1], part, number, len(parts), read)
             steps.append(scripted_step(call, notes[number], model))
         last = self._last(sample.question, notes[-1], style)
         steps.append(scripted_step(last, target(sample.expected, sample.recalled, style), model))
@@ -118,10 +123,12 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
         rendered = render_text(memory, call, model, self.read.chat_template)
         return replace(rendered, memory_positions=rendered.memory_positions + rendered.lengths[NOTE])
 
-    def _update(self, question: str, note: str, part: Part, number: int, count: int) -> Call:
-        closing = Text(after_memory(self.read.chat_template, request(self.read.note), None))
+    def _update(self, question: str, note: str, part: Part, number: int, count: int, read: int) -> Call:
+        """The call for part `number` of `count`, with which `read` tokens of text have been read."""
+        limit = min(self.read.note, max(SHORTEST_NOTE, read))
+        closing = Text(after_memory(self.read.chat_template, request(limit), None))
         before = (Text(before_note(question)), Text(note), Text(between(number, count)))
-        return Call("update", user_message(*before, part, closing), Generate(self.read.sampling(self.read.note)))
+        return Call("update", user_message(*before, part, closing), Generate(self.read.sampling(limit)))
 
     def _last(self, question: str, note: str, style: Style) -> Call:
         closing = Text(after_memory(self.read.chat_template, question, style))
