@@ -1,7 +1,7 @@
 """Makes the cases of datasets in local files (--data) from the first questions of each dataset.
 
-The size of a document is its number of tokens rounded up to a power of two, so that similar documents run together and
-tables have few rows.  Questions are not chosen at random, which would need the whole file; shuffle the file instead.
+The size of a document is its number of tokens rounded up to a power of two, so that tables have few rows; documents of
+one size run together.  Questions are not chosen at random, which would need the whole file; shuffle the file instead.
 """
 
 from __future__ import annotations
@@ -58,11 +58,20 @@ def spread(questions: int, count: int) -> list[int]:
 def cases(
     suite: str, name: str, paths: Sequence[Path], questions: int, options: Options, model: Model
 ) -> Iterator[Case]:
-    """Yield the first questions of one dataset whose document is not longer than the longest of the lengths.
+    """Yield the first questions of one dataset whose document is not longer than the longest of the lengths, by size.
 
     Raises:
         DataError: for a row that cannot be read, or when no document is short enough.
     """
+    found = list(_first(suite, name, paths, questions, options, model))
+    if questions and not found:
+        raise DataError(f"no document of {name} has {max(options.lengths)} tokens or fewer; use larger --lengths")
+    yield from sorted(found, key=lambda case: case.size)
+
+
+def _first(
+    suite: str, name: str, paths: Sequence[Path], questions: int, options: Options, model: Model
+) -> Iterator[Case]:
     split = "in" if name in options.trained_on else "out"
     longest, asked, number, tokens = max(options.lengths), 0, -1, 0
     before: Document | None = None
@@ -76,8 +85,6 @@ def cases(
             named = _named(sample, name, split, seed)
             yield Case(f"{split}/{name}/{asked}", named, named.answers, seed, rounded(tokens))
             asked += 1
-    if questions and not asked:
-        raise DataError(f"no document of {name} has {longest} tokens or fewer; use larger --lengths")
 
 
 def rounded(tokens: int) -> int:

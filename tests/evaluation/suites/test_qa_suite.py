@@ -59,6 +59,18 @@ def test_questions_are_spread_over_the_datasets(trained: Backbone, data: tuple[s
         assert case.size / 2 < tokens <= case.size
 
 
+def test_documents_of_one_size_run_together(trained: Backbone, tmp_path: Path) -> None:
+    rows = []
+    for number, times in enumerate((9, 1, 9, 1, 1)):
+        answers = {"text": ["Velm"], "answer_start": [0]}
+        context = f"Velm is town {number}. " * times
+        rows.append({"id": f"s{number}", "context": context, "question": "Which?", "answers": answers})
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cases = list(QaSuite().cases(Options((4096,), 4, data=(f"squad={tmp_path / 'a.jsonl'}",)), trained))
+    assert [case.key for case in cases] == [f"out/squad/{number}" for number in (1, 3, 0, 2)], "the first four"
+    assert cases[0].size == cases[1].size < cases[2].size == cases[3].size
+
+
 def test_longer_documents_are_left_out(trained: Backbone, data: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match="no document of ms-marco has 64 tokens or fewer"):
         list(QaSuite().cases(Options((64,), 6, data=data), trained))
