@@ -77,6 +77,18 @@ def test_a_named_file_must_be_readable_and_a_found_one_is_skipped(here: Path) ->
             gather(given)
 
 
+def test_an_empty_name_is_not_the_current_folder(here: Path) -> None:
+    """As of a variable of a shell that is not set."""
+    written(a_txt="one")
+    for given in ([""], ["a.txt", ""]):
+        with pytest.raises(DataError, match="the name of a document is empty; name a file or a folder"):
+            gather(given)
+        with pytest.raises(DataError, match="the name of a document is empty"):
+            given_inputs(given, None)
+    with pytest.raises(DataError, match="the name of a text is empty; give it a name"):
+        given_inputs(None, {"a": "one", "": "two"})
+
+
 def test_a_folder_without_a_readable_file_is_an_error(here: Path) -> None:
     written(d__a_bin=b"a\0", d__b_txt="", d__c_txt=" ", d___d="x", other__a_txt="one")
     Path("empty").mkdir()

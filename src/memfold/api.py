@@ -17,7 +17,6 @@ from pathlib import Path
 from memfold.backbone.named.table import TINY
 from memfold.core.arguments import check_callable, check_path, check_type
 from memfold.core.document import Document
-from memfold.core.registry import DEFAULT
 from memfold.folded import FoldedMemory
 from memfold.folding import Progress, fold_memory
 from memfold.memory import open_memory
@@ -35,7 +34,7 @@ def fold(
     source: Source | None = None,
     *,
     texts: Texts | None = None,
-    system: str = DEFAULT,
+    system: str | None = None,
     model: str = TINY,
     ratio: int | None = None,
     device: str = "cpu",
@@ -46,6 +45,7 @@ def fold(
 
     A named file that cannot be read is an error.  A file in a folder that cannot be read is skipped with a warning;
     `skipped` of the memory lists all that was skipped, duplicates and hidden files too.  Each text is folded once.
+    Without a `system`, it is the one that the model was trained for, or `retrieval` if there is none.
     `texts` takes the place of `source`: a list of texts, or a mapping of names to texts, each of them a document.
     `progress` is called with each block.  `memfold fold` instead writes a file block by block, with constant memory use
     for texts of any length.

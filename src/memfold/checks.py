@@ -13,8 +13,9 @@ from memfold.core.prompt import ABSENT
 from memfold.core.types import Memory, Recall, Span, Trace
 from memfold.response import Response, unended
 from memfold.session import Session
-from memfold.systems.shared.citations import check_reply, read_span, sentence_index, states, support
-from memfold.systems.shared.mentions import mentions_none, unmentioned
+from memfold.systems.shared.citations import check_reply, read_span, sentence_index, support
+from memfold.systems.shared.mentions import is_name_alone, mentions_none, unmentioned
+from memfold.systems.shared.statements import states
 
 SCANNED = 200_000  # characters of a memory that are checked for being familiar to the model, in blocks spread evenly
 PASSAGE = 256  # characters around the sentence that matches a question
@@ -48,7 +49,7 @@ def respond(memory: Memory, session: Session, trace: Trace, warning: str | None,
     shown = "; ".join(filter(None, warnings)) or None
     text, recalls = trace.answer.text, check_reply(memory, trace.answer.reply)
     # other models word what they recall freely, and may answer rightly in words that the text does not have
-    judged = bool(model.trained) and is_withheld(memory, question, recalls, text)
+    judged = model.trained_here and is_withheld(memory, question, recalls, text)
     withheld = text if judged else None
     return Response(
         trace=trace,
@@ -57,10 +58,22 @@ def respond(memory: Memory, session: Session, trace: Trace, warning: str | None,
         warning=shown,
         passages=() if shown is None else sentence_index(memory).cite("", question, ""),
         recalls=recalls,
-        supported=None if withheld is not None else support(memory, recalls, text),
+        supported=None if withheld is not None else _is_supported(memory, model, recalls, text),
         unmentioned=unmentioned(memory, question, text),
         withheld=withheld,
+        checked=memory.holds_text,
     )
+
+
+def _is_supported(memory: Memory, model: Model, recalls: Sequence[Recall], answer: str) -> bool | None:
+    """Return whether the text contains the recalled sentences and the answer; None if that cannot be said.
+
+    A model that was not trained here answers in sentences of its own.  That the text does not contain those says
+    nothing: only their names and numbers can be looked up (`unmentioned`).
+    """
+    found = support(memory, recalls, answer)
+    free = not (model.trained_here or recalls or is_name_alone(answer))
+    return None if free and not found else found
 
 
 def is_withheld(memory: Memory, question: str, recalls: Sequence[Recall], answer: str) -> bool:
@@ -70,7 +83,7 @@ def is_withheld(memory: Memory, question: str, recalls: Sequence[Recall], answer
     """
     if not answer or answer == ABSENT:
         return False
-    return mentions_none(memory, question) or states(recalls, answer) is False
+    return mentions_none(memory, question) or states(memory, question, recalls, answer) is False
 
 
 def _passage_warning(memory: Memory, model: Model, question: str) -> str | None:

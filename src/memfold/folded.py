@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from memfold.checks import memory_warning, respond
-from memfold.core.arguments import check_callable, check_path, check_type, strings
+from memfold.core.arguments import check_callable, check_path, check_positive, check_type, strings
 from memfold.core.errors import ConfigError
 from memfold.core.job import Job
-from memfold.core.registry import AnySystem, check_keeps_text
+from memfold.core.registry import AnySystem, check_keeps_text, check_slot_dtype
 from memfold.core.scheduler import MAX_CONCURRENCY, Scheduler, answer
 from memfold.core.types import Memory, Trace
 from memfold.folding import Progress, fold_memory, memory_name
@@ -42,8 +42,7 @@ class FoldedMemory:
 
     def __repr__(self) -> str:
         memory = self.memory
-        counts = f"{len(memory.sources)} documents, {memory.token_count} tokens, {memory.slot_count} slots"
-        return f"<FoldedMemory: {counts}, system {memory.system!r}, model {self.session.model.name!r}>"
+        return f"<FoldedMemory: {memory.counts}, system {memory.system!r}, model {self.session.model.name!r}>"
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("memory", "session", "fold_seconds", "skipped")}
@@ -86,8 +85,9 @@ class FoldedMemory:
         """Answer questions in batches; yield (index of the question, response) in the order in which they finish.
 
         Raises:
-            TypeError: for anything but strings in a list.
+            ConfigError, TypeError: for a `max_concurrency` below 1, or anything but strings in a list.
         """
+        check_positive("max_concurrency", max_concurrency)
         jobs = map(self._job, strings("questions", questions))
         traces = Scheduler(self._policy, max_concurrency).run(jobs)
         return ((number, self._response(trace)) for number, trace in traces)
@@ -125,20 +125,24 @@ class FoldedMemory:
         """
         return self._with(self.session.system.doubting(tokens))
 
-    def save(self, path: str | Path, keep_text: bool = True, dtype: str = "bfloat16", *, force: bool = False) -> None:
-        """Write a memory file; `dtype` is the data type of the stored slots: float32 (lossless), bfloat16 or int8.
+    def save(self, path: str | Path, keep_text: bool = True, dtype: str | None = None, *, force: bool = False) -> None:
+        """Write a memory file; `dtype` is that of the stored slots: bfloat16 (default), float32 (lossless) or int8.
 
         Raises:
-            ConfigError: if `keep_text` is false and the memory is the text itself.
+            ConfigError: if the memory is the text itself, and `keep_text` is false or a `dtype` is given.
             DataError: if the path holds anything but a memory of the same documents, or of the first of them, and
                 `force` is not given, or if another process is writing it.
-            TypeError: for a path of another type.
+            TypeError: for an argument of another type.
         """
         check_path("path", path)
+        check_type("keep_text", keep_text, bool, "true or false")
+        check_type("dtype", dtype, (str, type(None)), "a string")
+        check_type("force", force, bool, "true or false")
         check_keeps_text(self.memory.system, keep_text)
+        check_slot_dtype(self.memory.system, dtype)
         with claimed(path) as lock:
             check_target(path, self.memory.sha256, grown=self._continues(Path(path)), force=force)
-            save_memory(self.memory, path, dtype=dtype, keep_text=keep_text, lock=lock)
+            save_memory(self.memory, path, dtype=dtype or "bfloat16", keep_text=keep_text, lock=lock)
 
     def append(
         self, source: Source | None = None, *, texts: Texts | None = None, progress: Progress | None = None

@@ -19,7 +19,8 @@ class Response:
     whether the text contains all of them and the answer; None if that cannot be said.  `unmentioned` are names and
     numbers of the question and the answer that the text does not mention.  An answer that the text does not state is
     `withheld`: `text` is then "not in the text".  `warning` says why the answer is unreliable, if it is; `passages`
-    then holds the results of a text search for the question.
+    then holds the results of a text search for the question.  `checked` is false if the memory holds no text with which
+    the answer could be compared.
     """
 
     trace: Trace
@@ -31,6 +32,7 @@ class Response:
     supported: bool | None = None
     unmentioned: tuple[str, ...] = ()
     withheld: str | None = None
+    checked: bool = True
 
     def __repr__(self) -> str:
         if self.error is not None:
@@ -56,7 +58,8 @@ class Response:
 
     @property
     def finish(self) -> Finish:
-        """Why the last reply ended: by itself (`stop`), at its limit (`length`), or because it was `cancelled`."""
+        """Why the last reply ended: by itself (`stop`), at its limit (`length`), because it went round in a circle
+        (`repetition`), or because it was `cancelled`."""
         return self.trace.steps[-1].reply.finish if self.trace.steps else "stop"
 
     @property
@@ -72,7 +75,7 @@ class Response:
     @property
     def error(self) -> str | None:
         """Why there is no answer; None if there is one."""
-        return None if self.trace.failure is None else str(self.trace.failure)
+        return None if self.trace.failure is None else str(self.trace.failure.exception())
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -107,6 +110,7 @@ class Response:
             "recalls": [asdict(recall) for recall in self.recalls],
             "unmentioned": list(self.unmentioned),
             "withheld": self.withheld,
+            "checked": self.checked,
             "system": self.trace.system,
             "model": self.model,
             "citations": [asdict(citation) for citation in self.citations],
@@ -127,6 +131,8 @@ def unended(trace: Trace, system: AnySystem, model: Model, holds_text: bool) -> 
     if not trace.steps:
         return None
     reply, limit = trace.steps[-1].reply, trace.steps[-1].call.sampling.max_tokens
+    if reply.finish == "repetition":
+        return "the reply repeats itself and was stopped; ask in other words, or use another --model"
     if reply.finish != "length":
         return None if reply.text.strip() else "the reply is empty; ask in other words, or use another --model"
     ratio, ratios = system.ratio, system.trained_ratios(model.trained.get(system.name, {}))

@@ -16,7 +16,7 @@ from memfold.core import registry
 from memfold.core.errors import CallError, ConfigError, DataError
 from memfold.core.model import Model, ModelRecord
 from memfold.core.policy import Policy
-from memfold.core.registry import DEFAULT, AnySystem, encoder_of
+from memfold.core.registry import AnySystem, encoder_of
 from memfold.core.types import Memory, SamplingParams
 from memfold.endpoint.model import EndpointModel, is_address, open_endpoint
 from memfold.memory import Manifest, check_readable, check_system
@@ -96,10 +96,26 @@ def check_reached(model: Model) -> None:
             raise reply
 
 
+def default_system(model: str) -> str:
+    """Return the system that is used with a model if none is given (`registry.default_for`), without loading it."""
+    record = _record(model)
+    if record is None:
+        where = resolve_model(model)
+        from memfold.backbone.published import published_system
+
+        published = published_system(where)
+        return published or registry.default_for({})
+    return registry.default_for(record.trained)
+
+
 def open_session(
-    system: str = DEFAULT, model: str = TINY, ratio: int | None = None, device: str = CPU, dtype: str = FLOAT32
+    system: str | None = None, model: str = TINY, ratio: int | None = None, device: str = CPU, dtype: str = FLOAT32
 ) -> Session:
-    """Load a model by name and create a system for it, optionally at another ratio."""
+    """Load a model by name and create a system for it, optionally at another ratio.
+
+    Without a `system`, it is the one that the model was trained for (`default_system`).
+    """
+    system = system or default_system(model)
     registry.system_class(system)  # checks the name before the model is loaded
     record = _record(model)
     if record is not None:

@@ -101,6 +101,9 @@ def gather(paths: Iterable[str | Path], stdin: BinaryIO | None = None) -> Inputs
     Raises:
         DataError: for a named file that cannot be read, or a folder without a single file that can be read.
     """
+    paths = list(paths)
+    if "" in paths:  # such as an empty variable of a shell; as a path it would be the current folder
+        raise DataError("the name of a document is empty; name a file or a folder")
     named = [Path(os.path.expanduser(path)) for path in paths]
     if not named:
         raise DataError(f"no documents; name at least one file ({READABLE})")
@@ -193,6 +196,8 @@ def _named_texts(texts: Texts, first: int) -> list[Document]:
         named = {f"text {number}": text for number, text in enumerate(strings("texts", texts), first)}
     if not named:
         raise DataError("no texts; give at least one")
+    if "" in named:
+        raise DataError("the name of a text is empty; give it a name, which citations show")
     return [_named(name, name, text) for name, text in named.items()]
 
 
@@ -208,7 +213,7 @@ def _paths(source: Source | None) -> Sequence[str | Path]:
     assert isinstance(source, list | tuple)
     for number, path in enumerate(source):
         check_path(f"source[{number}]", path)
-        if isinstance(path, str) and _is_text(path):
+        if isinstance(path, str) and path and _is_text(path):
             raise DataError(f"source[{number}] is a text, not a path; give a list of texts as texts=[...]")
     return source
 

@@ -12,7 +12,7 @@ from transformers.cache_utils import Cache
 
 from memfold.backbone import prefill
 from memfold.backbone.decode import DecodingBatch, generate
-from memfold.backbone.decoding_row import DecodingRow
+from memfold.backbone.decoding_row import CIRCLE, LAP, DecodingRow
 from memfold.backbone.model import Backbone
 from memfold.bench.rollout import decode_again
 from memfold.core.system import SLOT, Rendered
@@ -213,6 +213,33 @@ def test_a_real_end_token_is_not_part_of_the_text(backbone: Backbone, monkeypatc
     (reply,) = decode(backbone, [plain([5])], [SamplingParams(max_tokens=50)], lambda row, text: pieces.append(text))
     assert (reply.tokens, reply.text, reply.finish) == (tuple(wanted), "Velm.", "stop")
     assert "".join(pieces) == "Velm."
+
+
+@pytest.mark.parametrize(
+    ("tokens", "repeats"),
+    [
+        ([7] * CIRCLE, True),
+        ([*range(LAP)] * 3, True),
+        ([*range(100, 140), *[1, 2, 3] * 100][: 4 * LAP], True),
+        ([7] * (CIRCLE - 1), False),  # too short
+        ([*range(LAP + 1)] * 4, False),  # too long a lap
+        ([*([1, 2, 3] * LAP)[:-1], 9], False),
+    ],
+)
+def test_a_circle_by_hand(tokens: list[int], repeats: bool) -> None:
+    row = DecodingRow(plain([5]), SamplingParams(max_tokens=400), tokens=tokens)
+    assert row.repeats is repeats
+    assert not replace(row, sampling=replace(SAMPLED, max_tokens=400)).repeats, "a sampled reply may leave it"
+
+
+def test_a_greedy_reply_that_goes_round_in_a_circle_ends(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others of its batch go on."""
+    lap = backbone.encode("The mill of Tor. ")
+    force(monkeypatch, lap * 100)
+    rows, limits = [plain([5]), plain([5, 6])], [SamplingParams(max_tokens=400), SamplingParams(max_tokens=100)]
+    stopped, other = decode(backbone, rows, limits)
+    assert (stopped.finish, len(stopped.tokens)) == ("repetition", CIRCLE)
+    assert (other.finish, len(other.tokens)) == ("length", 100)
 
 
 SAMPLED = SamplingParams(max_tokens=10, temperature=1.0)

@@ -96,6 +96,16 @@ def test_a_model_that_overflows_in_float16_is_refused() -> None:
     generate(backbone, [plain(TOKENS)], [SamplingParams(max_tokens=2)])
     backbone.model.half()
     with pytest.raises(
-        CallError, match=r"policy: the logits are not finite in float16; .* --dtype bfloat16 or float32"
+        CallError, match=r'policy: the logits are not finite in float16; .* dtype="bfloat16" or "float32"'
     ):
+        generate(backbone, [plain(TOKENS)], [SamplingParams(max_tokens=2)])
+
+
+@torch.no_grad()
+def test_damaged_weights_are_not_called_an_overflow() -> None:
+    backbone = tiny("llama")
+    for name, weight in backbone.model.named_parameters():
+        if name.endswith("down_proj.weight"):
+            weight.fill_(float("nan"))
+    with pytest.raises(CallError, match="not finite in float32; its weights may be damaged; download the model again"):
         generate(backbone, [plain(TOKENS)], [SamplingParams(max_tokens=2)])

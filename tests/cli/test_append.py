@@ -107,7 +107,8 @@ def test_an_interrupted_append_keeps_the_file_and_goes_on(
     assert result.code == (130 if error is KeyboardInterrupt else 2)
     assert Path("m.fold").read_bytes() == before
     result = cli("fold", "b.txt", "-o", "m.fold", "--append", *model)
-    assert result.err == f"continuing an interrupted fold: {blocks} blocks are already written\n"
+    written = "1 block is" if blocks == 1 else f"{blocks} blocks are"
+    assert result.err == f"continuing an interrupted fold: {written} already written\n"
     assert Path("m.fold").read_bytes() == Path("all.fold").read_bytes()
     assert not Path("m.fold.partial").exists()
 

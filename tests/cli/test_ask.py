@@ -19,7 +19,7 @@ from memfold.cli.conversation import Unboxed
 from memfold.core.system import SLOT, Rendered
 
 FIELDS = {"answer", "recalled", "supported", "recalls", "system", "model", "citations", "usage", "seconds", "warning"}
-FIELDS |= {"unmentioned", "withheld", "reply", "thinking", "finish"}
+FIELDS |= {"unmentioned", "withheld", "checked", "reply", "thinking", "finish"}
 ENDLESS = FIELDS | {"passages"}  # of random weights, which find no end
 USAGE = {"document_tokens", "memory_slots", "decoder_positions", "effective_ratio", "calls", "generated_tokens"}
 SECONDS = {"fold", "first_token", "total"}
@@ -111,6 +111,21 @@ def test_question_after_question(cli: Cli, page: SimpleNamespace, folded: str, m
     assert cli("ask", folded, *model, stdin=b"Who \xff?\n").message.startswith("standard input is not UTF-8 text")
 
 
+def test_a_failing_question_of_a_pipe_keeps_its_line_and_the_exit_code_says_so(
+    cli: Cli, model: tuple[str, str]
+) -> None:
+    Path("short.txt").write_text("A short text.")
+    questions = ("Who? " * 2048 + "\nWho?\n").encode()
+    asked = ("ask", "short.txt", "--system", "full", *model)
+    result = cli(*asked, "--json", stdin=questions)
+    assert result.code == 1
+    first, second = map(json.loads, result.out.splitlines())
+    assert "window is 2048" in first["error"]
+    assert first["answer"] == ""
+    assert "error" not in second
+    assert cli(*asked, stdin=questions).code == 1
+
+
 def test_the_prompt_of_a_terminal_is_on_standard_error(
     cli: Cli, folded: str, model: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +134,7 @@ def test_the_prompt_of_a_terminal_is_on_standard_error(
     assert result.code == 0
     assert result.out.count("tokens written") == 1
     assert "question" not in result.out
-    assert re.search(r"The memory holds [\d,]+ tokens; an empty line or Ctrl-D ends", result.err)
+    assert re.search(r"The memory holds [\d,]+ tokens; an empty line or Ctrl-D ends the conversation", result.err)
     assert result.err.count("question") == 2
 
 

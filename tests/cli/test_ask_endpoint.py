@@ -117,7 +117,7 @@ def test_what_fails_is_one_line_and_exit_code_1(
 def test_what_cannot_be_asked_is_exit_code_2(cli: Cli, page: SimpleNamespace, remote: tuple[str, str]) -> None:
     at = f"http://127.0.0.1:{unused_port()}/v1"
     cases = [
-        ((*remote,), "system 'pooled' is not possible with model 'some-model'"),
+        ((*remote, "--system", "pooled"), "system 'pooled' is not possible with model 'some-model'"),
         ((*remote, "--system", "full", "--ratio", 4), "ratio 4 is not possible"),
         (("--model", at, "--system", "full"), f"write {at}#NAME"),
         (("--model", "http://:8000/v1#m", "--system", "full"), "not the address of an endpoint"),
@@ -169,7 +169,8 @@ def test_from_python(chat_server: ChatServer, remote: tuple[str, str]) -> None:
     chat_server.usual = says(SAID)
     assert [response.text for response in memory.ask_many(["Where?", "Who?"])] == [SAID, SAID]
     with pytest.raises(ConfigError, match="'pooled' is not possible"):
-        memfold.fold(text, model=remote[1])
+        memfold.fold(text, system="pooled", model=remote[1])
+    assert memfold.fold(text, model=remote[1]).memory.system == "retrieval"
     chat_server.usual = fails(404)
     with pytest.raises(CallError, match="404 Not Found"):
         memory.ask("Where?")

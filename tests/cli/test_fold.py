@@ -145,7 +145,7 @@ BAD_CHOICES = [
     (("--model", "tinny"), "unknown model 'tinny'; nearest: 'tiny'"),
     (("--model", "./nowhere"), "no model at './nowhere'"),
     (("--model", "http://localhost:8000"), "write http://localhost:8000#NAME"),
-    (("-o", "no/such/folder/page.fold"), "not a file in an existing folder"),
+    (("-o", "no/such/folder/page.fold"), "there is no folder no/such/folder"),
     (("--rato", 4), "No such option: --rato"),
 ]
 

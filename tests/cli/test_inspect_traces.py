@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 from command_result import Cli
 
 RECIPE = """
@@ -105,6 +107,19 @@ def test_what_holds_no_replies_is_refused(cli: Cli) -> None:
     Path("empty").mkdir()
     assert cli("inspect", "empty").message.startswith("empty holds no file of replies; give samples.jsonl")
     assert cli("inspect", "half.jsonl", "--first", 0).message.startswith("--first = 0 is not possible")
+
+
+def test_a_path_that_cannot_be_looked_at_is_no_folder_of_replies(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Path.stat
+
+    def refuse(self: Path, **options: bool) -> os.stat_result:
+        if self.name == "closed.fold":
+            raise PermissionError(13, "Permission denied")
+        return plain(self, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    message = cli("inspect", "closed.fold").message
+    assert message == "cannot read closed.fold: Permission denied; give a memory file that can be read"
 
 
 def test_half_a_line_at_the_end_is_left_out(cli: Cli) -> None:

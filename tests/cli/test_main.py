@@ -80,6 +80,23 @@ def test_a_shell_completes_commands() -> None:
     assert output.stdout.split() == ["inspect"]
 
 
+def test_an_interruption_while_modules_are_imported_is_one_line() -> None:
+    code = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, *rest):
+        if name == "memfold.cli.main":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from memfold.__main__ import run
+run()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (130, "memfold: interrupted\n")
+
+
 def test_usage_errors_are_one_line(cli: Cli) -> None:
     assert "No such command 'flod'" in (result := cli("flod")).message
     assert result.code == 2

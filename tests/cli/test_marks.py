@@ -78,6 +78,7 @@ def test_slots_of_a_foreign_text_are_warned_about(cli: Cli, wary: str) -> None:
     assert "the text of this memory is unlike the training text of wary" in shown
     assert "characters per token, where 99.0 or more are familiar" in shown
     assert "passage " not in shown
+    assert "unchecked the memory holds no text to compare the answer with" in shown
 
 
 def test_a_foreign_text_is_warned_about_in_python(wary: str) -> None:

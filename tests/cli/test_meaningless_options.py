@@ -24,7 +24,7 @@ def test_a_memory_of_text_has_neither_slots_nor_a_ratio(
     cli: Cli, page: SimpleNamespace, model: tuple[str, str]
 ) -> None:
     fold = ("fold", page.path, "-o", "page.fold", "--system", "full", *model)
-    no_slots = "--dtype int8 has no effect: system 'full' stores no slots; leave --dtype out"
+    no_slots = "dtype 'int8' has no effect: system 'full' stores no slots; leave --dtype (dtype=) out"
     assert cli(*fold, "--dtype", "int8").message == no_slots
     assert not Path("page.fold").exists()
     assert cli(*fold).code == 0
@@ -118,9 +118,23 @@ def test_a_device_is_refused_for_an_endpoint(cli: Cli, page: SimpleNamespace) ->
 def test_options_without_effect_are_refused(cli: Cli, page: SimpleNamespace, model: tuple[str, str]) -> None:
     Path("toy.toml").write_text("")
     assert cli("fold", page.path, "-o", "bare.fold", *model, "--no-text").code == 0
+    assert cli("fold", page.path, "-o", "text.fold", *model, "--system", "full").code == 0
     cases = {
         ("ask", page.path, "Who?", *model, "--system", "full", "--budget", 64): "--budget 64 has no effect on system "
-        "'full', which reads text; leave it out",
+        "'full', which reads nothing again; leave it out",
+        (
+            "ask",
+            page.path,
+            "Who?",
+            *model,
+            "--system",
+            "retrieval",
+            "--no-unfold",
+        ): "--no-unfold has no effect on system 'retrieval', which reads nothing again; leave it out",
+        ("ask", "text.fold", "Who?", *model, "--no-unfold"): "--no-unfold has no effect on system 'full', which reads "
+        "nothing again; leave it out",
+        ("ask", page.path, "Who?", *model, "--system", "kvbank", "--unfold"): "system 'kvbank' cannot unfold: it reads "
+        "nothing but slots; leave unfolding out",
         ("ask", page.path, "Who?", *model, "--system", "full", "--unfold"): "system 'full' cannot unfold: it reads the "
         "text itself; leave unfolding out",
         ("ask", "bare.fold", "Who?", *model, "--budget", 64): "this memory holds no text to unfold; fold the documents "

@@ -12,6 +12,7 @@ import pytest
 from command_result import Cli, Result
 from file_size_limit import file_size_limit
 
+import memfold
 from memfold.core.errors import DataError
 from memfold.core.outputs import check_file, new_folder
 from memfold.folding import append_file, fold_file
@@ -112,7 +113,7 @@ def test_a_fold_never_writes_to_its_inputs_or_to_what_is_no_file(
     path = put(kind, tmp_path / "out.fold", page.path)
     before = state(tmp_path)
     message = refused(cli("fold", page.path, "-o", path, *force, *append))
-    assert ("one of the inputs" if kind in INPUTS else "not a file in an existing folder") in message
+    assert ("one of the inputs" if kind in INPUTS else "it is a ") in message
     assert state(tmp_path) == before
 
 
@@ -150,6 +151,44 @@ def test_force_replaces_a_file_and_keeps_a_link(
     assert open_memory(path).sources == ("page.txt",)
     assert path.is_symlink() == (kind != "file")
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_what_is_replaced_keeps_its_permissions(cli: Cli, page: SimpleNamespace, model: tuple[str, str]) -> None:
+    Path("other.txt").write_text("Another text.")
+    path, new = Path("m.fold"), ("fold", page.path, "-o", "m.fold", *model)
+    assert cli(*new).code == 0
+    usual = path.stat().st_mode & 0o777
+    for mode in (0o600, 0o640, 0o666):
+        for change in (new, ("fold", "other.txt", "-o", "m.fold", *model, "--append"), (*new, "--force")):
+            path.chmod(mode)
+            assert cli(*change).code == 0
+            assert path.stat().st_mode & 0o777 == mode
+    assert cli("sample", "almanac", "--tokens", 300, "--questions", 1, "-o", "s").code == 0
+    text = Path("s/document.txt")
+    assert text.stat().st_mode & 0o777 == usual
+    text.chmod(0o600)
+    assert cli("sample", "almanac", "--tokens", 300, "--questions", 1, "-o", "s", "--force").code == 0
+    assert text.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_memory_that_is_protected_from_writing_is_replaced_by_force_only(
+    cli: Cli, page: SimpleNamespace, model: tuple[str, str]
+) -> None:
+    Path("other.txt").write_text("Another text.")
+    assert cli("fold", page.path, "-o", "m.fold", *model).code == 0
+    Path("m.fold").chmod(0o444)
+    before = state(Path())
+    for change in (("fold", page.path), ("fold", "other.txt", "--append")):
+        message = refused(cli(*change, "-o", "m.fold", *model))
+        assert message.startswith("m.fold is protected from writing; choose another name, or give --force")
+    with pytest.raises(DataError, match="protected from writing"):
+        memfold.open("m.fold", model=model[1]).save("m.fold")
+    assert state(Path()) == before
+    assert cli("fold", page.path, "-o", "m.fold", *model, "--force").code == 0
+
+
+def test_a_memory_is_not_written_to_standard_output(cli: Cli, page: SimpleNamespace) -> None:
+    assert refused(cli("fold", page.path, "-o", "-")).startswith("--out = '-' is not possible; allowed: the name of a")
 
 
 def test_a_memory_is_replaced_by_one_of_the_same_documents_only(
@@ -227,7 +266,7 @@ def test_a_file_that_appears_during_a_fold_is_left_alone(
     assert "1 finished block is kept in m.fold.partial" in message
     assert Path("m.fold").read_text() == "mine"
     Path("m.fold").unlink()
-    assert "1 blocks" in cli("fold", page.path, "-o", "m.fold", *model).err
+    assert "1 block is already" in cli("fold", page.path, "-o", "m.fold", *model).err
     assert not Path("m.fold.partial").exists()
 
 

@@ -186,6 +186,18 @@ def test_counts_that_no_file_has_are_refused(path: Path, change: dict[str, Any])
     assert "header was altered" in refused(path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"model": ["tiny"]}, {"hidden_size": "many"}, {"kv_bytes_per_token": "many"}, {"hidden_size": -1}],
+    ids=str,
+)
+def test_a_model_that_cannot_be_described_is_refused(path: Path, change: dict[str, Any]) -> None:
+    save_memory(small_memory(), path)
+    values, parts = dismantled(path)
+    craft(path, values | {"settings": values["settings"] | change}, parts)
+    assert "header was altered" in refused(path)
+
+
 def test_slots_of_no_size_are_refused_in_every_form(path: Path) -> None:
     """A table that announces the slots, too, and a place for their token counts."""
     save_memory(small_memory(), path)

@@ -158,9 +158,9 @@ def test_after_a_failed_write_the_writer_refuses_to_go_on(tmp_path: Path) -> Non
 
 def test_places_that_cannot_be_written_are_refused_before_the_first_block(tmp_path: Path) -> None:
     manifest = manifest_of(small_memory())
-    with pytest.raises(DataError, match="existing folder"):
+    with pytest.raises(DataError, match=r"there is no folder|it is a folder"):
         MemoryWriter(tmp_path / "missing" / "a.fold", manifest)
-    with pytest.raises(DataError, match="existing folder"):
+    with pytest.raises(DataError, match=r"there is no folder|it is a folder"):
         MemoryWriter(tmp_path, manifest)
     (tmp_path / "a.fold.partial").write_text("a file")
     with pytest.raises(DataError, match=r"cannot write .*a\.fold"):

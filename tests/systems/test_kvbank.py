@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from memfold.systems.full.system import Full
 from memfold.systems.kvbank import selection
 from memfold.systems.kvbank.blocks import from_slots, shape_of, to_slots
 from memfold.systems.kvbank.compressor import compress_chunks, interleaved
+from memfold.systems.kvbank.projections import at_memory_tokens
 from memfold.systems.kvbank.rotation import rotation_of, run
 from memfold.systems.kvbank.settings import COMPRESSOR, GATE, HEAD, REASONER, KvbankFold
 from memfold.systems.kvbank.system import Kvbank
@@ -163,6 +165,81 @@ def test_only_the_compressors_adapter_makes_the_block(trained: Backbone) -> None
         after = run(trained, embeddings, places)
     assert torch.equal(block, other)
     assert all(torch.equal(pair[0], same[0]) for pair, same in zip(before, after, strict=True))
+
+
+@pytest.fixture
+def projecting(new_backbone: MakeBackbone) -> Backbone:
+    """A model whose memory tokens have projections of their own, which begin as those of the model."""
+    backbone = new_backbone("qwen2")
+    backbone.heads.clear()
+    Kvbank.of({"compressor_rank": 4, "projections": ("q", "k", "v", "o")}).prepare(backbone)
+    torch.nn.init.normal_(backbone.heads[HEAD].token)  # type: ignore[arg-type]  # that of the end token is zero here
+    return backbone
+
+
+def test_projections_of_memory_tokens_begin_as_the_models(projecting: Backbone, new_backbone: MakeBackbone) -> None:
+    settings, rotation = KvbankFold(ratio=2, compressor="trained"), rotation_of(projecting)
+    plain = new_backbone("qwen2")
+    plain.heads.clear()
+    Kvbank.of({"compressor_rank": 4}).prepare(plain)
+    plain.heads[HEAD].token = projecting.heads[HEAD].token
+    with torch.no_grad():
+        (own,) = compress_chunks(projecting, [TOKENS], [0], settings, rotation)
+        (models,) = compress_chunks(plain, [TOKENS], [0], settings, rotation_of(plain))
+    assert torch.allclose(own, models, atol=1e-5)
+
+
+@pytest.mark.parametrize("letter", ["q", "k", "v", "o"])
+def test_projections_act_at_memory_tokens_alone(projecting: Backbone, letter: str) -> None:
+    """Text before the first memory token is computed bit for bit as by the model, and so is everything afterwards."""
+    own: Any = projecting.heads[HEAD].own
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    memory, places = torch.tensor([[False, False, False, True, False, False]]), torch.arange(6)
+    embeddings = projecting.embed_rows(ids, [])
+    with torch.no_grad():
+        usual = run(projecting, embeddings, places)
+        torch.nn.init.normal_(own[letter][0].weight)
+        with at_memory_tokens(projecting, own, memory):
+            changed = run(projecting, embeddings, places)
+        after = run(projecting, embeddings, places)
+    moved = [(keys - same).abs().amax((0, 1, 3)) for (keys, _), (same, _) in zip(changed, usual, strict=True)]
+    assert all(float(layer[:3].max()) == 0 for layer in moved), "causal attention sees no later token"
+    assert bool(moved[0][3] > 1e-3) is (letter == "k"), "keys of the first layer"
+    assert float(moved[1][3]) > 1e-3, "whatever changes in the first layer reaches the second"
+    assert all(torch.equal(keys, same) for (keys, _), (same, _) in zip(after, usual, strict=True))
+
+
+def test_projections_learn_and_are_kept(projecting: Backbone, tmp_path: Path) -> None:
+    settings, rotation = KvbankFold(ratio=2, compressor="trained"), rotation_of(projecting)
+    (block,) = compress_chunks(projecting, [TOKENS], [0], settings, rotation)
+    block.square().sum().backward()
+    own: Any = projecting.heads[HEAD].own
+    for letter in ("k", "v"):
+        assert all(layer.weight.grad.abs().sum() > 0 for layer in own[letter])
+    for letter in ("q", "o"):  # those of the last layer have no part in keys and values
+        assert own[letter][0].weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        own["v"][1].bias.add_(1.0)
+        (block,) = compress_chunks(projecting, [TOKENS], [0], settings, rotation)
+    save_backbone(projecting, tmp_path)
+    again = load_backbone(tmp_path)
+    with torch.no_grad():
+        (same,) = compress_chunks(again, [TOKENS], [0], settings, rotation_of(again))
+    assert torch.equal(block, same)
+
+
+def test_a_block_that_comes_first_is_read_at_the_end_of_a_chunk(trained: Backbone) -> None:
+    """As the public release reads it: the whole prompt after the block, keys unrotated, whatever the block's length."""
+    system, memory = bank(TEXT, trained, ratio=4, positions="unrotated", opening=False, adapters=False)
+    call = system._direct("a", len(memory.blocks) - 1, QUESTION, "bare")
+    assert [type(part) for part in call.parts] == [BlockRef, TemplatePart, Text, TemplatePart]
+    rendered = system.render(memory, call, trained)
+    assert memory.blocks[-1].slot_count < 8
+    assert rendered.positions[0] == 8, "the slots of a chunk of 32 tokens"
+    assert rendered.prefix is not None
+    assert rendered.prefix.length == memory.blocks[-1].slot_count
+    assert torch.equal(rendered.prefix.layers[0][0], from_slots(slots(memory), shape_of(trained))[0][0][:, -7:])
+    assert (call.adapter, system._update("a", 0, QUESTION, "").adapter) == (None, None)
 
 
 def test_a_model_without_training_has_no_trained_compressor(backbone: Backbone) -> None:

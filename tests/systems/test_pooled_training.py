@@ -90,6 +90,8 @@ def test_a_model_folder_says_all_ratios_in_place_of_one() -> None:
         "wrapper": "slot",
         "positions": "strided",
         "chunk": 4096,
+        "start_token": "<MEM_START>",
+        "end_token": "<MEM_END>",
         "ratios": [4, 8],
     }
     assert system.record({"ratios": [16, 4], "wrapper": "none"}) == record | {"ratios": [4, 8, 16]}

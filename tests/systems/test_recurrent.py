@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from memfold.backbone.policy import LocalPolicy
 from memfold.core.document import Document, text_chunks
 from memfold.core.errors import ConfigError, DataError
 from memfold.core.job import Job
+from memfold.core.registry import make_system
 from memfold.core.scheduler import Scheduler, answer
 from memfold.core.types import (
     Answer,
@@ -106,7 +108,7 @@ def test_a_note_is_limited_by_its_setting() -> None:
     thinking, _ = ask(*NOTES, LAST, note=40, max_tokens=300, thinking=2000)
     assert [call.sampling.max_tokens for call in thinking] == [2040, 2040, 2040, 2300]
     more = {"max_tokens": 160, "thinking": 0}
-    assert trace.settings == {"style": "recall", "chunk": 4096, "note": 40, "chat_template": "flat"} | more
+    assert trace.settings == {"style": "recall", "chunk": 5000, "note": 40, "chat_template": "flat"} | more
 
 
 def test_a_note_has_no_more_tokens_than_the_text_that_was_read_for_it() -> None:
@@ -117,6 +119,14 @@ def test_a_note_has_no_more_tokens_than_the_text_that_was_read_for_it() -> None:
 
     assert limits(500) == [500, 1000, 1024, 160]
     assert limits(6) == [64, 64, 64, 160], "a few sentences are always allowed"
+
+
+@pytest.mark.parametrize(("window", "chunk", "note"), [(32768, 5000, 1024), (8192, 5000, 1024), (2048, 1024, 256)])
+def test_chunk_and_note_fit_into_the_window(window: int, chunk: int, note: int) -> None:
+    model: Any = SimpleNamespace(name="m", trained={}, trained_here=True, window=window, has_weights=True, answering={})
+    system = make_system("recurrent", model)
+    assert (system.fold, system.read.note) == (RecurrentFold(chunk), note)
+    assert chunk + 2 * note <= window
 
 
 def test_the_answer_is_cited_from_the_text() -> None:

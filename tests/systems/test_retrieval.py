@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.errors import ConfigError
 from memfold.core.prompt import user_message
+from memfold.core.registry import make_system
 from memfold.core.types import Answer, Block, BlockRef, Call, Citation, Memory, Reply, Sample, Text
 from memfold.systems.retrieval.system import Retrieval, RetrievalFold, RetrievalRead
 from memfold.systems.shared.passages import PassageIndex
@@ -117,6 +119,29 @@ def test_words_are_found_in_any_script_and_form(passages: list[str], question: s
     found = PassageIndex(passages).best(question, 2)
     assert found[0][0] == best
     assert found[0][1] > 0 == found[1][1]
+
+
+def test_of_a_long_passage_the_best_sentence_is_cited() -> None:
+    """By its words in the question or the answer; its place is that in the document."""
+    filler = "Rain fell over the hills and the boats lay by the bridge for a long time. " * 6
+    about = memory(["Lor bakes bread. ", f"{filler}The vault key is kept by Ada. {filler}"])
+    steps = reading(2).answer(about, "Who keeps the key?")
+    next(steps)
+    with pytest.raises(StopIteration) as ended:
+        steps.send((Reply("Ada"),))
+    (citation,) = ended.value.value.citations
+    assert citation.text == "The vault key is kept by Ada."
+    whole = "".join(block.text or "" for block in about.blocks)
+    assert whole[citation.start : citation.end] == citation.text
+
+
+@pytest.mark.parametrize(("trained", "window", "chunk"), [(True, 8192, 64), (False, 8192, 256), (False, 1024, 64)])
+def test_models_of_ordinary_texts_read_longer_passages(trained: bool, window: int, chunk: int) -> None:
+    model: Any = SimpleNamespace(
+        name="m", trained={}, trained_here=trained, window=window, has_weights=True, answering={}
+    )
+    assert make_system("retrieval", model).fold == RetrievalFold(chunk=chunk)
+    assert make_system("retrieval", model, {"chunk": 99}).fold == RetrievalFold(chunk=99)
 
 
 def test_a_short_document_is_read_whole() -> None:

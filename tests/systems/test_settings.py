@@ -71,7 +71,8 @@ def test_every_system_is_tested_here() -> None:
     [
         (
             "pooled",
-            "ratio groups shortest longest window mask pooling projection wrapper positions chunk",
+            "ratio groups shortest longest window mask pooling projection wrapper positions chunk "
+            "start_token end_token",
             "style chat_template max_tokens thinking cite unfold doubt gap draw",
             "ratios max_gap",
         ),
@@ -198,6 +199,8 @@ def test_pooled_memory_fixes_all_that_makes_slots_but_the_chunks() -> None:
         "projection": "linear",
         "wrapper": "span",
         "positions": "strided",
+        "start_token": "<MEM_START>",
+        "end_token": "<MEM_END>",
     }
 
 
@@ -213,7 +216,7 @@ def test_pooled_memory_fixes_all_that_makes_slots_but_the_chunks() -> None:
         ),
         ("full", Capabilities(activation_checkpointing=True)),
         ("retrieval", Capabilities(call_positions=4 * 64)),
-        ("recurrent", Capabilities(call_positions=4096 + 2 * 1024)),
+        ("recurrent", Capabilities(call_positions=5000 + 2 * 1024)),
     ],
 )
 def test_capabilities(name: str, capabilities: Capabilities) -> None:

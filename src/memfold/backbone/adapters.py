@@ -74,7 +74,7 @@ def attach(backbone: Backbone, adapter: Adapter, dropout: float = 0.0) -> None:
             f"model {backbone.name!r} has adapters for roles ({', '.join(backbone.roles)}) and cannot have a base "
             "adapter too; start from a model without roles"
         )
-    from_peft = _peft()
+    from_peft = peft_library()
     if adapter.quantisation == "nf4":
         for name in adapter.targets:
             _quantise(backbone.model, name)
@@ -109,7 +109,7 @@ def add_role(backbone: Backbone, role: str, rank: int, alpha: float, targets: tu
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # peft warns about several adapters
         torch.manual_seed(seed)
-        _peft().inject_adapter_in_model(_config(adapter, 0.0), backbone.model, adapter_name=role)
+        peft_library().inject_adapter_in_model(_config(adapter, 0.0), backbone.model, adapter_name=role)
     for name, parameter in backbone.model.named_parameters():
         parameter.requires_grad_(flags.get(_plain_name(name), flags.get(name, True)))
         if is_lora(name):
@@ -190,7 +190,7 @@ def restore_roles(backbone: Backbone, folder: Path) -> None:
         role = role_folder.name
         add_role(backbone, role, rank, alpha, targets)
         parameters = dict(backbone.model.named_parameters())
-        stored = {_parameter_name(name, role): value for name, value in _load(role_folder, WEIGHTS_FILE).items()}
+        stored = {_parameter_name(name, role): value for name, value in load_tensors(role_folder, WEIGHTS_FILE).items()}
         _fill(parameters, _matrices(parameters, role), stored, role_folder)
 
 
@@ -255,13 +255,18 @@ def restore(backbone: Backbone, folder: Path, adapter: Adapter) -> None:
         CheckpointError: for weights that are missing, unexpected or of the wrong shape; the message names some of them.
     """
     attach(backbone, adapter)
-    stored = {_parameter_name(name, NAME): value for name, value in _load(folder, WEIGHTS_FILE).items()}
-    stored |= _load(folder, FULL_FILE) if adapter.full else {}
+    stored = {_parameter_name(name, NAME): value for name, value in load_tensors(folder, WEIGHTS_FILE).items()}
+    stored |= load_tensors(folder, FULL_FILE) if adapter.full else {}
     parameters = dict(backbone.model.named_parameters())
     _fill(parameters, {name for name in parameters if is_lora(name)} | set(adapter.full), stored, folder)
 
 
-def _load(folder: Path, file: str) -> dict[str, Tensor]:
+def load_tensors(folder: Path, file: str) -> dict[str, Tensor]:
+    """Return the tensors of a file in an adapter folder.
+
+    Raises:
+        CheckpointError: for a file that is missing or damaged.
+    """
     try:
         return load_file(folder / file)
     except (OSError, SafetensorError) as error:
@@ -340,7 +345,7 @@ def _quantise(model: nn.Module, name: str) -> None:
 
 
 def _config(adapter: Adapter, dropout: float) -> Any:
-    return _peft().LoraConfig(
+    return peft_library().LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=dropout,
@@ -371,7 +376,12 @@ def _on_cpu(value: Tensor) -> Tensor:
     return value.detach().cpu().contiguous()
 
 
-def _peft() -> Any:
+def peft_library() -> Any:
+    """Return the package `peft`.
+
+    Raises:
+        MemfoldError: if it is not installed.
+    """
     try:
         import peft
     except ImportError:

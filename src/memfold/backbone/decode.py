@@ -26,7 +26,8 @@ from memfold.core.errors import CallError
 from memfold.core.system import Rendered
 from memfold.core.types import Reply, SamplingParams
 
-OTHER_PRECISION = "a model that overflows in float16 can be used with --dtype bfloat16 or float32"
+OTHER_PRECISION = 'a model that overflows in float16 can be used with dtype="bfloat16" or "float32"'
+DAMAGED = "its weights may be damaged; download the model again, or use another --model"
 LEAVING = 0.25  # fraction of finished rows at which they are removed; each removal copies the cache
 
 
@@ -116,7 +117,9 @@ class DecodingBatch:
         tokens = choose_tokens(logits, self.rows)
         logprobs = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0].tolist()
         if any(map(math.isnan, logprobs)):
-            raise CallError("policy", f"the logits are not finite in {self.backbone.precision}; {OTHER_PRECISION}")
+            precision = self.backbone.precision
+            advice = OTHER_PRECISION if precision == "float16" else DAMAGED
+            raise CallError("policy", f"the logits are not finite in {precision}; {advice}")
         for row, token, logprob in zip(self.rows, tokens.tolist(), logprobs, strict=True):
             if row.finish is not None:
                 continue
@@ -126,6 +129,8 @@ class DecodingBatch:
                 row.finish = "stop"
             elif len(row.tokens) >= row.limit or (self._positions and row.position + len(row.tokens) > self._positions):
                 row.finish = "length"
+            elif row.repeats:
+                row.finish = "repetition"
             row.show(self.backbone)
 
 

@@ -13,6 +13,9 @@ from memfold.core.thinking import ReplyStream
 from memfold.core.types import Finish, Reply, SamplingParams
 
 
+CIRCLE, LAP = 192, 64  # tokens
+
+
 @dataclass(eq=False)
 class DecodingRow:
     """The state of one reply during decoding; `on_text` receives the text that each token adds.
@@ -34,6 +37,15 @@ class DecodingRow:
         self.generator = torch.Generator().manual_seed(self.sampling.seed)
         room = self.rendered.room
         self.limit = self.sampling.max_tokens if room is None else min(self.sampling.max_tokens, room)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a greedy reply goes round in a circle, which it would not leave: its last `CIRCLE` tokens repeat the
+        same `LAP` tokens or fewer."""
+        if self.sampling.temperature > 0 or len(self.tokens) < CIRCLE or len(self.tokens) % LAP:
+            return False
+        last = self.tokens[-CIRCLE:]
+        return any(last[lap:] == last[:-lap] for lap in range(1, LAP + 1))
 
     @property
     def so_far(self) -> Rendered:

@@ -15,10 +15,9 @@ import torch
 
 from memfold.backbone.model import Backbone
 from memfold.core.model import Model
-from memfold.core.registry import REFERENCE
 from memfold.core.types import Block
 
-LARGER = f"fold the text with a larger --model and --system {REFERENCE}"  # possible from a memory file too
+OTHER = "use a --model that was trained on such text, such as smollm2 for English"
 WINDOW = 256  # characters at least, unless the text is shorter
 TOKENS = 256  # of a window that are read; a familiar window has about 75
 CHECKED = 8  # windows of a long text that are read: spread evenly, and then those that look the least familiar
@@ -105,7 +104,7 @@ def slots_warning(model: Model, blocks: Sequence[Block]) -> str | None:
         return None
     return (
         f"the text of this memory is unlike the training text of {backbone.name} "
-        f"({_characters(backbone, min(counts))}), so the reply is not to be trusted; {LARGER}"
+        f"({_characters(backbone, min(counts))}), so the reply is not to be trusted; {OTHER}"
     )
 
 
@@ -150,7 +149,7 @@ def _suspects(backbone: Backbone, text: str) -> list[str]:
 
 
 def _message(what: str, measured: str, subject: str) -> str:
-    return f"{what} ({measured}), so {subject} not to be trusted; read the passages found by search, or {LARGER}"
+    return f"{what} ({measured}), so {subject} not to be trusted; read the passages found by search, or {OTHER}"
 
 
 def _nats(backbone: Backbone, loss: float) -> str:

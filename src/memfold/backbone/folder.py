@@ -27,7 +27,9 @@ from transformers.utils import logging as transformers_logging
 from memfold.backbone import adapters
 from memfold.backbone.architectures import UNKNOWN
 from memfold.backbone.device import check_device, check_dtype
+from memfold.backbone.formats.peft_adapter import merge_adapter, unusual_fields
 from memfold.backbone.model import DTYPES, Backbone
+from memfold.backbone.model_files import check_files, check_tokenizer
 from memfold.backbone.record import ROLES_FOLDER, SETTINGS_FILE, SETTINGS_FORMAT, file_fingerprint, read_settings
 from memfold.backbone.resolve import CONFIG_FILE, hub_has
 from memfold.backbone.tokens import add_special_tokens
@@ -38,6 +40,7 @@ from memfold.core.prompt import CHAT_TEMPLATES
 
 HEADS_FILE = "heads.safetensors"
 ENCODER_FOLDER = "encoder"
+TOKENIZER_FILE = "tokenizer_config.json"
 transformers_logging.disable_progress_bar()  # memfold shows its own progress
 
 
@@ -60,21 +63,13 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
     if (folder / CONFIG_FILE).exists():
         return _load_adapted(folder, device, dtype, merged)
     offline = not folder.is_dir() and not hub_has(str(where))
-    try:
-        model = load_weights(where, DTYPES[dtype], offline)
-        tokenizer = _load_tokenizer(where, offline)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise CheckpointError(f"cannot load model {str(where)!r}: {_first_line(error)}") from error
-    try:
-        model.to(torch.device(device))  # type: ignore[arg-type]
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {device!r} cannot be used: {_first_line(error)}") from error
-    backbone = Backbone(folder.name if folder.is_dir() else str(where), model.eval(), tokenizer)
-    if backbone.fit is UNKNOWN:
-        from memfold.backbone.parity import measured_fit
+    if not (folder / SETTINGS_FILE).exists():
+        from memfold.backbone.published import load_published
 
-        backbone.fit = measured_fit(backbone)
-    backbone.chat_template = "message" if tokenizer.chat_template else "plain"
+        published = load_published(where, device, dtype, offline)
+        if published is not None:
+            return published
+    backbone = load_plain(where, device, dtype, offline)
     if (folder / SETTINGS_FILE).exists():
         _read_settings(backbone, folder)
         adapters.restore_roles(backbone, folder)
@@ -86,27 +81,67 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
     return backbone
 
 
+def load_plain(
+    where: str | Path, device: str, dtype: str, offline: bool = False, own: tuple[str, ...] = (), tied: bool = False
+) -> Backbone:
+    """Load a causal LM with its tokenizer, and nothing else; `own` and `tied` are as in `load_weights`.
+
+    Raises:
+        ConfigError, CheckpointError: as `load_backbone`.
+    """
+    if (folder := _local(where, offline)) is not None:
+        check_files(folder, device, DTYPES[dtype])
+    try:
+        model = load_weights(where, DTYPES[dtype], offline, own, tied)
+        tokenizer = _load_tokenizer(where, offline)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise CheckpointError(f"cannot load model {str(where)!r}: {_first_line(error)}") from error
+    try:
+        model.to(torch.device(device))  # type: ignore[arg-type]
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {device!r} cannot be used: {_first_line(error)}") from error
+    name = Path(where).name if Path(where).is_dir() else str(where)
+    check_tokenizer(tokenizer, model, name)
+    backbone = Backbone(name, model.eval(), tokenizer)
+    if backbone.fit is UNKNOWN:
+        from memfold.backbone.parity import measured_fit
+
+        backbone.fit = measured_fit(backbone)
+    backbone.chat_template = "message" if tokenizer.chat_template else "plain"
+    return backbone
+
+
+def _local(where: str | Path, offline: bool) -> Path | None:
+    """Return the folder of a model whose files are here; None if they are still to be downloaded."""
+    if Path(where).is_dir():
+        return Path(where)
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(str(where), "config.json") if offline else None
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
 def _load_tokenizer(where: str | Path, offline: bool) -> PreTrainedTokenizerBase:
     """Load a tokenizer; that of a folder that memfold wrote is exactly its tokenizer.json."""
     if (Path(where) / SETTINGS_FILE).exists():
         return PreTrainedTokenizerFast.from_pretrained(str(where))  # type: ignore[no-any-return]
     from transformers import AutoTokenizer  # for some architectures, it replaces the pre-tokenizer of tokenizer.json
 
-    return AutoTokenizer.from_pretrained(str(where), local_files_only=offline)
+    return AutoTokenizer.from_pretrained(str(where), local_files_only=offline, trust_remote_code=False)
 
 
 def _load_adapted(folder: Path, device: str, dtype: str, merged: bool) -> Backbone:
     """Load an adapter folder: the base model, the adapter, and the heads and settings if there are any."""
     described = (folder / SETTINGS_FILE).exists()
-    stored = adapters.read_adapter(folder, read_settings(folder).get("adapter") if described else None)
-    try:
-        backbone = load_backbone(stored.base, device, dtype)
-    except CheckpointError as error:
-        raise CheckpointError(f"cannot load the base model of adapter {folder}: {error}") from None
+    if not described and (reasons := unusual_fields(folder)):
+        return _load_foreign(folder, device, dtype, merged, reasons)
+    backbone, stored = _load_base(folder, device, dtype)
     if described:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
         add_special_tokens(backbone, _added_tokens(tokenizer, backbone.tokenizer))
         backbone.tokenizer = tokenizer
+    else:
+        _take_tokenizer(backbone, folder)
     adapters.restore(backbone, folder, stored)
     backbone.name, backbone.folder = folder.name, folder
     if described:
@@ -120,6 +155,43 @@ def _load_adapted(folder: Path, device: str, dtype: str, merged: bool) -> Backbo
         backbone.heads.float().load_state_dict(load_file(folder / HEADS_FILE, device=str(backbone.device)))
     backbone.model.eval()
     return backbone
+
+
+def _load_foreign(folder: Path, device: str, dtype: str, merged: bool, reasons: list[str]) -> Backbone:
+    """Load an adapter that only `peft` can load; `reasons` are the fields with which memfold does not write any."""
+    if not merged:
+        raise CheckpointError(
+            f"the adapter {folder} has {', '.join(reasons)}, so it cannot be trained further; merge it first (memfold "
+            "export --merge) and name the result"
+        )
+    backbone, _ = _load_base(folder, device, dtype)
+    _take_tokenizer(backbone, folder)
+    merge_adapter(backbone, folder)
+    backbone.name, backbone.folder, backbone.stored_fingerprint = folder.name, folder, None
+    backbone.check_chat_template()
+    return backbone
+
+
+def _load_base(folder: Path, device: str, dtype: str) -> tuple[Backbone, adapters.Adapter]:
+    """Load the base model of an adapter folder, and return it with the settings of the adapter."""
+    described = (folder / SETTINGS_FILE).exists()
+    stored = adapters.read_adapter(folder, read_settings(folder).get("adapter") if described else None)
+    try:
+        return load_backbone(stored.base, device, dtype), stored
+    except CheckpointError as error:
+        raise CheckpointError(f"cannot load the base model of adapter {folder}: {error}") from None
+
+
+def _take_tokenizer(backbone: Backbone, folder: Path) -> None:
+    """Use the tokenizer that another program stored beside an adapter, with its chat template, if there is one."""
+    if not (folder / TOKENIZER_FILE).exists():
+        return
+    try:
+        backbone.tokenizer = _load_tokenizer(folder, offline=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"the tokenizer of adapter {folder} cannot be loaded: {_first_line(error)}") from None
+    if not backbone.trained:
+        backbone.chat_template = "message" if backbone.tokenizer.chat_template else "plain"
 
 
 def _added_tokens(tokenizer: PreTrainedTokenizerFast, base: PreTrainedTokenizerBase) -> list[str]:
@@ -150,6 +222,7 @@ def save_backbone(
         "format": SETTINGS_FORMAT,
         "chat_template": backbone.chat_template,
         "trained": backbone.trained,
+        "published": backbone.published,
         "familiar_loss": backbone.familiar_loss,
         "familiar_characters": backbone.familiar_characters,
         "provenance": backbone.provenance,
@@ -209,6 +282,7 @@ def _read_settings(backbone: Backbone, folder: Path) -> None:
             f"{folder / SETTINGS_FILE}: chat_template {settings['chat_template']!r} is not one of {CHAT_TEMPLATES}"
         )
     backbone.chat_template, backbone.trained = settings["chat_template"], settings["trained"]
+    backbone.published = bool(settings.get("published"))
     backbone.familiar_loss, backbone.provenance = settings["familiar_loss"], settings["provenance"]
     backbone.familiar_characters = settings.get("familiar_characters")
     backbone.reads = tuple(settings.get("reads", ()))

@@ -33,7 +33,8 @@ DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_N
 class Backbone(Tokenized, Computing):
     """A model with its tokenizer, heads and adapters.
 
-    `trained` maps the name of a system to its record in the model folder.  `base_adapter` is the LoRA adapter that is
+    `trained` maps the name of a system to its record in the model folder; if it is `published`, others have trained it.
+    `base_adapter` is the LoRA adapter that is
     part of the model, until it is merged.  `roles` are the named adapters, of which a call activates at most one.
     """
 
@@ -43,6 +44,7 @@ class Backbone(Tokenized, Computing):
     chat_template: ChatTemplate = "flat"
     heads: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     trained: dict[str, Any] = field(default_factory=dict)
+    published: bool = False
     provenance: dict[str, Any] = field(default_factory=dict)
     familiar_loss: float | None = None  # nats per character; a text with a higher loss is unfamiliar
     familiar_characters: float | None = None  # per token; slots of a text with fewer are unfamiliar

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,12 +25,23 @@ class FolderRecord:
     name: str
     folder: Path
     trained: dict[str, Any]
+    published: bool = False
     reads: tuple[str, ...] = ()  # fingerprints of separate encoders; empty: the model reads its own memories
 
     @property
     def has_weights(self) -> bool:
         """True: the folder has them."""
         return True
+
+    @property
+    def trained_here(self) -> bool:
+        """Whether memfold trained the model for a system."""
+        return bool(self.trained) and not self.published
+
+    @property
+    def window(self) -> int:
+        """Unknown: the configuration of the model says it."""
+        return sys.maxsize
 
     @property
     def answering(self) -> dict[str, Any]:
@@ -54,7 +66,7 @@ def read_record(folder: Path, name: str) -> FolderRecord | None:
     trained = settings.get("trained")
     if settings.get("format") != SETTINGS_FORMAT or not isinstance(trained, dict):
         return None  # loading says what is wrong
-    return FolderRecord(name, folder, trained, tuple(settings.get("reads", ())))
+    return FolderRecord(name, folder, trained, bool(settings.get("published")), tuple(settings.get("reads", ())))
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

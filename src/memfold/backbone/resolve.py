@@ -15,6 +15,8 @@ from memfold.backbone.named.table import NAMED, TINY, named_model
 from memfold.core.errors import CheckpointError, ConfigError, unknown
 
 CONFIG_FILE = "adapter_config.json"  # of a LoRA adapter
+# one of them is in the folder of every model: of a causal LM, an adapter, or a model in several folders
+MODEL_FILES = ("config.json", CONFIG_FILE, "model_config.json")
 HUB_SECONDS = 1.2  # for the hub to say whether it has a model
 _ADDRESS = re.compile(r"[\w.-]+:\d+(/|#|$)|[^#]*/v1/?#|localhost/")
 _IDENTIFIER = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -68,7 +70,7 @@ def hub_has(name: str) -> bool:
         RepositoryNotFoundError,
     )
 
-    cached = any(isinstance(try_to_load_from_cache(name, file), str) for file in ("config.json", CONFIG_FILE))
+    cached = any(isinstance(try_to_load_from_cache(name, file), str) for file in MODEL_FILES)
     problem, unreachable = "HF_HUB_OFFLINE is set; download it first", f"{constants.ENDPOINT} cannot be reached"
     try:
         if not constants.HF_HUB_OFFLINE:
@@ -138,6 +140,6 @@ def model_folder(where: str | Path) -> Path:
         return named_model(str(where)).folder()
     candidates = [folder / "model", *sorted(folder.glob("step-??????/model"), reverse=True), folder]
     for candidate in candidates:
-        if (candidate / "config.json").exists() or (candidate / CONFIG_FILE).exists():
+        if any((candidate / file).exists() for file in MODEL_FILES):
             return candidate
     raise CheckpointError(f"no model in {where}; train its recipe first, or name a model folder or {TINY!r}")

@@ -23,6 +23,7 @@ class Tokenized:
     tokenizer: PreTrainedTokenizerBase
     chat_template: ChatTemplate
     trained: dict[str, Any]
+    published: bool
 
     @property
     def end_token(self) -> int:
@@ -35,10 +36,15 @@ class Tokenized:
         return self.prompts.message_end if self.chat_template == "message" else None
 
     @property
+    def trained_here(self) -> bool:
+        """Whether memfold trained the model for a system."""
+        return bool(self.trained) and not self.published
+
+    @property
     def answering(self) -> dict[str, Any]:
         """Reading settings that suit the model: those of a model trained here are the defaults of its systems."""
         settings: dict[str, Any] = {"chat_template": self.chat_template}
-        if self.trained or self.chat_template in TRAINED_LAYOUTS:
+        if self.trained_here or self.chat_template in TRAINED_LAYOUTS:
             return settings
         thinks = self.chat_template == "message" and self.prompts.thinks
         return settings | {

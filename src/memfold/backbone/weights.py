@@ -19,8 +19,13 @@ SMALL = 1 << 26  # bytes of weights that are loaded directly
 WEIGHTS, GENERATION = "model.safetensors", "generation_config.json"
 
 
-def load_weights(where: str | Path, dtype: torch.dtype, offline: bool = False) -> PreTrainedModel:
+def load_weights(
+    where: str | Path, dtype: torch.dtype, offline: bool = False, own: tuple[str, ...] = (), tied: bool = False
+) -> PreTrainedModel:
     """Load the model of a folder or a Hugging Face id, which `offline` is taken from the local cache.
+
+    Weights whose name contains one of `own` belong to a memory system and are left out.  If `tied` is true, the output
+    layer is the embedding, whatever the configuration says: a model without an output layer needs none.
 
     The load report of `transformers`, which has several lines, is suppressed.
 
@@ -39,12 +44,16 @@ def load_weights(where: str | Path, dtype: torch.dtype, offline: bool = False) -
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             local_files_only=offline,
+            use_safetensors=True,
+            trust_remote_code=False,  # otherwise it asks at a terminal whether to run it
+            **({"tie_word_embeddings": True} if tied else {}),
         )
     finally:
         logging.set_verbosity(verbosity)
     model, report = loaded
     wrong = [entry[0] for entry in report["mismatched_keys"]]
-    check_names(where, report["missing_keys"], report["unexpected_keys"], wrong)
+    extra = [name for name in report["unexpected_keys"] if not any(part in name for part in own)]
+    check_names(where, report["missing_keys"], extra, wrong)
     return model  # type: ignore[no-any-return]
 
 
@@ -57,7 +66,7 @@ def _load_small(folder: Path, dtype: torch.dtype) -> PreTrainedModel | None:
     file = folder / WEIGHTS
     if not file.is_file() or file.stat().st_size > SMALL:
         return None
-    config = AutoConfig.from_pretrained(str(folder))
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     if getattr(config, "quantization_config", None) is not None:
         return None
     with no_init_weights():

@@ -10,13 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memfold.cli.conversation import converse
-from memfold.cli.options import CPU, Device, Json, MaxTokens, Model, Ratio, check_model, model_dtype
+from memfold.cli.options import (
+    CPU,
+    Device,
+    Json,
+    MaxTokens,
+    Model,
+    Ratio,
+    System,
+    check_model,
+    model_dtype,
+    system_or_default,
+)
 from memfold.cli.questions import read_questions
 from memfold.core.config import require
 from memfold.core.errors import ConfigError, unknown
 from memfold.core.job import check_question
 from memfold.core.prompt import STYLES
-from memfold.core.registry import DEFAULT, SYSTEMS, AnySystem
+from memfold.core.registry import DEFAULT, AnySystem, system_class
 
 if TYPE_CHECKING:
     from memfold.api import FoldedMemory
@@ -31,10 +42,6 @@ Question = Annotated[
 ]
 Questions = Annotated[
     Path | None, typer.Option("--questions", help='A .jsonl file with one {"question": "..."} on each line.')
-]
-System = Annotated[
-    str | None,
-    typer.Option("--system", help=f"Memory system for a document: {', '.join(SYSTEMS)}; by default {DEFAULT}."),
 ]
 Unfold = Annotated[
     bool | None,
@@ -99,8 +106,8 @@ def command(
         _ask_all(memory, asked)
     elif question is not None:
         _ask_one(memory, question, as_json)
-    else:
-        converse(memory, as_json)
+    elif converse(memory, as_json):
+        raise typer.Exit(1)
 
 
 def _check(source: str, question: str | None, questions: Path | None, style: str | None) -> None:
@@ -127,8 +134,9 @@ def _check_rereads(unfold: bool | None, budget: int | None, system: AnySystem) -
     """Refuse to read text again with a system that reads nothing but the text."""
     if unfold:
         system.unfolding(budget or BUDGET)  # raises for such a system
-    if budget is not None and not system.capabilities.unfolds:
-        raise ConfigError(f"--budget {budget} has no effect on system {system.name!r}, which reads text; leave it out")
+    given = "--no-unfold" if unfold is False else None if budget is None else f"--budget {budget}"
+    if given is not None and not system.capabilities.unfolds:
+        raise ConfigError(f"{given} has no effect on system {system.name!r}, which reads nothing again; leave it out")
 
 
 def _memory(
@@ -139,21 +147,23 @@ def _memory(
     device: str,
     check: Callable[[AnySystem], None],
 ) -> FoldedMemory:
-    """Open a memory file, or fold a document; the system is checked before anything is folded."""
+    """Open a memory file, or fold a document; the system is checked before the model is loaded."""
     from memfold import api
     from memfold.cli.documents import distinct_inputs, open_inputs
     from memfold.cli.output import folding
+    from memfold.memory.reader import read_manifest
     from memfold.session import open_session
     from memfold.sources import is_memory
 
     dtype = model_dtype(device)
     if source != "-" and is_memory(Path(source)):
-        memory = api.open(source, model=model, system=system, ratio=ratio, device=device, dtype=dtype)
-        check(memory.session.system)
-        return memory
+        manifest = read_manifest(source)  # None if it cannot be read; opening it says why
+        check(system_class(manifest.system if manifest else DEFAULT)())
+        return api.open(source, model=model, system=system, ratio=ratio, device=device, dtype=dtype)
+    system = system_or_default(system, model)
+    check(system_class(system)())
     inputs = distinct_inputs(open_inputs([source]))
-    session = open_session(system or DEFAULT, model, ratio, device, dtype)
-    check(session.system)
+    session = open_session(system, model, ratio, device, dtype)
     with folding(inputs.documents) as progress:
         return api.fold_documents(inputs.documents, session, progress, inputs.skipped)
 

@@ -16,20 +16,24 @@ if TYPE_CHECKING:
     from memfold.api import FoldedMemory
 
 
-def converse(memory: FoldedMemory, as_json: bool) -> None:
-    """Answer questions and show replies as they are written.
+def converse(memory: FoldedMemory, as_json: bool) -> int:
+    """Answer questions, show replies as they are written, and return how many piped questions failed.
 
     At a terminal a prompt is shown, and an empty line or Ctrl-D ends the conversation.  Otherwise blank lines are
     skipped, and the end of the input ends it.
     """
-    from memfold.cli.output import notes, screen
+    from memfold.cli.output import notes, print_json, screen
 
-    console = screen()
+    console, failed = screen(), 0
     for question in _questions(memory):
         try:
             _reply(memory, question, console, as_json)
         except MemfoldError as error:
             notes().print(f"memfold: {' '.join(str(error).split())}", markup=False)
+            if as_json:  # a line for each question, as with --questions
+                print_json({"answer": "", "error": str(error)})
+            failed += 1
+    return 0 if _at_terminal() else failed
 
 
 def _questions(memory: FoldedMemory) -> Iterator[str]:
@@ -38,7 +42,10 @@ def _questions(memory: FoldedMemory) -> Iterator[str]:
 
     asked, at_terminal = notes(), _at_terminal()
     if at_terminal:
-        asked.print(f"The memory holds {memory.memory.token_count:,} tokens; an empty line or Ctrl-D ends", style="dim")
+        asked.print(
+            f"The memory holds {memory.memory.token_count:,} tokens; an empty line or Ctrl-D ends the conversation",
+            style="dim",
+        )
     while True:
         if at_terminal:
             asked.print("[bold]question[/]  ", end="")

@@ -9,9 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memfold.cli.options import CPU, Device, Force, Json, Model, Ratio, System, check_model, model_dtype
-from memfold.core.errors import ConfigError, DataError
-from memfold.core.registry import DEFAULT, check_keeps_text, has_slots
+from memfold.cli.options import (
+    CPU,
+    Device,
+    Force,
+    Json,
+    Model,
+    Ratio,
+    System,
+    check_model,
+    model_dtype,
+    system_or_default,
+)
+from memfold.core.config import require
+from memfold.core.errors import DataError
+from memfold.core.registry import check_keeps_text, check_slot_dtype
 
 if TYPE_CHECKING:
     from memfold.core.document import Document
@@ -64,6 +76,7 @@ def command(
     hidden files and folders, links to folders, binary, empty and damaged files.  Each text is folded once.  Standard
     error lists what is folded from folders and what is skipped, with the reasons; --json has all of it.
     """
+    require(str(memory) != "-", "--out", "-", "the name of a file; a memory cannot be written to standard output")
     check_model(model, device)
     device = device or CPU
     import time
@@ -80,12 +93,13 @@ def command(
     try:
         with claimed(memory, [*input_paths(inputs.documents), *model_files(model)]) as lock:
             stored = open_stored(memory) if append else None
-            _check_kept(stored.manifest.system if stored else system or DEFAULT, dtype, no_text)
+            chosen = stored.manifest.system if stored else system_or_default(system, model)
+            _check_kept(chosen, dtype, no_text)
             inputs = distinct_inputs(inputs, stored.manifest if stored else None, str(memory))
             documents = inputs.documents
             _check_target(memory, documents, stored, force)
             if stored is None:
-                session = open_session(system or DEFAULT, model, ratio, device, model_dtype(device))
+                session = open_session(chosen, model, ratio, device, model_dtype(device))
             else:
                 _check_form(stored, dtype, no_text)
                 session = session_for(stored.manifest, model, system, ratio, device, model_dtype(device))
@@ -138,7 +152,8 @@ def _fold(
     counts: list[int] = []
 
     def resumed(blocks: int) -> None:
-        notes().print(f"continuing an interrupted fold: {blocks} blocks are already written")
+        written = "1 block is" if blocks == 1 else f"{blocks} blocks are"
+        notes().print(f"continuing an interrupted fold: {written} already written")
 
     with folding(documents) as progress:
 
@@ -170,8 +185,7 @@ def _check_kept(system: str, dtype: str | None, no_text: bool) -> None:
     check_keeps_text(system, not no_text)
     if dtype is not None:
         check_dtype(dtype)
-    if dtype is not None and not has_slots(system):
-        raise ConfigError(f"--dtype {dtype} has no effect: system {system!r} stores no slots; leave --dtype out")
+    check_slot_dtype(system, dtype)
 
 
 def _check_form(stored: StoredMemory, dtype: str | None, no_text: bool) -> None:

@@ -16,13 +16,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from memfold.backbone.quick_start import quick_start
-from memfold.cli import ask, bench, demo, eval, export, fold, inspect, sample, train
+from memfold.cli import ask, bench, demo, eval, export, fold, inspect, models, sample, train
 from memfold.cli.printable import escape_what_streams_cannot_encode, printable, read_ascii_input_as_utf8
 from memfold.cli.process import leave_garbage, set_up_process
 from memfold.core.errors import MemfoldError
 from memfold.core.outputs import FULL, reason
 
-COMMANDS = (demo, fold, ask, inspect, sample, train, export, eval, bench)
+COMMANDS = (demo, fold, ask, inspect, models, sample, train, export, eval, bench)
 READERS = {demo.NAME, fold.NAME, ask.NAME}  # commands that load a model only to read with it
 DEBUG = "MEMFOLD_DEBUG"
 INTERRUPTED = 130

@@ -8,10 +8,15 @@ from typing import Annotated
 import typer
 
 from memfold.core.errors import ConfigError
-from memfold.core.registry import DEFAULT, SYSTEMS
+from memfold.core.registry import DEFAULT, SYSTEMS, TEXT_DEFAULT
 
 System = Annotated[
-    str | None, typer.Option("--system", help=f"Memory system: {', '.join(SYSTEMS)}; by default {DEFAULT}.")
+    str | None,
+    typer.Option(
+        "--system",
+        help=f"Memory system: {', '.join(SYSTEMS)}; by default the one that the model was trained for ({DEFAULT} for "
+        f"tiny), or {TEXT_DEFAULT}.",
+    ),
 ]
 Model = Annotated[
     str,
@@ -47,6 +52,20 @@ def check_model(model: str, device: str | None = None) -> None:
         check(model)
     elif device is not None:
         raise ConfigError(f"--device {device} has no effect: an endpoint chooses its own device; leave --device out")
+
+
+def system_or_default(system: str | None, model: str) -> str:
+    """Return the system that was given, or that of the model; which one is told if it is not the usual one."""
+    if system is not None:
+        return system
+    from memfold.cli.output import notes
+    from memfold.session import default_system
+
+    chosen = default_system(model)
+    if chosen != DEFAULT:
+        why = f"model {model} was trained for it" if chosen != TEXT_DEFAULT else f"model {model} reads text"
+        notes().print(f"--system {chosen}: {why}", markup=False)
+    return chosen
 
 
 def model_dtype(device: str) -> str:

@@ -68,6 +68,8 @@ def show(response: Response, console: Console, streamed: bool = False) -> None:
         _line(console, "withheld", f'"{response.withheld}", which the text does not state', "yellow")
     for line in _unknown(response):
         _line(console, "unknown", line, "yellow")
+    if response.text and not response.checked:
+        _line(console, "unchecked", "the memory holds no text to compare the answer with", "yellow")
     show_citations(response.citations, console)
     usage, seconds = response.usage, response.seconds
     console.print(

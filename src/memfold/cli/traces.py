@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ class Recorded:
 
 def is_trace_file(path: Path) -> bool:
     """Return whether a path names replies rather than a memory."""
-    return path.suffix == SUFFIX or path.is_dir()
+    return path.suffix == SUFFIX or os.path.isdir(path)  # false where this cannot be known
 
 
 def read_replies(path: Path, first: int, case: str, wrong: bool) -> list[Recorded]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
+from memfold.core.config import require
+
 PATH = "a path (str or Path)"
 
 
@@ -25,6 +27,17 @@ def check_path(name: str, value: object) -> None:
         TypeError: as `check_type`.
     """
     check_type(name, value, (str, os.PathLike), PATH)
+
+
+def check_positive(name: str, value: object) -> None:
+    """Refuse what is no integer of 1 or more.
+
+    Raises:
+        ConfigError: for another integer.
+        TypeError: as `check_type`.
+    """
+    check_type(name, value, int, "an integer")
+    require(isinstance(value, int) and value > 0, name, value, "1 or more")
 
 
 def check_callable(name: str, value: object) -> None:

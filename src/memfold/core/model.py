@@ -31,6 +31,17 @@ class ModelRecord(Protocol):
         ...
 
     @property
+    def trained_here(self) -> bool:
+        """Whether memfold trained the model for a system, to reply in a style of `memfold.core.prompt`; other models
+        answer in their own words."""
+        ...
+
+    @property
+    def window(self) -> int:
+        """Context window: the maximum number of token positions; `sys.maxsize` if there is none, or it is unknown."""
+        ...
+
+    @property
     def answering(self) -> dict[str, Any]:
         """Reading settings that suit the model, which replace the defaults of every system."""
         ...
@@ -68,11 +79,6 @@ class Model(ModelRecord, Protocol):
     @property
     def hidden_size(self) -> int:
         """Size of the token embeddings; 0 if unknown."""
-        ...
-
-    @property
-    def window(self) -> int:
-        """Context window: the maximum number of token positions."""
         ...
 
     @property

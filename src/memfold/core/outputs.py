@@ -25,6 +25,7 @@ _WRITE_ERROR = re.compile(r"\bos error \d+|PytorchStreamWriter failed|unexpected
 _ERROR_NUMBER = re.compile(r"\bos error (\d+)")
 UNKNOWN = "the system took a part of it only; free some space or choose another place"
 FULL = (errno.ENOSPC, errno.EDQUOT)
+WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 def kind_of(path: Path) -> str | None:
@@ -62,7 +63,7 @@ def check_file(
     if kind is None:
         _check_parent(path)
     elif kind != FILE:
-        raise DataError(f"cannot write {path}: it is a {kind}, not a file in an existing folder; choose another name")
+        raise DataError(f"cannot write {path}: it is a {kind}; choose another name")
     elif is_input(path, inputs):
         raise DataError(f"{path} is one of the inputs, which are never replaced; choose another name")
     elif not (replace or force):
@@ -159,9 +160,21 @@ def whole_file(path: Path) -> Iterator[Path]:
     with writing(path):
         try:
             yield partial
+            copy_rights(target, partial)
             os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def copy_rights(old: Path, new: Path) -> None:
+    """Give a file the rights of the one that it is about to replace, if there is one: what is private stays private."""
+    with contextlib.suppress(FileNotFoundError):
+        new.chmod(stat.S_IMODE(old.stat().st_mode))
+
+
+def is_protected(path: Path) -> bool:
+    """Whether nobody, or not this user, may write to an existing file.  Its folder may allow to replace it even so."""
+    return not path.stat().st_mode & WRITABLE or not os.access(path, os.W_OK)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -207,6 +220,6 @@ def _umask() -> int:
 def _check_parent(path: Path) -> None:
     parent = path.parent
     if not parent.is_dir():
-        raise DataError(f"cannot write {path}: not a file in an existing folder; choose another place")
+        raise DataError(f"cannot write {path}: there is no folder {parent}; choose another place")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise DataError(f"cannot write {path}: the folder {parent} cannot be written to; choose another place")

@@ -25,8 +25,14 @@ SYSTEMS = {
     "kvbank": "memfold.systems.kvbank.system:Kvbank",
     "recurrent": "memfold.systems.recurrent.system:Recurrent",
 }
+# layouts of model folders that others have published, with the loader of the system that reads them
+LAYOUTS = {
+    "lychee": "memfold.systems.kvbank.lychee:LAYOUT",
+    "lclm": "memfold.systems.pooled.lclm:LAYOUT",
+}
 
-DEFAULT = "pooled"  # used if no system is given
+DEFAULT = "pooled"  # used if no system is given, by a model that was trained for it
+TEXT_DEFAULT = "retrieval"  # used if no system is given, by a model that was trained for none: any text, any window
 REFERENCE = "full"  # the reference of comparisons: the same model reading the full text
 BASELINES = ("retrieval",)  # compared in addition to the default and the reference
 CLOSED_BOOK = "closed-book"  # not a system: the model answers without any memory, for evaluation only
@@ -63,6 +69,11 @@ def system_class(name: str) -> SystemClass:
     return entry
 
 
+def default_for(trained: Mapping[str, Any]) -> str:
+    """Return the system that is used if none is given: the first that the model was trained for, or one of text."""
+    return next((name for name in SYSTEMS if name in trained), TEXT_DEFAULT)
+
+
 def has_slots(name: str) -> bool:
     """Return whether the memories of a system hold slots, which bind them to an encoder; otherwise they are text.
 
@@ -95,8 +106,18 @@ def check_keeps_text(name: str, keep_text: bool) -> None:
         )
 
 
+def check_slot_dtype(name: str, dtype: str | None) -> None:
+    """Refuse a data type of slots for a system whose memories have none.
+
+    Raises:
+        ConfigError: with the name of the system.
+    """
+    if dtype is not None and not has_slots(name):
+        raise ConfigError(f"dtype {dtype!r} has no effect: system {name!r} stores no slots; leave --dtype (dtype=) out")
+
+
 def make_system(name: str, model: ModelRecord, settings: Mapping[str, Any] | None = None) -> AnySystem:
-    """Create a system with the settings that the model was trained with, overridden by `settings`.
+    """Create a system with settings that fit the model, or that it was trained with, overridden by `settings`.
 
     Raises:
         ConfigError: for an unknown system or setting, a value out of range, or a system with slots for a model that
@@ -108,7 +129,7 @@ def make_system(name: str, model: ModelRecord, settings: Mapping[str, Any] | Non
 def system_for(kind: SystemClass, model: ModelRecord, settings: Mapping[str, Any] | None = None) -> AnySystem:
     """Create a system from its class; see `make_system`."""
     trained = kind.trained_settings(model.trained.get(kind.name, {}))
-    system = kind.of(model.answering | trained | dict(settings or {}))
+    system = kind.of(kind.fitting(model) | model.answering | trained | dict(settings or {}))
     if system.capabilities.slots and not model.has_weights:
         raise ConfigError(
             f"system {kind.name!r} is not possible with model {model.name!r}: an endpoint reads text, not slots; use a "

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from memfold.core.config import build
 from memfold.core.document import Document
 from memfold.core.errors import CheckpointError, ConfigError, unknown
-from memfold.core.model import Model
+from memfold.core.model import Model, ModelRecord
 from memfold.core.prompt import Style
 from memfold.core.settings import ReadSettings, TrainSettings
 from memfold.core.types import Answer, Block, Call, Memory, Passage, Reply, Sample, Step, Trace
@@ -191,6 +191,11 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
             groups.append(build(group, {name: value for name, value in settings.items() if name in names}))
         return cls(*groups)
 
+    @classmethod
+    def fitting(cls, model: ModelRecord) -> dict[str, Any]:
+        """Return the settings that suit a model, by its window or its training, and replace the defaults."""
+        return {}
+
     def changed(self: SystemT, **settings: Any) -> SystemT:
         """Return a copy of the system with some settings changed."""
         groups: tuple[Any, ...] = (self.fold, self.read, self.train)
@@ -249,7 +254,8 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
         Raises:
             ConfigError: for a system that cannot unfold.
         """
-        raise ConfigError(f"system {self.name!r} cannot unfold: it reads the text itself; leave unfolding out")
+        read = "nothing but slots" if self.capabilities.slots else "the text itself"
+        raise ConfigError(f"system {self.name!r} cannot unfold: it reads {read}; leave unfolding out")
 
     def doubting(self: SystemT, tokens: int) -> SystemT:
         """Return a copy of the system that reads cited text again if the text does not support a reply.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from memfold.core.document import Document
 
-Finish = Literal["stop", "length", "cancelled"]
+Finish = Literal["stop", "length", "repetition", "cancelled"]
 Cached = TypeVar("Cached")
 
 
@@ -340,8 +340,13 @@ class Memory:
     _cache: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __repr__(self) -> str:
-        counts = f"{len(self.sources)} documents, {self.token_count} tokens, {self.slot_count} slots"
-        return f"<Memory {self.name!r} of system {self.system!r}: {counts}>"
+        return f"<Memory {self.name!r} of system {self.system!r}: {self.counts}>"
+
+    @property
+    def counts(self) -> str:
+        """How much the memory holds, for people."""
+        many = "" if len(self.sources) == 1 else "s"
+        return f"{len(self.sources)} document{many}, {self.token_count} tokens, {self.slot_count} slots"
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields for pickling, without the cache, which is made again on demand."""

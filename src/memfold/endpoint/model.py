@@ -46,6 +46,11 @@ class EndpointModel:
         return f"EndpointModel({self.url!r}, {self.name!r})"
 
     @property
+    def trained_here(self) -> bool:
+        """Always false: unknown."""
+        return False
+
+    @property
     def has_weights(self) -> bool:
         """Always false: the weights are behind the endpoint."""
         return False

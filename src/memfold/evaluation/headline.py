@@ -24,10 +24,10 @@ def scored(sample: Sample, answer: Answer, model: Model, published: bool = False
 
     With `published`, the answer of a model that is trained here is taken from its reply by published rules.
     """
-    text = short_answer(answer.reply) if published and model.trained else plain(answer.text)
+    text = short_answer(answer.reply) if published and model.trained_here else plain(answer.text)
     exact, contained = answered(sample, text), holds_answer(sample, text)
-    figures = {EXACT: float(exact), CONTAINED: float(contained)} | ({} if model.trained else {IN_SENTENCES: 1.0})
-    return Score(text, exact if model.trained else contained, figures)
+    figures = {EXACT: float(exact), CONTAINED: float(contained)} | ({} if model.trained_here else {IN_SENTENCES: 1.0})
+    return Score(text, exact if model.trained_here else contained, figures)
 
 
 def in_sentences(records: Iterable[Record]) -> str:

@@ -40,7 +40,7 @@ class WriteLock(FolderLock):
 
     def _check(self) -> None:
         if not self.path.parent.is_dir():
-            raise DataError(f"cannot write {self.path}: not a file in an existing folder; choose another place")
+            raise DataError(f"cannot write {self.path}: there is no folder {self.path.parent}; choose another place")
         with writing(self.path):
             refuse_foreign(self.folder)
 

@@ -195,13 +195,21 @@ def _sound(manifest: Manifest, contents: Contents) -> bool:
         return False
     texts = (manifest.system, manifest.fingerprint, *manifest.sources, *contents.tensors.values())
     return (
-        all(type(value) is int and 0 <= value < LARGEST for value in counts)
+        _describes(manifest.settings)
+        and all(type(value) is int and 0 <= value < LARGEST for value in counts)
         and all(isinstance(text, str) for text in texts)
         and set(contents.tensors) == {tensor.name for tensor in tensors(manifest, contents)}
         and contents.blocks > 0
         and (contents.hidden > 0 or contents.slots == 0)
         and (manifest.keep_text or contents.text_bytes == 0)
     )
+
+
+def _describes(settings: Mapping[str, Any]) -> bool:
+    """Return whether the properties of the model, which no system checks, can be shown: a name, and two counts."""
+    model, *counts = (settings.get(name) for name in DESCRIPTIVE)
+    named = model is None or isinstance(model, str)
+    return named and all(count is None or (type(count) is int and 0 <= count < LARGEST) for count in counts)
 
 
 def canonical(value: Any) -> str:

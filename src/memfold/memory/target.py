@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from memfold.core.errors import DataError
-from memfold.core.outputs import check_file, kind_of, writing
+from memfold.core.outputs import check_file, is_protected, kind_of, writing
 from memfold.memory.lock import WriteLock
 from memfold.memory.partial import interrupted, partial_folder
 from memfold.memory.reader import read_manifest
@@ -44,8 +44,11 @@ def check_target(path: str | Path, sha256: Sequence[str], *, grown: bool = False
     path = Path(path)
     if force:
         return
-    if not grown and kind_of(path) is not None:
+    exists = kind_of(path) is not None
+    if exists and not grown:
         _check_file(path, sha256)
+    if exists and is_protected(path):
+        raise DataError(f"{path} is protected from writing; choose another name, or give --force to replace it")
     with writing(path):
         left = interrupted(partial_folder(path))
     if left is not None and sorted(left.sha256) != sorted(sha256):

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfold.core.errors import DataError
+from memfold.core.outputs import copy_rights
 from memfold.core.types import Block, Memory
 from memfold.memory.lock import WriteLock
 from memfold.memory.manifest import COLUMNS, LARGEST, VERSION, Contents, Manifest, canonical, encode, stored, tensors
@@ -57,8 +58,10 @@ class MemoryWriter:
         lock: WriteLock | None = None,
     ) -> None:
         self.path, self.manifest = Path(path), manifest
-        if self.path.is_dir() or not self.path.parent.is_dir():
-            raise DataError(f"cannot write {self.path}: not a file in an existing folder; choose another place")
+        if self.path.is_dir():
+            raise DataError(f"cannot write {self.path}: it is a folder; choose another name")
+        if not self.path.parent.is_dir():
+            raise DataError(f"cannot write {self.path}: there is no folder {self.path.parent}; choose another place")
         identity = canonical(stored(manifest) | {"version": VERSION, "folding": dict(folding or {})})
         self._partial: PartialFolder | None = None
         self._lock, self._own_lock = lock or WriteLock(self.path), lock is None
@@ -113,6 +116,7 @@ class MemoryWriter:
             partial.close()
             _assemble(partial, self.manifest)
             self._check_unchanged(final)
+            copy_rights(final, partial.path / WHOLE)
             os.replace(partial.path / WHOLE, final)
         with contextlib.suppress(OSError):  # the memory file is complete, whatever happens to the partial folder
             _flush_folder(final.parent)

@@ -109,7 +109,7 @@ def format_of(path: Path) -> str:
         return WORD
     if is_memory_head(head):
         raise DocumentError(
-            path, "is a memory file, not a document; ask it or inspect it, as a file and not through a pipe"
+            path, "is a memory file, not a document; ask it or inspect it by its name, not through a pipe"
         )
     for beginning, reason in REFUSED:
         if head.startswith(beginning):

@@ -60,14 +60,16 @@ def opening(backbone: Backbone, tokens: Sequence[int]) -> Prefix:
     return Prefix(tuple((keys[0], values[0]) for keys, values in layers))
 
 
-def prefix_of(slots: Tensor, first: Prefix, rotation: Rotation, rule: PositionRule, backbone: Backbone) -> Prefix:
-    """Return the prefix of a block after the beginning of the prompt, with its keys rotated by a rule."""
-    start = first.length
+def prefix_of(
+    slots: Tensor, first: Prefix | None, rotation: Rotation, rule: PositionRule, backbone: Backbone
+) -> Prefix:
+    """Return the prefix of a block, after the beginning of the prompt if there is one, with keys rotated by a rule."""
+    start = 0 if first is None else first.length
     positions = torch.arange(start, start + len(slots), device=backbone.device)
-    layers = []
-    own = from_slots(slots.to(backbone.device, backbone.dtype), shape_of(backbone))
-    for (keys, values), (first_keys, first_values) in zip(own, first.layers, strict=True):
-        if rule == "slots":
-            keys = rotation.rotate(keys, positions)
-        layers.append((torch.cat([first_keys, keys], 1), torch.cat([first_values, values], 1)))
+    layers = from_slots(slots.to(backbone.device, backbone.dtype), shape_of(backbone))
+    if rule == "slots":
+        layers = [(rotation.rotate(keys, positions), values) for keys, values in layers]
+    if first is not None:
+        pairs = zip(first.layers, layers, strict=True)
+        layers = [(torch.cat([k, keys], 1), torch.cat([v, values], 1)) for (k, v), (keys, values) in pairs]
     return Prefix(tuple(layers))

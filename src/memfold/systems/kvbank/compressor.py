@@ -1,8 +1,9 @@
 """The trained compressor: memory tokens between the tokens of a chunk, whose keys and values are the block.
 
 After every `ratio` tokens of text, and after the last ones, stands a memory token with a learned embedding
-(LycheeMemory, section 3.2).  The adapter of the compressor is active in the pass.  A chunk may be read in windows; a
-later window attends to the memory tokens of earlier ones, not to their text.  Chunks share a pass.
+(LycheeMemory, section 3.2), and projections of its own if it was trained with them.  The adapter of the compressor is
+active in the pass.  A chunk may be read in windows; a later window attends to the memory tokens of earlier ones, not to
+their text.  Chunks share a pass.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch import Tensor
 from memfold.backbone.model import Backbone
 from memfold.core.system import SLOT
 from memfold.systems.kvbank.blocks import Layers, to_slots
-from memfold.systems.kvbank.head import memory_token
+from memfold.systems.kvbank.head import head_of
+from memfold.systems.kvbank.projections import at_memory_tokens
 from memfold.systems.kvbank.rotation import Rotation, run
 from memfold.systems.kvbank.settings import BATCH_TOKENS, COMPRESSOR, KvbankFold
 
@@ -24,7 +26,7 @@ def compress_chunks(
     backbone: Backbone, chunks: Sequence[Sequence[int]], before: Sequence[int], fold: KvbankFold, rotation: Rotation
 ) -> list[Tensor]:
     """Return the slots [n, d] of each chunk; the tokens `before` begin the prompt and are not compressed."""
-    with backbone.adapter(COMPRESSOR):
+    with backbone.adapter(COMPRESSOR if fold.adapters else None):
         return [slots for batch in _batches(chunks) for slots in _compress(backbone, batch, before, fold, rotation)]
 
 
@@ -81,9 +83,12 @@ def _run_window(
     done = past[0][0][0].shape[1] if past[0] else 0
     width = max(map(len, windows))
     ids = torch.tensor([[*window, *[0] * (width - len(window))] for window in windows], device=backbone.device)
-    memory = memory_token(backbone)[None].expand(int((ids == SLOT).sum()), -1)
+    head = head_of(backbone)
+    memory = head.token[None].expand(int((ids == SLOT).sum()), -1)
     positions = torch.arange(done, done + width, device=backbone.device)
-    cached = run(backbone, backbone.embed_rows(ids, [memory]), positions, _rotated(past, rotation) if done else ())
+    earlier = _rotated(past, rotation) if done else ()
+    with at_memory_tokens(backbone, head.own, ids == SLOT):
+        cached = run(backbone, backbone.embed_rows(ids, [memory]), positions, earlier)
     results: list[Layers] = []
     for row, window in enumerate(windows):
         kept = [index for index, token in enumerate(window) if token == SLOT or (not done and index < lead)]

@@ -11,22 +11,26 @@ from collections.abc import Generator, Sequence
 
 from memfold.core.prompt import after_memory
 from memfold.core.system import ask_all
-from memfold.core.types import BlockRef, Call, HeadScore, Likelihood, Memory, Part, Reply, TemplatePart, Text
-from memfold.systems.kvbank.prompts import NO, YES, helps
-from memfold.systems.kvbank.settings import GATE, GATE_HEAD, KvbankRead
+from memfold.core.types import Call, HeadScore, Likelihood, Memory, Part, Reply
+from memfold.systems.kvbank.prompts import NO, YES, block_message, helps
+from memfold.systems.kvbank.settings import GATE, GATE_HEAD, KvbankFold, KvbankRead
 from memfold.systems.shared.passages import PassageIndex
 
 MOST = 8  # blocks that BM25 opens if `most` is 0
 Scores = Generator[tuple[Call, ...], tuple[Reply, ...], list[float]]
 
 
-def gate_scores(read: KvbankRead, memory: Memory, question: str, note: str, indices: Sequence[int]) -> Scores:
+def gate_scores(
+    fold: KvbankFold, read: KvbankRead, memory: Memory, question: str, note: str, indices: Sequence[int]
+) -> Scores:
     """Return a score from 0 to 1 for each of some blocks."""
     if read.gate == "head":
-        replies = yield from ask_all([head_call(read, memory.name, index, question, note) for index in indices])
+        replies = yield from ask_all([head_call(fold, read, memory.name, index, question, note) for index in indices])
         return [_sigmoid(reply.score or 0.0) for reply in replies]
     if read.gate == "ask":
-        calls = [_asking(read, memory.name, index, question, note, word) for index in indices for word in (YES, NO)]
+        calls = [
+            _asking(fold, read, memory.name, index, question, note, word) for index in indices for word in (YES, NO)
+        ]
         replies = yield from ask_all(calls)
         odds = [sum(reply.logprobs) for reply in replies]
         return [_sigmoid(yes - no) for yes, no in zip(odds[::2], odds[1::2], strict=True)]
@@ -35,18 +39,17 @@ def gate_scores(read: KvbankRead, memory: Memory, question: str, note: str, indi
     return [1.0] * len(indices)
 
 
-def head_call(read: KvbankRead, memory: str, index: int, question: str, note: str) -> Call:
+def head_call(fold: KvbankFold, read: KvbankRead, memory: str, index: int, question: str, note: str) -> Call:
     """Return the call of the trained gate for a block."""
-    return Call("gate", _parts(read, memory, index, question, note), HeadScore(GATE_HEAD), GATE)
+    return Call("gate", _parts(fold, read, memory, index, question, note), HeadScore(GATE_HEAD), GATE)
 
 
-def _asking(read: KvbankRead, memory: str, index: int, question: str, note: str, word: str) -> Call:
-    return Call("gate", _parts(read, memory, index, question, note), Likelihood(text=word), trained=False)
+def _asking(fold: KvbankFold, read: KvbankRead, memory: str, index: int, question: str, note: str, word: str) -> Call:
+    return Call("gate", _parts(fold, read, memory, index, question, note), Likelihood(text=word), trained=False)
 
 
-def _parts(read: KvbankRead, memory: str, index: int, question: str, note: str) -> tuple[Part, ...]:
-    closing = after_memory(read.chat_template, helps(question, note), None)
-    return BlockRef(memory, index), Text(closing), TemplatePart("after")
+def _parts(fold: KvbankFold, read: KvbankRead, memory: str, index: int, question: str, note: str) -> tuple[Part, ...]:
+    return block_message(fold, memory, index, after_memory(read.chat_template, helps(question, note), None))
 
 
 def _word_overlap(read: KvbankRead, memory: Memory, question: str, indices: Sequence[int]) -> list[float]:

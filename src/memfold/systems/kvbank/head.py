@@ -1,12 +1,13 @@
-"""What the KV memory bank adds to a model: the memory token, the head of the gate, and three adapters.
+"""What the KV memory bank adds to a model: the memory token, its projections, the head of the gate, three adapters.
 
-The base weights stay frozen.  The memory token starts as the end token (as in the public release of LycheeMemory), the
-head of the gate as zero, so that every block has the probability 1/2, and an adapter without effect.
+The base weights stay frozen.  The memory token starts as the end token (as in the public release of LycheeMemory), its
+projections as those of the model, the head of the gate as zero, so that every block has the probability 1/2, and an
+adapter without effect.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from memfold.backbone.adapters import add_role
 from memfold.backbone.model import Backbone
 from memfold.core.errors import CheckpointError
+from memfold.systems.kvbank.projections import own_projections, projections_of
 from memfold.systems.kvbank.settings import HEAD
 
 # linear modules that the adapters change
@@ -21,34 +23,38 @@ MODULES = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_
 
 
 class KvbankHead(nn.Module):
-    """The embedding of the memory token (`token` [d]) and the head of the gate (`gate`, to one logit)."""
+    """The embedding of the memory token (`token` [d]), its projections (`own`, by letter and layer), and the head of
+    the gate (`gate`, to one logit)."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, own: nn.ModuleDict) -> None:
         super().__init__()
+        self.own = own
         self.token = nn.Parameter(torch.zeros(size))
         self.gate = nn.Linear(size, 1)
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
 
 
-def add_parts(backbone: Backbone, ranks: Mapping[str, int]) -> None:
+def add_parts(backbone: Backbone, ranks: Mapping[str, int], letters: Sequence[str] = ()) -> None:
     """Add the head, and an adapter of each rank by name, to a model; parts that it has are left unchanged.
 
+    `letters` are the projections (q, k, v, o) that memory tokens have of their own.
+
     Raises:
-        CheckpointError: for a model without the linear modules that the adapters change.
+        CheckpointError: for a model without the linear modules that the adapters or projections change.
     """
     if HEAD not in backbone.heads:
-        head = KvbankHead(backbone.hidden_size)
+        head = KvbankHead(backbone.hidden_size, own_projections(backbone, letters))
         with torch.no_grad():
             head.token.copy_(backbone.model.get_input_embeddings().weight[backbone.end_token])  # type: ignore[index]
         backbone.heads[HEAD] = head.to(backbone.device)
-    targets = _targets(backbone)
+    targets = _targets(backbone) if ranks else ()
     for seed, (role, rank) in enumerate(ranks.items()):
         add_role(backbone, role, rank, 2.0 * rank, targets, seed)
 
 
-def memory_token(backbone: Backbone) -> Tensor:
-    """Return the embedding [d] of the memory token.
+def head_of(backbone: Backbone) -> KvbankHead:
+    """Return the memory token of a model with its projections.
 
     Raises:
         CheckpointError: for a model that has none; the message says what to use instead.
@@ -59,7 +65,7 @@ def memory_token(backbone: Backbone) -> Tensor:
             f"model {backbone.name!r} has no trained compressor for a KV memory bank; use one that needs no training, "
             "such as compressor = reconstruction, or train it first"
         )
-    return head.token
+    return head
 
 
 def read_head(tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -69,12 +75,26 @@ def read_head(tensors: Mapping[str, Tensor]) -> nn.Module:
         CheckpointError: for names or shapes that are not those of a head.
     """
     try:
-        head = KvbankHead(len(tensors["token"]))
+        head = KvbankHead(len(tensors["token"]), projections_of(_shapes(tensors)))
         head.load_state_dict(dict(tensors))
     except (KeyError, RuntimeError, TypeError):
         names = ", ".join(sorted(tensors))
         raise CheckpointError(f"tensors {names} are not a head of a KV memory bank; use the model's own file") from None
     return head
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[tuple[torch.Size, bool]]]:
+    """Return the shapes of the projections in a head, by letter, in the order of the layers."""
+    shapes: dict[str, list[tuple[torch.Size, bool]]] = {}
+    for name in tensors:
+        part, *path = name.split(".")
+        if part == "own" and path[-1] == "weight":
+            shapes.setdefault(path[0], []).append((torch.Size(), False))
+    for letter, layers in shapes.items():
+        for number in range(len(layers)):
+            weight = tensors[f"own.{letter}.{number}.weight"]
+            layers[number] = (weight.shape, f"own.{letter}.{number}.bias" in tensors)
+    return shapes
 
 
 def _targets(backbone: Backbone) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from memfold.core.model import ModelRecord
 from memfold.core.system import Capabilities, Footprint, HeadOutput, MemorySystem, Pass, SystemT
 from memfold.systems.kvbank.settings import (
     BATCH_TOKENS,
@@ -18,6 +19,7 @@ from memfold.systems.kvbank.settings import (
     KvbankRead,
     KvbankTrain,
 )
+from memfold.systems.shared.notes import fitting_chunk, fitting_note
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,10 +42,18 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
         """Create the system with the settings of the paper."""
         return cls(PAPER, KvbankRead(gate="head"))
 
+    @classmethod
+    def fitting(cls, model: ModelRecord) -> dict[str, Any]:
+        """Return chunk and note of the paper, or shorter ones that fit into the window; a chunk is read twice by the
+        compressor that rewrites it."""
+        return {"chunk": fitting_chunk(model.window // 2, KvbankFold().chunk), "note": fitting_note(model.window)}
+
     @property
     def fixed(self) -> dict[str, Any]:
-        """All folding settings except `chunk`, which follows from the blocks of a memory."""
-        return {name: value for name, value in asdict(self.fold).items() if name != "chunk"}
+        """All folding settings except `chunk`, which follows from the blocks of a memory, unless positions depend on
+        it."""
+        free = () if self.fold.positions == "unrotated" else ("chunk",)
+        return {name: value for name, value in asdict(self.fold).items() if name not in free}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -63,7 +73,7 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
         """Return None: which blocks the decoder reads depends on the question."""
 
     def prepare(self, backbone: Backbone) -> None:
-        """Add the memory token, the head of the gate and the three adapters to a model, and freeze the base weights.
+        """Add the memory token, the head of the gate and the adapters to a model, and freeze the base weights.
 
         Raises:
             ConfigError: for a training ratio that the other settings do not allow.
@@ -77,7 +87,7 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
         }
         from memfold.systems.kvbank.head import add_parts
 
-        add_parts(backbone, ranks)
+        add_parts(backbone, ranks if self.fold.adapters else {GATE: self.train.gate_rank}, self.train.projections)
 
     @classmethod
     def read_head(cls, tensors: Mapping[str, Tensor]) -> nn.Module:

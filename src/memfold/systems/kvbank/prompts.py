@@ -6,6 +6,8 @@ does not print the gate's); the wording is our own, and short, because it is rep
 
 from __future__ import annotations
 
+from memfold.core.types import BlockRef, Part, TemplatePart, Text
+from memfold.systems.kvbank.settings import KvbankFold
 from memfold.systems.shared.notes import word_limit
 
 YES, NO = "yes", "no"  # replies whose likelihoods are the score of an untrained gate
@@ -26,3 +28,13 @@ def helps(question: str, note: str) -> str:
 
 
 BEFORE_LAST_NOTE = "This note was written while a long text was read:\n"
+
+
+def block_message(fold: KvbankFold, memory: str, index: int, closing: str) -> tuple[Part, ...]:
+    """Return the parts of a message that reads a block and ends with a text.
+
+    What begins the prompt is part of the block's prefix, unless the block comes first (`KvbankFold.opening`).
+    """
+    block = BlockRef(memory, index)
+    opened = () if fold.opening else (TemplatePart("before"),)
+    return block, *opened, Text(closing), TemplatePart("after")

@@ -12,6 +12,7 @@ Compressor = Literal["trained", "reconstruction", "expected", "norm", "recent", 
 PositionRule = Literal["slots", "original", "unrotated"]
 Gate = Literal["head", "ask", "bm25", "open"]
 Reading = Literal["note", "block"]
+Letter = Literal["q", "k", "v", "o"]
 
 COMPRESSORS: tuple[Compressor, ...] = ("trained", "reconstruction", "expected", "norm", "recent", "random")
 POSITION_RULES: tuple[PositionRule, ...] = ("slots", "original", "unrotated")
@@ -36,7 +37,11 @@ class KvbankFold:
     earlier ones; 0 is the whole chunk in one pass.
 
     `positions` says how keys are rotated for reading: "slots", as positions 0, 1, 2, ... of the block; "original", as
-    they were in the pass that made them; "unrotated", not at all, as the public release of LycheeMemory reads them.
+    they were in the pass that made them; "unrotated", not at all, as the public release of LycheeMemory reads them: the
+    prompt then goes on after the slots of a whole chunk, however many the block has.
+
+    If `opening` is true, the beginning of the prompt stands before the block, otherwise after it, as in that release.
+    If `adapters` is false, the weights of the model itself compress and read, as in that release.
     """
 
     ratio: int = 4
@@ -44,6 +49,8 @@ class KvbankFold:
     window: int = 0
     positions: PositionRule = "slots"
     chunk: int = 4096
+    opening: bool = True
+    adapters: bool = True
 
     def __post_init__(self) -> None:
         require(1 <= self.ratio <= 64, "ratio", self.ratio, "1 to 64")
@@ -92,12 +99,16 @@ class KvbankRead(ReadSettings):
 
 @dataclass(frozen=True)
 class KvbankTrain(TrainSettings):
-    """Settings of training: the `ratios` that batches vary, and the ranks of the adapters (paper: 64, 16; ours)."""
+    """Settings of training: the `ratios` that batches vary, and the ranks of the adapters (paper: 64, 16; ours).
+
+    `projections` are the letters of the projections that memory tokens have of their own, of q, k, v and o.
+    """
 
     ratios: tuple[int, ...] = (4,)
     compressor_rank: int = 64
     reasoner_rank: int = 64
     gate_rank: int = 16
+    projections: tuple[Letter, ...] = ()
 
     def __post_init__(self) -> None:
         require(
@@ -105,6 +116,8 @@ class KvbankTrain(TrainSettings):
         )
         for name in ("compressor_rank", "reasoner_rank", "gate_rank"):
             require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
+        different = len(set(self.projections)) == len(self.projections)
+        require(different, "projections", self.projections, "each of q, k, v and o at most once")
 
 
 PAPER = KvbankFold(ratio=4, compressor="trained", chunk=4096)  # one pass per chunk (section 3.2.1)

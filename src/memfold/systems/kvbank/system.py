@@ -26,7 +26,6 @@ from memfold.core.types import (
     Call,
     Generate,
     Memory,
-    Part,
     Reply,
     Sample,
     Step,
@@ -38,7 +37,7 @@ from memfold.core.window import shorten
 from memfold.systems.kvbank.gate import gate_scores, head_call
 from memfold.systems.kvbank.learning import KvbankLearning
 from memfold.systems.kvbank.prefixes import Prefixes
-from memfold.systems.kvbank.prompts import BEFORE_LAST_NOTE, update
+from memfold.systems.kvbank.prompts import BEFORE_LAST_NOTE, block_message, update
 from memfold.systems.kvbank.settings import BATCH_TOKENS, REASONER
 from memfold.systems.shared.blocks import chunk_batches, chunk_block, render_text
 from memfold.systems.shared.citations import cite_reply
@@ -130,7 +129,7 @@ class Kvbank(KvbankLearning):
         ahead = 1
         while len(scores) < len(memory.blocks):
             indices = range(len(scores), min(len(scores) + ahead, len(memory.blocks)))
-            values = yield from gate_scores(self.read, memory, question, note, indices)
+            values = yield from gate_scores(self.fold, self.read, memory, question, note, indices)
             for index, value in zip(indices, values, strict=True):
                 scores[index] = value
                 if value > self.read.threshold:
@@ -142,7 +141,7 @@ class Kvbank(KvbankLearning):
         """Answer with one call over the block with the highest score."""
         best = 0
         if len(memory.blocks) > 1:
-            values = yield from gate_scores(self.read, memory, question, EMPTY, range(len(memory.blocks)))
+            values = yield from gate_scores(self.fold, self.read, memory, question, EMPTY, range(len(memory.blocks)))
             best = max(range(len(values)), key=values.__getitem__)
         reply = yield from ask(self._direct(memory.name, best, question, self.read.style))
         answer = final_answer(reply.text, self.read.style)
@@ -178,7 +177,7 @@ class Kvbank(KvbankLearning):
         from memfold.systems.kvbank.blocks import opening, prefix_of
 
         kept = memory.cached("prefixes", lambda: Prefixes(2 * self.read.ahead))
-        first = kept.get(before, lambda: opening(backbone, before))
+        first = kept.get(before, lambda: opening(backbone, before)) if before else None
         assert block.slots is not None, "blocks of a KV memory bank have slots"
         slots = block.slots
         return kept.get(
@@ -186,26 +185,30 @@ class Kvbank(KvbankLearning):
         )
 
     def _before(self, backbone: Backbone) -> list[int]:
-        """Return the tokens that begin every prompt; they are not compressed."""
+        """Return the tokens before every block, which begin the prompt; they are not compressed."""
+        if not self.fold.opening:
+            return []
         return backbone.prompt((TemplatePart("before"),), self.read.chat_template)[0]
 
     def _length(self, block: Block, before: int) -> int:
-        """Return the position after a block: that of its last slot, or of the pass that made it, plus one."""
-        if self.fold.positions != "original":
+        """Return the position of the prompt after a block (`KvbankFold.positions`)."""
+        if self.fold.positions == "unrotated":
+            return before + self.fold.slots(self.fold.chunk)
+        if self.fold.positions == "slots":
             return before + block.slot_count
         return before + block.token_count + (block.slot_count if self.fold.compressor == "trained" else 0)
 
     # --- calls and training
 
     def _direct(self, memory: str, index: int, question: str, style: Style | None, bridge: Sequence[int] = ()) -> Call:
-        closing = Text(after_memory(self.read.chat_template, question, style))
-        parts: tuple[Part, ...] = (BlockRef(memory, index), closing, TemplatePart("after"))
+        closing = after_memory(self.read.chat_template, question, style)
+        parts = block_message(self.fold, memory, index, closing)
         parts = (*parts, Text(tokens=tuple(bridge))) if bridge else parts
         return Call("answer", parts, Generate(self.read.sampling()))
 
     def _update(self, memory: str, index: int, question: str, note: str) -> Call:
-        closing = Text(after_memory(self.read.chat_template, update(question, note, self.read.note), None))
-        parts = (BlockRef(memory, index), closing, TemplatePart("after"))
+        closing = after_memory(self.read.chat_template, update(question, note, self.read.note), None)
+        parts = block_message(self.fold, memory, index, closing)
         return Call("update", parts, Generate(self.read.sampling(self.read.note)), self._reasoner)
 
     def _last(self, question: str, note: str, style: Style) -> Call:
@@ -217,7 +220,7 @@ class Kvbank(KvbankLearning):
     @property
     def _reasoner(self) -> str | None:
         """The adapter that reads blocks and notes; a model without training has none."""
-        return REASONER if self.fold.compressor == "trained" else None
+        return REASONER if self.fold.compressor == "trained" and self.fold.adapters else None
 
     def script(self, sample: Sample, model: Model, style: Style) -> Trace:
         """Return a trace of a sample: one call over its only block, or the gate, the notes and the answer.
@@ -247,7 +250,7 @@ class Kvbank(KvbankLearning):
         notes = written_notes(sample, parts, model, f'system {self.name!r} with reading = "note"')
         for chunk, after in zip(parts, notes, strict=True):
             if self.read.gate == "head":
-                gate = head_call(self.read, name, chunk.index, sample.question, note)
+                gate = head_call(self.fold, self.read, name, chunk.index, sample.question, note)
                 steps.append(Step(gate, Reply(score=float(after != note))))
             if after != note:
                 call = self._update(name, chunk.index, sample.question, note)

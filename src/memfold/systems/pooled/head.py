@@ -65,13 +65,28 @@ class Mlp(nn.Module):
         return projected
 
 
+class NormMlp(nn.Module):
+    """A projection of normalised vectors: C gelu(A n(x) + a) + c, with the RMSNorm n (the adapter of LCLM)."""
+
+    def __init__(self, size: int, slot_size: int) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(size, eps=1e-6)
+        self.inner = nn.Linear(size, slot_size)
+        self.outer = nn.Linear(slot_size, slot_size)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Project vectors [n, size] to [n, slot size]."""
+        projected: Tensor = self.outer(nn.functional.gelu(self.inner(self.norm(vectors))))
+        return projected
+
+
 class Head(nn.Module):
     """A head with attention pooling, an MLP projection, or both.
 
     Its `forward` only projects: the encoder applies `pooling` first.
     """
 
-    def __init__(self, projection: nn.Linear | Mlp, pooling: AttentionPooling | None) -> None:
+    def __init__(self, projection: nn.Linear | Mlp | NormMlp, pooling: AttentionPooling | None) -> None:
         super().__init__()
         self.projection = projection
         self.pooling = pooling
@@ -85,7 +100,8 @@ class Head(nn.Module):
 def add_head(backbone: Backbone, settings: PooledFold | None = None) -> None:
     """Add the head that the settings require to the encoder of a backbone; by default, mean and linear projection.
 
-    A linear projection after mean pooling is extended to a richer head.  A head of the right kind is left unchanged.
+    A linear projection after mean pooling is extended to a richer head, if that has a linear part.  A head of the right
+    kind is left unchanged.
 
     Raises:
         CheckpointError: if the existing head cannot be converted to the required one.
@@ -95,7 +111,8 @@ def add_head(backbone: Backbone, settings: PooledFold | None = None) -> None:
     encoder = backbone.compressor
     existing = dict(encoder.heads.items()).get(HEAD)
     linear = existing if isinstance(existing, nn.Linear) else None
-    if existing is None or (linear is not None and required != _kind(linear)):
+    extended = linear is not None and settings.projection != "norm_mlp" and required != _kind(linear)
+    if existing is None or extended:
         head = _new(encoder, backbone.hidden_size, *required, linear)
         encoder.heads[HEAD] = head.to(device=encoder.device, dtype=encoder.dtype)
     check_head(backbone, settings)
@@ -119,8 +136,7 @@ def check_head(backbone: Backbone, settings: PooledFold) -> None:
             f"model {backbone.name!r} has a head with pooling {_kind(head)[0]} and projection {_kind(head)[1]}, but "
             f"the settings require {required[0]} and {required[1]}; use the settings that it was trained with"
         )
-    matrix = _matrix(head)
-    (rows, columns), size, states = matrix.weight.shape, backbone.hidden_size, encoder.hidden_size
+    (rows, columns), size, states = _sizes(head), backbone.hidden_size, encoder.hidden_size
     if (rows, columns) != (size, states):
         raise CheckpointError(
             f"model {backbone.name!r} has a projection from size {columns} to {rows}, but needs one from {states} to "
@@ -153,6 +169,8 @@ def _empty(stored: Mapping[str, Tensor]) -> nn.Module:
         pooling = AttentionPooling(size, heads, key_width // width)
     if "projection.weight" in stored:
         return Head(_linear(stored["projection.weight"]), pooling)
+    if "projection.norm.weight" in stored:
+        return Head(NormMlp(*reversed(stored["projection.inner.weight"].shape)), pooling)
     (slot_size, size), units = stored["projection.linear.weight"].shape, len(stored["projection.inner.weight"])
     return Head(Mlp(size, slot_size, units), pooling)
 
@@ -165,15 +183,18 @@ def _kind(head: nn.Module) -> tuple[Pooling, Projection]:
     """Return the pooling and projection settings of a head."""
     if not isinstance(head, Head):
         return "mean", "linear"
-    return "mean" if head.pooling is None else "gqa", "mlp" if isinstance(head.projection, Mlp) else "linear"
+    kinds: dict[type, Projection] = {nn.Linear: "linear", Mlp: "mlp", NormMlp: "norm_mlp"}
+    return "mean" if head.pooling is None else "gqa", kinds[type(head.projection)]
 
 
-def _matrix(head: nn.Module) -> nn.Linear:
-    """Return the linear part of the projection."""
+def _sizes(head: nn.Module) -> tuple[int, int]:
+    """Return the size of a slot, and that of the hidden states that it is made of."""
     projection = head.projection if isinstance(head, Head) else head
+    if isinstance(projection, NormMlp):
+        return projection.outer.out_features, projection.inner.in_features
     matrix = projection.linear if isinstance(projection, Mlp) else projection
-    assert isinstance(matrix, nn.Linear), "every projection must have a linear part"
-    return matrix
+    assert isinstance(matrix, nn.Linear), "every other projection has a linear part"
+    return matrix.out_features, matrix.in_features
 
 
 def _new(
@@ -181,12 +202,14 @@ def _new(
 ) -> nn.Module:
     """Create a head around a linear projection, or around a new one; the initial weights are deterministic."""
     generator = torch.Generator().manual_seed(SEED)
+    if projection == "norm_mlp":
+        return Head(_new_norm_mlp(encoder.hidden_size, slot_size, generator), _pooling(encoder, pooling, generator))
     matrix = linear or _new_matrix(encoder.hidden_size, slot_size, generator)
     if (pooling, projection) == ("mean", "linear"):
         return matrix
     return Head(
         _new_mlp(matrix, generator) if projection == "mlp" else matrix,
-        _new_pooling(encoder, generator) if pooling == "gqa" else None,
+        _pooling(encoder, pooling, generator),
     )
 
 
@@ -209,8 +232,19 @@ def _new_mlp(matrix: nn.Linear, generator: torch.Generator) -> Mlp:
     return mlp
 
 
-def _new_pooling(encoder: Backbone, generator: torch.Generator) -> AttentionPooling:
-    """Create a pooling with the head counts of the encoder's attention, reduced to divisors of its hidden size."""
+def _new_norm_mlp(size: int, slot_size: int, generator: torch.Generator) -> NormMlp:
+    projection = NormMlp(size, slot_size)
+    for matrix in (projection.inner, projection.outer):
+        nn.init.normal_(matrix.weight, std=matrix.in_features**-0.5, generator=generator)
+        nn.init.zeros_(matrix.bias)
+    return projection
+
+
+def _pooling(encoder: Backbone, kind: Pooling, generator: torch.Generator) -> AttentionPooling | None:
+    """Create a pooling with the head counts of the encoder's attention, reduced to divisors of its hidden size; None
+    for the mean."""
+    if kind == "mean":
+        return None
     size, config = encoder.hidden_size, encoder.model.config.get_text_config()
     heads = math.gcd(config.num_attention_heads, size)
     key_heads = getattr(config, "num_key_value_heads", None) or heads

@@ -8,14 +8,13 @@ from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from memfold.core.system import Capabilities, Footprint, MemorySystem, Pass, SystemT
-from memfold.systems.pooled.settings import BATCH_TOKENS, HEAD, PAPER, PooledFold, PooledRead, PooledTrain
+from memfold.systems.pooled.settings import BATCH_TOKENS, END, HEAD, PAPER, START, PooledFold, PooledRead, PooledTrain
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from memfold.backbone.model import Backbone
 
-START, END = "<MEM_START>", "<MEM_END>"  # wrapper tokens around each slot, or around the whole memory
 DEFAULT_RATIO = 16  # default for a model that was trained at several ratios
 SEEDS = 1 << 31  # number of random layouts
 PooledT = TypeVar("PooledT", bound="PooledLearning")
@@ -83,8 +82,8 @@ class PooledLearning(MemorySystem[PooledFold, PooledRead, PooledTrain]):
 
         for ratio in self.train.ratios:  # raises for a ratio that is not possible
             self.changed(ratio=ratio)
-        if START not in backbone.tokenizer.get_vocab():
-            add_special_tokens(backbone, self.tokens)
+        if self.fold.start_token not in backbone.tokenizer.get_vocab():
+            add_special_tokens(backbone, (self.fold.start_token, self.fold.end_token))
         add_head(backbone, self.fold)
 
     @classmethod

@@ -11,7 +11,7 @@ from memfold.core.settings import ReadSettings, TrainSettings
 Cite = Literal["recall", "attention"]
 Mask = Literal["causal", "bidirectional"]
 Pooling = Literal["mean", "gqa"]
-Projection = Literal["linear", "mlp"]
+Projection = Literal["linear", "mlp", "norm_mlp"]
 Wrapper = Literal["slot", "span", "none"]
 PositionRule = Literal["consecutive", "strided", "randomised"]
 Grouping = Literal["fixed", "sentence"]
@@ -19,7 +19,7 @@ Grouping = Literal["fixed", "sentence"]
 CITES: tuple[Cite, ...] = ("recall", "attention")
 MASKS: tuple[Mask, ...] = ("causal", "bidirectional")
 POOLINGS: tuple[Pooling, ...] = ("mean", "gqa")
-PROJECTIONS: tuple[Projection, ...] = ("linear", "mlp")
+PROJECTIONS: tuple[Projection, ...] = ("linear", "mlp", "norm_mlp")
 WRAPPERS: tuple[Wrapper, ...] = ("slot", "span", "none")
 POSITION_RULES: tuple[PositionRule, ...] = ("consecutive", "strided", "randomised")
 GROUPINGS: tuple[Grouping, ...] = ("fixed", "sentence")
@@ -27,6 +27,7 @@ WIDEST_WINDOW = 1024
 # Maximum tokens of a forward pass of the encoder: enough to use a GPU fully, with small memory requirements.
 BATCH_TOKENS = 8192
 HEAD = "pooled"  # name of the head in a model folder
+START, END = "<MEM_START>", "<MEM_END>"  # wrapper tokens
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class PooledFold:
     (docs/ablations.md).  `pooling` and `projection` determine how the hidden states of a group become a slot (`head`).
     `chunk` is the number of tokens in which a document is streamed.
 
-    `wrapper`: two special tokens around each slot (the paper), around the whole memory, or none.  `positions`:
+    `wrapper`: two special tokens around each slot (the paper), around the whole memory, or none; they are `start_token`
+    and `end_token`.  `positions`:
     consecutive (the paper); strided, each slot at the position of the first token of its group; or randomised, which is
     random sorted positions in training and consecutive positions in inference.
     """
@@ -59,6 +61,8 @@ class PooledFold:
     wrapper: Wrapper = "span"
     positions: PositionRule = "strided"
     chunk: int = 4096
+    start_token: str = START
+    end_token: str = END
 
     def __post_init__(self) -> None:
         require(1 <= self.ratio <= 1024, "ratio", self.ratio, "1 to 1024")

@@ -31,7 +31,7 @@ from memfold.core.types import (
     Text,
     Trace,
 )
-from memfold.systems.pooled.learning import END, START, PooledLearning
+from memfold.systems.pooled.learning import PooledLearning
 from memfold.systems.pooled.positions import offsets
 from memfold.systems.pooled.reading import slot_passage
 from memfold.systems.pooled.settings import BATCH_TOKENS
@@ -123,7 +123,7 @@ class Pooled(PooledLearning):
                     base = self._open_memory(builder, backbone)
                 base = self._append_block(builder, backbone, memory.blocks[part.index], base, next(distances))
                 if part is references[-1] and self.fold.wrapper == "span":
-                    builder.place(backbone.token_id(END), builder.next)
+                    builder.place(backbone.token_id(self.fold.end_token), builder.next)
                 if part is references[-1]:
                     builder.next += self.read.gap
             builder.end_part()
@@ -157,7 +157,7 @@ class Pooled(PooledLearning):
 
     def _open_memory(self, builder: SequenceBuilder, backbone: Backbone) -> int:
         if self.fold.wrapper == "span":
-            builder.place(backbone.token_id(START), builder.next)
+            builder.place(backbone.token_id(self.fold.start_token), builder.next)
         return builder.next
 
     def _append_block(
@@ -169,11 +169,11 @@ class Pooled(PooledLearning):
         for distance in distances:
             position = base + distance
             if wrapped:
-                builder.place(backbone.token_id(START), position)
+                builder.place(backbone.token_id(self.fold.start_token), position)
                 position += 1
             builder.place(SLOT, position)
             if wrapped:
-                builder.place(backbone.token_id(END), position + 1)
+                builder.place(backbone.token_id(self.fold.end_token), position + 1)
         builder.slots.append(block.slots)
         strided = self.fold.positions == "strided"
         builder.next = max(base + block.token_count, builder.next) if strided else builder.next

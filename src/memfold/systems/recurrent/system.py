@@ -15,7 +15,7 @@ from typing import Any
 
 from memfold.core.config import require
 from memfold.core.document import Document, text_chunks
-from memfold.core.model import Model
+from memfold.core.model import Model, ModelRecord
 from memfold.core.prompt import Style, after_memory, final_answer, target, user_message
 from memfold.core.settings import ReadSettings, TrainSettings
 from memfold.core.system import AnswerSteps, Capabilities, MemorySystem, Rendered, ask
@@ -34,18 +34,19 @@ from memfold.core.types import (
 from memfold.systems.recurrent.prompts import BEFORE_LAST_NOTE, before_note, between, request
 from memfold.systems.shared.blocks import render_text, text_blocks
 from memfold.systems.shared.citations import cite_reply
-from memfold.systems.shared.notes import EMPTY, written_notes
+from memfold.systems.shared.notes import EMPTY, NOTE, fitting_chunk, fitting_note, written_notes
 from memfold.systems.shared.replies import scripted_step
 
+CHUNK = 5000  # tokens that are read at a time (section 3.1)
 SHORTEST_NOTE = 64  # tokens that a note may always have: a few sentences
-NOTE = 2  # index of the note in the parts of every call
+PLACE = 2  # index of the note in the parts of every call
 
 
 @dataclass(frozen=True)
 class RecurrentFold:
     """`chunk` is the maximum number of tokens that are read at a time."""
 
-    chunk: int = 4096
+    chunk: int = CHUNK
 
     def __post_init__(self) -> None:
         require(self.chunk > 0, "chunk", self.chunk, "1 token or more")
@@ -55,7 +56,7 @@ class RecurrentFold:
 class RecurrentRead(ReadSettings):
     """`note` is the maximum number of tokens in the note."""
 
-    note: int = 1024
+    note: int = NOTE
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,6 +68,11 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
 
     name = "recurrent"
     groups = (RecurrentFold, RecurrentRead, TrainSettings)
+
+    @classmethod
+    def fitting(cls, model: ModelRecord) -> dict[str, Any]:
+        """Return chunk and note of the paper, or shorter ones that fit into the window."""
+        return {"chunk": fitting_chunk(model.window, CHUNK), "note": fitting_note(model.window)}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -121,7 +127,7 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
             DataError: if note, chunk and reply exceed the context window of the model, or the memory holds no text.
         """
         rendered = render_text(memory, call, model, self.read.chat_template)
-        return replace(rendered, memory_positions=rendered.memory_positions + rendered.lengths[NOTE])
+        return replace(rendered, memory_positions=rendered.memory_positions + rendered.lengths[PLACE])
 
     def _update(self, question: str, note: str, part: Part, number: int, count: int, read: int) -> Call:
         """The call for part `number` of `count`, with which `read` tokens of text have been read."""

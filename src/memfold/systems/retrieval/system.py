@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
+from memfold.core.borders import sentences
 from memfold.core.config import require
 from memfold.core.document import Document, text_chunks
-from memfold.core.model import Model
+from memfold.core.model import Model, ModelRecord
 from memfold.core.prompt import Style, after_memory, final_answer, user_message
 from memfold.core.settings import ReadSettings, TrainSettings
 from memfold.core.system import AnswerSteps, Capabilities, MemorySystem, Rendered, ask
@@ -27,13 +29,20 @@ from memfold.core.types import (
     Trace,
 )
 from memfold.systems.shared.blocks import render_text, text_blocks
+from memfold.systems.shared.citations import LONGEST
 from memfold.systems.shared.passages import PassageIndex
 from memfold.systems.shared.replies import written_reply
+
+LONG = 256  # tokens of a passage: a paragraph or two, for models that were trained on ordinary texts
+SHARE = 16  # parts of a window, one of which a passage may take
 
 
 @dataclass(frozen=True)
 class RetrievalFold:
-    """`chunk` is the maximum number of tokens in a passage, which ends between sentences or words."""
+    """`chunk` is the maximum number of tokens in a passage, which ends between sentences or words.
+
+    The default suits the short sentences of generated texts, which the models that are trained here read.
+    """
 
     chunk: int = 64
 
@@ -58,6 +67,11 @@ class Retrieval(MemorySystem[RetrievalFold, RetrievalRead, TrainSettings]):
     name = "retrieval"
     groups = (RetrievalFold, RetrievalRead, TrainSettings)
 
+    @classmethod
+    def fitting(cls, model: ModelRecord) -> dict[str, Any]:
+        """Return longer passages for a model that memfold did not train, as far as they fit into its window."""
+        return {} if model.trained_here else {"chunk": max(1, min(LONG, model.window // SHARE))}
+
     @property
     def capabilities(self) -> Capabilities:
         """The length of a call does not depend on that of the documents: it reads `top` passages."""
@@ -78,8 +92,9 @@ class Retrieval(MemorySystem[RetrievalFold, RetrievalRead, TrainSettings]):
         blocks = tuple(BlockRef(memory.name, number) for number in sorted(number for number, _ in best))
         parts = user_message(*blocks, Text(after_memory(template, question, style)))
         reply = yield from ask(Call("answer", parts, Generate(self.read.sampling())))
-        citations = tuple(_cite(memory, number, score) for number, score in best if score > 0)
-        return Answer(final_answer(reply.text, style), reply.text, citations)
+        answer = final_answer(reply.text, style)
+        citations = tuple(_cite(memory, number, score, f"{question} {answer}") for number, score in best if score > 0)
+        return Answer(answer, reply.text, citations)
 
     def script(self, sample: Sample, model: Model, style: Style) -> Trace:
         """Return a trace with all blocks in order, the question and the expected reply."""
@@ -96,6 +111,13 @@ class Retrieval(MemorySystem[RetrievalFold, RetrievalRead, TrainSettings]):
         return render_text(memory, call, model, self.read.chat_template)
 
 
-def _cite(memory: Memory, index: int, score: float) -> Citation:
+def _cite(memory: Memory, index: int, score: float, query: str) -> Citation:
+    """Cite a passage; of one that is longer than a citation, the sentence that matches a query best."""
     block = memory.blocks[index]
-    return Citation(memory.sources[block.source], block.char_start, block.char_end, block.read() or "", score)
+    text, start, end = block.read() or "", 0, block.char_end - block.char_start
+    if len(text) > LONGEST:
+        places = list(sentences(text, LONGEST))
+        ((best, _),) = PassageIndex([text[first:last] for first, last in places]).best(query, 1)
+        start, end = places[best]
+    source = memory.sources[block.source]
+    return Citation(source, block.char_start + start, block.char_start + end, text[start:end], score)

@@ -6,6 +6,7 @@ Matching needs the text of the documents, which a memory holds by default; atten
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -19,8 +20,6 @@ from memfold.systems.shared.passages import PassageIndex
 
 MOST = 3  # citations per answer
 LONGEST = 400  # characters of a cited passage; a longer sentence is divided
-COUNTED = 2  # digits of a number that may have been counted
-_ITEMS = regex.compile(r",\s|;|\band\b")  # between the items of an answer
 _MARK = regex.compile(r"\p{M}+")
 _CAPITALISED = regex.compile(r"\b\p{Lu}\w+")
 
@@ -75,6 +74,14 @@ class SentenceIndex:
                     chosen.setdefault(*matches[rank])
         return tuple(self._citation(number, score) for number, score in chosen.items())
 
+    def before(self, citation: Citation, count: int) -> str:
+        """Return the sentences, at most `count`, that precede a cited one in its document."""
+        source = self._sources.index(citation.source)
+        number = bisect_left(self._passages, (source, citation.start), key=lambda each: (each.source, each.span.start))
+        first = max(0, number - count)
+        places = zip(self._passages[first:number], self._sentences[first:number], strict=True)
+        return " ".join(sentence for passage, sentence in places if passage.source == source)
+
     def follow(self, quoted: str, question: str, read: str) -> tuple[Citation, ...]:
         """Return sentences to read next if a reply recalls more than the text `read` says; otherwise nothing.
 
@@ -127,26 +134,6 @@ def support(memory: Memory, recalls: Sequence[Recall], answer: str) -> bool | No
     return stated and all(recall.supported for recall in recalls)
 
 
-def states(recalls: Sequence[Recall], answer: str) -> bool | None:
-    """Return whether the text states an answer where it was recalled from; None if that cannot be said.
-
-    If the text contains every recalled sentence, the answer rests on the text, whatever its words.  Otherwise each item
-    of the answer must be in a recalled sentence that the text contains, or in the sentence of the text nearest to one
-    that it does not contain, which may only be worded differently.  A short number cannot be looked up, because it may
-    have been counted; nor can yes and no.
-    """
-    if not recalls or answer.casefold().strip(" .") in ("yes", "no"):
-        return None
-    if all(recall.supported for recall in recalls):
-        return True
-    if answer.isdecimal() and len(answer) <= COUNTED:
-        return False
-    places = [recall.text if recall.supported else recall.nearest.text for recall in recalls if recall.nearest]
-    lines = [f" {_words(place)} " for place in places]
-    items = [f" {_words(item)} " for item in _ITEMS.split(answer) if _words(item)]
-    return bool(items) and all(any(item in line for line in lines) for item in items)
-
-
 def is_doubtful(memory: Memory, reply: str, answer: str) -> bool:
     """Return whether the text should be read again: it does not support the reply, or the reply finds no answer."""
     return memory.holds_text and not support(memory, check_reply(memory, reply), answer)
@@ -160,11 +147,11 @@ def sentence_index(memory: Memory) -> SentenceIndex:
 def cite_reply(memory: Memory, question: str, reply: Reply, answer: str) -> tuple[Citation, ...]:
     """Return the passages that support a reply; none if the memory holds no text.
 
-    If a reply was cut off at its length limit, its answer is ignored, because endless repetition matches only itself.
+    If a reply was cut off, its answer is ignored, because endless repetition matches only itself.
     """
     if not memory.holds_text:
         return ()
-    answer = "" if reply.finish == "length" else answer
+    answer = "" if reply.finish in ("length", "repetition") else answer
     return sentence_index(memory).cite(recalled(reply.text), question, answer)
 
 

@@ -15,15 +15,16 @@ from memfold.core.types import Memory
 from memfold.systems.shared.citations import SentenceIndex, sentence_index
 
 
-def _word_set(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
+    """Return the words of a list."""
     return frozenset(text.split())
 
 
-TITLES = _word_set("mr mrs ms miss dr prof st sir lady lord jr sr")
-VERBS = _word_set("is was are were has had did does do can could will would")  # that follow a subject
-JOINING = _word_set("a an the of and or in on at to for from with by")  # inside a name, or between names
+TITLES = word_set("mr mrs ms miss dr prof st sir lady lord jr sr")
+VERBS = word_set("is was are were has had did does do can could will would")  # that follow a subject
+JOINING = word_set("a an the of and or in on at to for from with by")  # inside a name, or between names
 # words that are no names even where they have a capital letter
-FUNCTION_WORDS = VERBS | _word_set("""
+FUNCTION_WORDS = VERBS | word_set("""
     a an the this that these those there here i he she it we you they him her his its our your their my me us them who
     whom whose what which where when why how and or but nor not if so as at by for from in into of off on onto out over
     to under up upon with without about after before between during through than then because while until since am be
@@ -31,11 +32,11 @@ FUNCTION_WORDS = VERBS | _word_set("""
     many more most much neither no nobody none nothing one only other others several some somebody someone something
     such same own too very yes also just still even ever never unknown let today tomorrow yesterday
 """)
-ENGLISH = _word_set("""
+ENGLISH = word_set("""
     the of is are was were who whom whose what which where when why how did does has have had from with that this about
     and many much than been there it its he his she her they their any tell describe list name give explain
 """)
-GERMAN = _word_set("""
+GERMAN = word_set("""
     der die das den dem des ein eine einen einem einer und ist sind war waren wer wen wem wessen wo wohin woher wann wie
     warum was welche welcher welches welchen hat hatte haben wurde wurden von vom zu zum zur im am bei mit nach nicht
 """)
@@ -51,29 +52,29 @@ def unmentioned(memory: Memory, question: str, answer: str = "") -> tuple[str, .
 
     Nothing is returned if the memory holds no text, or if the question is not in English.
     """
-    if not memory.holds_text or not _is_english(question):
+    if not memory.holds_text or not is_english(question):
         return ()
     index = sentence_index(memory)
-    names = [*_names(question), *_names(answer, whole=True)]
-    return tuple(dict.fromkeys(name for name in names if not _is_mentioned(index, name)))
+    names = [*names_of(question), *names_of(answer, whole=True)]
+    return tuple(dict.fromkeys(name for name in names if not is_mentioned(index, name)))
 
 
 def mentions_none(memory: Memory, question: str) -> bool:
     """Return whether a question has names or numbers, and the text mentions none of them."""
-    if not memory.holds_text or not _is_english(question):
+    if not memory.holds_text or not is_english(question):
         return False
-    names = _names(question)
-    return bool(names) and not any(_is_mentioned(sentence_index(memory), name) for name in names)
+    names = names_of(question)
+    return bool(names) and not any(is_mentioned(sentence_index(memory), name) for name in names)
 
 
-def _is_english(question: str) -> bool:
+def is_english(question: str) -> bool:
     """Return whether a question has English function words, and more of them than German ones, in mixed case."""
     words = [word.casefold() for word in _WORD.findall(question)]
     english, german = (sum(word in listed for word in words) for listed in (ENGLISH, GERMAN))
     return english > german and question != question.upper()
 
 
-def _names(text: str, whole: bool = False) -> list[str]:
+def names_of(text: str, whole: bool = False) -> list[str]:
     """Return the names and numbers of a text; with `whole`, a text of names alone begins with one.
 
     Elsewhere the first word of a sentence has a capital letter anyway.  It is a name if it has a possessive ending, or
@@ -106,6 +107,14 @@ def _is_name(word: str) -> bool:
     return len(word) > 2 or (len(word) == 2 and word[1].islower())
 
 
+def is_name_alone(answer: str) -> bool:
+    """Return whether an answer is a name, a number, a date or a list of them, and nothing else."""
+    words = _WORD.findall(answer)
+    names = [word for word in words if word not in JOINING]
+    free = any(word.casefold() in FUNCTION_WORDS - JOINING for word in words)
+    return bool(names) and not free and all(map(_may_be_in_name, words))
+
+
 def _may_be_in_name(word: str) -> bool:
     return word[0].isupper() or word[0].isdigit() or word in JOINING
 
@@ -124,7 +133,7 @@ def _parts(word: str) -> Iterator[str]:
         yield from filter(_is_name, parts)
 
 
-def _is_mentioned(index: SentenceIndex, name: str) -> bool:
+def is_mentioned(index: SentenceIndex, name: str) -> bool:
     """Return whether a text has a name, in this or an inflected form, or a number, with or without separators."""
     if _is_number(name):
         digits = _SEPARATORS.sub("", name)

@@ -11,6 +11,18 @@ from memfold.core.types import Sample
 
 EMPTY = "(nothing yet)"  # text of an empty note
 WORDS_PER_TOKEN = 0.75
+NOTE, SHARE = 1024, 8  # tokens of a note (the published systems), at most one part in `SHARE` of the window
+PROMPT = 512  # tokens that a prompt may take beside note, text and reply
+
+
+def fitting_note(window: int) -> int:
+    """Return the number of tokens of a note for a model with a context window of `window` tokens."""
+    return max(1, min(NOTE, window // SHARE))
+
+
+def fitting_chunk(window: int, most: int) -> int:
+    """Return the number of tokens that are read at a time beside a note and a new one: `most`, or what fits."""
+    return max(1, min(most, window - 2 * fitting_note(window) - PROMPT))
 
 
 def word_limit(tokens: int) -> int:

