@@ -101,6 +101,8 @@ def default_system(model: str) -> str:
     record = _record(model)
     if record is None:
         where = resolve_model(model)
+        if where in registry.PUBLISHED:
+            return registry.PUBLISHED[where]
         from memfold.backbone.published import published_system
 
         published = published_system(where)

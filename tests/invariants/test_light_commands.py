@@ -61,10 +61,11 @@ REFUSALS = {
     "ask text.txt Q --ratio 5": "ratio 5 is not one that model 'tiny' was trained at",
     "ask text.txt Q --budget 0": "--budget = 0 is not possible",
     "ask text.txt --questions nothing.jsonl": "nothing.jsonl",
-    "ask text.txt Q --model http://127.0.0.1:9/v1#m": "an endpoint reads text, not slots",
+    "ask text.txt Q --system pooled --model http://127.0.0.1:9/v1#m": "an endpoint reads text, not slots",
     "ask other.fold Q": "and model 'tiny' cannot read its slots",
     "ask other.fold Q --system full": "this memory was made by system 'pooled', not 'full'",
     "ask other.fold Q --ratio 8": "this memory was folded at ratio 16, not 8",
+    "models --jason": "No such option: --jason",
     "inspect nothing.fold": "no memory file at nothing.fold",
     "inspect damaged.fold": "damaged.fold is truncated",
     "inspect other.fold --wrong": "--wrong selects replies",
@@ -90,7 +91,14 @@ REFUSALS = {
     "bench fold --architecture 8b": "unknown architecture '8b'",
 }
 # command lines that are done, not refused, and need no weights
-DONE = ("--help", "--version", "inspect other.fold", "inspect replies.jsonl", "sample almanac --tokens 300 -o made")
+DONE = (
+    "models",
+    "--help",
+    "--version",
+    "inspect other.fold",
+    "inspect replies.jsonl",
+    "sample almanac --tokens 300 -o made",
+)
 
 RECIPE = """
 stage = "base"

@@ -12,7 +12,6 @@ from memfold.core.system import Rendered
 from memfold.core.thinking import ReplyStream
 from memfold.core.types import Finish, Reply, SamplingParams
 
-
 CIRCLE, LAP = 192, 64  # tokens
 
 

@@ -11,13 +11,19 @@ import typer
 
 from memfold.cli.conversation import converse
 from memfold.cli.options import (
+    BUDGET,
     CPU,
+    Budget,
     Device,
     Json,
     MaxTokens,
     Model,
+    Question,
+    Questions,
     Ratio,
+    Style,
     System,
+    Unfold,
     check_model,
     model_dtype,
     system_or_default,
@@ -33,33 +39,6 @@ if TYPE_CHECKING:
     from memfold.api import FoldedMemory
 
 NAME = "ask"
-
-BUDGET = 256  # tokens that --unfold reads again
-
-Question = Annotated[
-    str | None,
-    typer.Argument(metavar="QUESTION", help="If left out, questions are read one after another from standard input."),
-]
-Questions = Annotated[
-    Path | None, typer.Option("--questions", help='A .jsonl file with one {"question": "..."} on each line.')
-]
-Unfold = Annotated[
-    bool | None,
-    typer.Option(
-        "--unfold/--no-unfold",
-        help="Read the cited text again before the final answer: always, or never; by default if the text does not "
-        "support the reply.",
-    ),
-]
-Budget = Annotated[
-    int | None, typer.Option("--budget", help=f"Tokens of text that are read again; by default {BUDGET}.")
-]
-Style = Annotated[
-    str | None,
-    typer.Option(
-        "--style", help="recall: sentences, then the answer; bare: the answer alone; free: the model chooses."
-    ),
-]
 
 
 def command(

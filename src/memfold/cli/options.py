@@ -1,4 +1,4 @@
-"""The options that several commands share, each declared once."""
+"""The options that several commands share, and those of `ask`, each declared once."""
 
 from __future__ import annotations
 
@@ -39,6 +39,32 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 Force = Annotated[bool, typer.Option("--force", help="Replace what the output path holds.")]
 Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to; it is created if it does not exist.")]
 
+BUDGET = 256  # tokens that --unfold reads again
+
+Question = Annotated[
+    str | None,
+    typer.Argument(metavar="QUESTION", help="If left out, questions are read one after another from standard input."),
+]
+Questions = Annotated[
+    Path | None, typer.Option("--questions", help='A .jsonl file with one {"question": "..."} on each line.')
+]
+Unfold = Annotated[
+    bool | None,
+    typer.Option(
+        "--unfold/--no-unfold",
+        help="Read the cited text again before the final answer: always, or never; by default if the text does not "
+        "support the reply.",
+    ),
+]
+Budget = Annotated[
+    int | None, typer.Option("--budget", help=f"Tokens of text that are read again; by default {BUDGET}.")
+]
+Style = Annotated[
+    str | None,
+    typer.Option(
+        "--style", help="recall: sentences, then the answer; bare: the answer alone; free: the model chooses."
+    ),
+]
 
 CPU = "cpu"
 

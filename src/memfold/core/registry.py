@@ -30,6 +30,15 @@ LAYOUTS = {
     "lychee": "memfold.systems.kvbank.lychee:LAYOUT",
     "lclm": "memfold.systems.pooled.lclm:LAYOUT",
 }
+# models that others have published -> the system that they were trained for
+PUBLISHED = {
+    "latent-context/0.6b-4b-LCLM-4x": "pooled",
+    "latent-context/0.6b-4b-LCLM-8x": "pooled",
+    "latent-context/0.6b-4b-LCLM-16x": "pooled",
+    "lerverson/LycheeMemory-7B": "kvbank",
+    "BytedTsinghua-SIA/RL-MemoryAgent-7B": "recurrent",
+    "BytedTsinghua-SIA/RL-MemoryAgent-14B": "recurrent",
+}
 
 DEFAULT = "pooled"  # used if no system is given, by a model that was trained for it
 TEXT_DEFAULT = "retrieval"  # used if no system is given, by a model that was trained for none: any text, any window

