@@ -80,15 +80,15 @@ def test_a_note_is_handed_to_the_next_call_and_a_blank_one_changes_nothing() -> 
 def test_the_words_around_question_note_and_chunk() -> None:
     calls, _ = ask(*NOTES, LAST, chat_template="chatml", note=40)
     opening, note, between, request = texts(calls[1])
-    assert opening.endswith(f"this question:\n{QUESTION}\n\nThe note so far:\n")
-    assert (note, between) == ("Ada was born in Velm.", "\n\nPart 2 of 3 of the text:\n")
-    assert request.startswith("\n\nWrite the note anew.")
+    assert opening.endswith("Notes:\n")
+    assert (note, between) == ("Ada was born in Velm.", "\n\nText, part 2 of 3:\n")
+    assert request.startswith(f"\n\n{QUESTION}\nWrite down what")
     assert request.endswith("in at most 30 words.")
     assert calls[1].parts.index(BlockRef("m", 1)) == 4
     assert all(QUESTION in "".join(texts(call)) for call in calls)
     opening, note, question = texts(calls[3])
     assert note == NOTES[2]
-    assert opening.startswith("This note was kept")
+    assert opening.endswith("Notes on a text:\n")
     assert question.startswith(f"\n{QUESTION}\nWrite out the sentences")
 
 

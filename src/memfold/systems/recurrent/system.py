@@ -31,7 +31,7 @@ from memfold.core.types import (
     Text,
     Trace,
 )
-from memfold.systems.recurrent.prompts import BEFORE_LAST_NOTE, before_note, between, request
+from memfold.systems.recurrent.prompts import BEFORE_LAST_NOTE, BEFORE_NOTE, between, request
 from memfold.systems.shared.blocks import render_text, text_blocks
 from memfold.systems.shared.citations import cite_reply
 from memfold.systems.shared.notes import EMPTY, NOTE, fitting_chunk, fitting_note, written_notes
@@ -132,8 +132,8 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
     def _update(self, question: str, note: str, part: Part, number: int, count: int, read: int) -> Call:
         """The call for part `number` of `count`, with which `read` tokens of text have been read."""
         limit = min(self.read.note, max(SHORTEST_NOTE, read))
-        closing = Text(after_memory(self.read.chat_template, request(limit), None))
-        before = (Text(before_note(question)), Text(note), Text(between(number, count)))
+        closing = Text(after_memory(self.read.chat_template, request(question, limit), None))
+        before = (Text(BEFORE_NOTE), Text(note), Text(between(number, count)))
         return Call("update", user_message(*before, part, closing), Generate(self.read.sampling(limit)))
 
     def _last(self, question: str, note: str, style: Style) -> Call:
