@@ -11,8 +11,9 @@ The command line uses the same functions.  Training and evaluation have their ow
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from memfold.backbone.named.table import TINY
 from memfold.core.arguments import check_callable, check_path, check_type
@@ -39,6 +40,7 @@ def fold(
     ratio: int | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> FoldedMemory:
     """Fold a file, a folder, a list of paths, or a text, and keep the memory in RAM.
@@ -46,6 +48,7 @@ def fold(
     A named file that cannot be read is an error.  A file in a folder that cannot be read is skipped with a warning;
     `skipped` of the memory lists all that was skipped, duplicates and hidden files too.  Each text is folded once.
     Without a `system`, it is the one that the model was trained for, or `retrieval` if there is none.
+    `settings` are those of the system (docs/concepts.md), such as {"note": 256}.
     `texts` takes the place of `source`: a list of texts, or a mapping of names to texts, each of them a document.
     `progress` is called with each block.  `memfold fold` instead writes a file block by block, with constant memory use
     for texts of any length.
@@ -57,7 +60,8 @@ def fold(
     _check_types(system, model, ratio, device, dtype)
     check_callable("progress", progress)
     inputs = given_inputs(source, texts)
-    session = open_session(system, model, ratio, device, dtype)
+    check_type("settings", settings, (Mapping, type(None)), "a mapping")
+    session = open_session(system, model, ratio, device, dtype, settings)
     return fold_documents(inputs.documents, session, progress, inputs.skipped).doubting(DOUBT)
 
 

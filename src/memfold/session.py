@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,9 +111,14 @@ def default_system(model: str) -> str:
 
 
 def open_session(
-    system: str | None = None, model: str = TINY, ratio: int | None = None, device: str = CPU, dtype: str = FLOAT32
+    system: str | None = None,
+    model: str = TINY,
+    ratio: int | None = None,
+    device: str = CPU,
+    dtype: str = FLOAT32,
+    settings: Mapping[str, Any] | None = None,
 ) -> Session:
-    """Load a model by name and create a system for it, optionally at another ratio.
+    """Load a model by name and create a system for it, optionally at another ratio and with other settings.
 
     Without a `system`, it is the one that the model was trained for (`default_system`).
     """
@@ -121,10 +126,10 @@ def open_session(
     registry.system_class(system)  # checks the name before the model is loaded
     record = _record(model)
     if record is not None:
-        make_system(system, record, ratio)
+        make_system(system, record, ratio, settings)
     source = _source(model, device, dtype)
     loaded = source.load()
-    return Session(make_system(system, loaded, ratio), loaded, source)
+    return Session(make_system(system, loaded, ratio, settings), loaded, source)
 
 
 def session_for(
@@ -147,7 +152,7 @@ def session_for(
     loaded = source.load()
     check_readable(memory, loaded, system=memory.system, settings={})
     memory_ratio = rebuild(memory.system, memory.settings).ratio
-    reader = registry.make_system(memory.system, loaded)
+    reader = registry.make_system(memory.system, loaded, _kept_settings(memory, loaded))
     if reader.ratio != memory_ratio:
         reader = make_system(memory.system, loaded, memory_ratio)
     check_readable(_complete(memory), loaded, system=memory.system, settings=reader.fixed)
@@ -155,6 +160,14 @@ def session_for(
         _check_slot_size(memory, reader, loaded)
         reader.check_memory(memory)
     return Session(reader, loaded, source)
+
+
+def _kept_settings(memory: Memory | Manifest, model: Model) -> dict[str, Any]:
+    """Return the settings that folding fixed in a memory, if the model was not trained for one choice of them."""
+    if memory.system in model.trained:
+        return {}
+    names = [field.name for field in fields(registry.system_class(memory.system).groups[0])]
+    return {name: memory.settings[name] for name in names if name in memory.settings}
 
 
 def check_request(memory: Memory | Manifest, model: str, system: str | None = None, ratio: int | None = None) -> None:
@@ -229,13 +242,15 @@ def _record(model: str) -> ModelRecord | None:
     return read_record(location, _name(model, str(location))) if location.is_dir() else None
 
 
-def make_system(name: str, model: ModelRecord, ratio: int | None = None) -> AnySystem:
-    """Create a system with the settings that the model was trained with, optionally at another ratio.
+def make_system(
+    name: str, model: ModelRecord, ratio: int | None = None, settings: Mapping[str, Any] | None = None
+) -> AnySystem:
+    """Create a system with the settings that the model was trained with, optionally at another ratio and with others.
 
     Raises:
         ConfigError: for a ratio that the model was not trained at, or a system without ratios.
     """
-    system = registry.make_system(name, model)
+    system = registry.make_system(name, model, settings)
     if ratio is None:
         return system
     trained = system.trained_ratios(model.trained.get(name, {}))

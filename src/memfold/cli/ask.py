@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +21,7 @@ from memfold.cli.options import (
     Question,
     Questions,
     Ratio,
+    Settings,
     Style,
     System,
     Unfold,
@@ -34,6 +35,7 @@ from memfold.core.errors import ConfigError, unknown
 from memfold.core.job import check_question
 from memfold.core.prompt import STYLES
 from memfold.core.registry import DEFAULT, AnySystem, system_class
+from memfold.core.settings import parse_settings
 
 if TYPE_CHECKING:
     from memfold.api import FoldedMemory
@@ -56,6 +58,7 @@ def command(
     style: Style = None,
     unfold: Unfold = None,
     budget: Budget = None,
+    settings: Settings = None,
     max_tokens: MaxTokens = None,
     device: Device = None,
     as_json: Json = False,
@@ -72,7 +75,8 @@ def command(
     check_model(model, device)
     require(max_tokens is None or max_tokens > 0, "--max-tokens", max_tokens, "1 token or more")
     asked = None if questions is None else read_questions(questions)
-    memory = _memory(source, system, model, ratio, device or CPU, partial(_check_rereads, unfold, budget))
+    chosen = parse_settings(settings or ())
+    memory = _memory(source, system, model, ratio, device or CPU, chosen, partial(_check_rereads, unfold, budget))
     if budget is not None:
         check_unfoldable(memory.memory)
     given = {"style": style, "max_tokens": max_tokens}
@@ -124,6 +128,7 @@ def _memory(
     model: str,
     ratio: int | None,
     device: str,
+    settings: Mapping[str, Any],
     check: Callable[[AnySystem], None],
 ) -> FoldedMemory:
     """Open a memory file, or fold a document; the system is checked before the model is loaded."""
@@ -138,11 +143,12 @@ def _memory(
     if source != "-" and is_memory(Path(source)):
         manifest = read_manifest(source)  # None if it cannot be read; opening it says why
         check(system_class(manifest.system if manifest else DEFAULT)())
-        return api.open(source, model=model, system=system, ratio=ratio, device=device, dtype=dtype)
+        memory = api.open(source, model=model, system=system, ratio=ratio, device=device, dtype=dtype)
+        return memory.answering(**settings)
     system = system_or_default(system, model)
     check(system_class(system)())
     inputs = distinct_inputs(open_inputs([source]))
-    session = open_session(system, model, ratio, device, dtype)
+    session = open_session(system, model, ratio, device, dtype, settings)
     with folding(inputs.documents) as progress:
         return api.fold_documents(inputs.documents, session, progress, inputs.skipped)
 

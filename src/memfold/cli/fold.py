@@ -16,14 +16,16 @@ from memfold.cli.options import (
     Json,
     Model,
     Ratio,
+    Settings,
     System,
     check_model,
     model_dtype,
     system_or_default,
 )
 from memfold.core.config import require
-from memfold.core.errors import DataError
+from memfold.core.errors import ConfigError, DataError
 from memfold.core.registry import check_keeps_text, check_slot_dtype
+from memfold.core.settings import parse_settings
 
 if TYPE_CHECKING:
     from memfold.core.document import Document
@@ -62,6 +64,7 @@ def command(
         bool, typer.Option("--no-text", help="Do not store the text of the documents in the file.")
     ] = False,
     dtype: SlotType = None,
+    settings: Settings = None,
     device: Device = None,
     force: Force = False,
     as_json: Json = False,
@@ -89,6 +92,9 @@ def command(
     from memfold.memory import claimed, open_stored
     from memfold.session import open_session, session_for
 
+    given = parse_settings(settings or ())
+    if append and given:
+        raise ConfigError("--set is not possible with --append: the settings are those of the file; leave it out")
     inputs = open_inputs(sources)
     try:
         with claimed(memory, [*input_paths(inputs.documents), *model_files(model)]) as lock:
@@ -99,7 +105,7 @@ def command(
             documents = inputs.documents
             _check_target(memory, documents, stored, force)
             if stored is None:
-                session = open_session(chosen, model, ratio, device, model_dtype(device))
+                session = open_session(chosen, model, ratio, device, model_dtype(device), given)
             else:
                 _check_form(stored, dtype, no_text)
                 session = session_for(stored.manifest, model, system, ratio, device, model_dtype(device))

@@ -28,6 +28,14 @@ Model = Annotated[
 Ratio = Annotated[
     int | None, typer.Option("--ratio", help="Tokens per slot; by default 16 if the model was trained at it.")
 ]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SETTING=VALUE",
+        help="A setting of the system, such as note=256; repeatable.",
+    ),
+]
 Device = Annotated[
     str | None, typer.Option("--device", help="Device that the model runs on: cpu (default), cuda, cuda:N or mps.")
 ]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from memfold.core.config import require, require_known
+from memfold.core.errors import ConfigError
 from memfold.core.prompt import CHAT_TEMPLATES, STYLES, ChatTemplate, Style
 from memfold.core.types import SamplingParams
 
@@ -36,3 +40,36 @@ class ReadSettings:
 @dataclass(frozen=True)
 class TrainSettings:
     """The settings that training varies between batches; none by default."""
+
+
+_INTEGER = re.compile(r"-?[0-9]+")
+_NUMBER = re.compile(r"-?[0-9]*\.[0-9]+(e-?[0-9]+)?")
+_TRUTH = {"true": True, "false": False}
+
+
+def setting_value(text: str) -> Any:
+    """Return the value of a setting on a command line: a number, true or false if it reads as one, else the text.
+
+    >>> setting_value("256"), setting_value("0.5"), setting_value("false"), setting_value("bm25")
+    (256, 0.5, False, 'bm25')
+    """
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    return float(text) if _NUMBER.fullmatch(text) else _TRUTH.get(text, text)
+
+
+def parse_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Return the settings in words of the form SETTING=VALUE.
+
+    Raises:
+        ConfigError: for a word of another form, or a setting that has two values.
+    """
+    settings: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not name or not equals or not value:
+            raise ConfigError(f"--set {word!r} cannot be read; write SETTING=VALUE, such as note=256")
+        if name in settings:
+            raise ConfigError(f"--set gives {name} twice; give one value")
+        settings[name] = setting_value(value)
+    return settings

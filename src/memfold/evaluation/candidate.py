@@ -6,7 +6,6 @@ settings that the model was trained with.  It cannot have settings that only tra
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -15,9 +14,8 @@ from memfold.core.errors import ConfigError, unknown
 from memfold.core.model import Model
 from memfold.core.prompt import STYLES
 from memfold.core.registry import CLOSED_BOOK, REFERENCE, SYSTEMS, AnySystem, SystemClass, system_class, system_for
+from memfold.core.settings import setting_value
 from memfold.evaluation.closed_book import ClosedBook
-
-_NUMBER = re.compile(r"-?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -123,13 +121,8 @@ def _parse(label: str) -> _Label:
         setting = key if equals else "style"
         if setting in settings:
             raise ConfigError(f"system {label!r} has two values for {setting}; give one")
-        settings[setting] = _value(value) if equals else key
+        settings[setting] = setting_value(value) if equals else key
     return _Label(name, int(ratio) if colon else None, label[len(head) :], settings)
-
-
-def _value(text: str) -> int | str:
-    """Return the value of a setting: a whole number if it reads as one, otherwise the text."""
-    return int(text) if _NUMBER.fullmatch(text) else text
 
 
 def _at_ratio(system: AnySystem, ratio: int, model: Model) -> AnySystem:
