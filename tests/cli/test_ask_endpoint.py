@@ -28,7 +28,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def remote(chat_server: ChatServer) -> tuple[str, str]:
     """The arguments that choose the model of an endpoint."""
-    chat_server.usual = says(lambda message: "a note" if "Write the note anew" in message else SAID)
+    chat_server.usual = says(lambda message: "a note" if "Write down what" in message else SAID)
     return "--model", f"{chat_server.url}#some-model"
 
 

@@ -526,7 +526,7 @@ def test_what_is_not_text_is_refused(chat_server: ChatServer, wants: Wants, chan
 
 
 def test_the_systems_of_text_answer_through_it(chat_server: ChatServer) -> None:
-    chat_server.usual = says(lambda message: "a note" if "Write the note anew" in message else r"So. \boxed{Velm}")
+    chat_server.usual = says(lambda message: "a note" if "Write down what" in message else r"So. \boxed{Velm}")
     settings = {"chat_template": "message"}
     systems: list[AnySystem] = [FULL, Retrieval.of(settings | {"top": 1}), Recurrent.of(settings)]
     jobs = [Job(system, memory(), "Where was Ada born?") for system in systems]
@@ -537,9 +537,9 @@ def test_the_systems_of_text_answer_through_it(chat_server: ChatServer) -> None:
     request = "\nWhere was Ada born?\nWrite out the sentences of the text above that you need, then give the answer in "
     assert "".join(TEXTS) + request + "\\boxed{}." in chat_server.messages
     assert TEXTS[0] + request + "\\boxed{}." in chat_server.messages
-    notes = [message for message in chat_server.messages if "The note so far:\na note\n" in message]
+    notes = [message for message in chat_server.messages if "Notes:\na note\n\nText" in message]
     assert [text in message for text, message in zip(TEXTS[1:], notes, strict=True)] == [True, True]
-    assert "The note so far:\n(nothing yet)\n\nPart 1 of 3 of the text:\nAda was born" in "".join(chat_server.messages)
+    assert "Notes:\n(nothing yet)\n\nText, part 1 of 3:\nAda was born" in "".join(chat_server.messages)
 
 
 def test_a_missing_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

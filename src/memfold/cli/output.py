@@ -73,7 +73,7 @@ def show(response: Response, console: Console, streamed: bool = False) -> None:
     show_citations(response.citations, console)
     usage, seconds = response.usage, response.seconds
     console.print(
-        f"{'':10}{usage['document_tokens']:,} tokens read in {usage['decoder_positions']:,} positions "
+        f"{'':10}{usage['document_tokens']:,} tokens of text, {usage['decoder_positions']:,} positions read "
         f"(effective ratio {usage['effective_ratio']:.2f}), {usage['generated_tokens']} tokens written, "
         f"{seconds['total'] - seconds['fold']:.1f} s",
         style="dim",

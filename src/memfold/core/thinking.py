@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-# the marks around thoughts: of most models, of Magistral, of Command A, of Seed-OSS, of gpt-oss
+# the marks around thoughts: of most models, of some that are taught by prompts, of Sky-T1, of Kimi, of Magistral, of
+# Command A, of Seed-OSS, of gpt-oss
 MARKS = (
     ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
     ("[THINK]", "[/THINK]"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<seed:think>", "</seed:think>"),

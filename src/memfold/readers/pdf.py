@@ -73,7 +73,7 @@ def _refused(path: Path, number: int, error: Any) -> DataError:
     if error.err_code is not None and "assword" in str(error):
         return DocumentError(path, "is encrypted; save a copy without a password (qpdf --decrypt) and give that")
     where = f" on page {number}" if number else ""
-    what = " ".join(str(error).split())
+    what = " ".join(str(error).split()).rstrip(".")
     return DocumentError(path, f"is damaged{where} or not a PDF: {what}; open it in a viewer and save it again")
 
 

@@ -60,7 +60,7 @@ def read_word(path: Path) -> Iterator[str]:
         except DocumentError:
             raise
         except Exception as error:  # python-docx lets the errors of zipfile, lxml and its own code through
-            what = " ".join(str(error).split()) or type(error).__name__
+            what = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             raise DocumentError(path, f"is damaged or not a .docx file: {what}; open it and save it again") from None
     if blank:
         raise DocumentError(path, "has no text; if it holds pictures of text, save it as PDF and run OCR")
