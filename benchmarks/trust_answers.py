@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -128,8 +128,13 @@ def tables(outcomes: Sequence[Outcome]) -> list[Table]:
 
 
 def record(outcomes: Sequence[Outcome]) -> list[Json]:
-    """Return the outcomes for the result file."""
-    return [asdict(each) for each in outcomes]
+    """Return the outcomes for the result file; of recalled sentences, how many are marked and how many are not."""
+    records = []
+    for each in outcomes:
+        marked = [not checked for *_, checked in each.sentences]
+        kept = {name: getattr(each, name) for name in ("case", "system", "answer", "right", "withheld", "supported")}
+        records.append(kept | {"marked": sum(marked), "unmarked": len(marked) - sum(marked)})
+    return records
 
 
 def _sentences(outcomes: Sequence[Outcome]) -> Table:
