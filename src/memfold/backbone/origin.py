@@ -51,8 +51,10 @@ def _cpu() -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    # without locks: a process that is killed would leave one behind
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     try:
-        completed = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        completed = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return completed.stdout.strip()
