@@ -239,7 +239,7 @@ def test_a_block_that_comes_first_is_read_at_the_end_of_a_chunk(trained: Backbon
     assert rendered.prefix is not None
     assert rendered.prefix.length == memory.blocks[-1].slot_count
     assert torch.equal(rendered.prefix.layers[0][0], from_slots(slots(memory), shape_of(trained))[0][0][:, -7:])
-    assert (call.adapter, system._update("a", 0, QUESTION, "").adapter) == (None, None)
+    assert (call.adapter, system._update("a", 0, QUESTION, "", 8).adapter) == (None, None)
 
 
 def test_a_model_without_training_has_no_trained_compressor(backbone: Backbone) -> None:

@@ -26,6 +26,7 @@ from memfold.core.types import (
     Generate,
     Memory,
     Part,
+    Reply,
     Sample,
     SamplingParams,
     Span,
@@ -52,7 +53,7 @@ def memory(texts: Sequence[str] = TEXTS, tokens: int = 6) -> Memory:
     return Memory("m", "recurrent", {}, "", ("a.txt",), blocks)
 
 
-def ask(*replies: str, **settings: Any) -> tuple[list[Call], Trace]:
+def ask(*replies: str | Reply, **settings: Any) -> tuple[list[Call], Trace]:
     """The calls that get these replies one after another, and the trace."""
     policy = scripted(*replies)
     return policy.calls, answer(Job(Recurrent.of(settings), memory(), QUESTION), policy)
@@ -107,7 +108,7 @@ def test_a_note_is_limited_by_its_setting() -> None:
     assert [call.wants for call in calls] == [update, update, update, last]
     thinking, _ = ask(*NOTES, LAST, note=40, max_tokens=300, thinking=2000)
     assert [call.sampling.max_tokens for call in thinking] == [2040, 2040, 2040, 2300]
-    more = {"max_tokens": 160, "thinking": 0}
+    more = {"max_tokens": 160, "thinking": 0, "overflow": "sentence"}
     assert trace.settings == {"style": "recall", "chunk": 5000, "note": 40, "chat_template": "flat"} | more
 
 
@@ -127,6 +128,32 @@ def test_chunk_and_note_fit_into_the_window(window: int, chunk: int, note: int) 
     system = make_system("recurrent", model)
     assert (system.fold, system.read.note) == (RecurrentFold(chunk), note)
     assert chunk + 2 * note <= window
+
+
+FULL = "Ada was born in Velm. Lor met her. Lor met her. Velm lies by the"
+
+
+@pytest.mark.parametrize(
+    ("overflow", "kept", "limits"),
+    [
+        ("sentence", "Ada was born in Velm. Lor met her.", [40, 40, 40, 160]),
+        ("keep", FULL, [40, 40, 40, 160]),
+        ("shorter", "Ada was born.", [40, 20, 40, 40, 160]),
+    ],
+)
+def test_what_becomes_of_a_note_that_is_too_long(overflow: str, kept: str, limits: list[int]) -> None:
+    cut = Reply(FULL, finish="length")
+    again = ["Ada was born."] if overflow == "shorter" else []
+    calls, _ = ask(cut, *again, "", "", LAST, note=40, overflow=overflow)
+    assert [call.sampling.max_tokens for call in calls] == limits
+    assert kept in texts(calls[-1])
+
+
+def test_a_note_that_is_too_long_again_is_cut() -> None:
+    once, again = Reply("Ada was", finish="repetition"), Reply("Ada was born. Ada was born. Ada", finish="length")
+    calls, _ = ask(once, again, "", "", LAST, note=40, overflow="shorter")
+    assert "Ada was born." in texts(calls[-1])
+    assert "in at most 15 words." in texts(calls[1])[-1]
 
 
 def test_the_answer_is_cited_from_the_text() -> None:

@@ -68,6 +68,8 @@ def test_a_run_records_its_recipe_metrics_and_model(recipe: Recipe, tmp_path: Pa
         "wrapper": "span",
         "positions": "strided",
         "chunk": 4096,
+        "start_token": "<MEM_START>",
+        "end_token": "<MEM_END>",
     }
 
 

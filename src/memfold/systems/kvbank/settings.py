@@ -7,6 +7,7 @@ from typing import Literal
 
 from memfold.core.config import require, require_known
 from memfold.core.settings import ReadSettings, TrainSettings
+from memfold.systems.shared.notes import NOTE, OVERFLOWS, Overflow
 
 Compressor = Literal["trained", "reconstruction", "expected", "norm", "recent", "random"]
 PositionRule = Literal["slots", "original", "unrotated"]
@@ -76,15 +77,17 @@ class KvbankRead(ReadSettings):
     its score, a probability, is above `threshold`; BM25 opens the `most` best blocks.  `most` 0 is no limit.
 
     `reading` "note" (the paper) rewrites a note of at most `note` tokens at each opened block, and answers from the
-    note.  "block" answers from the best block alone, with one call.  `ahead` is the largest number of blocks that the
-    gate scores together while the note is unchanged.
+    note; `overflow` is what becomes of a note that is longer (`notes.write_note`).  "block" answers from the best block
+    alone, with one call.  `ahead` is the largest number of blocks that the gate scores together while the note is
+    unchanged.
     """
 
     gate: Gate = "ask"
     threshold: float = 0.5
     most: int = 0
     reading: Reading = "note"
-    note: int = 1024
+    note: int = NOTE
+    overflow: Overflow = "sentence"
     ahead: int = 16
 
     def __post_init__(self) -> None:
@@ -94,6 +97,7 @@ class KvbankRead(ReadSettings):
         require(self.most >= 0, "most", self.most, "1 block or more, or 0 for no limit")
         require_known("reading", self.reading, READINGS)
         require(self.note > 0, "note", self.note, "1 token or more")
+        require_known("overflow", self.overflow, OVERFLOWS)
         require(self.ahead > 0, "ahead", self.ahead, "1 block or more")
 
 

@@ -9,6 +9,7 @@ note.  Blocks are read one at a time, so a memory may be longer than any window.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -41,7 +42,7 @@ from memfold.systems.kvbank.prompts import BEFORE_LAST_NOTE, block_message, upda
 from memfold.systems.kvbank.settings import BATCH_TOKENS, REASONER
 from memfold.systems.shared.blocks import chunk_batches, chunk_block, render_text
 from memfold.systems.shared.citations import cite_reply
-from memfold.systems.shared.notes import EMPTY, written_notes
+from memfold.systems.shared.notes import EMPTY, write_note, written_notes
 from memfold.systems.shared.replies import ended_reply, scripted_step
 
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ class Kvbank(KvbankLearning):
             index = yield from self._next_open(memory, question, note, scores)
             if index is None:
                 break
-            reply = yield from ask(self._update(memory.name, index, question, note))
-            note, opened = reply.text.strip() or note, opened + 1
+            update = partial(self._update, memory.name, index, question, note)
+            note, opened = (yield from write_note(update, self.read.note, self.read.overflow)) or note, opened + 1
         if not opened:
             return _nothing_opened(memory, question, scores)
         reply = yield from ask(self._last(question, note, self.read.style))
@@ -206,10 +207,10 @@ class Kvbank(KvbankLearning):
         parts = (*parts, Text(tokens=tuple(bridge))) if bridge else parts
         return Call("answer", parts, Generate(self.read.sampling()))
 
-    def _update(self, memory: str, index: int, question: str, note: str) -> Call:
-        closing = after_memory(self.read.chat_template, update(question, note, self.read.note), None)
+    def _update(self, memory: str, index: int, question: str, note: str, limit: int) -> Call:
+        closing = after_memory(self.read.chat_template, update(question, note, limit), None)
         parts = block_message(self.fold, memory, index, closing)
-        return Call("update", parts, Generate(self.read.sampling(self.read.note)), self._reasoner)
+        return Call("update", parts, Generate(self.read.sampling(limit)), self._reasoner)
 
     def _last(self, question: str, note: str, style: Style) -> Call:
         parts = user_message(
@@ -253,7 +254,7 @@ class Kvbank(KvbankLearning):
                 gate = head_call(self.fold, self.read, name, chunk.index, sample.question, note)
                 steps.append(Step(gate, Reply(score=float(after != note))))
             if after != note:
-                call = self._update(name, chunk.index, sample.question, note)
+                call = self._update(name, chunk.index, sample.question, note, self.read.note)
                 note = after
                 steps.append(scripted_step(call, note, model))
         last = self._last(sample.question, note, style)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
-from memfold.core.config import require
+from memfold.core.config import require, require_known
 from memfold.core.document import Document, text_chunks
 from memfold.core.model import Model, ModelRecord
 from memfold.core.prompt import Style, after_memory, final_answer, target, user_message
@@ -34,7 +35,16 @@ from memfold.core.types import (
 from memfold.systems.recurrent.prompts import BEFORE_LAST_NOTE, BEFORE_NOTE, between, request
 from memfold.systems.shared.blocks import render_text, text_blocks
 from memfold.systems.shared.citations import cite_reply
-from memfold.systems.shared.notes import EMPTY, NOTE, fitting_chunk, fitting_note, written_notes
+from memfold.systems.shared.notes import (
+    EMPTY,
+    NOTE,
+    OVERFLOWS,
+    Overflow,
+    fitting_chunk,
+    fitting_note,
+    write_note,
+    written_notes,
+)
 from memfold.systems.shared.replies import scripted_step
 
 CHUNK = 5000  # tokens that are read at a time (section 3.1)
@@ -54,13 +64,15 @@ class RecurrentFold:
 
 @dataclass(frozen=True)
 class RecurrentRead(ReadSettings):
-    """`note` is the maximum number of tokens in the note."""
+    """`note` is the maximum number of tokens in the note, `overflow` what becomes of one that is longer (`notes`)."""
 
     note: int = NOTE
+    overflow: Overflow = "sentence"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.note > 0, "note", self.note, "1 token or more")
+        require_known("overflow", self.overflow, OVERFLOWS)
 
 
 class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
@@ -96,8 +108,8 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
         for number, block in enumerate(memory.blocks, 1):
             part = BlockRef(memory.name, block.index)
             read += block.token_count
-            reply = yield from ask(self._update(question, note, part, number, len(memory.blocks), read))
-            note = reply.text.strip() or note
+            place = (question, note, part, number, len(memory.blocks))
+            note = (yield from write_note(partial(self._update, *place), self._limit(read), self.read.overflow)) or note
         reply = yield from ask(self._last(question, note, self.read.style))
         answer = final_answer(reply.text, self.read.style)
         return Answer(answer, reply.text, cite_reply(memory, question, reply, answer))
@@ -114,7 +126,7 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
         for number, chunk in enumerate(parts, 1):
             part = Text(tokens=chunk.tokens)
             read += len(chunk.tokens)
-            call = self._update(sample.question, notes[number - 1], part, number, len(parts), read)
+            call = self._update(sample.question, notes[number - 1], part, number, len(parts), self._limit(read))
             steps.append(scripted_step(call, notes[number], model))
         last = self._last(sample.question, notes[-1], style)
         steps.append(scripted_step(last, target(sample.expected, sample.recalled, style), model))
@@ -129,9 +141,12 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
         rendered = render_text(memory, call, model, self.read.chat_template)
         return replace(rendered, memory_positions=rendered.memory_positions + rendered.lengths[PLACE])
 
-    def _update(self, question: str, note: str, part: Part, number: int, count: int, read: int) -> Call:
-        """The call for part `number` of `count`, with which `read` tokens of text have been read."""
-        limit = min(self.read.note, max(SHORTEST_NOTE, read))
+    def _limit(self, read: int) -> int:
+        """Return the most tokens of a note, when `read` tokens of text have been read."""
+        return min(self.read.note, max(SHORTEST_NOTE, read))
+
+    def _update(self, question: str, note: str, part: Part, number: int, count: int, limit: int) -> Call:
+        """Return the call for part `number` of `count`, and a note of at most `limit` tokens."""
         closing = Text(after_memory(self.read.chat_template, request(question, limit), None))
         before = (Text(BEFORE_NOTE), Text(note), Text(between(number, count)))
         return Call("update", user_message(*before, part, closing), Generate(self.read.sampling(limit)))
