@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from memfold.backbone.device import check_device, check_dtype
 from memfold.backbone.named.table import NAMED, TINY
-from memfold.backbone.record import read_record
+from memfold.backbone.record import SETTINGS_FILE, read_record
 from memfold.backbone.resolve import resolve_model
 from memfold.core import registry
-from memfold.core.errors import CallError, ConfigError, DataError
+from memfold.core.errors import CallError, CheckpointError, ConfigError, DataError
 from memfold.core.model import Model, ModelRecord
 from memfold.core.policy import Policy
 from memfold.core.registry import AnySystem, encoder_of
@@ -124,12 +124,26 @@ def open_session(
     """
     system = system or default_system(model)
     registry.system_class(system)  # checks the name before the model is loaded
-    record = _record(model)
-    if record is not None:
-        make_system(system, record, ratio, settings)
+    _check_possible(system, model, ratio, settings)
     source = _source(model, device, dtype)
     loaded = source.load()
     return Session(make_system(system, loaded, ratio, settings), loaded, source)
+
+
+def _check_possible(system: str, model: str, ratio: int | None, settings: Mapping[str, Any] | None) -> None:
+    """Refuse what a model cannot do, as far as that is known without its weights."""
+    record = _record(model)
+    if record is not None:
+        make_system(system, record, ratio, settings)
+        return
+    made = registry.system_class(system).of(settings or {})
+    where = Path(resolve_model(model))
+    plain = where.is_dir() and not (where / SETTINGS_FILE).exists() and default_system(model) == registry.TEXT_DEFAULT
+    if plain and not made.capabilities.untrained:
+        raise CheckpointError(
+            f"model {_name(model, str(where))!r} was not trained for system {system!r}; train it for that, or use a "
+            f"--system whose memory is text ({', '.join(registry.text_systems())})"
+        )
 
 
 def session_for(

@@ -53,5 +53,24 @@ def test_another_system_than_the_usual_is_told(
     assert f"--system full: model {tmp_path / 'reader'} was trained for it" in trained.err
 
 
+def test_a_system_that_must_be_trained_is_refused_before_the_weights_are_read(
+    cli: Cli, page: SimpleNamespace, tmp_path: Path, new_backbone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a plain folder, as others publish it."""
+    backbone: Backbone = new_backbone()
+    backbone.model.save_pretrained(tmp_path / "plain")
+    backbone.tokenizer.save_pretrained(tmp_path / "plain")
+    monkeypatch.setattr("memfold.session.load", lambda *_: pytest.fail("the weights were read"))
+    result = cli("ask", page.path, "Who?", "--system", "pooled", "--model", tmp_path / "plain")
+    assert result.code == 2
+    assert result.message.startswith(
+        "model 'plain' was not trained for system 'pooled'; train it for that, or use a --"
+    )
+    trained = cli(
+        "ask", page.path, "Who?", "--system", "kvbank", "--set", "compressor=trained", "--model", tmp_path / "plain"
+    )
+    assert "was not trained for system 'kvbank'" in trained.message
+
+
 def _forced(line: tuple[Any, ...]) -> tuple[str, ...]:
     return ("--force",) if line[0] == "fold" else ()

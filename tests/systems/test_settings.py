@@ -212,8 +212,16 @@ def test_pooled_memory_fixes_all_that_makes_slots_but_the_chunks() -> None:
     [
         (
             "pooled",
-            Capabilities(slots=True, unfolds=True, activation_checkpointing=True, consecutive=False, pass_tokens=8192),
+            Capabilities(
+                slots=True,
+                unfolds=True,
+                activation_checkpointing=True,
+                consecutive=False,
+                pass_tokens=8192,
+                untrained=False,
+            ),
         ),
+        ("kvbank", Capabilities(slots=True, consecutive=False, pass_tokens=8192)),
         ("full", Capabilities(activation_checkpointing=True)),
         ("retrieval", Capabilities(call_positions=4 * 64)),
         ("recurrent", Capabilities(call_positions=5000 + 2 * 1024)),

@@ -10,14 +10,15 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
-from memfold.backbone.model import Backbone
 from memfold.core.errors import CheckpointError
 from memfold.core.registry import LAYOUTS, load
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from memfold.backbone.model import Backbone
 
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")  # of a model on a hub: no pickled weights
@@ -104,6 +105,8 @@ def read_tensors(folder: Path, wanted: str, file: str = WEIGHTS) -> dict[str, Te
     Raises:
         CheckpointError: for a file that is missing or damaged.
     """
+    from safetensors import SafetensorError, safe_open
+
     files = {file}
     if (folder / INDEX).exists():
         names: dict[str, str] = read_json(folder / INDEX).get("weight_map", {})

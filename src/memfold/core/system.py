@@ -102,8 +102,9 @@ class Capabilities:
     `activation_checkpointing`: its calls are sequences of tokens and slots without a prefix, so activations can be
     recomputed in the backward pass.  `consecutive`: the token positions of its calls count 0, 1, 2, ..., as
     inference engines number them.  `pass_tokens`: the maximum number of tokens in one forward pass of the encoder;
-    None if nothing is encoded.  `call_positions`: the most positions of one call, without prompt and answer, however
-    long the documents are; None if they grow with the documents.
+    None if nothing is encoded.  `untrained`: it works with models that were not trained for it.  `call_positions`: the
+    most positions of one call, without prompt and answer, however long the documents are; None if they grow with the
+    documents.
     """
 
     slots: bool = False
@@ -112,6 +113,7 @@ class Capabilities:
     activation_checkpointing: bool = False
     consecutive: bool = True
     pass_tokens: int | None = None
+    untrained: bool = True
     call_positions: int | None = None
 
 

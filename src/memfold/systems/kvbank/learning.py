@@ -58,7 +58,8 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
     @property
     def capabilities(self) -> Capabilities:
         """Slots; calls have a prefix, so that inference engines that take embeddings cannot serve them."""
-        return Capabilities(slots=True, consecutive=False, pass_tokens=BATCH_TOKENS)
+        untrained = self.fold.compressor != "trained"
+        return Capabilities(slots=True, consecutive=False, pass_tokens=BATCH_TOKENS, untrained=untrained)
 
     @property
     def ratio(self) -> int:

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from memfold.backbone.folder import load_plain
-from memfold.backbone.model import Backbone
 from memfold.backbone.published import Source, read_json, read_tensors
 from memfold.core.errors import CheckpointError
-from memfold.systems.kvbank.head import KvbankHead
-from memfold.systems.kvbank.projections import own_projections
 from memfold.systems.kvbank.settings import HEAD, KvbankFold
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from memfold.backbone.model import Backbone
+    from memfold.systems.kvbank.head import KvbankHead
 
 MARK = "lychee_memory"
 EMBEDDING = f"model.{MARK}_embed_tokens.weight"
@@ -43,6 +42,8 @@ class Lychee:
 
     def load(self, source: Source) -> Backbone:
         """Load the model with the head and the record of a KV memory bank."""
+        from memfold.backbone.folder import load_plain
+
         config = read_json(source.folder / self.marker)
         record = self._record(config, source)
         backbone = load_plain(source.folder, source.device, source.dtype, own=(MARK, *UNUSED))
@@ -89,6 +90,11 @@ class Lychee:
         A part that the file lacks begins as the model's own, as in the original program: the embedding as that of the
         end token, a projection, if a letter lacks in any layer, as that of the model in all of them.
         """
+        import torch
+
+        from memfold.systems.kvbank.head import KvbankHead
+        from memfold.systems.kvbank.projections import own_projections
+
         own = own_projections(backbone, config.get(f"{MARK}_param", []))
         head = KvbankHead(backbone.hidden_size, own)
         table: Any = backbone.model.get_input_embeddings().weight

@@ -8,16 +8,16 @@ reads the results in place of the text, between two special tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from memfold.backbone.folder import load_plain
-from memfold.backbone.model import Backbone
 from memfold.backbone.published import Source, read_json, read_tensors
 from memfold.core.errors import CheckpointError
-from memfold.systems.pooled.head import read_head
 from memfold.systems.pooled.settings import HEAD
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from memfold.backbone.model import Backbone
 
 DECODER, ENCODER, ADAPTER = "decoder", "encoder", "adapter"
 PROCESSOR = "processor_config.json"
@@ -40,6 +40,9 @@ class Lclm:
 
     def load(self, source: Source) -> Backbone:
         """Load the decoder, with the encoder and the record of pooled memory."""
+        from memfold.backbone.folder import load_plain
+        from memfold.systems.pooled.head import read_head
+
         folder, config = source.folder, read_json(source.folder / self.marker)
         for name in (DECODER, ENCODER, ADAPTER):
             if not (folder / name).is_dir():

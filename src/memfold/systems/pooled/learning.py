@@ -47,6 +47,7 @@ class PooledLearning(MemorySystem[PooledFold, PooledRead, PooledTrain]):
             activation_checkpointing=True,
             consecutive=self.fold.positions != "strided" and not self.train.max_gap,
             pass_tokens=BATCH_TOKENS,
+            untrained=False,
         )
 
     @property
