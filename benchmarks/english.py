@@ -44,6 +44,7 @@ SYSTEMS = {
     "recurrent/note=256": "a note of up to 256 tokens, rewritten chunk by chunk",
     CLOSED_BOOK: "nothing (closed book)",
 }
+TEXTS = {"context", "paragraphs", "data"}  # of a row, in one of the datasets
 QUICK_QUESTIONS, QUICK_TIMED = 10, 2
 
 Json = dict[str, Any]
@@ -94,7 +95,8 @@ def _spread(name: str, arguments: argparse.Namespace) -> Path:
     (source,) = sorted(arguments.data.glob(f"*{DATASETS[name]}*.jsonl"))[:1] or [None]
     if source is None:
         sys.exit(f"{arguments.data} has no .jsonl file with {DATASETS[name]!r} in its name")
-    lines = [line for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+    with source.open(encoding="utf-8") as file:  # the published 2WikiMultihopQA has rows without a text
+        lines = [line.rstrip("\n") for line in file if line.strip() and TEXTS & json.loads(line).keys()]
     path: Path = arguments.out / "data" / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "".join(f"{line}\n" for line in evenly(lines, arguments.questions)))

@@ -35,6 +35,14 @@ def test_questions_are_spread_over_the_file(arguments: argparse.Namespace) -> No
     assert english.evenly([1, 2], 5) == [1, 2]
 
 
+def test_rows_without_a_text_are_left_out(arguments: argparse.Namespace) -> None:
+    rows = [ROW | {"id": str(number)} for number in range(6)]
+    del rows[0]["context"], rows[3]["context"]
+    (arguments.data / "2wikimultihopqa-dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = english._spread("2wikimultihopqa", arguments)
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["1", "2", "4", "5"]
+
+
 def test_a_folder_without_a_dataset_is_named(arguments: argparse.Namespace) -> None:
     (arguments.data / "musique-dev.jsonl").unlink()
     with pytest.raises(SystemExit, match=r"has no \.jsonl file with 'musique' in its name"):

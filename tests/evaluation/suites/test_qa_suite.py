@@ -71,6 +71,19 @@ def test_documents_of_one_size_run_together(trained: Backbone, tmp_path: Path) -
     assert cases[0].size == cases[1].size < cases[2].size == cases[3].size
 
 
+def test_a_row_that_cannot_be_read_is_told_before_anything_is_asked(
+    evaluate: Evaluate, data: tuple[str, ...], tmp_path: Path
+) -> None:
+    """However late it is: a run takes hours."""
+    with (tmp_path / "marco.jsonl").open("a") as file:
+        file.write('{"query": "?"}\n')
+    evaluation = evaluate("full", suite="qa", lengths=(4096,), questions=8, data=data)
+    policy = KnowsEverything(evaluation)
+    with pytest.raises(DataError, match=r"marco\.jsonl, row 2"):
+        run(evaluation, tmp_path / "run", policy)
+    assert not (tmp_path / "run" / "samples.jsonl").exists()
+
+
 def test_longer_documents_are_left_out(trained: Backbone, data: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match="no document of ms-marco has 64 tokens or fewer"):
         list(QaSuite().cases(Options((64,), 6, data=data), trained))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from memfold.core.errors import unknown
 from memfold.core.job import Job
@@ -57,12 +58,14 @@ class QaSuite:
                 raise unknown("dataset of --trained-on", name, named)
 
     def cases(self, options: Options, model: Model) -> Iterator[Case]:
-        """Yield the questions spread over the datasets, the first of each."""
+        """Yield the questions spread over the datasets, the first of each; all are read before the first is asked."""
         named = local_data.sources(self.name, options.data, sorted(DATASETS))
-        for (name, paths), questions in zip(
-            named.items(), local_data.spread(options.questions, len(named)), strict=True
-        ):
-            yield from local_data.cases(self.name, name, paths, questions, options, model)
+        spread = local_data.spread(options.questions, len(named))
+        read = [
+            list(local_data.cases(self.name, name, paths, questions, options, model))
+            for (name, paths), questions in zip(named.items(), spread, strict=True)
+        ]
+        yield from chain(*read)
 
     def job(self, candidate: Candidate, case: Case, memory: Memory, model: Model) -> Job:
         """Return the question, as any user would ask it."""
