@@ -38,7 +38,7 @@ def test_questions_are_spread_over_the_file(arguments: argparse.Namespace) -> No
 def test_rows_without_a_text_are_left_out(arguments: argparse.Namespace) -> None:
     rows = [ROW | {"id": str(number)} for number in range(6)]
     del rows[0]["context"], rows[3]["context"]
-    (arguments.data / "2wikimultihopqa-dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (arguments.data / "2wikimultihopqa-dev-dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = english._spread("2wikimultihopqa", arguments)
     assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["1", "2", "4", "5"]
 

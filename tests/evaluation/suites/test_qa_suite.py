@@ -78,9 +78,8 @@ def test_a_row_that_cannot_be_read_is_told_before_anything_is_asked(
     with (tmp_path / "marco.jsonl").open("a") as file:
         file.write('{"query": "?"}\n')
     evaluation = evaluate("full", suite="qa", lengths=(4096,), questions=8, data=data)
-    policy = KnowsEverything(evaluation)
     with pytest.raises(DataError, match=r"marco\.jsonl, row 2"):
-        run(evaluation, tmp_path / "run", policy)
+        run(evaluation, tmp_path / "run")
     assert not (tmp_path / "run" / "samples.jsonl").exists()
 
 
