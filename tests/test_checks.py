@@ -94,10 +94,10 @@ def test_an_answer_without_recalled_sentences_is_marked_and_given(backbone: Back
     ],
 )
 def test_a_sentence_of_a_models_own_is_not_held_to_the_words_of_the_text(
-    backbone: Backbone, taught: Backbone, answer: str, supported: bool | None
+    new_backbone: Any, taught: Backbone, answer: str, supported: bool | None
 ) -> None:
     """Only a name, a date or a number alone must stand in the text, as in the answers of a model trained here."""
-    assert response(backbone, "Where was Ada born?", rf"\boxed{{{answer}}}").supported is supported
+    assert response(new_backbone(), "Where was Ada born?", rf"\boxed{{{answer}}}").supported is supported
     assert response(taught, "Where was Ada born?", rf"\boxed{{{answer}}}").supported is bool(supported)
 
 

@@ -69,7 +69,7 @@ def test_a_named_file_must_be_readable_and_a_found_one_is_skipped(here: Path) ->
     assert skipped(inputs) == {
         "b.bin": "is binary: byte 0x00 at offset 1",
         "c.txt": "is empty",
-        "d.pdf": "is damaged or not a PDF: Failed to load document (PDFium: Data format error).",
+        "d.pdf": "is damaged or not a PDF: Failed to load document (PDFium: Data format error)",
         "e.txt": "is not UTF-8: byte 0xe9 at offset 3",
     }
     for given in (["d/b.bin"], ["d", "d/b.bin"], ["d/b.bin", "d"], ["d/a.txt", "d/c.txt"], ["d", "missing"]):

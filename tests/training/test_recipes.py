@@ -153,11 +153,11 @@ def test_a_recipe_is_read_with_its_types(tmp_path: Path) -> None:
         (GOOD + "levle = 4\n", "unknown key 'mixture[0].levle'; nearest: 'mixture[0].level'"),
         (
             GOOD + "settings = { raitos = [4] }\n",
-            "mixture[0]: unknown pooled setting 'raitos'; nearest: 'ratios'; known: chat_template, chunk, cite, ",
+            "mixture[0].settings: unknown pooled setting 'raitos'; nearest: 'ratios'; known: chat_template, ",
         ),
         (
             GOOD + 'system = "recurrent"\nsettings = { notes = 9 }\n',
-            "mixture[0]: unknown recurrent setting 'notes'; nearest: 'note'; known: chat_template, chunk, ",
+            "mixture[0].settings: unknown recurrent setting 'notes'; nearest: 'note'; known: chat_template, ",
         ),
         (
             GOOD + "settings = { ratio = 8 }\n",
@@ -174,7 +174,7 @@ def test_a_recipe_is_read_with_its_types(tmp_path: Path) -> None:
         (GOOD.replace("[64]", "[]"), "mixture[0].sizes = () is not possible; allowed: one or more positive numbers"),
         (
             GOOD + "settings = { ratios = [] }\n",
-            "mixture[0]: ratios = () is not possible; allowed: one or more positive numbers",
+            "mixture[0].settings: ratios = () is not possible; allowed: one or more positive numbers",
         ),
         (
             GOOD + "bridges = [2, 1]\n",

@@ -79,7 +79,10 @@ class Entry:
             if name is not None:
                 require_known(kind, name, known)
         self._check_kinds()
-        self.kind.of(self.settings)
+        try:
+            self.kind.of(self.settings)
+        except ConfigError as error:
+            raise ConfigError(f"settings: {error}") from None
         require(0 < self.weight < math.inf, "weight", self.weight, "above 0")
         require(bool(self.sizes) and min(self.sizes) > 0, "sizes", self.sizes, "one or more positive numbers")
         self.options(None, held_out=False)  # which checks its own ranges
