@@ -65,11 +65,8 @@ def _located(message: str, fields: Iterable[str], where: str) -> str:
     first, space, rest = message.partition(" ")
     if first == "unknown" and rest.partition(" ")[0] in fields:
         return f"{first}{space}{where}.{rest}"
-    return (
-        f"{where}.{message}"
-        if first.rstrip(":").partition(".")[0].partition("[")[0] in fields
-        else f"{where}: {message}"
-    )
+    key = first.rstrip(":").partition(".")[0].partition("[")[0]
+    return f"{where}.{message}" if key in fields else f"{where}: {message}"
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
