@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from memfold.backbone.device import check_device, check_dtype
 from memfold.backbone.named.table import NAMED, TINY
+from memfold.backbone.published import published_system
 from memfold.backbone.record import SETTINGS_FILE, read_record
 from memfold.backbone.resolve import resolve_model
 from memfold.core import registry
@@ -103,10 +104,7 @@ def default_system(model: str) -> str:
         where = resolve_model(model)
         if where in registry.PUBLISHED:
             return registry.PUBLISHED[where]
-        from memfold.backbone.published import published_system
-
-        published = published_system(where)
-        return published or registry.default_for({})
+        return published_system(where) or registry.TEXT_DEFAULT
     return registry.default_for(record.trained)
 
 
@@ -138,8 +136,8 @@ def _check_possible(system: str, model: str, ratio: int | None, settings: Mappin
         return
     made = registry.system_class(system).of(settings or {})
     where = Path(resolve_model(model))
-    plain = where.is_dir() and not (where / SETTINGS_FILE).exists() and default_system(model) == registry.TEXT_DEFAULT
-    if plain and not made.capabilities.untrained:
+    plain = where.is_dir() and not (where / SETTINGS_FILE).exists()
+    if plain and not made.capabilities.untrained and published_system(where) is None:
         raise CheckpointError(
             f"model {_name(model, str(where))!r} was not trained for system {system!r}; train it for that, or use a "
             f"--system whose memory is text ({', '.join(registry.text_systems())})"

@@ -7,7 +7,7 @@ read where they are; nothing is converted or copied.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -62,26 +62,28 @@ def load_published(where: str | Path, device: str, dtype: str, offline: bool) ->
     Raises:
         CheckpointError: as `Layout.load`.
     """
-    for layout in layouts():
-        marker = _file(where, layout.marker, offline)
-        if marker is not None and layout.matches(read_json(marker)):
-            folder = Path(where) if Path(where).is_dir() else _snapshot(str(where), offline)
-            return layout.load(Source(str(where), folder, device, dtype))
-    return None
+    layout = _layout(where, offline)
+    if layout is None:
+        return None
+    folder = Path(where) if Path(where).is_dir() else _snapshot(str(where), offline)
+    return layout.load(Source(str(where), folder, device, dtype))
 
 
 def published_system(where: str | Path) -> str | None:
     """Return the system of a model in one of the known layouts, in a folder or the local cache; None for any other."""
-    for layout in layouts():
-        marker = _file(where, layout.marker, offline=True)
-        if marker is not None and layout.matches(read_json(marker)):
-            return layout.system
-    return None
+    layout = _layout(where, offline=True)
+    return None if layout is None else layout.system
 
 
-def layouts() -> Iterator[Layout]:
-    """Yield all layouts."""
-    return (cast(Layout, load("layout", name, LAYOUTS)) for name in LAYOUTS)
+def check_options(model: str, config: Mapping[str, Any], required: Mapping[str, Any]) -> None:
+    """Refuse a configuration with options that are computed in another way; an option that it lacks is as required.
+
+    Raises:
+        CheckpointError: with the name of the option and both values.
+    """
+    for name, value in required.items():
+        if config.get(name, value) != value:
+            raise CheckpointError(f"model {model!r} has {name} = {config[name]!r}; only {value!r} is supported")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -120,6 +122,15 @@ def read_tensors(folder: Path, wanted: str, file: str = WEIGHTS) -> dict[str, Te
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{folder / part} cannot be read: {str(error).splitlines()[0]}") from None
     return tensors
+
+
+def _layout(where: str | Path, offline: bool) -> Layout | None:
+    """Return the layout of a model; None if it has none of them."""
+    for layout in (cast(Layout, load("layout", name, LAYOUTS)) for name in LAYOUTS):
+        marker = _file(where, layout.marker, offline)
+        if marker is not None and layout.matches(read_json(marker)):
+            return layout
+    return None
 
 
 def _file(where: str | Path, name: str, offline: bool) -> Path | None:

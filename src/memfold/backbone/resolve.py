@@ -53,6 +53,13 @@ def _is_folder(name: str) -> bool:
         return False
 
 
+def in_cache(name: str) -> bool:
+    """Return whether the local cache of the hub has a model."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(isinstance(try_to_load_from_cache(name, file), str) for file in MODEL_FILES)
+
+
 @lru_cache
 def hub_has(name: str) -> bool:
     """Return whether the hub was reached and has the model; if not, the model is in the local cache.
@@ -62,7 +69,7 @@ def hub_has(name: str) -> bool:
     Raises:
         CheckpointError: for a model that is neither on the hub nor in the cache.
     """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -70,7 +77,7 @@ def hub_has(name: str) -> bool:
         RepositoryNotFoundError,
     )
 
-    cached = any(isinstance(try_to_load_from_cache(name, file), str) for file in MODEL_FILES)
+    cached = in_cache(name)
     problem, unreachable = "HF_HUB_OFFLINE is set; download it first", f"{constants.ENDPOINT} cannot be reached"
     try:
         if not constants.HF_HUB_OFFLINE:

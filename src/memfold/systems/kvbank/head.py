@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from memfold.backbone.adapters import add_role
 from memfold.backbone.model import Backbone
 from memfold.core.errors import CheckpointError
-from memfold.systems.kvbank.projections import own_projections, projections_of
+from memfold.systems.kvbank.projections import own_projections, stored_projections
 from memfold.systems.kvbank.settings import HEAD
 
 # linear modules that the adapters change
@@ -75,26 +75,13 @@ def read_head(tensors: Mapping[str, Tensor]) -> nn.Module:
         CheckpointError: for names or shapes that are not those of a head.
     """
     try:
-        head = KvbankHead(len(tensors["token"]), projections_of(_shapes(tensors)))
+        own = {name.removeprefix("own."): tensor for name, tensor in tensors.items() if name.startswith("own.")}
+        head = KvbankHead(len(tensors["token"]), stored_projections(own))
         head.load_state_dict(dict(tensors))
-    except (KeyError, RuntimeError, TypeError):
+    except (KeyError, RuntimeError, TypeError, ValueError):
         names = ", ".join(sorted(tensors))
         raise CheckpointError(f"tensors {names} are not a head of a KV memory bank; use the model's own file") from None
     return head
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[tuple[torch.Size, bool]]]:
-    """Return the shapes of the projections in a head, by letter, in the order of the layers."""
-    shapes: dict[str, list[tuple[torch.Size, bool]]] = {}
-    for name in tensors:
-        part, *path = name.split(".")
-        if part == "own" and path[-1] == "weight":
-            shapes.setdefault(path[0], []).append((torch.Size(), False))
-    for letter, layers in shapes.items():
-        for number in range(len(layers)):
-            weight = tensors[f"own.{letter}.{number}.weight"]
-            layers[number] = (weight.shape, f"own.{letter}.{number}.bias" in tensors)
-    return shapes
 
 
 def _targets(backbone: Backbone) -> tuple[str, ...]:

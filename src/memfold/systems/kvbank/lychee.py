@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from memfold.backbone.published import Source, read_json, read_tensors
+from memfold.backbone.published import Source, check_options, read_json, read_tensors
 from memfold.core.errors import CheckpointError
 from memfold.systems.kvbank.settings import HEAD, KvbankFold
 
@@ -58,12 +58,7 @@ class Lychee:
         Raises:
             CheckpointError: for options that are computed in another way.
         """
-        for name, value in REQUIRED.items():
-            found = config.get(f"{MARK}_{name}", value)
-            if found != value:
-                raise CheckpointError(
-                    f"model {source.name!r} has {MARK}_{name} = {found!r}; only {value!r} is supported"
-                )
+        check_options(source.name, config, {f"{MARK}_{name}": value for name, value in REQUIRED.items()})
         window, stride = config[f"{MARK}_window"], config.get(f"{MARK}_stride", config[f"{MARK}_window"])
         if window != stride:
             raise CheckpointError(

@@ -7,11 +7,10 @@ of text are projected by the model alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from memfold.backbone.model import Backbone
@@ -32,14 +31,16 @@ def own_projections(backbone: Backbone, letters: Sequence[str]) -> nn.ModuleDict
     return own
 
 
-def projections_of(shapes: dict[str, list[tuple[torch.Size, bool]]]) -> nn.ModuleDict:
-    """Return projections with weights of these shapes, and a bias or none, without values."""
-    return nn.ModuleDict(
-        {
-            letter: nn.ModuleList(nn.Linear(shape[1], shape[0], bias) for shape, bias in layers)
-            for letter, layers in shapes.items()
-        }
-    )
+def stored_projections(tensors: Mapping[str, Tensor]) -> nn.ModuleDict:
+    """Return projections without values, of the shapes of stored tensors, whose names are `LETTER.LAYER.weight`."""
+    own = nn.ModuleDict()
+    for letter in dict.fromkeys(name.partition(".")[0] for name in tensors):
+        count = sum(name.startswith(f"{letter}.") and name.endswith(".weight") for name in tensors)
+        shapes = [
+            (tensors[f"{letter}.{layer}.weight"].shape, f"{letter}.{layer}.bias" in tensors) for layer in range(count)
+        ]
+        own[letter] = nn.ModuleList(nn.Linear(size, rows, bias) for (rows, size), bias in shapes)
+    return own
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from memfold.backbone.published import Source, read_json, read_tensors
+from memfold.backbone.published import Source, check_options, read_json, read_tensors
 from memfold.core.errors import CheckpointError
 from memfold.systems.pooled.settings import HEAD
 
@@ -66,11 +66,7 @@ class Lclm:
         Raises:
             CheckpointError: for options that are computed in another way.
         """
-        for name, value in REQUIRED.items():
-            if config.get(name, value) != value:
-                raise CheckpointError(
-                    f"model {source.name!r} has {name} = {config[name]!r}; only {value!r} is supported"
-                )
+        check_options(source.name, config, REQUIRED)
         processor = source.folder / PROCESSOR
         marks = MARKS | (read_json(processor) if processor.exists() else {})
         window = config["encoder_window_size"]

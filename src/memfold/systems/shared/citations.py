@@ -151,7 +151,7 @@ def cite_reply(memory: Memory, question: str, reply: Reply, answer: str) -> tupl
     """
     if not memory.holds_text:
         return ()
-    answer = "" if reply.finish in ("length", "repetition") else answer
+    answer = "" if reply.is_cut else answer
     return sentence_index(memory).cite(recalled(reply.text), question, answer)
 
 

@@ -42,13 +42,9 @@ def write_note(
     published systems) takes it as it is.
     """
     reply = yield from ask(update(limit))
-    if _is_cut(reply) and overflow == "shorter" and limit > 1:
+    if reply.is_cut and overflow == "shorter" and limit > 1:
         reply = yield from ask(update(limit // 2))
-    return _whole_sentences(reply.text) if _is_cut(reply) and overflow != "keep" else reply.text.strip()
-
-
-def _is_cut(reply: Reply) -> bool:
-    return reply.finish in ("length", "repetition")
+    return _whole_sentences(reply.text) if reply.is_cut and overflow != "keep" else reply.text.strip()
 
 
 def _whole_sentences(text: str) -> str:

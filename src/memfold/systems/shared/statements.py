@@ -50,13 +50,14 @@ def states(memory: Memory, question: str, recalls: Sequence[Recall], answer: str
     english, index = is_english(question), sentence_index(memory)
     if english and not _has_form(question, answer):
         return False
-    context = " ".join((question, *(recall.text for recall in recalls)))
+    recalled = " ".join(recall.text for recall in recalls)
+    context = f"{question} {recalled}"
     rests = [recall for recall in recalls if recall.supported or not english or _speak_of_same(recall, context, index)]
     if english and not _speak_of(question, rests, index):
         return False
     if all(recall.supported for recall in recalls):
         named = names_of(answer, whole=True) if english else []
-        return all(_has(context.removeprefix(question), name) for name in named)
+        return all(_has(recalled, name) for name in named)
     if answer.isdecimal() and len(answer) <= COUNTED:
         return False
     lines = [_spaced(recall.text if recall.supported else _nearest(recall)) for recall in rests]
