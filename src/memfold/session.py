@@ -311,7 +311,7 @@ def _load(location: str, device: str, dtype: str) -> Backbone:
     from memfold.backbone.folder import load_backbone
 
     transformers_logging.set_verbosity_error()
-    return load_backbone(location, device, dtype)
+    return load_backbone(location, device, dtype, roles=False)
 
 
 def _name(model: str, location: str) -> str:

@@ -239,3 +239,18 @@ def test_a_damaged_memory_is_refused(cli: Cli, folded: str, model: tuple[str, st
             result = cli(*command)
             assert result.code == 2
             assert message in result.message
+
+
+def test_the_calls_of_answers_are_written_for_inspect(cli: Cli) -> None:
+    Path("notes.txt").write_text("Ada was born in Velm. Bel was born in Tor.\n" * 30)
+    result = cli(
+        "ask", "notes.txt", "Where was Ada born?", "--system", "recurrent", "--set", "chunk=64", "--trace", "a.jsonl"
+    )
+    assert result.code == 0
+    shown = cli("inspect", "a.jsonl").out
+    assert shown.startswith("question 1 (recurrent)\n  question  Where was Ada born?\n  step      1, update, block 0: ")
+    assert cli("ask", "notes.txt", "Who?", "--trace", "a.jsonl").message == "a.jsonl exists already; give another name"
+    assert cli("ask", "notes.txt", "Who?", "--trace", "a.txt").message.startswith(
+        "--trace a.txt is not possible; use a"
+    )
+    assert cli("ask", "notes.txt", "--trace", "b.jsonl").message.endswith("give one of them")

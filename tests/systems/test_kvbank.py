@@ -238,7 +238,10 @@ def test_a_block_that_comes_first_is_read_at_the_end_of_a_chunk(trained: Backbon
     assert rendered.positions[0] == 8, "the slots of a chunk of 32 tokens"
     assert rendered.prefix is not None
     assert rendered.prefix.length == memory.blocks[-1].slot_count
-    assert torch.equal(rendered.prefix.layers[0][0], from_slots(slots(memory), shape_of(trained))[0][0][:, -7:])
+    assert torch.equal(
+        rendered.prefix.layers[0][0],
+        from_slots(slots(memory), shape_of(trained))[0][0][:, -memory.blocks[-1].slot_count :],
+    )
     assert (call.adapter, system._update("a", 0, QUESTION, "", 8).adapter) == (None, None)
 
 
@@ -443,6 +446,40 @@ def test_closed_blocks_are_scored_together(memory: Memory) -> None:
     assert sum(sizes) == len(memory.blocks)
 
 
+def test_a_second_pass_sees_the_blocks_that_were_closed_under_another_note(memory: Memory) -> None:
+    """Block 0 matters only once the note of block 2 is known; blocks after 2 were judged with that note."""
+
+    def reply(call: Call) -> Reply | str:
+        if not isinstance(call.wants, HeadScore):
+            return "bridge" if call.purpose == "update" and block_of(call) == 2 else "all of it"
+        opens = block_of(call) == 2 or (block_of(call) == 0 and "bridge" in text_of(call))
+        return Reply(score=2.0 if opens else -2.0)
+
+    once, calls = asked(reply, memory, gate="head", style="bare")
+    assert [block_of(call) for call in calls if call.purpose == "update"] == [2]
+    twice, more = asked(reply, memory, gate="head", style="bare", passes=2)
+    assert [block_of(call) for call in more if call.purpose == "update"] == [2, 0]
+    again = [block_of(call) for call in more[len(calls) - 1 :] if isinstance(call.wants, HeadScore)]
+    assert again[:2] == [0, 1]
+    assert 2 not in again
+    assert [len(trace.steps) for trace in (once, twice)] == [len(calls), len(more)]
+
+
+def test_a_second_pass_stops_where_the_note_is_unchanged(memory: Memory) -> None:
+    scores = scores_by_block(*[-2.0] * len(memory.blocks))
+    assert asked(scores, memory, gate="head", passes=3)[1] == asked(scores, memory, gate="head")[1]
+
+
+def test_blocks_end_after_sentences_unless_they_are_exact(trained: Backbone) -> None:
+    _, made = bank(TEXT, trained, compressor="trained")
+    assert len(made.blocks) > 2
+    assert all((block.read() or "").rstrip().endswith(".") for block in made.blocks)
+    assert all(block.token_count <= 32 for block in made.blocks)
+    assert all(block.slot_count == -(-block.token_count // 4) for block in made.blocks)
+    _, exact = bank(TEXT, trained, compressor="trained", borders="exact")
+    assert [block.token_count for block in exact.blocks[:-1]] == [32] * (len(exact.blocks) - 1)
+
+
 def test_a_gate_that_always_opens_is_no_gate(memory: Memory) -> None:
     always, calls = asked(scores_by_block(*[9.0] * len(memory.blocks)), memory, gate="head")
     none, others = asked(scores_by_block(), memory, gate="open")
@@ -543,8 +580,11 @@ def test_the_script_opens_the_blocks_of_the_evidence(trained: Backbone) -> None:
     trace = system.script(sample, trained, "recall")
     gates = [step for step in trace.steps if isinstance(step.call.wants, HeadScore)]
     updates = [step for step in trace.steps if step.call.purpose == "update"]
-    assert [step.reply.score for step in gates].count(1.0) == len(updates) > 0
-    assert {block_of(step.call) for step in updates} == {block_of(s.call) for s in gates if s.reply.score}
+    opened = {block_of(step.call) for step in gates if step.reply.score}
+    assert opened
+    (idle,) = [step for step in updates if block_of(step.call) not in opened]
+    assert f"\n{idle.reply.text.strip()}\n" in text_of(idle.call), "the note that it already has"
+    assert {block_of(step.call) for step in updates if step is not idle} == opened
     assert all(sentence in updates[-1].reply.text for sentence in sample.support)
     assert sample.expected in trace.steps[-1].reply.text
     scores = logprobs(trained, system, [(sample.document, [trace])])

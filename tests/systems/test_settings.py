@@ -78,7 +78,7 @@ def test_every_system_is_tested_here() -> None:
         ),
         ("full", "chunk", "style chat_template max_tokens thinking", "read_loss"),
         ("retrieval", "chunk", "style chat_template max_tokens thinking top", ""),
-        ("recurrent", "chunk", "style chat_template max_tokens thinking note overflow", ""),
+        ("recurrent", "chunk", "style chat_template max_tokens thinking note overflow adapter", "rank"),
     ],
 )
 def test_the_names_of_all_settings(name: str, fold: str, read: str, train: str) -> None:
@@ -167,7 +167,7 @@ def test_published_settings_are_the_defaults_but_for_pooled_memory() -> None:
         ("pooled", ("cite", "unfold", "doubt")),
         ("full", ()),
         ("retrieval", ("top",)),
-        ("recurrent", ("note", "overflow")),
+        ("recurrent", ("note", "overflow", "adapter")),
     ],
 )
 def test_what_may_change_for_one_answer(name: str, settings: tuple[str, ...]) -> None:

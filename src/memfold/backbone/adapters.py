@@ -97,6 +97,7 @@ def add_role(backbone: Backbone, role: str, rank: int, alpha: float, targets: tu
     Raises:
         ConfigError: for a name that `peft` does not accept, or a model with a base adapter that is not merged.
     """
+    restore_roles(backbone)
     if role in backbone.roles:
         return
     require(role.isidentifier() and role != NAME, "adapter", role, f"a Python identifier other than {NAME!r}")
@@ -120,11 +121,13 @@ def add_role(backbone: Backbone, role: str, rank: int, alpha: float, targets: tu
 
 
 def check_role(backbone: Backbone, role: str | None) -> None:
-    """Check that the model has an adapter for a role; None is always accepted.
+    """Check that the model has an adapter for a role, and read it if need be; None is always accepted.
 
     Raises:
         CheckpointError: for an unknown role; the message lists the adapters of the model.
     """
+    if role is not None:
+        restore_roles(backbone)
     if role is not None and role not in backbone.roles:
         names = ", ".join(backbone.roles) or "none"
         raise CheckpointError(f"model {backbone.name!r} has no adapter {role!r}; its adapters: {names}; train it first")
@@ -166,8 +169,8 @@ def _activate(backbone: Backbone, role: str | None) -> None:
                 parameter.requires_grad_(requires_grad)
 
 
-def save_roles(backbone: Backbone, folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write the adapter of each role to `folder`/adapters in the format of `peft`.
+def save_roles(backbone: Backbone, folder: Path, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Write the adapter of each role to `folder`/adapters in the format of `peft`, in data type `dtype`.
 
     `weights` maps the parameter names of the model to the values to save.
     """
@@ -175,23 +178,34 @@ def save_roles(backbone: Backbone, folder: Path, weights: Mapping[str, Tensor]) 
         role_folder = folder / ROLES_FOLDER / role
         role_folder.mkdir(parents=True, exist_ok=True)
         _config(adapter, 0.0).save_pretrained(str(role_folder))
-        lora = {_file_name(name, role): _on_cpu(weights[name]) for name in _matrices(weights, role)}
+        lora = {_file_name(name, role): _on_cpu(weights[name]).to(dtype) for name in _matrices(weights, role)}
         save_file(lora, role_folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
-def restore_roles(backbone: Backbone, folder: Path) -> None:
-    """Add the adapters of roles that a model folder holds.
+def stored_roles(folder: Path) -> tuple[Path, ...]:
+    """Return the folders of the adapters of roles in a model folder."""
+    return tuple(sorted(path.parent for path in folder.glob(f"{ROLES_FOLDER}/*/{CONFIG_FILE}")))
+
+
+def restore_roles(backbone: Backbone) -> None:
+    """Add the adapters of roles that the model's folder holds, unless that is done.
+
+    Most systems use a model without them, `peft` takes a second to import, and idle adapters slow down every layer.
 
     Raises:
         CheckpointError: for an adapter that is damaged or does not match the model.
     """
-    for role_folder in sorted(path.parent for path in folder.glob(f"{ROLES_FOLDER}/*/{CONFIG_FILE}")):
+    waiting, backbone.stored_roles = backbone.stored_roles, ()
+    fingerprint = backbone.stored_fingerprint
+    for role_folder in waiting:
         rank, alpha, targets, _ = _read_config(role_folder)
         role = role_folder.name
         add_role(backbone, role, rank, alpha, targets)
         parameters = dict(backbone.model.named_parameters())
-        stored = {_parameter_name(name, role): value for name, value in load_tensors(role_folder, WEIGHTS_FILE).items()}
+        tensors = load_tensors(role_folder, WEIGHTS_FILE)
+        stored = {_parameter_name(name, role): value.float() for name, value in tensors.items()}
         _fill(parameters, _matrices(parameters, role), stored, role_folder)
+    backbone.stored_fingerprint = fingerprint
 
 
 def _matrices(names: Iterable[str], role: str) -> set[str]:

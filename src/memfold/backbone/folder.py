@@ -44,11 +44,14 @@ TOKENIZER_FILE = "tokenizer_config.json"
 transformers_logging.disable_progress_bar()  # memfold shows its own progress
 
 
-def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32", merged: bool = True) -> Backbone:
+def load_backbone(
+    where: str | Path, device: str = "cpu", dtype: str = "float32", merged: bool = True, roles: bool = True
+) -> Backbone:
     """Load a model folder (or a Hugging Face id), with its heads and adapters if there are any.
 
     For an adapter folder, the base model is loaded and the adapter is merged into it.  If `merged` is false, the
-    adapter stays separate, in the data type that it is stored in, so that training can continue.
+    adapter stays separate, in the data type that it is stored in, so that training can continue.  If `roles` is false,
+    the adapters of roles are read when one of them is used for the first time.
 
     Raises:
         ConfigError: for an unknown dtype or an unavailable device.
@@ -72,7 +75,9 @@ def load_backbone(where: str | Path, device: str = "cpu", dtype: str = "float32"
     backbone = load_plain(where, device, dtype, offline)
     if (folder / SETTINGS_FILE).exists():
         _read_settings(backbone, folder)
-        adapters.restore_roles(backbone, folder)
+        backbone.stored_roles = adapters.stored_roles(folder)
+        if roles:
+            adapters.restore_roles(backbone)
         backbone.stored_fingerprint = file_fingerprint(folder)
         backbone.folder = folder
     if (folder / ENCODER_FOLDER).is_dir():
@@ -208,7 +213,7 @@ def save_backbone(
     if backbone.base_adapter is None:
         values = backbone.model.state_dict() if weights is None else weights
         state = {name: value.to(DTYPES[dtype]) for name, value in adapters.without_roles(values).items()}
-        adapters.save_roles(backbone, folder, values)
+        adapters.save_roles(backbone, folder, values, DTYPES[dtype])
         backbone.model.save_pretrained(folder, state_dict=state)
     else:
         adapters.save_adapter(backbone, folder, dict(backbone.model.named_parameters()) if weights is None else weights)

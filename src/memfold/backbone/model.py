@@ -51,6 +51,7 @@ class Backbone(Tokenized, Computing):
     stored_fingerprint: str | None = None
     base_adapter: Adapter | None = None
     roles: dict[str, Adapter] = field(default_factory=dict)
+    stored_roles: tuple[Path, ...] = ()  # folders of adapters that are read when one of them is used
     encoder: Backbone | None = None  # separate model that makes the slots
     reads: tuple[str, ...] = ()  # fingerprints of the encoders whose memories it was trained to read; empty: itself
     folder: Path | None = None  # model folder that holds exactly these weights

@@ -24,6 +24,7 @@ from memfold.cli.options import (
     Settings,
     Style,
     System,
+    Trace,
     Unfold,
     check_model,
     model_dtype,
@@ -33,6 +34,7 @@ from memfold.cli.questions import read_questions
 from memfold.core.config import require
 from memfold.core.errors import ConfigError, unknown
 from memfold.core.job import check_question
+from memfold.core.outputs import check_file
 from memfold.core.prompt import STYLES
 from memfold.core.registry import DEFAULT, AnySystem, system_class
 from memfold.core.settings import parse_settings
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from memfold.api import FoldedMemory
 
 NAME = "ask"
+TRACE_SUFFIX = ".jsonl"
 
 
 def command(
@@ -61,6 +64,7 @@ def command(
     settings: Settings = None,
     max_tokens: MaxTokens = None,
     device: Device = None,
+    trace: Trace = None,
     as_json: Json = False,
 ) -> None:
     """Answer questions from a memory file or a document.
@@ -73,6 +77,8 @@ def command(
     _check(source, question, questions, style)
     _check_budget(budget, unfold)
     check_model(model, device)
+    if trace is not None:
+        _check_trace(trace, question, questions)
     require(max_tokens is None or max_tokens > 0, "--max-tokens", max_tokens, "1 token or more")
     asked = None if questions is None else read_questions(questions)
     chosen = parse_settings(settings or ())
@@ -86,9 +92,9 @@ def command(
     else:
         memory = memory.doubting(0 if unfold is False else budget or BUDGET)
     if asked is not None:
-        _ask_all(memory, asked)
+        _ask_all(memory, asked, trace)
     elif question is not None:
-        _ask_one(memory, question, as_json)
+        _ask_one(memory, question, as_json, trace)
     elif converse(memory, as_json):
         raise typer.Exit(1)
 
@@ -103,6 +109,15 @@ def _check(source: str, question: str | None, questions: Path | None, style: str
         check_question(question)
     if source == "-" and question is None and questions is None:
         raise ConfigError("standard input holds the document; give QUESTION or --questions")
+
+
+def _check_trace(trace: Path, question: str | None, questions: Path | None) -> None:
+    """Refuse a trace of a conversation, or one that could not be shown or would replace a file."""
+    if question is None and questions is None:
+        raise ConfigError(f"--trace {trace} records answers to QUESTION or --questions; give one of them")
+    if trace.suffix != TRACE_SUFFIX:
+        raise ConfigError(f"--trace {trace} is not possible; use a name that ends in {TRACE_SUFFIX}")
+    check_file(trace, (), advice="give another name")
 
 
 def _check_budget(budget: int | None, unfold: bool | None) -> None:
@@ -153,11 +168,15 @@ def _memory(
         return api.fold_documents(inputs.documents, session, progress, inputs.skipped)
 
 
-def _ask_one(memory: FoldedMemory, question: str, as_json: bool) -> None:
+def _ask_one(memory: FoldedMemory, question: str, as_json: bool, trace: Path | None) -> None:
     from memfold.cli.documents import records
     from memfold.cli.output import print_json, screen, show, show_warning
 
     response = memory.ask(question)
+    if trace is not None:
+        from memfold.rl.trace_file import write_answers
+
+        write_answers(trace, [response.trace])
     if as_json:
         print_json(response.record() | ({"skipped": records(memory.skipped)} if memory.skipped else {}))
     else:
@@ -167,19 +186,25 @@ def _ask_one(memory: FoldedMemory, question: str, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _ask_all(memory: FoldedMemory, questions: list[str]) -> None:
+def _ask_all(memory: FoldedMemory, questions: list[str], trace: Path | None) -> None:
     """Print one JSON line for each question in order, as soon as all questions before it are answered."""
     from memfold.cli.output import notes, print_json
 
     if memory.warning is not None:
         notes().print(f"warning: {memory.warning}", style="yellow", markup=False)
     ready: dict[int, dict[str, Any]] = {}
+    traces: dict[int, Any] = {}
     shown = failed = 0
     for number, response in memory.answers(questions):
         ready[number] = {"question": questions[number]} | response.record()
+        traces[number] = response.trace
         failed += not response.text
         while shown in ready:
             print_json(ready.pop(shown))
             shown += 1
+    if trace is not None:
+        from memfold.rl.trace_file import write_answers
+
+        write_answers(trace, [traces[number] for number in sorted(traces)])
     if failed:
         raise typer.Exit(1)

@@ -47,7 +47,8 @@ Cells = Annotated[
     str | None,
     typer.Option(
         "--cells",
-        help="even, or graded: for each split and length 1,000 questions up to 4K tokens, 128 up to 32K, 32 beyond.",
+        help="even; or for each split and length graded: 1,000 questions up to 4K tokens, 128 up to 32K, 32 beyond; "
+        "long: 256 up to 224K, 64 up to 896K, 16 beyond.",
     ),
 ]
 Sampling = Annotated[
@@ -60,7 +61,9 @@ Needles = Annotated[int | None, typer.Option("--needles", help="needle: number o
 Kinds = Annotated[
     list[str] | None,
     typer.Option(
-        "--kind", help="needle, strings: number, word, code, uuid, date, name; multihop: two-hop, tracking; repeatable."
+        "--kind",
+        help="needle, strings: number, word, code, uuid, date, name; multihop: two-hop, tracking; ruler-hqa: one-hop, "
+        "two-hop; repeatable.",
     ),
 ]
 Hidden = Annotated[
@@ -72,11 +75,13 @@ Haystack = Annotated[
 PerDocument = Annotated[int | None, typer.Option("--per-document", help="Number of questions about each document.")]
 Data = Annotated[
     list[str] | None,
-    typer.Option("--data", help="qa, multihop, longbench-v2: NAME=PATH of a local file or folder; repeatable."),
+    typer.Option(
+        "--data", help="qa, multihop, ruler-hqa, longbench-v2: NAME=PATH of a local file or folder; repeatable."
+    ),
 ]
 TrainedOn = Annotated[
     list[str] | None,
-    typer.Option("--trained-on", help="qa, multihop: dataset that the model was trained on; repeatable."),
+    typer.Option("--trained-on", help="qa, multihop, ruler-hqa: dataset that the model was trained on; repeatable."),
 ]
 Judged = Annotated[
     str | None,
@@ -89,7 +94,8 @@ def command(
         str,
         typer.Argument(
             metavar="SUITE",
-            help="almanac, needle, strings, multihop, qa, longbench-v2, fidelity or reconstruction (docs/suites.md).",
+            help="almanac, needle, strings, multihop, ruler-hqa, qa, longbench-v2, fidelity or reconstruction "
+            "(docs/suites.md).",
         ),
     ],
     system: Systems = None,

@@ -47,6 +47,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 Force = Annotated[bool, typer.Option("--force", help="Replace what the output path holds.")]
 Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to; it is created if it does not exist.")]
 
+Trace = Annotated[
+    Path | None,
+    typer.Option("--trace", help="Write all calls of the answers to a new .jsonl file, for memfold inspect."),
+]
 BUDGET = 256  # tokens that --unfold reads again
 
 Question = Annotated[

@@ -13,12 +13,12 @@ from rich.text import Text
 
 from memfold.cli.output import screen
 from memfold.cli.printable import on_one_line, printable
+from memfold.cli.steps import Line, describe
 from memfold.core.config import build, require
 from memfold.core.errors import ConfigError, DataError
 from memfold.scoring.expansion import Expansion
 
 SUFFIX, SAMPLES = ".jsonl", "samples.jsonl"
-BEGINNING = 100  # characters of a step that are shown
 VERBATIM, ALTERED, INVENTED = "green", "yellow", "red"
 
 
@@ -35,14 +35,16 @@ class Recorded:
     def title(self) -> str:
         """Return which reply it is, and its reward."""
         record = self.record
+        if not record["accepted"] and self.reward is None and not record.get("error"):
+            return f"{record['case']} ({record['system']})"
         reward = "no reward" if self.reward is None else f"reward {self.reward:g}"
         error = f", error: {record['error']}" if record.get("error") else ""
         return f"{record['case']} ({record['system']}, {record['kind'] or 'no kind'}): {reward}{error}"
 
-    def steps(self) -> list[str]:
-        """Return a line for each call of a trace; none for a trace of a single call."""
+    def steps(self) -> list[Line]:
+        """Return lines for the calls of a trace; none for a trace of a single call."""
         steps = (self.record.get("trace") or {}).get("steps", [])
-        return [_step(number, step) for number, step in enumerate(steps, 1)] if len(steps) > 1 else []
+        return describe(steps) if len(steps) > 1 else []
 
     def marked(self) -> Text:
         """Return the reply with its expansions between marks and in colour, and invented names in red."""
@@ -90,9 +92,10 @@ def show_replies(replies: Sequence[Recorded]) -> None:
         console.print("" if number == 0 else "\n", end="")
         console.print(on_one_line(reply.title), style="bold", markup=False)
         console.print(f"  question  {record['question']}", markup=False)
-        console.print(f"  accepted  {on_one_line(', '.join(map(str, record['accepted'])))}", markup=False)
-        for line in reply.steps():
-            console.print(f"  step      {on_one_line(line)}", markup=False)
+        if record["accepted"]:
+            console.print(f"  accepted  {on_one_line(', '.join(map(str, record['accepted'])))}", markup=False)
+        for label, line in reply.steps():
+            console.print(f"  {label:<8}  {on_one_line(line)}", markup=False)
         console.print(Text("  reply     ").append_text(reply.marked()))
         if expansions:
             exact = sum(expansion.verbatim for expansion in expansions)
@@ -100,14 +103,6 @@ def show_replies(replies: Sequence[Recorded]) -> None:
             console.print(f"  expanded  {len(expansions)}, {exact} verbatim, fidelity {fidelity:.0%}", markup=False)
         if reply.invented:
             console.print(f"  invented  {on_one_line(', '.join(reply.invented))}", markup=False)
-
-
-def _step(number: int, step: dict[str, Any]) -> str:
-    """Return the purpose of a call, and the length, the finish reason and the beginning of its reply."""
-    call, reply = step["call"], step["reply"]
-    text = " ".join(reply["text"].split())
-    text = text if len(text) <= BEGINNING else f"{text[:BEGINNING]} ..."
-    return f"{number}, {call['purpose']}: {len(reply['tokens'])} tokens ({reply['finish']}) {text}"
 
 
 def _file(path: Path) -> Path:

@@ -132,12 +132,13 @@ def chunks(document: Document, tokenize: Tokenize, size: int) -> Iterator[Chunk]
 def text_chunks(document: Document, tokenize: Tokenize, size: int) -> Iterator[Chunk]:
     """Cut a document into chunks of at most `size` tokens that end where `memfold.core.borders` says.
 
-    A document that is given as tokens is cut as by `chunks`.
+    A document that has tokens but no text is cut as by `chunks`.
 
     Raises:
         DataError: as `chunks`.
     """
-    return _chunks(document, tokenize, size, partial(_border_cut, size))
+    written = document if document.text is None else replace(document, tokens=None)
+    return _chunks(written, tokenize, size, partial(_border_cut, size))
 
 
 def _chunks(document: Document, tokenize: Tokenize, size: int, cut_of: CutOf) -> Iterator[Chunk]:

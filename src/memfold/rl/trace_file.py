@@ -1,4 +1,4 @@
-"""Trace files: all samples of a step as JSON lines, to be read (`memfold inspect`) or replayed."""
+"""Trace files: samples of a training step, or answers to a user, as JSON lines; `memfold inspect` shows them."""
 
 from __future__ import annotations
 
@@ -70,6 +70,32 @@ def group_records(group: Group) -> list[dict[str, Any]]:
         }
         records.append(record)
     return records
+
+
+def write_answers(path: Path, traces: Sequence[Trace]) -> None:
+    """Write one line for each answer to a user; replaces an existing file once all are written.
+
+    Raises:
+        DataError: if the file cannot be written.
+    """
+    lines = [json.dumps(answer_record(number, trace), ensure_ascii=False) for number, trace in enumerate(traces, 1)]
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def answer_record(number: int, trace: Trace) -> dict[str, Any]:
+    """Return the record of an answer to question `number` of a user, of which it is not known whether it is right."""
+    return {
+        "case": f"question {number}",
+        "system": trace.system,
+        "kind": "",
+        "question": trace.question,
+        "accepted": [],
+        "answer": trace.answer.text if trace.answer else "",
+        "reply": trace.answer.reply if trace.answer else "",
+        "reward": None,
+        "error": None if trace.failure is None else str(trace.failure),
+        "trace": trace_record(trace),
+    }
 
 
 def trace_record(trace: Trace) -> dict[str, Any]:

@@ -25,7 +25,8 @@ def gate_scores(
 ) -> Scores:
     """Return a score from 0 to 1 for each of some blocks."""
     if read.gate == "head":
-        replies = yield from ask_all([head_call(fold, read, memory.name, index, question, note) for index in indices])
+        place = (fold, read, memory.name)
+        replies = yield from ask_all([head_call(*place, index, question, note) for index in indices])
         return [_sigmoid(reply.score or 0.0) for reply in replies]
     if read.gate == "ask":
         calls = [
@@ -39,9 +40,16 @@ def gate_scores(
     return [1.0] * len(indices)
 
 
-def head_call(fold: KvbankFold, read: KvbankRead, memory: str, index: int, question: str, note: str) -> Call:
-    """Return the call of the trained gate for a block."""
-    return Call("gate", _parts(fold, read, memory, index, question, note), HeadScore(GATE_HEAD), GATE)
+def head_call(
+    fold: KvbankFold, read: KvbankRead, memory: str, index: int, question: str, note: str, trained: bool = False
+) -> Call:
+    """Return the call of the trained gate for a block.
+
+    Its score is a training target in supervised samples, which have labels, and not in rollouts: the gate is trained
+    outside of reinforcement learning, because its decision is discrete (section 3.3.1).
+    """
+    parts = _parts(fold, read, memory, index, question, note)
+    return Call("gate", parts, HeadScore(GATE_HEAD), GATE, trained)
 
 
 def _asking(fold: KvbankFold, read: KvbankRead, memory: str, index: int, question: str, note: str, word: str) -> Call:
@@ -49,7 +57,9 @@ def _asking(fold: KvbankFold, read: KvbankRead, memory: str, index: int, questio
 
 
 def _parts(fold: KvbankFold, read: KvbankRead, memory: str, index: int, question: str, note: str) -> tuple[Part, ...]:
-    return block_message(fold, memory, index, after_memory(read.chat_template, helps(question, note), None))
+    return block_message(
+        fold, memory, index, after_memory(read.chat_template, helps(read.chat_template, question, note), None)
+    )
 
 
 def _word_overlap(read: KvbankRead, memory: Memory, question: str, indices: Sequence[int]) -> list[float]:

@@ -17,9 +17,7 @@ from memfold.backbone.model import Backbone
 from memfold.core.errors import CheckpointError
 from memfold.systems.kvbank.projections import own_projections, stored_projections
 from memfold.systems.kvbank.settings import HEAD
-
-# linear modules that the adapters change
-MODULES = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj")
+from memfold.systems.shared.linear import linear_modules
 
 
 class KvbankHead(nn.Module):
@@ -48,7 +46,7 @@ def add_parts(backbone: Backbone, ranks: Mapping[str, int], letters: Sequence[st
         with torch.no_grad():
             head.token.copy_(backbone.model.get_input_embeddings().weight[backbone.end_token])  # type: ignore[index]
         backbone.heads[HEAD] = head.to(backbone.device)
-    targets = _targets(backbone) if ranks else ()
+    targets = linear_modules(backbone) if ranks else ()
     for seed, (role, rank) in enumerate(ranks.items()):
         add_role(backbone, role, rank, 2.0 * rank, targets, seed)
 
@@ -82,14 +80,3 @@ def read_head(tensors: Mapping[str, Tensor]) -> nn.Module:
         names = ", ".join(sorted(tensors))
         raise CheckpointError(f"tensors {names} are not a head of a KV memory bank; use the model's own file") from None
     return head
-
-
-def _targets(backbone: Backbone) -> tuple[str, ...]:
-    """Return the names, without their layers, of the linear modules that the adapters change."""
-    present = {name.rsplit(".", 1)[-1] for name, _ in backbone.model.named_modules()}
-    names = tuple(name for name in MODULES if name in present)
-    if not names:
-        raise CheckpointError(
-            f"model {backbone.name!r} has no modules named {', '.join(MODULES)} for adapters; use another model"
-        )
-    return names

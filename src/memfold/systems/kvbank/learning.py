@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from memfold.backbone.model import Backbone
 
 DEFAULT_RATIO = 4  # default for a model that was trained at several ratios
+READING = ("gate", "reading", "note", "passes")  # reading settings that a model is trained for
 POSITIVE = 3.0  # weight of blocks that should be opened in the loss of the gate (section 3.3.1)
 KvbankT = TypeVar("KvbankT", bound="KvbankLearning")
 
@@ -50,16 +51,21 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """All folding settings except `chunk`, which follows from the blocks of a memory, unless positions depend on
-        it."""
-        free = () if self.fold.positions == "unrotated" else ("chunk",)
+        """All folding settings except those of chunks, whose lengths the blocks of a memory have, unless positions
+        depend on them."""
+        free = () if self.fold.positions == "unrotated" else ("chunk", "borders")
         return {name: value for name, value in asdict(self.fold).items() if name not in free}
 
     @property
     def capabilities(self) -> Capabilities:
         """Slots; calls have a prefix, so that inference engines that take embeddings cannot serve them."""
-        untrained = self.fold.compressor != "trained"
-        return Capabilities(slots=True, consecutive=False, pass_tokens=BATCH_TOKENS, untrained=untrained)
+        return Capabilities(
+            slots=True,
+            rereads_text=self.read.gate == "bm25",
+            consecutive=False,
+            pass_tokens=BATCH_TOKENS,
+            untrained=self.fold.compressor != "trained",
+        )
 
     @property
     def ratio(self) -> int:
@@ -99,7 +105,7 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
 
     def record(self, previous: Mapping[str, Any]) -> dict[str, Any]:
         """Return the folding settings, with all trained ratios in place of one, and what was trained to read."""
-        settings = asdict(self.fold) | {"gate": self.read.gate, "reading": self.read.reading, "note": self.read.note}
+        settings = asdict(self.fold) | {name: getattr(self.read, name) for name in READING}
         del settings["ratio"]
         return settings | {"ratios": sorted({*previous.get("ratios", ()), *self.train.ratios})}
 
@@ -131,8 +137,7 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
     def losses(self, outputs: Sequence[HeadOutput]) -> dict[str, Tensor]:
         """Return the loss of the gate: binary cross-entropy, with a larger weight for blocks that should be opened.
 
-        A step holds its label (1 or 0) as its score.  Traces of rollouts are scored by their reward alone, and their
-        gate calls are not trained.
+        A step of a supervised sample holds its label (1 or 0) as its score.  Gate calls of rollouts are not trained.
         """
         if not outputs:
             return {}

@@ -71,6 +71,7 @@ class Lychee:
             "compressor": "trained",
             "window": window,
             "chunk": WINDOWS * window,
+            "borders": "exact",
             "positions": "unrotated",
             "opening": False,
             "adapters": False,

@@ -1,11 +1,13 @@
 """The prompts behind a block: the request for a new note, and the question of the gate.
 
-They are the same for all chat templates.  The meaning follows LycheeMemory (the public release for the note; the paper
-does not print the gate's); the wording is our own, and short, because it is repeated for each block.
+The meaning follows LycheeMemory (the public release for the note; the paper does not print the gate's); the wording is
+our own, and short, because it is repeated for each block.  In the layout `flat`, of small models that are trained here,
+cues stand in place of requests, as in `memfold.core.prompt`.
 """
 
 from __future__ import annotations
 
+from memfold.core.prompt import ChatTemplate
 from memfold.core.types import BlockRef, Part, TemplatePart, Text
 from memfold.systems.kvbank.settings import KvbankFold
 from memfold.systems.shared.notes import word_limit
@@ -13,8 +15,10 @@ from memfold.systems.shared.notes import word_limit
 YES, NO = "yes", "no"  # replies whose likelihoods are the score of an untrained gate
 
 
-def update(question: str, note: str, tokens: int) -> str:
+def update(chat_template: ChatTemplate, question: str, note: str, tokens: int) -> str:
     """Return the request for a new note of at most `tokens` tokens, after a block."""
+    if chat_template == "flat":
+        return f"{question}\n{note}\nNote:"
     return (
         f"This part of a long text may help to answer: {question}\nThe note so far: {note}\nWrite the note anew: keep "
         "what bears on the question, and add what this part says about it, with names, numbers and dates as they "
@@ -22,12 +26,16 @@ def update(question: str, note: str, tokens: int) -> str:
     )
 
 
-def helps(question: str, note: str) -> str:
+def helps(chat_template: ChatTemplate, question: str, note: str) -> str:
     """Return the question of the gate, after a block."""
+    if chat_template == "flat":
+        return f"{question}\n{note}\nHelps?"
     return f"The question: {question}\nKnown so far: {note}\nDoes the part above help to answer? yes or no:"
 
 
-BEFORE_LAST_NOTE = "This note was written while a long text was read:\n"
+def before_last_note(chat_template: ChatTemplate) -> str:
+    """Return what stands before the note when the question is answered from it."""
+    return "" if chat_template == "flat" else "This note was written while a long text was read:\n"
 
 
 def block_message(fold: KvbankFold, memory: str, index: int, closing: str) -> tuple[Part, ...]:

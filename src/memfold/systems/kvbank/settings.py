@@ -13,10 +13,12 @@ Compressor = Literal["trained", "reconstruction", "expected", "norm", "recent", 
 PositionRule = Literal["slots", "original", "unrotated"]
 Gate = Literal["head", "ask", "bm25", "open"]
 Reading = Literal["note", "block"]
+Borders = Literal["sentence", "exact"]
 Letter = Literal["q", "k", "v", "o"]
 
 COMPRESSORS: tuple[Compressor, ...] = ("trained", "reconstruction", "expected", "norm", "recent", "random")
 POSITION_RULES: tuple[PositionRule, ...] = ("slots", "original", "unrotated")
+BORDERS: tuple[Borders, ...] = ("sentence", "exact")
 GATES: tuple[Gate, ...] = ("head", "ask", "bm25", "open")
 READINGS: tuple[Reading, ...] = ("note", "block")
 BATCH_TOKENS = 8192  # tokens of text in one forward pass of the compressor, unless a single window has more
@@ -29,10 +31,11 @@ COMPRESSOR, REASONER, GATE = "compressor", "reasoner", "gate"  # the adapters
 class KvbankFold:
     """Settings that folding fixes.
 
-    A chunk of `chunk` tokens becomes one block, with one slot per `ratio` tokens.  A slot is the keys and values of one
-    position at all layers.  `compressor` "trained" (the paper) computes them at memory tokens, one after every `ratio`
-    tokens of text, with the adapter of the compressor.  Any other value needs no training: it keeps, per layer and
-    head, the pairs of text tokens with the highest score of that method (`selection`).
+    A chunk of at most `chunk` tokens becomes one block, with one slot per `ratio` tokens.  It ends after a sentence if
+    `borders` is "sentence", and after exactly `chunk` tokens if it is "exact" (the paper).  A slot is the keys and
+    values of one position at all layers.  `compressor` "trained" (the paper) computes them at memory tokens, one after
+    every `ratio` tokens of text, with the adapter of the compressor.  Any other value needs no training: it keeps, per
+    layer and head, the pairs of text tokens with the highest score of that method (`selection`).
 
     The trained compressor reads `window` tokens of a chunk at a time, and in later windows the memory tokens of
     earlier ones; 0 is the whole chunk in one pass.
@@ -50,6 +53,7 @@ class KvbankFold:
     window: int = 0
     positions: PositionRule = "slots"
     chunk: int = 4096
+    borders: Borders = "sentence"
     opening: bool = True
     adapters: bool = True
 
@@ -62,6 +66,7 @@ class KvbankFold:
         usable = self.window == 0 or self.compressor == "trained"
         require(usable, "window", self.window, f"0 with compressor = {self.compressor!r}, which reads a chunk at once")
         require(self.chunk > 0, "chunk", self.chunk, "1 token or more")
+        require_known("borders", self.borders, BORDERS)
 
     def slots(self, tokens: int) -> int:
         """Return the number of slots of a chunk of `tokens` tokens."""
@@ -79,7 +84,8 @@ class KvbankRead(ReadSettings):
     `reading` "note" (the paper) rewrites a note of at most `note` tokens at each opened block, and answers from the
     note; `overflow` is what becomes of a note that is longer (`notes.write_note`).  "block" answers from the best block
     alone, with one call.  `ahead` is the largest number of blocks that the gate scores together while the note is
-    unchanged.
+    unchanged.  With more than one of `passes` (the paper: 1), the gate sees the closed blocks again after the last one,
+    if the note has changed since: evidence may stand before what shows that it matters.
     """
 
     gate: Gate = "ask"
@@ -89,6 +95,7 @@ class KvbankRead(ReadSettings):
     note: int = NOTE
     overflow: Overflow = "sentence"
     ahead: int = 16
+    passes: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,6 +106,7 @@ class KvbankRead(ReadSettings):
         require(self.note > 0, "note", self.note, "1 token or more")
         require_known("overflow", self.overflow, OVERFLOWS)
         require(self.ahead > 0, "ahead", self.ahead, "1 block or more")
+        require(self.passes > 0, "passes", self.passes, "1 or more")
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,8 @@ class KvbankTrain(TrainSettings):
     """Settings of training: the `ratios` that batches vary, and the ranks of the adapters (paper: 64, 16; ours).
 
     `projections` are the letters of the projections that memory tokens have of their own, of q, k, v and o.
+    `unchanged` is how many blocks of a supervised sample that add nothing are read all the same, with the old note as
+    the expected reply: the gate lets some of them through.
     """
 
     ratios: tuple[int, ...] = (4,)
@@ -113,6 +123,7 @@ class KvbankTrain(TrainSettings):
     reasoner_rank: int = 64
     gate_rank: int = 16
     projections: tuple[Letter, ...] = ()
+    unchanged: int = 1
 
     def __post_init__(self) -> None:
         require(
@@ -120,8 +131,9 @@ class KvbankTrain(TrainSettings):
         )
         for name in ("compressor_rank", "reasoner_rank", "gate_rank"):
             require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
+        require(self.unchanged >= 0, "unchanged", self.unchanged, "0 or more")
         different = len(set(self.projections)) == len(self.projections)
         require(different, "projections", self.projections, "each of q, k, v and o at most once")
 
 
-PAPER = KvbankFold(ratio=4, compressor="trained", chunk=4096)  # one pass per chunk (section 3.2.1)
+PAPER = KvbankFold(ratio=4, compressor="trained", chunk=4096, borders="exact")  # one pass per chunk (section 3.2.1)

@@ -8,14 +8,17 @@ note.  Blocks are read one at a time, so a memory may be longer than any window.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
+from zlib import crc32
 
 from memfold.backbone.sequence import SequenceBuilder
-from memfold.core.document import Chunk, Document, chunks
+from memfold.core.document import Chunk, Document, chunks, text_chunks
 from memfold.core.errors import ConfigError, DataError
 from memfold.core.model import Model
 from memfold.core.prompt import ABSENT, Style, after_memory, final_answer, target, user_message
@@ -38,11 +41,12 @@ from memfold.core.window import shorten
 from memfold.systems.kvbank.gate import gate_scores, head_call
 from memfold.systems.kvbank.learning import KvbankLearning
 from memfold.systems.kvbank.prefixes import Prefixes
-from memfold.systems.kvbank.prompts import BEFORE_LAST_NOTE, block_message, update
+from memfold.systems.kvbank.prompts import before_last_note, block_message, update
 from memfold.systems.kvbank.settings import BATCH_TOKENS, REASONER
-from memfold.systems.shared.blocks import chunk_batches, chunk_block, render_text
+from memfold.systems.shared.blocks import Cut, chunk_batches, chunk_block, render_text
 from memfold.systems.shared.citations import cite_reply
-from memfold.systems.shared.notes import EMPTY, write_note, written_notes
+from memfold.systems.shared.mentions import WORD, names_of
+from memfold.systems.shared.notes import EMPTY, NotedPart, noted_parts, write_note
 from memfold.systems.shared.replies import ended_reply, scripted_step
 
 if TYPE_CHECKING:
@@ -53,6 +57,30 @@ if TYPE_CHECKING:
     from memfold.systems.kvbank.rotation import Rotation
 
 BEST = 3  # blocks that are named if none is opened
+
+
+@dataclass
+class Bank:
+    """What is known of the blocks of a memory for one question: the last score of each, and the note it was made with;
+    which blocks were opened."""
+
+    blocks: range
+    scores: dict[int, float] = field(default_factory=dict)
+    notes: dict[int, str] = field(default_factory=dict)
+    opened: set[int] = field(default_factory=set)
+
+    def unseen(self, note: str) -> list[int]:
+        """Return the closed blocks that were not scored with this note, in order."""
+        return [index for index in self.blocks if index not in self.opened and self.notes.get(index) != note]
+
+    def scored(self, index: int, note: str, score: float, threshold: float) -> bool:
+        """Keep the score of a block, and return whether it opens the block."""
+        self.scores[index], self.notes[index] = score, note
+        if score > threshold:
+            self.opened.add(index)
+        return score > threshold
+
+
 Opened = Generator[tuple[Call, ...], tuple[Reply, ...], int | None]
 _ROTATIONS: WeakKeyDictionary[PreTrainedModel, Rotation] = WeakKeyDictionary()
 
@@ -68,7 +96,7 @@ class Kvbank(KvbankLearning):
         """Yield blocks with slots [n, d], n = tokens / ratio, d = layers x 2 x heads x size."""
         backbone = model.weights()
         rotation, before = _rotation(backbone), self._before(backbone)
-        for batch in chunk_batches(documents, backbone, self.fold.chunk, BATCH_TOKENS):
+        for batch in chunk_batches(documents, backbone, self.fold.chunk, BATCH_TOKENS, self._cut):
             if done < len(batch):
                 together = 0 if self.fold.compressor == "trained" else done  # chunks that need not be computed again
                 slots = self._slots(backbone, [chunk.tokens for _, chunk in batch[together:]], before, rotation)
@@ -76,6 +104,11 @@ class Kvbank(KvbankLearning):
                 for (source, chunk), part in islice(made, done - together, None):
                     yield chunk_block(source, chunk, part)
             done = max(0, done - len(batch))
+
+    @property
+    def _cut(self) -> Cut:
+        """The function that cuts documents into chunks."""
+        return text_chunks if self.fold.borders == "sentence" else chunks
 
     def _slots(
         self, backbone: Backbone, chunks: Sequence[Sequence[int]], before: Sequence[int], rotation: Rotation
@@ -108,32 +141,34 @@ class Kvbank(KvbankLearning):
         """Read the blocks that the gate opens, one call for each, and answer with one more call."""
         if self.read.reading == "block":
             return (yield from self._answer_from_block(memory, question))
-        note, opened, scores = EMPTY, 0, dict[int, float]()
-        while not opened or opened != self.read.most:
-            index = yield from self._next_open(memory, question, note, scores)
-            if index is None:
-                break
-            update = partial(self._update, memory.name, index, question, note)
-            note, opened = (yield from write_note(update, self.read.note, self.read.overflow)) or note, opened + 1
-        if not opened:
-            return _nothing_opened(memory, question, scores)
+        note, bank = EMPTY, Bank(range(len(memory.blocks)))
+        for _ in range(self.read.passes):
+            waiting = deque(bank.unseen(note))
+            while waiting and not 0 < self.read.most <= len(bank.opened):
+                index = yield from self._next_open(memory, question, note, waiting, bank)
+                if index is None:
+                    break
+                update = partial(self._update, memory.name, index, question, note)
+                note = (yield from write_note(update, self.read.note, self.read.overflow)) or note
+        if not bank.opened:
+            return _nothing_opened(memory, question, bank.scores)
         reply = yield from ask(self._last(question, note, self.read.style))
         answer = final_answer(reply.text, self.read.style)
         return Answer(answer, reply.text, cite_reply(memory, question, reply, answer))
 
-    def _next_open(self, memory: Memory, question: str, note: str, scores: dict[int, float]) -> Opened:
-        """Score the blocks that follow those in `scores` until one is opened; None if there is no other.
+    def _next_open(self, memory: Memory, question: str, note: str, waiting: deque[int], bank: Bank) -> Opened:
+        """Score the `waiting` blocks in order, and take them from there, until one is opened; None if there is none.
 
         The number of blocks that are scored together doubles while none is opened: the scores of the blocks after an
         opened one are no longer valid, because the note changes.
         """
         ahead = 1
-        while len(scores) < len(memory.blocks):
-            indices = range(len(scores), min(len(scores) + ahead, len(memory.blocks)))
+        while waiting:
+            indices = list(islice(waiting, ahead))
             values = yield from gate_scores(self.fold, self.read, memory, question, note, indices)
-            for index, value in zip(indices, values, strict=True):
-                scores[index] = value
-                if value > self.read.threshold:
+            for value in values:
+                index = waiting.popleft()
+                if bank.scored(index, note, value, self.read.threshold):
                     return index
             ahead = min(2 * ahead, self.read.ahead)
         return None
@@ -208,13 +243,15 @@ class Kvbank(KvbankLearning):
         return Call("answer", parts, Generate(self.read.sampling()))
 
     def _update(self, memory: str, index: int, question: str, note: str, limit: int) -> Call:
-        closing = after_memory(self.read.chat_template, update(question, note, limit), None)
+        closing = after_memory(self.read.chat_template, update(self.read.chat_template, question, note, limit), None)
         parts = block_message(self.fold, memory, index, closing)
         return Call("update", parts, Generate(self.read.sampling(limit)), self._reasoner)
 
     def _last(self, question: str, note: str, style: Style) -> Call:
         parts = user_message(
-            Text(BEFORE_LAST_NOTE), Text(note), Text(after_memory(self.read.chat_template, question, style))
+            Text(before_last_note(self.read.chat_template)),
+            Text(note),
+            Text(after_memory(self.read.chat_template, question, style)),
         )
         return Call("answer", parts, Generate(self.read.sampling()), self._reasoner)
 
@@ -232,7 +269,7 @@ class Kvbank(KvbankLearning):
             ConfigError: for a document of several blocks that is read without notes, or a sample without supporting
                 sentences that is read with notes.
         """
-        parts = list(chunks(sample.document, model.tokenize, self.fold.chunk))
+        parts = list(self._cut(sample.document, model.tokenize, self.fold.chunk))
         name = sample.document.source
         if self.read.reading == "note":
             return Trace(sample.question, self.name, self.settings, self._noted(sample, parts, model, style))
@@ -246,18 +283,21 @@ class Kvbank(KvbankLearning):
         return Trace(sample.question, self.name, self.settings, (Step(call, Reply(tokens=reply)),))
 
     def _noted(self, sample: Sample, parts: Sequence[Chunk], model: Model, style: Style) -> tuple[Step, ...]:
-        """Return the gate calls of all blocks, the updates of those that should be opened, and the answer."""
-        name, note, steps = sample.document.source, EMPTY, list[Step]()
-        notes = written_notes(sample, parts, model, f'system {self.name!r} with reading = "note"')
-        for chunk, after in zip(parts, notes, strict=True):
+        """Return the gate calls of all readings of blocks, the updates of those that should be opened and of a few
+        others, and the answer."""
+        reader = f'system {self.name!r} with reading = "note"'
+        readings = noted_parts(sample, parts, model, reader, self.read.passes, skip_noted=True)
+        read_all_the_same = _misleading(sample.question, readings, self.train.unchanged, model)
+        name, steps = sample.document.source, list[Step]()
+        for number, reading in enumerate(readings):
+            index = reading.chunk.index
             if self.read.gate == "head":
-                gate = head_call(self.fold, self.read, name, chunk.index, sample.question, note)
-                steps.append(Step(gate, Reply(score=float(after != note))))
-            if after != note:
-                call = self._update(name, chunk.index, sample.question, note, self.read.note)
-                note = after
-                steps.append(scripted_step(call, note, model))
-        last = self._last(sample.question, note, style)
+                gate = head_call(self.fold, self.read, name, index, sample.question, reading.before, trained=True)
+                steps.append(Step(gate, Reply(score=float(reading.adds))))
+            if reading.adds or number in read_all_the_same:
+                call = self._update(name, index, sample.question, reading.before, self.read.note)
+                steps.append(scripted_step(call, reading.after, model))
+        last = self._last(sample.question, readings[-1].after, style)
         steps.append(scripted_step(last, target(sample.expected, sample.recalled, style), model))
         return tuple(steps)
 
@@ -269,6 +309,19 @@ def _rotation(backbone: Backbone) -> Rotation:
     if backbone.model not in _ROTATIONS:
         _ROTATIONS[backbone.model] = rotation_of(backbone)
     return _ROTATIONS[backbone.model]
+
+
+def _misleading(question: str, readings: Sequence[NotedPart], count: int, model: Model) -> set[int]:
+    """Return the numbers of the readings that add nothing but share the most names with the question."""
+    names = set(names_of(question))
+
+    def shared(number: int) -> tuple[int, int]:
+        chunk = readings[number].chunk
+        words = set(WORD.findall(chunk.text or model.decode(chunk.tokens)))
+        return -len(names & words), crc32(f"{question} {number}".encode())
+
+    idle = [number for number, reading in enumerate(readings) if not reading.adds]
+    return set(sorted(idle, key=shared)[:count])
 
 
 def _nothing_opened(memory: Memory, question: str, scores: dict[int, float]) -> Answer:

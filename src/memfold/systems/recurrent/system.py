@@ -3,7 +3,8 @@
 Based on MemAgent (arXiv 2507.02259, section 3.1), which reads 5,000 tokens at a time and keeps a note of at most 1,024.
 Folding keeps the text, because what can be forgotten depends on the question.  There is one call per chunk, in
 sequence, and a last call for the answer.  Unlike in the paper, a blank reply leaves the note unchanged, and a note has
-no more tokens than the text that was read for it.
+no more tokens than the text that was read for it; and a model may be trained through an adapter (`READER`), so that its
+other systems stay as they are.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memfold.core.config import require, require_known
 from memfold.core.document import Document, text_chunks
@@ -42,14 +43,18 @@ from memfold.systems.shared.notes import (
     Overflow,
     fitting_chunk,
     fitting_note,
+    noted_parts,
     write_note,
-    written_notes,
 )
 from memfold.systems.shared.replies import scripted_step
+
+if TYPE_CHECKING:
+    from memfold.backbone.model import Backbone
 
 CHUNK = 5000  # tokens that are read at a time (section 3.1)
 SHORTEST_NOTE = 64  # tokens that a note may always have: a few sentences
 PLACE = 2  # index of the note in the parts of every call
+READER = "reader"  # the adapter
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,14 @@ class RecurrentFold:
 
 @dataclass(frozen=True)
 class RecurrentRead(ReadSettings):
-    """`note` is the maximum number of tokens in the note, `overflow` what becomes of one that is longer (`notes`)."""
+    """`note` is the maximum number of tokens in the note, `overflow` what becomes of one that is longer (`notes`).
+
+    With `adapter` the adapter `READER` of the model writes notes and answers, which has to be trained.
+    """
 
     note: int = NOTE
     overflow: Overflow = "sentence"
+    adapter: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,11 +84,21 @@ class RecurrentRead(ReadSettings):
         require_known("overflow", self.overflow, OVERFLOWS)
 
 
-class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
+@dataclass(frozen=True)
+class RecurrentTrain(TrainSettings):
+    """`rank` is the rank of the adapter, if there is one; without it the weights of the model are trained."""
+
+    rank: int = 32
+
+    def __post_init__(self) -> None:
+        require(self.rank > 0, "rank", self.rank, "1 or more")
+
+
+class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
     """Recurrent reading; see the module docstring."""
 
     name = "recurrent"
-    groups = (RecurrentFold, RecurrentRead, TrainSettings)
+    groups = (RecurrentFold, RecurrentRead, RecurrentTrain)
 
     @classmethod
     def fitting(cls, model: ModelRecord) -> dict[str, Any]:
@@ -94,9 +113,18 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
     def effective_ratio(self, tokens: int, slots: int | None = None) -> None:
         """Return None: the decoder reads one chunk and a note of varying length at a time."""
 
+    def prepare(self, backbone: Backbone) -> None:
+        """Add the adapter to a model, if the settings ask for it."""
+        if self.read.adapter:
+            from memfold.backbone.adapters import add_role
+            from memfold.systems.shared.linear import linear_modules
+
+            add_role(backbone, READER, self.train.rank, 2.0 * self.train.rank, linear_modules(backbone))
+
     def record(self, previous: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the chunk size and the length of the note that the model was trained with."""
-        return {"chunk": self.fold.chunk, "note": self.read.note}
+        """Return the chunk size and the length of the note that the model was trained with, and whether by adapter."""
+        adapter = {"adapter": True} if self.read.adapter else {}
+        return {"chunk": self.fold.chunk, "note": self.read.note} | adapter
 
     def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:
         """Yield blocks of text, which are read when a question is asked."""
@@ -121,14 +149,13 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
             ConfigError: for a sample that is not a question with supporting sentences.
         """
         parts = list(text_chunks(sample.document, model.tokenize, self.fold.chunk))
-        notes = [EMPTY, *written_notes(sample, parts, model, f"system {self.name!r}")]
-        steps, read = [], 0
-        for number, chunk in enumerate(parts, 1):
-            part = Text(tokens=chunk.tokens)
-            read += len(chunk.tokens)
-            call = self._update(sample.question, notes[number - 1], part, number, len(parts), self._limit(read))
-            steps.append(scripted_step(call, notes[number], model))
-        last = self._last(sample.question, notes[-1], style)
+        steps, read, note = [], 0, EMPTY
+        for number, reading in enumerate(noted_parts(sample, parts, model, f"system {self.name!r}"), 1):
+            part, note = Text(tokens=reading.chunk.tokens), reading.after
+            read += len(reading.chunk.tokens)
+            call = self._update(sample.question, reading.before, part, number, len(parts), self._limit(read))
+            steps.append(scripted_step(call, note, model))
+        last = self._last(sample.question, note, style)
         steps.append(scripted_step(last, target(sample.expected, sample.recalled, style), model))
         return Trace(sample.question, self.name, self.settings, tuple(steps))
 
@@ -149,8 +176,14 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, TrainSettings]):
         """Return the call for part `number` of `count`, and a note of at most `limit` tokens."""
         closing = Text(after_memory(self.read.chat_template, request(question, limit), None))
         before = (Text(BEFORE_NOTE), Text(note), Text(between(number, count)))
-        return Call("update", user_message(*before, part, closing), Generate(self.read.sampling(limit)))
+        parts = user_message(*before, part, closing)
+        return Call("update", parts, Generate(self.read.sampling(limit)), self._reader)
 
     def _last(self, question: str, note: str, style: Style) -> Call:
         closing = Text(after_memory(self.read.chat_template, question, style))
-        return Call("answer", user_message(Text(BEFORE_LAST_NOTE), Text(note), closing), Generate(self.read.sampling()))
+        parts = user_message(Text(BEFORE_LAST_NOTE), Text(note), closing)
+        return Call("answer", parts, Generate(self.read.sampling()), self._reader)
+
+    @property
+    def _reader(self) -> str | None:
+        return READER if self.read.adapter else None

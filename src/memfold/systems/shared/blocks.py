@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, groupby, pairwise
 from typing import TYPE_CHECKING
 
 from memfold.backbone.sequence import SequenceBuilder
-from memfold.core.document import Chunk, Document, chunks, text_chunks
+from memfold.core.document import Chunk, Document, Tokenize, chunks, text_chunks
 from memfold.core.errors import DataError
 from memfold.core.model import Model
 from memfold.core.prompt import TRAINED_LAYOUTS, ChatTemplate
@@ -17,6 +17,7 @@ from memfold.core.system import ANSWER, Rendered
 from memfold.core.types import Block, BlockRef, Call, Memory, Part, Text
 from memfold.core.window import shorten
 
+Cut = Callable[[Document, Tokenize, int], Iterator[Chunk]]
 SHORTEST_REPLY = 160  # tokens that must fit into the window after the prompt of an answer, or its limit if it is lower
 
 if TYPE_CHECKING:
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def chunk_batches(
-    documents: Sequence[Document], model: Model, size: int, most: int
+    documents: Sequence[Document], model: Model, size: int, most: int, cut: Cut = chunks
 ) -> Iterator[list[tuple[int, Chunk]]]:
     """Yield batches of (document index, chunk of at most `size` tokens), of at most `most` tokens or one chunk."""
     batch: list[tuple[int, Chunk]] = []
     for source, document in enumerate(documents):
-        for chunk in chunks(document, model.tokenize, size):
+        for chunk in cut(document, model.tokenize, size):
             if batch and sum(len(c.tokens) for _, c in batch) + len(chunk.tokens) > most:
                 yield batch
                 batch = []

@@ -40,7 +40,7 @@ GERMAN = word_set("""
     der die das den dem des ein eine einen einem einer und ist sind war waren wer wen wem wessen wo wohin woher wann wie
     warum was welche welcher welches welchen hat hatte haben wurde wurden von vom zu zum zur im am bei mit nach nicht
 """)
-_WORD = re.compile(r"\d+(?:[.,]\d+)+|\w+(?:[-'\u2019.]\w+)*")
+WORD = re.compile(r"\d+(?:[.,]\d+)+|\w+(?:[-'\u2019.]\w+)*")
 _SENTENCE_START = re.compile(r"(?:^|[.!?:])\s*[\"'\u201c\u2018(]*$")
 _POSSESSIVE = re.compile(r"['\u2019]s$")
 _SEPARATORS = re.compile(r"[.,]")
@@ -69,7 +69,7 @@ def mentions_none(memory: Memory, question: str) -> bool:
 
 def is_english(question: str) -> bool:
     """Return whether a question has English function words, and more of them than German ones, in mixed case."""
-    words = [word.casefold() for word in _WORD.findall(question)]
+    words = [word.casefold() for word in WORD.findall(question)]
     english, german = (sum(word in listed for word in words) for listed in (ENGLISH, GERMAN))
     return english > german and question != question.upper()
 
@@ -80,7 +80,7 @@ def names_of(text: str, whole: bool = False) -> list[str]:
     Elsewhere the first word of a sentence has a capital letter anyway.  It is a name if it has a possessive ending, or
     if a verb such as `was` follows.
     """
-    matches = list(_WORD.finditer(text))
+    matches = list(WORD.finditer(text))
     words = [match[0] for match in matches]
     if _is_headline(words[1:]):
         return []
@@ -109,7 +109,7 @@ def _is_name(word: str) -> bool:
 
 def is_name_alone(answer: str) -> bool:
     """Return whether an answer is a name, a number, a date or a list of them, and nothing else."""
-    words = _WORD.findall(answer)
+    words = WORD.findall(answer)
     names = [word for word in words if word not in JOINING]
     free = any(word.casefold() in FUNCTION_WORDS - JOINING for word in words)
     return bool(names) and not free and all(map(_may_be_in_name, words))

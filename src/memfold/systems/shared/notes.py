@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence, Set
+from dataclasses import dataclass
 from typing import Literal
 
 from memfold.core.borders import sentences
 from memfold.core.document import Chunk
 from memfold.core.errors import ConfigError
 from memfold.core.model import Model
+from memfold.core.prompt import ABSENT
 from memfold.core.system import ask
 from memfold.core.types import Call, Reply, Sample
+from memfold.systems.shared.mentions import WORD, names_of, word_set
 
 Overflow = Literal["sentence", "shorter", "keep"]
 OVERFLOWS: tuple[Overflow, ...] = ("sentence", "shorter", "keep")
@@ -19,6 +22,7 @@ EMPTY = "(nothing yet)"  # text of an empty note
 WORDS_PER_TOKEN = 0.75
 NOTE, SHARE = 1024, 8  # tokens of a note (the published systems), at most one part in `SHARE` of the window
 SHORTEST_CHUNK = 64  # tokens, even where the window has no room for more
+PRONOUNS = word_set("he she it they him her them his hers its their theirs")  # refer to the sentence before
 PROMPT = 512  # tokens that a prompt may take beside note, text and reply
 
 
@@ -58,21 +62,77 @@ def word_limit(tokens: int) -> int:
     return max(1, int(tokens * WORDS_PER_TOKEN))
 
 
-def written_notes(sample: Sample, parts: Sequence[Chunk], model: Model, reader: str) -> list[str]:
-    """Return the expected note after each part of the document: the supporting sentences that were read so far.
+@dataclass(frozen=True)
+class NotedPart:
+    """One reading of a part of the document for a sample: the note before it, and the note that should follow."""
+
+    chunk: Chunk
+    before: str
+    after: str
+
+    @property
+    def adds(self) -> bool:
+        """Whether the part adds to the note."""
+        return self.after != self.before
+
+
+def noted_parts(
+    sample: Sample, parts: Sequence[Chunk], model: Model, reader: str, passes: int = 1, skip_noted: bool = False
+) -> list[NotedPart]:
+    """Return the parts of the document in the order in which they are read, with the notes before and after them.
+
+    A note has the supporting sentences that were read so far, except those that a reader cannot know to matter yet:
+    the sentence of a second hop names nothing that the question or the note names until the first hop is noted.
+    Later `passes` find it; with `skip_noted`, they leave out parts that have added to the note.
 
     Raises:
         ConfigError: for a sample that is not a question with supporting sentences; `reader` is what reads them.
     """
-    if not sample.answers or not sample.support or len(sample.support) != len(sample.evidence):
+    answered = bool(sample.support) or sample.expected == ABSENT
+    if not sample.answers or not answered or len(sample.support) != len(sample.evidence):
         raise ConfigError(
             f"task {sample.task!r} cannot train {reader}: its notes consist of the supporting sentences of an answer; "
             "use a task that has them, such as almanac"
         )
-    notes, end = list[str](), 0
+    noted: set[int] = set()
+    readings = list[NotedPart]()
+    waiting = _with_support(sample, parts, model)
+    for _ in range(passes):
+        left = list[tuple[Chunk, set[int]]]()
+        for chunk, held in waiting:
+            before = _note(sample, noted)
+            noted |= _knowable(sample, noted, held)
+            reading = NotedPart(chunk, before, _note(sample, noted))
+            readings.append(reading)
+            if not (skip_noted and reading.adds):
+                left.append((chunk, held))
+        waiting = left
+    return readings
+
+
+def _with_support(sample: Sample, parts: Sequence[Chunk], model: Model) -> list[tuple[Chunk, set[int]]]:
+    """Return each part with the numbers of the supporting sentences that end in it."""
+    found, start = [], 0
     for chunk in parts:
         # a document given as token ids has no character offsets
-        end = chunk.char_end or end + len(model.decode(chunk.tokens))
-        pairs = zip(sample.support, sample.evidence, strict=True)
-        notes.append(" ".join(sentence for sentence, span in pairs if span.end <= end) or EMPTY)
-    return notes
+        end = chunk.char_end or start + len(model.decode(chunk.tokens))
+        found.append((chunk, {number for number, span in enumerate(sample.evidence) if start < span.end <= end}))
+        start = end
+    return found
+
+
+def _knowable(sample: Sample, noted: Set[int], held: Set[int]) -> set[int]:
+    """Return the supporting sentences of a part that question and note lead to, directly or through one another."""
+    known = set(noted)
+    for _ in held:
+        names = names_of(" ".join([sample.question, *(sample.support[number] for number in sorted(known))]))
+        for number in sorted(held - known):
+            own = set(WORD.findall(sample.support[number]))
+            refers = "there" in own or not PRONOUNS.isdisjoint(map(str.casefold, own))
+            if (refers and number - 1 in known) or not names or own.intersection(names):
+                known |= {number - 1, number} & held if refers else {number}
+    return known & held
+
+
+def _note(sample: Sample, noted: Set[int]) -> str:
+    return " ".join(sample.support[number] for number in sorted(noted)) or EMPTY

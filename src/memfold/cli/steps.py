@@ -1,0 +1,90 @@
+"""Describes the calls of a recorded trace in lines: what the gate decided of which blocks, and what each note changed.
+
+Scores of blocks after an opened one are left out, because the gate decides on those blocks again with the new note.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from memfold.cli.printable import on_one_line
+from memfold.core.borders import sentences
+
+BEGINNING = 100  # characters of a reply that are shown
+UPDATE, GATE = "update", "gate"  # purposes of calls
+Line = tuple[str, str]  # a label and a text
+Recorded = Mapping[str, Any]  # a step of a trace file
+
+
+def describe(steps: Sequence[Recorded]) -> list[Line]:
+    """Return lines for the calls of a trace, in order."""
+    lines: list[Line] = []
+    note = ""
+    groups = [list(group) for _, group in groupby(steps, lambda step: step["call"]["purpose"] == GATE)]
+    number = 0
+    for group, following in zip(groups, [*groups[1:], []], strict=True):
+        if group[0]["call"]["purpose"] == GATE:
+            opened = _block(following[0]) if following else None
+            lines += _decisions(group, opened)
+            continue
+        for step in group:
+            number += 1
+            lines.append(("step", f"{number}, {_reply(step)}"))
+            if step["call"]["purpose"] == UPDATE:
+                text = step["reply"]["text"].strip() or note
+                lines += _changes(note, text)
+                note = text
+    return lines
+
+
+def _decisions(group: Sequence[Recorded], opened: int | None) -> Iterator[Line]:
+    """Yield what the gate decided: which blocks stay closed, and which one is opened."""
+    scores: dict[int, float] = {}
+    for block, calls in groupby(group, _block):
+        if block is not None:
+            scores[block] = _score(list(calls))
+    closed = list(scores)[: list(scores).index(opened)] if opened in scores else list(scores)
+    if closed:
+        many = f"block {closed[0]}" if len(closed) == 1 else f"{len(closed)} blocks, {closed[0]} to {closed[-1]}"
+        yield "gate", f"{many}: closed, score at most {max(scores[block] for block in closed):.2f}"
+    if opened in scores:
+        yield "gate", f"block {opened}: opened, score {scores[opened]:.2f}"
+
+
+def _score(calls: Sequence[Recorded]) -> float:
+    """Return the probability of a block, from the logit of a head or the likelihoods of yes and no."""
+    if len(calls) == 1:
+        logit = calls[0]["reply"]["score"] or 0.0
+    else:
+        logit = sum(calls[0]["reply"]["logprobs"]) - sum(calls[1]["reply"]["logprobs"])
+    return 1 / (1 + math.exp(-max(-500.0, min(500.0, logit))))
+
+
+def _block(step: Recorded) -> int | None:
+    """Return the first block that a call reads; None if it reads none."""
+    return next((part["index"] for part in step["call"].get("parts", ()) if "index" in part), None)
+
+
+def _reply(step: Recorded) -> str:
+    """Return the purpose of a call, the block that it reads, and the length, the end and the beginning of its reply."""
+    reply, block = step["reply"], _block(step)
+    text = on_one_line(" ".join(reply["text"].split()))
+    text = text if len(text) <= BEGINNING else f"{text[:BEGINNING]} ..."
+    read = "" if block is None else f", block {block}"
+    return f"{step['call']['purpose']}{read}: {len(reply['tokens'])} tokens ({reply['finish']}) {text}"
+
+
+def _changes(before: str, after: str) -> Iterator[Line]:
+    """Yield the sentences that a note gained and lost."""
+    old, new = _sentences(before), _sentences(after)
+    yield from (("", f"+ {sentence}") for sentence in new if sentence not in old)
+    yield from (("", f"- {sentence}") for sentence in old if sentence not in new)
+    if old == new:
+        yield "", "= the note is unchanged"
+
+
+def _sentences(text: str) -> list[str]:
+    return [text[start:end] for start, end in sentences(text)]

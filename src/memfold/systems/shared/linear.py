@@ -1,0 +1,27 @@
+"""The linear modules of a model that adapters of roles change, by the names that published architectures give them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memfold.core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from memfold.backbone.model import Backbone
+
+MODULES = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj")
+
+
+def linear_modules(backbone: Backbone) -> tuple[str, ...]:
+    """Return the names, without their layers, of the linear modules of attention and feed-forward layers.
+
+    Raises:
+        CheckpointError: for a model that has none of them.
+    """
+    present = {name.rsplit(".", 1)[-1] for name, _ in backbone.model.named_modules()}
+    names = tuple(name for name in MODULES if name in present)
+    if not names:
+        raise CheckpointError(
+            f"model {backbone.name!r} has no modules named {', '.join(MODULES)} for adapters; use another model"
+        )
+    return names
