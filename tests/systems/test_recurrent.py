@@ -97,7 +97,8 @@ def test_chat_templates_differ_in_what_stands_around_the_words() -> None:
     flat, _ = ask(*NOTES, LAST)
     plain, _ = ask(*NOTES, LAST, chat_template="message")
     assert all((call.parts[0], call.parts[-1]) == (BEFORE, AFTER) for call in (*flat, *plain))
-    assert texts(flat[0])[-1] == texts(plain[0])[-1] + "\n"
+    assert texts(flat[0]) == ["", EMPTY, "\n", f"\n\n{QUESTION}\nNote:\n"], "cues for small models"
+    assert "Write down what" in texts(plain[0])[-1]
     assert texts(flat[3])[-1] == f"\n{QUESTION}\nRecall:"
     assert texts(plain[3])[-1].endswith("give the answer in \\boxed{}.")
 
@@ -108,7 +109,7 @@ def test_a_note_is_limited_by_its_setting() -> None:
     assert [call.wants for call in calls] == [update, update, update, last]
     thinking, _ = ask(*NOTES, LAST, note=40, max_tokens=300, thinking=2000)
     assert [call.sampling.max_tokens for call in thinking] == [2040, 2040, 2040, 2300]
-    more = {"max_tokens": 160, "thinking": 0, "overflow": "sentence", "adapter": False}
+    more = {"max_tokens": 160, "thinking": 0, "overflow": "sentence", "passes": 1, "adapter": False}
     assert trace.settings == {"style": "recall", "chunk": 5000, "note": 40, "chat_template": "flat"} | more
 
 
@@ -151,9 +152,22 @@ def test_what_becomes_of_a_note_that_is_too_long(overflow: str, kept: str, limit
 
 def test_a_note_that_is_too_long_again_is_cut() -> None:
     once, again = Reply("Ada was", finish="repetition"), Reply("Ada was born. Ada was born. Ada", finish="length")
-    calls, _ = ask(once, again, "", "", LAST, note=40, overflow="shorter")
+    calls, _ = ask(once, again, "", "", LAST, note=40, overflow="shorter", chat_template="chatml")
     assert "Ada was born." in texts(calls[-1])
     assert "in at most 15 words." in texts(calls[1])[-1]
+
+
+def test_a_second_pass_begins_with_the_note_of_the_first() -> None:
+    calls, _ = ask("first", "", "", "", "second", "", LAST, passes=2)
+    assert [call.purpose for call in calls] == ["update"] * 6 + ["answer"]
+    blocks = [part.index for call in calls for part in call.parts if isinstance(part, BlockRef)]
+    assert blocks == [0, 1, 2, 0, 1, 2]
+    assert [texts(call)[1] for call in calls] == [EMPTY, "first", "first", "first", "first", "second", "second"]
+
+
+def test_a_pass_that_changes_nothing_is_the_last() -> None:
+    calls, _ = ask("first", "", "", "", "", "", LAST, passes=3)
+    assert len(calls) == 7
 
 
 def test_the_answer_is_cited_from_the_text() -> None:
@@ -206,7 +220,7 @@ def test_note_and_chunk_stand_for_the_memory(backbone: Backbone) -> None:
 
 def test_a_chunk_past_the_window_is_an_error(new_backbone: Callable[..., Backbone]) -> None:
     backbone = new_backbone(window=200)
-    trace = answer(Job(Recurrent(), memory(), QUESTION), LocalPolicy(backbone))
+    trace = answer(Job(Recurrent.of({"chat_template": "chatml"}), memory(), QUESTION), LocalPolicy(backbone))
     assert trace.failure is not None
     assert "DataError: the text takes" in str(trace.failure)
     assert "the reply up to 64, the model's window is 200" in str(trace.failure)

@@ -65,6 +65,7 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
             consecutive=False,
             pass_tokens=BATCH_TOKENS,
             untrained=self.fold.compressor != "trained",
+            call_positions=self.fold.slots(self.fold.chunk) + 2 * self.read.note,
         )
 
     @property

@@ -21,7 +21,7 @@ from memfold.backbone.sequence import SequenceBuilder
 from memfold.core.document import Chunk, Document, chunks, text_chunks
 from memfold.core.errors import ConfigError, DataError
 from memfold.core.model import Model
-from memfold.core.prompt import ABSENT, Style, after_memory, final_answer, target, user_message
+from memfold.core.prompt import ABSENT, Style, after_memory, final_answer, user_message
 from memfold.core.system import AnswerSteps, Prefix, Rendered, ask
 from memfold.core.types import (
     Answer,
@@ -46,7 +46,7 @@ from memfold.systems.kvbank.settings import BATCH_TOKENS, REASONER
 from memfold.systems.shared.blocks import Cut, chunk_batches, chunk_block, render_text
 from memfold.systems.shared.citations import cite_reply
 from memfold.systems.shared.mentions import WORD, names_of
-from memfold.systems.shared.notes import EMPTY, NotedPart, noted_parts, write_note
+from memfold.systems.shared.notes import EMPTY, NotedPart, answer_from, noted_parts, write_note
 from memfold.systems.shared.replies import ended_reply, scripted_step
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ class Kvbank(KvbankLearning):
                 call = self._update(name, index, sample.question, reading.before, self.read.note)
                 steps.append(scripted_step(call, reading.after, model))
         last = self._last(sample.question, readings[-1].after, style)
-        steps.append(scripted_step(last, target(sample.expected, sample.recalled, style), model))
+        steps.append(scripted_step(last, answer_from(readings[-1].after, sample, style), model))
         return tuple(steps)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from memfold.core.config import require, require_known
 from memfold.core.document import Document, text_chunks
 from memfold.core.model import Model, ModelRecord
-from memfold.core.prompt import Style, after_memory, final_answer, target, user_message
+from memfold.core.prompt import Style, after_memory, final_answer, user_message
 from memfold.core.settings import ReadSettings, TrainSettings
 from memfold.core.system import AnswerSteps, Capabilities, MemorySystem, Rendered, ask
 from memfold.core.types import (
@@ -33,7 +33,7 @@ from memfold.core.types import (
     Text,
     Trace,
 )
-from memfold.systems.recurrent.prompts import BEFORE_LAST_NOTE, BEFORE_NOTE, between, request
+from memfold.systems.recurrent.prompts import before_last_note, before_note, between, request
 from memfold.systems.shared.blocks import render_text, text_blocks
 from memfold.systems.shared.citations import cite_reply
 from memfold.systems.shared.notes import (
@@ -41,6 +41,7 @@ from memfold.systems.shared.notes import (
     NOTE,
     OVERFLOWS,
     Overflow,
+    answer_from,
     fitting_chunk,
     fitting_note,
     noted_parts,
@@ -71,17 +72,21 @@ class RecurrentFold:
 class RecurrentRead(ReadSettings):
     """`note` is the maximum number of tokens in the note, `overflow` what becomes of one that is longer (`notes`).
 
+    With more than one of `passes` (the paper: 1), the text is read again from its beginning with the note so far,
+    unless a pass has not changed the note: evidence may stand before what shows that it matters.
     With `adapter` the adapter `READER` of the model writes notes and answers, which has to be trained.
     """
 
     note: int = NOTE
     overflow: Overflow = "sentence"
+    passes: int = 1
     adapter: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.note > 0, "note", self.note, "1 token or more")
         require_known("overflow", self.overflow, OVERFLOWS)
+        require(self.passes > 0, "passes", self.passes, "1 or more")
 
 
 @dataclass(frozen=True)
@@ -122,22 +127,27 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
             add_role(backbone, READER, self.train.rank, 2.0 * self.train.rank, linear_modules(backbone))
 
     def record(self, previous: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the chunk size and the length of the note that the model was trained with, and whether by adapter."""
+        """Return the chunk size, the length of the note and the passes that the model was trained with, and whether by
+        adapter."""
         adapter = {"adapter": True} if self.read.adapter else {}
-        return {"chunk": self.fold.chunk, "note": self.read.note} | adapter
+        return {"chunk": self.fold.chunk, "note": self.read.note, "passes": self.read.passes} | adapter
 
     def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:
         """Yield blocks of text, which are read when a question is asked."""
         return islice(text_blocks(documents, model, self.fold.chunk), done, None)
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
-        """Update the note with one call per block, in sequence, and answer from the note with a last call."""
+        """Update the note with one call per block and pass, in sequence, and answer from the note with a last call."""
         note, read = EMPTY, 0
-        for number, block in enumerate(memory.blocks, 1):
-            part = BlockRef(memory.name, block.index)
-            read += block.token_count
-            place = (question, note, part, number, len(memory.blocks))
-            note = (yield from write_note(partial(self._update, *place), self._limit(read), self.read.overflow)) or note
+        for _ in range(self.read.passes):
+            before = note
+            for number, block in enumerate(memory.blocks, 1):
+                part = BlockRef(memory.name, block.index)
+                read += block.token_count
+                update = partial(self._update, question, note, part, number, len(memory.blocks))
+                note = (yield from write_note(update, self._limit(read), self.read.overflow)) or note
+            if note == before:
+                break
         reply = yield from ask(self._last(question, note, self.read.style))
         answer = final_answer(reply.text, self.read.style)
         return Answer(answer, reply.text, cite_reply(memory, question, reply, answer))
@@ -149,14 +159,16 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
             ConfigError: for a sample that is not a question with supporting sentences.
         """
         parts = list(text_chunks(sample.document, model.tokenize, self.fold.chunk))
-        steps, read, note = [], 0, EMPTY
-        for number, reading in enumerate(noted_parts(sample, parts, model, f"system {self.name!r}"), 1):
-            part, note = Text(tokens=reading.chunk.tokens), reading.after
+        readings = noted_parts(sample, parts, model, f"system {self.name!r}", self.read.passes)
+        steps, read = [], 0
+        for number, reading in enumerate(readings):
+            part = Text(tokens=reading.chunk.tokens)
             read += len(reading.chunk.tokens)
-            call = self._update(sample.question, reading.before, part, number, len(parts), self._limit(read))
-            steps.append(scripted_step(call, note, model))
-        last = self._last(sample.question, note, style)
-        steps.append(scripted_step(last, target(sample.expected, sample.recalled, style), model))
+            place = (part, number % len(parts) + 1, len(parts))
+            call = self._update(sample.question, reading.before, *place, self._limit(read))
+            steps.append(scripted_step(call, reading.after, model))
+        last = self._last(sample.question, readings[-1].after, style)
+        steps.append(scripted_step(last, answer_from(readings[-1].after, sample, style), model))
         return Trace(sample.question, self.name, self.settings, tuple(steps))
 
     def render(self, memory: Memory, call: Call, model: Model) -> Rendered:
@@ -174,14 +186,16 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
 
     def _update(self, question: str, note: str, part: Part, number: int, count: int, limit: int) -> Call:
         """Return the call for part `number` of `count`, and a note of at most `limit` tokens."""
-        closing = Text(after_memory(self.read.chat_template, request(question, limit), None))
-        before = (Text(BEFORE_NOTE), Text(note), Text(between(number, count)))
+        template = self.read.chat_template
+        closing = Text(after_memory(template, request(template, question, limit), None))
+        before = (Text(before_note(template)), Text(note), Text(between(template, number, count)))
         parts = user_message(*before, part, closing)
         return Call("update", parts, Generate(self.read.sampling(limit)), self._reader)
 
     def _last(self, question: str, note: str, style: Style) -> Call:
-        closing = Text(after_memory(self.read.chat_template, question, style))
-        parts = user_message(Text(BEFORE_LAST_NOTE), Text(note), closing)
+        template = self.read.chat_template
+        closing = Text(after_memory(template, question, style))
+        parts = user_message(Text(before_last_note(template)), Text(note), closing)
         return Call("answer", parts, Generate(self.read.sampling()), self._reader)
 
     @property

@@ -10,7 +10,7 @@ from memfold.core.borders import sentences
 from memfold.core.document import Chunk
 from memfold.core.errors import ConfigError
 from memfold.core.model import Model
-from memfold.core.prompt import ABSENT
+from memfold.core.prompt import ABSENT, Style, target
 from memfold.core.system import ask
 from memfold.core.types import Call, Reply, Sample
 from memfold.systems.shared.mentions import WORD, names_of, word_set
@@ -108,6 +108,13 @@ def noted_parts(
                 left.append((chunk, held))
         waiting = left
     return readings
+
+
+def answer_from(note: str, sample: Sample, style: Style) -> str:
+    """Return the expected reply to a question from a note: without all of its evidence, that it cannot be answered."""
+    if all(sentence in note for sentence in sample.support):
+        return target(sample.expected, sample.recalled, style)
+    return target(ABSENT, (), style)
 
 
 def _with_support(sample: Sample, parts: Sequence[Chunk], model: Model) -> list[tuple[Chunk, set[int]]]:
