@@ -32,7 +32,19 @@ EXPANSION = ("system", *REPLIES, "invented names", "tokens")
 STRINGS = ("tokens", "system", "exact", "block cited", "exact of these", "sentence unfolded", "exact of these")
 MARKS = ("unanswerable: name", "answerable: name", "unanswerable: any", "wrong: any", "right: any")
 AGAIN = ("of the questions", "false alarms", "misses", "written tokens")
-COSTS = ("tokens", "system", "fold, s", "first token, s", "peak MB, fold", "peak MB, first token", "bytes on disk")
+COSTS = (
+    "tokens",
+    "system",
+    "fold, s",
+    "first token, s",
+    "answer, s",
+    "second question, s",
+    "calls that generate",
+    "pays after",
+    "peak MB, fold",
+    "peak MB, first token",
+    "bytes on disk",
+)
 
 SECTIONS = (
     Section(

@@ -107,11 +107,13 @@ def system_costs(file: Json) -> Outcome:
     for entry in _entries(file):
         for label, result in entry["systems"].items():
             if "error" in result:
-                rows.append([_tokens(entry), label, "cannot read this length", "-", "-", "-", "-"])
+                rows.append([_tokens(entry), label, "cannot read this length", *["-"] * 8])
                 continue
-            seconds = [_seconds(result[f"{action}_seconds"]) for action in ("fold", "first_token")]
+            seconds = [_seconds(result[f"{action}_seconds"]) for action in ("fold", "first_token", "answer", "again")]
+            calls = f"{result['generating_calls']} of {result['calls']}"
+            pays = "-" if result["pays_after"] is None else f"{result['pays_after']:.1f}"
             peaks = [_megabytes(result["peak_bytes_above_weights"][action]) for action in ("fold", "first_token")]
-            rows.append([_tokens(entry), label, *seconds, *peaks, f"{result['file_bytes']:,}"])
+            rows.append([_tokens(entry), label, *seconds, calls, pays, *peaks, f"{result['file_bytes']:,}"])
     ratio = only_result(file)["ratio"]
     if not ratio:
         return Outcome(rows, None, "`full` was not measured beside another system")

@@ -67,7 +67,9 @@ class Session:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of the system and the known properties of the model, as recorded in a memory."""
-        properties = (self.model.name, self.model.hidden_size, self.model.kv_bytes_per_token)
+        parts = self.system.slot_parts(self.model)
+        sizes = (self.model.hidden_size, self.model.kv_bytes_per_token, parts if parts > 1 else 0)
+        properties = (self.model.name, *sizes)
         known_properties = {name: value for name, value in zip(DESCRIPTIVE, properties, strict=True) if value}
         return self.system.settings | known_properties
 

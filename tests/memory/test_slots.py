@@ -49,6 +49,22 @@ def test_an_int8_file_opens_as_float32_and_writes_the_same_numbers_again(tmp_pat
         torch.testing.assert_close(twice.slots, once.slots, rtol=1e-6, atol=0)
 
 
+def test_each_part_of_a_slot_has_a_scale_of_its_own(tmp_path: Path) -> None:
+    """Large keys do not take the digits of small values."""
+    quantised, scales = quantise(torch.tensor([[1270.0, -635.0, 0.127, 0.064]]), parts=2)
+    assert quantised.tolist() == [[127, -64, 127, 64]]
+    torch.testing.assert_close(scales, torch.tensor([[10.0, 0.001]]))
+    memory = small_memory("float32")
+    size = memory.blocks[0].slots.shape[1]  # type: ignore[union-attr]
+    memory.settings = {**memory.settings, "slot_parts": size}
+    save_memory(memory, tmp_path / "a.fold", dtype="int8")
+    for made, read in zip(memory.blocks, open_memory(tmp_path / "a.fold").blocks, strict=True):
+        torch.testing.assert_close(made.slots, read.slots, rtol=1e-6, atol=1e-37)
+    memory.settings = {**memory.settings, "slot_parts": size + 1}
+    with pytest.raises(DataError, match="cannot be divided into"):
+        save_memory(memory, tmp_path / "b.fold", dtype="int8")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_int8_refuses_what_it_cannot_hold(value: float) -> None:
     with pytest.raises(DataError, match="not finite"):

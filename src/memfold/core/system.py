@@ -128,12 +128,16 @@ class Pass:
 
 @dataclass(frozen=True)
 class Footprint:
-    """The cost of a document: decoder positions, tokens `encoded` in forward `passes`, and slots projected."""
+    """The cost of a document: decoder positions, tokens `encoded` in forward `passes`, and slots projected.
+
+    `written` is the largest number of tokens that the calls before the answer write.
+    """
 
     positions: float
     encoded: float = 0.0
     slots: int = 0
     passes: Pass | None = None
+    written: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -308,6 +312,10 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
         """Return the number of values of a slot that the model reads; None for a memory of text, or if any will do."""
         return None
 
+    def slot_parts(self, model: Model) -> int:
+        """Return the number of equal parts of a slot whose values differ in size, and have a scale each in int8."""
+        return 1
+
     def check_memory(self, memory: Memory) -> None:
         """Check that the blocks of a memory are consistent with the settings of the system.
 
@@ -382,6 +390,13 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
 
     def parameters(self, hidden_size: int) -> dict[str, int]:
         """Return the number of elements of each parameter that the system adds to a model, by parameter name."""
+        return {}
+
+    def beside(self, modules: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+        """Return the same for the parameters that it adds beside linear modules: adapters and other projections.
+
+        `modules` maps the names of the linear modules of a model to their input and output sizes.
+        """
         return {}
 
     def encode_only(self, tokens: Sequence[int], backbone: Backbone) -> None:

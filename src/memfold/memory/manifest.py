@@ -23,7 +23,8 @@ VERSION = 1
 COLUMNS = ("source", "token_start", "token_end", "char_start", "char_end", "slot_count", "text_bytes")
 STORED_NAMES = {"chat_template": "frame"}  # settings that the file format calls otherwise
 # properties of the model that a memory records in addition to the settings of the system, for `memfold inspect`
-DESCRIPTIVE = ("model", "hidden_size", "kv_bytes_per_token")
+DESCRIPTIVE = ("model", "hidden_size", "kv_bytes_per_token", "slot_parts")
+PARTS = DESCRIPTIVE[-1]
 LARGEST = 1 << 48  # of all counts and places, so that sums and sizes of tensors stay within 64 bits
 # dtype of the slots -> (its name in safetensors, bytes for each value)
 SLOT_TYPES = {"float32": ("F32", 4), "bfloat16": ("BF16", 2), "int8": ("I8", 1)}
@@ -62,6 +63,11 @@ class Manifest:
         except (TypeError, ValueError) as error:
             raise DataError(f"settings cannot be stored in a memory file: {error}; use JSON values") from None
         object.__setattr__(self, "settings", settings)  # as a reader will find them: tuples are lists
+
+    @property
+    def slot_parts(self) -> int:
+        """The number of equal parts of a slot that each have a scale in int8."""
+        return int(self.settings.get(PARTS, 1))
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,8 @@ def tensors(manifest: Manifest, contents: Contents) -> list[Tensor]:
     if "slot_tokens" in contents.tensors:
         shapes.append(("slot_tokens", "I32", 4, (contents.slots,)))
     if contents.hidden and manifest.dtype == "int8":
-        shapes.append(("scales", "F32", 4, (contents.slots,)))
+        parts = manifest.slot_parts
+        shapes.append(("scales", "F32", 4, (contents.slots, parts) if parts > 1 else (contents.slots,)))
     if contents.hidden:
         shapes.append(("slots", slot_type, width, (contents.slots, contents.hidden)))
     if manifest.keep_text:
@@ -201,6 +208,8 @@ def _sound(manifest: Manifest, contents: Contents) -> bool:
         and set(contents.tensors) == {tensor.name for tensor in tensors(manifest, contents)}
         and contents.blocks > 0
         and (contents.hidden > 0 or contents.slots == 0)
+        and manifest.slot_parts > 0
+        and contents.hidden % manifest.slot_parts == 0
         and (manifest.keep_text or contents.text_bytes == 0)
     )
 

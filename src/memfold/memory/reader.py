@@ -118,9 +118,8 @@ class StoredMemory:
         column = dict(zip(COLUMNS, row, strict=True))
         width = SLOT_TYPES[self.manifest.dtype][1] * self.layout.contents.hidden
         slots = column["slot_count"]
-        return {"slots": width * slots, "scales": 4 * slots, "slot_tokens": 4 * slots, "text": column["text_bytes"]}[
-            name
-        ]
+        scales = 4 * slots * self.manifest.slot_parts
+        return {"slots": width * slots, "scales": scales, "slot_tokens": 4 * slots, "text": column["text_bytes"]}[name]
 
 
 def open_stored(path: str | Path) -> StoredMemory:

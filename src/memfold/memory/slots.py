@@ -1,9 +1,9 @@
 """Converts slots to bytes and back, in the dtypes of a memory file.
 
 `float32` and `bfloat16` are lossless for slots of the same dtype and round other slots.  `int8` makes smaller files: it
-stores a float32 scale s = max|x| / 127 (at least 1.2e-38) for each slot and integers q in -127..127 with x ~ q * s.
-The error |x - q * s| is at most 0.5001 * s, which is under 0.4 % of the largest value of the slot.  Only the file is
-smaller: int8 slots become float32 when it is opened.
+stores a float32 scale s = max|x| / 127 (at least 1.2e-38) for each slot, or for each of its equal parts, such as the
+keys of one head, and integers q in -127..127 with x ~ q * s.  The error |x - q * s| is at most 0.5001 * s, which is
+under 0.4 % of the largest value of the part.  Only the file is smaller: int8 slots become float32 when it is opened.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def torch_type(dtype: str) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}[dtype]
 
 
-def to_bytes(slots: Tensor, dtype: str) -> tuple[bytes, bytes]:
-    """Return the bytes of slots [n, d], and of their scales [n] (empty unless `dtype` is int8).
+def to_bytes(slots: Tensor, dtype: str, parts: int = 1) -> tuple[bytes, bytes]:
+    """Return the bytes of slots [n, d], and of their scales [n, parts] (empty unless `dtype` is int8).
 
     Raises:
         DataError: if a value is not finite in `dtype`.
@@ -35,12 +35,12 @@ def to_bytes(slots: Tensor, dtype: str) -> tuple[bytes, bytes]:
         stored = slots.to(torch_type(dtype))
         check_finite(stored)
         return _raw(stored), b""
-    quantised, scales = quantise(slots)
+    quantised, scales = quantise(slots, parts)
     return _raw(quantised), _raw(scales)
 
 
-def quantise(slots: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantise slots [n, d] to int8 [n, d] with float32 scales [n].
+def quantise(slots: Tensor, parts: int = 1) -> tuple[Tensor, Tensor]:
+    """Quantise slots [n, d] to int8 [n, d] with float32 scales [n, parts], one for each d / parts values.
 
     Raises:
         DataError: if a value is not finite.
@@ -48,12 +48,12 @@ def quantise(slots: Tensor) -> tuple[Tensor, Tensor]:
     import torch
 
     check_finite(slots)
-    values = slots.double()
+    values = slots.double().reshape(len(slots), parts, slots.shape[1] // parts)
     limits = torch.finfo(torch.float32)
-    largest = values.abs().amax(1) if values.numel() else values.new_zeros(len(values))
+    largest = values.abs().amax(2) if values.numel() else values.new_zeros(len(values), parts)
     # the upper limit keeps 127 * s finite in float32
     scales = (largest / 127).clamp(limits.tiny, limits.max / 127 * (1 - limits.eps)).float()
-    return (values / scales.double()[:, None]).round().clamp(-127, 127).to(torch.int8), scales
+    return (values / scales.double()[..., None]).round().clamp(-127, 127).to(torch.int8).flatten(1), scales
 
 
 def check_finite(slots: Tensor) -> None:
@@ -80,8 +80,11 @@ def is_finite(values: Tensor) -> bool:
 
 
 def dequantise(quantised: Tensor, scales: Tensor) -> Tensor:
-    """Convert int8 [n, d] with scales [n] back to slots [n, d] in float32."""
-    return quantised.float() * scales[:, None]
+    """Convert int8 [n, d] with scales [n] or [n, parts] back to slots [n, d] in float32."""
+    parts = 1 if scales.ndim == 1 else scales.shape[1]
+    values: Tensor = quantised.float().reshape(len(quantised), parts, quantised.shape[1] // parts)
+    values = values * scales.reshape(len(quantised), parts, 1)
+    return values.flatten(1)
 
 
 def _raw(tensor: Tensor) -> bytes:

@@ -218,7 +218,9 @@ def _encode(block: Block, manifest: Manifest, hidden: int | None) -> tuple[tuple
     count, size = _slot_shape(block)
     if hidden not in (None, size):
         raise DataError(f"block with slots of {size} values after slots of {hidden}; all slots must have one size")
-    slots, scales = (b"", b"") if block.slots is None else to_bytes(block.slots, manifest.dtype)
+    if size % manifest.slot_parts:
+        raise DataError(f"slots of {size} values cannot be divided into {manifest.slot_parts} equal parts")
+    slots, scales = (b"", b"") if block.slots is None else to_bytes(block.slots, manifest.dtype, manifest.slot_parts)
     lengths = block.slot_tokens or ()
     if lengths and len(lengths) != count:
         raise DataError(f"block {block.index} has {count} slots and the token counts of {len(lengths)}")

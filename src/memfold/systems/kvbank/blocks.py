@@ -31,7 +31,12 @@ class Shape:
     @property
     def values(self) -> int:
         """Number of values of a slot."""
-        return self.layers * 2 * self.heads * self.size
+        return self.parts * self.size
+
+    @property
+    def parts(self) -> int:
+        """Number of keys and values of a slot: one of each for every head and layer."""
+        return self.layers * 2 * self.heads
 
 
 def shape_of(backbone: Backbone) -> Shape:

@@ -13,12 +13,15 @@ from memfold.systems.kvbank.settings import (
     BATCH_TOKENS,
     COMPRESSOR,
     GATE,
+    GATE_HEAD,
+    HEAD,
     PAPER,
     REASONER,
     KvbankFold,
     KvbankRead,
     KvbankTrain,
 )
+from memfold.systems.shared.linear import matrices
 from memfold.systems.shared.notes import fitting_chunk, fitting_note
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 DEFAULT_RATIO = 4  # default for a model that was trained at several ratios
 READING = ("gate", "reading", "note", "passes")  # reading settings that a model is trained for
 POSITIVE = 3.0  # weight of blocks that should be opened in the loss of the gate (section 3.3.1)
+_GATE = f"heads.{GATE_HEAD}"
 KvbankT = TypeVar("KvbankT", bound="KvbankLearning")
 
 
@@ -88,14 +92,17 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
         """
         for ratio in self.train.ratios:
             self.changed(ratio=ratio)
-        ranks = {
-            COMPRESSOR: self.train.compressor_rank,
-            REASONER: self.train.reasoner_rank,
-            GATE: self.train.gate_rank,
-        }
         from memfold.systems.kvbank.head import add_parts
 
-        add_parts(backbone, ranks if self.fold.adapters else {GATE: self.train.gate_rank}, self.train.projections)
+        add_parts(backbone, self._ranks, self.train.projections)
+
+    @property
+    def _ranks(self) -> dict[str, int]:
+        """The rank of each adapter."""
+        ranks = {GATE: self.train.gate_rank}
+        if self.fold.adapters:
+            ranks = {COMPRESSOR: self.train.compressor_rank, REASONER: self.train.reasoner_rank} | ranks
+        return ranks
 
     @classmethod
     def read_head(cls, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -159,4 +166,21 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
         count, fold = round(tokens), self.fold
         window = min(fold.window or fold.chunk, max(count, 1))
         encoded = tokens + (fold.slots(count) if fold.compressor == "trained" else 0)
-        return Footprint(fold.slots(count), encoded, fold.slots(count), Pass(-(-count // window), window))
+        passes, blocks = Pass(-(-count // window), window), -(-count // fold.chunk)
+        written = float(blocks * self.read.note) if self.read.reading == "note" else 0.0
+        return Footprint(fold.slots(count), encoded, fold.slots(count), passes, written)
+
+    def parameters(self, hidden_size: int) -> dict[str, int]:
+        """Return the sizes of the memory token and the head of the gate."""
+        return {f"heads.{HEAD}.token": hidden_size, f"{_GATE}.weight": hidden_size, f"{_GATE}.bias": 1}
+
+    def beside(self, modules: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+        """Return the sizes of the matrices of the adapters and of the projections of memory tokens (with biases)."""
+        added: dict[str, int] = {}
+        for role, rank in self._ranks.items():
+            added |= matrices(modules, role, rank)
+        for name, (inner, outer) in modules.items():
+            letter = name.rsplit(".", 1)[-1].removesuffix("_proj")
+            if letter in self.train.projections:
+                added[f"heads.{HEAD}.own.{letter}.{name}"] = inner * outer + (outer if letter != "o" else 0)
+        return added

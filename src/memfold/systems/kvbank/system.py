@@ -126,6 +126,12 @@ class Kvbank(KvbankLearning):
 
         return shape_of(model.weights()).values
 
+    def slot_parts(self, model: Model) -> int:
+        """Return a part for the keys, and one for the values, of each head and layer."""
+        from memfold.systems.kvbank.blocks import shape_of
+
+        return shape_of(model.weights()).parts
+
     def check_memory(self, memory: Memory) -> None:
         """Check that each block has as many slots as its tokens require."""
         for block in memory.blocks:

@@ -9,6 +9,7 @@ other systems stay as they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +21,7 @@ from memfold.core.document import Document, text_chunks
 from memfold.core.model import Model, ModelRecord
 from memfold.core.prompt import Style, after_memory, final_answer, user_message
 from memfold.core.settings import ReadSettings, TrainSettings
-from memfold.core.system import AnswerSteps, Capabilities, MemorySystem, Rendered, ask
+from memfold.core.system import AnswerSteps, Capabilities, Footprint, MemorySystem, Rendered, ask
 from memfold.core.types import (
     Answer,
     Block,
@@ -47,6 +48,7 @@ from memfold.systems.shared.notes import (
     noted_parts,
     write_note,
 )
+from memfold.systems.shared.linear import linear_modules, matrices
 from memfold.systems.shared.replies import scripted_step
 
 if TYPE_CHECKING:
@@ -122,7 +124,6 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
         """Add the adapter to a model, if the settings ask for it."""
         if self.read.adapter:
             from memfold.backbone.adapters import add_role
-            from memfold.systems.shared.linear import linear_modules
 
             add_role(backbone, READER, self.train.rank, 2.0 * self.train.rank, linear_modules(backbone))
 
@@ -131,6 +132,15 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
         adapter."""
         adapter = {"adapter": True} if self.read.adapter else {}
         return {"chunk": self.fold.chunk, "note": self.read.note, "passes": self.read.passes} | adapter
+
+    def footprint(self, tokens: float) -> Footprint:
+        """Return the cost: every chunk is read with a note, and a note is written for it."""
+        notes = math.ceil(tokens / self.fold.chunk) * self.read.note
+        return Footprint(positions=tokens + notes, written=notes)
+
+    def beside(self, modules: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+        """Return the sizes of the matrices of the adapter, if the settings ask for it."""
+        return matrices(modules, READER, self.train.rank) if self.read.adapter else {}
 
     def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:
         """Yield blocks of text, which are read when a question is asked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from memfold.core.errors import CheckpointError
@@ -10,6 +11,16 @@ if TYPE_CHECKING:
     from memfold.backbone.model import Backbone
 
 MODULES = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj")
+
+
+def matrices(modules: Mapping[str, tuple[int, int]], role: str, rank: int) -> dict[str, int]:
+    """Return the number of elements of each matrix of a role's adapter, by parameter name.
+
+    `modules` maps the names of the linear modules of a model to their input and output sizes.
+    """
+    adapted = {name: sizes for name, sizes in modules.items() if name.rsplit(".", 1)[-1] in MODULES}
+    down = {f"{name}.lora_A.{role}.weight": rank * inner for name, (inner, _) in adapted.items()}
+    return down | {f"{name}.lora_B.{role}.weight": rank * outer for name, (_, outer) in adapted.items()}
 
 
 def linear_modules(backbone: Backbone) -> tuple[str, ...]:
