@@ -14,7 +14,7 @@ from torch import Tensor
 from memfold.backbone.model import Backbone
 from memfold.core.document import Document
 from memfold.core.errors import CheckpointError, ConfigError
-from memfold.core.system import Footprint, Pass
+from memfold.core.footprint import Footprint, Pass
 from memfold.core.types import Block, BlockRef, Call, Memory, Passage, Span, Text
 from memfold.systems.pooled.head import HEAD, Head
 from memfold.systems.pooled.settings import PooledFold, PooledTrain

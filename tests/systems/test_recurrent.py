@@ -109,7 +109,14 @@ def test_a_note_is_limited_by_its_setting() -> None:
     assert [call.wants for call in calls] == [update, update, update, last]
     thinking, _ = ask(*NOTES, LAST, note=40, max_tokens=300, thinking=2000)
     assert [call.sampling.max_tokens for call in thinking] == [2040, 2040, 2040, 2300]
-    more = {"max_tokens": 160, "thinking": 0, "overflow": "sentence", "passes": 1, "adapter": False}
+    more = {
+        "max_tokens": 160,
+        "thinking": 0,
+        "overflow": "sentence",
+        "passes": 1,
+        "prompts": "short",
+        "adapters": False,
+    }
     assert trace.settings == {"style": "recall", "chunk": 5000, "note": 40, "chat_template": "flat"} | more
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from memfold.core.errors import CheckpointError, ConfigError
+from memfold.core.footprint import Footprint
 from memfold.core.registry import SYSTEMS, AnySystem, system_class
-from memfold.core.system import USUAL_RATIO, Capabilities, Footprint
+from memfold.core.system import USUAL_RATIO, Capabilities
 from memfold.core.types import Block, BlockRef, Call, Memory
 from memfold.systems.full.system import Full, FullFold, FullTrain
 from memfold.systems.kvbank.settings import KvbankFold, KvbankRead, KvbankTrain

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from memfold.backbone.record import ROLES_FOLDER, Quantisation
+from memfold.backbone.record import Quantisation
 from memfold.backbone.resolve import CONFIG_FILE
 from memfold.backbone.weights import check_names
 from memfold.core.config import require
@@ -78,7 +78,7 @@ def attach(backbone: Backbone, adapter: Adapter, dropout: float = 0.0) -> None:
     if adapter.quantisation == "nf4":
         for name in adapter.targets:
             _quantise(backbone.model, name)
-    config = _config(adapter, dropout)
+    config = lora_config(adapter, dropout)
     backbone.model.is_loaded_in_4bit = adapter.quantisation == "nf4"  # type: ignore[assignment]  # required by peft
     meta = backbone.model.device.type == "meta"
     from_peft.inject_adapter_in_model(config, backbone.model, adapter_name=NAME, low_cpu_mem_usage=meta)
@@ -97,7 +97,6 @@ def add_role(backbone: Backbone, role: str, rank: int, alpha: float, targets: tu
     Raises:
         ConfigError: for a name that `peft` does not accept, or a model with a base adapter that is not merged.
     """
-    restore_roles(backbone)
     if role in backbone.roles:
         return
     require(role.isidentifier() and role != NAME, "adapter", role, f"a Python identifier other than {NAME!r}")
@@ -110,7 +109,7 @@ def add_role(backbone: Backbone, role: str, rank: int, alpha: float, targets: tu
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # peft warns about several adapters
         torch.manual_seed(seed)
-        peft_library().inject_adapter_in_model(_config(adapter, 0.0), backbone.model, adapter_name=role)
+        peft_library().inject_adapter_in_model(lora_config(adapter, 0.0), backbone.model, adapter_name=role)
     for name, parameter in backbone.model.named_parameters():
         parameter.requires_grad_(flags.get(_plain_name(name), flags.get(name, True)))
         if is_lora(name):
@@ -121,13 +120,11 @@ def add_role(backbone: Backbone, role: str, rank: int, alpha: float, targets: tu
 
 
 def check_role(backbone: Backbone, role: str | None) -> None:
-    """Check that the model has an adapter for a role, and read it if need be; None is always accepted.
+    """Check that the model has an adapter for a role; None is always accepted.
 
     Raises:
         CheckpointError: for an unknown role; the message lists the adapters of the model.
     """
-    if role is not None:
-        restore_roles(backbone)
     if role is not None and role not in backbone.roles:
         names = ", ".join(backbone.roles) or "none"
         raise CheckpointError(f"model {backbone.name!r} has no adapter {role!r}; its adapters: {names}; train it first")
@@ -169,50 +166,6 @@ def _activate(backbone: Backbone, role: str | None) -> None:
                 parameter.requires_grad_(requires_grad)
 
 
-def save_roles(backbone: Backbone, folder: Path, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    """Write the adapter of each role to `folder`/adapters in the format of `peft`, in data type `dtype`.
-
-    `weights` maps the parameter names of the model to the values to save.
-    """
-    for role, adapter in backbone.roles.items():
-        role_folder = folder / ROLES_FOLDER / role
-        role_folder.mkdir(parents=True, exist_ok=True)
-        _config(adapter, 0.0).save_pretrained(str(role_folder))
-        lora = {_file_name(name, role): _on_cpu(weights[name]).to(dtype) for name in _matrices(weights, role)}
-        save_file(lora, role_folder / WEIGHTS_FILE, metadata={"format": "pt"})
-
-
-def stored_roles(folder: Path) -> tuple[Path, ...]:
-    """Return the folders of the adapters of roles in a model folder."""
-    return tuple(sorted(path.parent for path in folder.glob(f"{ROLES_FOLDER}/*/{CONFIG_FILE}")))
-
-
-def restore_roles(backbone: Backbone) -> None:
-    """Add the adapters of roles that the model's folder holds, unless that is done.
-
-    Most systems use a model without them, `peft` takes a second to import, and idle adapters slow down every layer.
-
-    Raises:
-        CheckpointError: for an adapter that is damaged or does not match the model.
-    """
-    waiting, backbone.stored_roles = backbone.stored_roles, ()
-    fingerprint = backbone.stored_fingerprint
-    for role_folder in waiting:
-        rank, alpha, targets, _ = _read_config(role_folder)
-        role = role_folder.name
-        add_role(backbone, role, rank, alpha, targets)
-        parameters = dict(backbone.model.named_parameters())
-        tensors = load_tensors(role_folder, WEIGHTS_FILE)
-        stored = {_parameter_name(name, role): value.float() for name, value in tensors.items()}
-        _fill(parameters, _matrices(parameters, role), stored, role_folder)
-    backbone.stored_fingerprint = fingerprint
-
-
-def _matrices(names: Iterable[str], role: str) -> set[str]:
-    """Return the names of the LoRA matrices of a role."""
-    return {name for name in names if f".lora_A.{role}." in name or f".lora_B.{role}." in name}
-
-
 def without_roles(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights without LoRA matrices, under the names that they have in a model without adapters."""
     return {_plain_name(name): value for name, value in weights.items() if not is_lora(name)}
@@ -230,11 +183,11 @@ def save_adapter(backbone: Backbone, folder: Path, weights: Mapping[str, Tensor]
     """
     adapter = backbone.base_adapter
     assert adapter is not None, "the model must have a base adapter"
-    _config(adapter, 0.0).save_pretrained(str(folder))
-    lora = {_file_name(name, NAME): _on_cpu(value) for name, value in weights.items() if is_lora(name)}
+    lora_config(adapter, 0.0).save_pretrained(str(folder))
+    lora = {file_name(name, NAME): on_cpu(value) for name, value in weights.items() if is_lora(name)}
     save_file(lora, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     if adapter.full:
-        save_file({name: _on_cpu(weights[name]) for name in adapter.full}, folder / FULL_FILE)
+        save_file({name: on_cpu(weights[name]) for name in adapter.full}, folder / FULL_FILE)
     backbone.model.config.save_pretrained(folder)
 
 
@@ -244,14 +197,14 @@ def read_adapter(folder: Path, described: Mapping[str, Any] | None) -> Adapter:
     Raises:
         CheckpointError: for a file that is damaged, or not the configuration of a LoRA adapter.
     """
-    rank, alpha, targets, base = _read_config(folder)
+    rank, alpha, targets, base = read_config(folder)
     if not base:
         raise CheckpointError(f"{folder / CONFIG_FILE} names no base model; set base_model_name_or_path")
     extra = described or {}
     return Adapter(base, rank, alpha, targets, tuple(extra.get(TRAINED_IN_FULL, ())), extra.get("quantisation", "none"))
 
 
-def _read_config(folder: Path) -> tuple[int, float, tuple[str, ...], str]:
+def read_config(folder: Path) -> tuple[int, float, tuple[str, ...], str]:
     """Return the rank, alpha, target modules and base model in a configuration file of `peft`."""
     try:
         stored = json.loads((folder / CONFIG_FILE).read_text())
@@ -269,10 +222,10 @@ def restore(backbone: Backbone, folder: Path, adapter: Adapter) -> None:
         CheckpointError: for weights that are missing, unexpected or of the wrong shape; the message names some of them.
     """
     attach(backbone, adapter)
-    stored = {_parameter_name(name, NAME): value for name, value in load_tensors(folder, WEIGHTS_FILE).items()}
+    stored = {parameter_name(name, NAME): value for name, value in load_tensors(folder, WEIGHTS_FILE).items()}
     stored |= load_tensors(folder, FULL_FILE) if adapter.full else {}
     parameters = dict(backbone.model.named_parameters())
-    _fill(parameters, {name for name in parameters if is_lora(name)} | set(adapter.full), stored, folder)
+    fill(parameters, {name for name in parameters if is_lora(name)} | set(adapter.full), stored, folder)
 
 
 def load_tensors(folder: Path, file: str) -> dict[str, Tensor]:
@@ -287,7 +240,7 @@ def load_tensors(folder: Path, file: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{folder} is damaged: {str(error).splitlines()[0]}") from None
 
 
-def _fill(parameters: Mapping[str, nn.Parameter], wanted: set[str], stored: Mapping[str, Tensor], folder: Path) -> None:
+def fill(parameters: Mapping[str, nn.Parameter], wanted: set[str], stored: Mapping[str, Tensor], folder: Path) -> None:
     """Load stored weights into the parameters named `wanted`, after checking names and shapes."""
     wrong = [name for name in wanted & stored.keys() if parameters[name].shape != stored[name].shape]
     check_names(folder, wanted - stored.keys(), stored.keys() - wanted, wrong)
@@ -358,7 +311,8 @@ def _quantise(model: nn.Module, name: str) -> None:
     model.set_submodule(name, packed.to(weight.device))  # moving to a device quantises the weight
 
 
-def _config(adapter: Adapter, dropout: float) -> Any:
+def lora_config(adapter: Adapter, dropout: float) -> Any:
+    """Return the settings of an adapter for `peft`."""
     return peft_library().LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
@@ -370,12 +324,12 @@ def _config(adapter: Adapter, dropout: float) -> Any:
     )
 
 
-def _file_name(name: str, adapter: str) -> str:
+def file_name(name: str, adapter: str) -> str:
     """Return the name of a LoRA matrix in the files of `peft`."""
     return PREFIX + name.replace(f".lora_A.{adapter}.", ".lora_A.").replace(f".lora_B.{adapter}.", ".lora_B.")
 
 
-def _parameter_name(name: str, adapter: str) -> str:
+def parameter_name(name: str, adapter: str) -> str:
     """Return the parameter name of a LoRA matrix, the inverse of `_file_name`."""
     name = name.removeprefix(PREFIX)
     return name.replace(".lora_A.", f".lora_A.{adapter}.").replace(".lora_B.", f".lora_B.{adapter}.")
@@ -386,7 +340,8 @@ def _plain_name(name: str) -> str:
     return name.replace(".base_layer.", ".")
 
 
-def _on_cpu(value: Tensor) -> Tensor:
+def on_cpu(value: Tensor) -> Tensor:
+    """Return a copy of the values on the CPU, for a file."""
     return value.detach().cpu().contiguous()
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from memfold.backbone import adapters
+from memfold.backbone import adapters, role_files
 from memfold.backbone.architectures import UNKNOWN
 from memfold.backbone.device import check_device, check_dtype
 from memfold.backbone.formats.peft_adapter import merge_adapter, unusual_fields
@@ -75,9 +75,9 @@ def load_backbone(
     backbone = load_plain(where, device, dtype, offline)
     if (folder / SETTINGS_FILE).exists():
         _read_settings(backbone, folder)
-        backbone.stored_roles = adapters.stored_roles(folder)
+        backbone.stored_roles = role_files.stored_roles(folder)
         if roles:
-            adapters.restore_roles(backbone)
+            role_files.restore_roles(backbone)
         backbone.stored_fingerprint = file_fingerprint(folder)
         backbone.folder = folder
     if (folder / ENCODER_FOLDER).is_dir():
@@ -213,7 +213,7 @@ def save_backbone(
     if backbone.base_adapter is None:
         values = backbone.model.state_dict() if weights is None else weights
         state = {name: value.to(DTYPES[dtype]) for name, value in adapters.without_roles(values).items()}
-        adapters.save_roles(backbone, folder, values, DTYPES[dtype])
+        role_files.save_roles(backbone, folder, values, DTYPES[dtype])
         backbone.model.save_pretrained(folder, state_dict=state)
     else:
         adapters.save_adapter(backbone, folder, dict(backbone.model.named_parameters()) if weights is None else weights)

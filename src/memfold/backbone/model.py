@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from memfold.backbone import adapters
+from memfold.backbone import adapters, role_files
 from memfold.backbone.adapters import Adapter
 from memfold.backbone.architectures import TESTED, UNKNOWN, Fit
 from memfold.backbone.computing import Computing
@@ -159,6 +159,8 @@ class Backbone(Tokenized, Computing):
         Raises:
             CheckpointError: if the model has no adapter for the role.
         """
+        if role is not None:
+            role_files.restore_roles(self)
         return adapters.active(self, role)
 
     def head_score(self, head: str, hidden: Tensor) -> Tensor:

@@ -76,6 +76,8 @@ class Shape:
 
 SHAPES = {
     "qwen2.5-0.5b": Shape(24, 896, 14, 2, 4864, 151936, tied=True, window=32768, head_size=64),
+    "qwen2.5-3b": Shape(36, 2048, 16, 2, 11008, 151936, tied=True, window=32768),
     "qwen2.5-7b": Shape(28, 3584, 28, 4, 18944, 152064),
+    "qwen2.5-14b": Shape(48, 5120, 40, 8, 13824, 152064),
     "qwen2.5-32b": Shape(64, 5120, 40, 8, 27648, 152064),
 }

@@ -7,7 +7,7 @@ of the pairs where it is causal), and the logits of one position.  Left out: nor
 from __future__ import annotations
 
 from memfold.backbone.model import Backbone
-from memfold.core.system import Footprint
+from memfold.core.footprint import Footprint
 
 
 def prefill(backbone: Backbone, positions: int) -> float:

@@ -26,15 +26,16 @@ from memfold.cli.options import (
     System,
     Trace,
     Unfold,
+    check_budget,
     check_model,
     model_dtype,
     system_or_default,
 )
 from memfold.cli.questions import read_questions
+from memfold.cli.recording import check_recording, record
 from memfold.core.config import require
 from memfold.core.errors import ConfigError, unknown
 from memfold.core.job import check_question
-from memfold.core.outputs import check_file
 from memfold.core.prompt import STYLES
 from memfold.core.registry import DEFAULT, AnySystem, system_class
 from memfold.core.settings import parse_settings
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from memfold.api import FoldedMemory
 
 NAME = "ask"
-TRACE_SUFFIX = ".jsonl"
 
 
 def command(
@@ -75,10 +75,9 @@ def command(
     from memfold.systems.shared.unfolding import check_unfoldable
 
     _check(source, question, questions, style)
-    _check_budget(budget, unfold)
+    check_budget(budget, unfold)
     check_model(model, device)
-    if trace is not None:
-        _check_trace(trace, question, questions)
+    check_recording(trace, question, questions)
     require(max_tokens is None or max_tokens > 0, "--max-tokens", max_tokens, "1 token or more")
     asked = None if questions is None else read_questions(questions)
     chosen = parse_settings(settings or ())
@@ -109,23 +108,6 @@ def _check(source: str, question: str | None, questions: Path | None, style: str
         check_question(question)
     if source == "-" and question is None and questions is None:
         raise ConfigError("standard input holds the document; give QUESTION or --questions")
-
-
-def _check_trace(trace: Path, question: str | None, questions: Path | None) -> None:
-    """Refuse a trace of a conversation, or one that could not be shown or would replace a file."""
-    if question is None and questions is None:
-        raise ConfigError(f"--trace {trace} records answers to QUESTION or --questions; give one of them")
-    if trace.suffix != TRACE_SUFFIX:
-        raise ConfigError(f"--trace {trace} is not possible; use a name that ends in {TRACE_SUFFIX}")
-    check_file(trace, (), advice="give another name")
-
-
-def _check_budget(budget: int | None, unfold: bool | None) -> None:
-    if budget is None:
-        return
-    if unfold is False:
-        raise ConfigError(f"--budget {budget} has no effect with --no-unfold; leave one of them out")
-    require(budget > 0, "--budget", budget, "1 token or more")
 
 
 def _check_rereads(unfold: bool | None, budget: int | None, system: AnySystem) -> None:
@@ -173,10 +155,7 @@ def _ask_one(memory: FoldedMemory, question: str, as_json: bool, trace: Path | N
     from memfold.cli.output import print_json, screen, show, show_warning
 
     response = memory.ask(question)
-    if trace is not None:
-        from memfold.rl.trace_file import write_answers
-
-        write_answers(trace, [response.trace])
+    record(trace, [response.trace])
     if as_json:
         print_json(response.record() | ({"skipped": records(memory.skipped)} if memory.skipped else {}))
     else:
@@ -202,9 +181,6 @@ def _ask_all(memory: FoldedMemory, questions: list[str], trace: Path | None) -> 
         while shown in ready:
             print_json(ready.pop(shown))
             shown += 1
-    if trace is not None:
-        from memfold.rl.trace_file import write_answers
-
-        write_answers(trace, [traces[number] for number in sorted(traces)])
+    record(trace, [traces[number] for number in sorted(traces)])
     if failed:
         raise typer.Exit(1)

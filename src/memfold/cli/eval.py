@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 
 NAME = "eval"
 
+SuiteName = Annotated[
+    str,
+    typer.Argument(
+        metavar="SUITE",
+        help="almanac, needle, strings, multihop, ruler-hqa, qa, longbench-v2, fidelity or reconstruction "
+        "(docs/suites.md).",
+    ),
+]
 Systems = Annotated[
     list[str] | None,
     typer.Option(
@@ -90,14 +98,7 @@ Judged = Annotated[
 
 
 def command(
-    suite: Annotated[
-        str,
-        typer.Argument(
-            metavar="SUITE",
-            help="almanac, needle, strings, multihop, ruler-hqa, qa, longbench-v2, fidelity or reconstruction "
-            "(docs/suites.md).",
-        ),
-    ],
+    suite: SuiteName,
     system: Systems = None,
     model: Model = "tiny",
     lengths: Lengths = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from memfold.core.config import require
 from memfold.core.errors import ConfigError
 from memfold.core.registry import DEFAULT, SYSTEMS, TEXT_DEFAULT
 
@@ -122,3 +123,12 @@ def numbers(text: str | None) -> tuple[int, ...] | None:
     if not found or min(found) < 1:
         raise ConfigError(f"--lengths {text!r} is not possible; write numbers of 1 or more with commas: 128,256")
     return tuple(dict.fromkeys(found))
+
+
+def check_budget(budget: int | None, unfold: bool | None) -> None:
+    """Refuse a budget without effect, or one of no tokens."""
+    if budget is None:
+        return
+    if unfold is False:
+        raise ConfigError(f"--budget {budget} has no effect with --no-unfold; leave one of them out")
+    require(budget > 0, "--budget", budget, "1 token or more")

@@ -46,7 +46,8 @@ REFERENCE = "full"  # the reference of comparisons: the same model reading the f
 BASELINES = ("retrieval",)  # compared in addition to the default and the reference
 CLOSED_BOOK = "closed-book"  # not a system: the model answers without any memory, for evaluation only
 COMPARED = (REFERENCE, DEFAULT, *BASELINES, CLOSED_BOOK)  # default candidates of a suite
-TIMED = (REFERENCE, *BASELINES, DEFAULT, "recurrent")  # default systems of `memfold bench systems`
+TIMED = (REFERENCE, *BASELINES, DEFAULT, "kvbank", "recurrent")  # default systems of `memfold bench systems`
+LONG = ("retrieval", "recurrent", "kvbank")  # default candidates of suites whose documents are longer than any window
 PLAIN_TEXT = REFERENCE  # the system that renders samples of plain language modelling
 
 

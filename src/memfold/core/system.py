@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from memfold.core.config import build
 from memfold.core.document import Document
 from memfold.core.errors import CheckpointError, ConfigError, unknown
+from memfold.core.footprint import Footprint
 from memfold.core.model import Model, ModelRecord
 from memfold.core.prompt import Style
 from memfold.core.settings import ReadSettings, TrainSettings
@@ -115,29 +116,6 @@ class Capabilities:
     pass_tokens: int | None = None
     untrained: bool = True
     call_positions: int | None = None
-
-
-@dataclass(frozen=True)
-class Pass:
-    """`count` forward passes of an encoder over `tokens` tokens each, with causal or bidirectional attention."""
-
-    count: int
-    tokens: int
-    causal: bool = True
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """The cost of a document: decoder positions, tokens `encoded` in forward `passes`, and slots projected.
-
-    `written` is the largest number of tokens that the calls before the answer write.
-    """
-
-    positions: float
-    encoded: float = 0.0
-    slots: int = 0
-    passes: Pass | None = None
-    written: float = 0.0
 
 
 @dataclass(frozen=True)

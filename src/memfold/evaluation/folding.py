@@ -3,19 +3,33 @@
 Documents may share most of their text, as in the needle suite.  A suite then gives the pieces of each document.  A
 system with slots folds every piece once, and its memories are joined from the pieces.  A system that keeps the text
 folds whole documents, because pieces would not save anything.
+
+Slots of very long documents would fill the main memory: those of keys and values take thousands of bytes for each token
+of text.  If those of some documents together are larger than `IN_MEMORY`, each is folded into a temporary memory file,
+which is mapped, so that a block is read from it when it is needed.  Its slots are stored in bfloat16, as
+`memfold fold` stores them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from memfold.core.document import Document
 from memfold.core.model import Model
-from memfold.core.registry import AnySystem
+from memfold.core.registry import AnySystem, encoder_of
 from memfold.core.types import Memory
 from memfold.evaluation.suite import Case
 from memfold.memory.combine import splice
-from memfold.systems.shared.folding import fold
+from memfold.memory.manifest import Manifest
+from memfold.memory.reader import open_memory
+from memfold.memory.writer import MemoryWriter
+from memfold.systems.shared.folding import fold, without_gradients
+
+IN_MEMORY = 1 << 30  # bytes of slots that are kept in the main memory
+FILE_DTYPE = "bfloat16"
 
 
 class Folding:
@@ -30,13 +44,20 @@ class Folding:
         by_seed = {case.seed: case for case in cases}
         slots = self.system.capabilities.slots
         in_pieces = {seed: case for seed, case in by_seed.items() if case.pieces and slots}
-        whole = {seed: case.sample.document for seed, case in by_seed.items() if seed not in in_pieces}
-        folded = dict(zip(whole, fold(self.system, list(whole.values()), self.model), strict=True))
+        whole = {seed: case for seed, case in by_seed.items() if seed not in in_pieces}
+        folded = dict(zip(whole, self._fold(list(whole.values())), strict=True))
         self._fold_pieces([piece for case in in_pieces.values() for piece in case.pieces])
         for seed, case in in_pieces.items():
             memories = [self._kept[piece.source] for piece in case.pieces]
             folded[seed] = splice(case.sample.document.source, memories)
         return folded
+
+    def _fold(self, cases: Sequence[Case]) -> list[Memory]:
+        """Fold the documents of these cases, one for each, together or each into a file."""
+        documents = [case.sample.document for case in cases]
+        if slot_bytes(self.system, self.model, sum(case.size for case in cases)) <= IN_MEMORY:
+            return fold(self.system, documents, self.model)
+        return [fold_into_file(self.system, document, self.model) for document in documents]
 
     def _fold_pieces(self, pieces: Sequence[Document]) -> None:
         """Fold those that are not kept, and keep no others."""
@@ -45,3 +66,34 @@ class Folding:
         fresh = [piece for source, piece in wanted.items() if source not in self._kept]
         for memory in fold(self.system, fresh, self.model):
             self._kept[memory.name] = memory
+
+
+def slot_bytes(system: AnySystem, model: Model, tokens: int) -> int:
+    """Return about how many bytes the slots of `tokens` tokens of text take in the main memory; 0 for a text."""
+    size = system.slot_size(model) if system.capabilities.slots else None
+    if not size or not system.ratio:
+        return 0
+    return tokens // system.ratio * size * model.weights().dtype.itemsize
+
+
+def fold_into_file(system: AnySystem, document: Document, model: Model) -> Memory:
+    """Return the memory of a document, mapped from a file that no longer has a name: it ends with the memory.
+
+    Raises:
+        DataError: if the temporary folder has no room for it.
+    """
+    with TemporaryDirectory(prefix="memfold-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "document.mem"
+        manifest = Manifest(
+            system.name,
+            system.settings,
+            encoder_of(system, model),
+            (document.source,),
+            (document.sha256(),),
+            FILE_DTYPE,
+        )
+        with MemoryWriter(path, manifest) as writer, without_gradients(model):
+            for block in system.compress([document], model):
+                writer.add(block)
+            writer.finish()
+        return replace(open_memory(path), name=document.source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from memfold.evaluation.records import Record
-from memfold.evaluation.table import Cell, Row
+from memfold.evaluation.table import Cell, Row, Table, difference
 
 ALL = "all"
 
@@ -39,10 +39,15 @@ def failures(records: Group) -> int:
     return sum(record.error is not None for record in records)
 
 
-def grid(records: Group, labels: Sequence[str], cells: Callable[[Group], Sequence[Cell]]) -> tuple[Row, ...]:
-    """Return a row for each length and system, the systems of one length below each other."""
+def grid(
+    records: Group,
+    labels: Sequence[str],
+    cells: Callable[[Group], Sequence[Cell]],
+    name: Callable[[int | None], str] = shown,
+) -> tuple[Row, ...]:
+    """Return a row for each length and system, the systems of one length below each other; `name` writes lengths."""
     return tuple(
-        Row((shown(length), label), tuple(cells(of_system(records, label, length))))
+        Row((name(length), label), tuple(cells(of_system(records, label, length))))
         for length in lengths(records)
         for label in labels
     )
@@ -52,3 +57,17 @@ def curves(records: Group, labels: Sequence[str], cell: Callable[[Group], Cell])
     """Return a figure over document length for each system."""
     sizes = sorted({record.size for record in records})
     return {label: [(size, cell(of_system(records, label, size))) for size in sizes] for label in labels}
+
+
+def lost_with_length(records: Group, labels: Sequence[str], split: str, right: Callable[[Group], Cell]) -> list[Table]:
+    """Return a table of right answers at the shortest and at the longest length; none if there is only one length."""
+    sizes = sorted({record.size for record in records})
+    if len(sizes) < 2:
+        return []
+    rows = []
+    for label in labels:
+        short, long = (of_system(records, label, size) for size in (sizes[0], sizes[-1]))
+        lost = difference([record.correct for record in short], [record.correct for record in long])
+        rows.append(Row((label,), (right(short), right(long), lost)))
+    columns = (f"{sizes[0]} tokens", f"{sizes[-1]} tokens", "lost")
+    return [Table(f"From the shortest to the longest, split {split}", ("system",), columns, tuple(rows))]

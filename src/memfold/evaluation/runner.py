@@ -22,6 +22,7 @@ from memfold.core.types import Memory, Trace
 from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.folding import Folding
 from memfold.evaluation.judging import judged
+from memfold.evaluation.reading import reading_figures
 from memfold.evaluation.records import Record, RecordFile, Spent
 from memfold.evaluation.sampling import sampling_of
 from memfold.evaluation.suite import Case, Options, Score, Suite, arguments_of
@@ -146,10 +147,13 @@ def _ask(
     memories = folding.memories(cases)
     fold_seconds = (time.perf_counter() - started) / len(memories)
     jobs = [_job(evaluation, candidate, case, memories[case.seed]) for case in cases]
-    max_concurrency = max(1, positions // max(map(_positions, cases)))
+    longest_call = candidate.system.capabilities.call_positions or sys.maxsize
+    max_concurrency = max(1, positions // max(min(case.size, longest_call) + case.reply_tokens for case in cases))
     for number, trace in Scheduler(policy, max_concurrency).run(jobs):
         case = cases[number]
         score = Score("", False) if trace.answer is None else suite.score(case, trace, model)
+        read = reading_figures(trace, memories[case.seed], case.sample.evidence)
+        score = replace(score, figures=score.figures | read)
         yield _record(suite.name, candidate, case, trace, score, fold_seconds)
 
 

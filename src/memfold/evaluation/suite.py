@@ -6,6 +6,7 @@ Adding a suite takes a file and a line in `SUITES`; the runner, the report and t
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, cast
@@ -29,6 +30,7 @@ SUITES = {
     "needle": "memfold.evaluation.suites.needle:NeedleSuite",
     "strings": "memfold.evaluation.suites.strings:StringsSuite",
     "multihop": "memfold.evaluation.suites.multihop:MultihopSuite",
+    "ruler-hqa": "memfold.evaluation.suites.ruler_hqa:RulerHqaSuite",
     "qa": "memfold.evaluation.suites.qa:QaSuite",
     "longbench-v2": "memfold.evaluation.suites.longbench:LongBenchSuite",
     "fidelity": "memfold.evaluation.suites.fidelity:FidelitySuite",
@@ -39,11 +41,13 @@ SUITES = {
 FIRST_SEED = 1 << 41
 SEED_BYTES = 5
 HAYSTACKS = ("filler", "almanac")
-EVEN, GRADED = "even", "graded"
-PER_CELL = (EVEN, GRADED)
+EVEN, GRADED, LONG = "even", "graded", "long"
 # questions of a split and length by how long its documents may be: the longer, the more each one costs
-GRADED_CELLS = ((4096, 1000), (32768, 128))
-FEWEST = 32  # of a cell of longer documents
+CELLS = {
+    GRADED: ((4096, 1000), (32768, 128), (sys.maxsize, 32)),
+    LONG: ((229_376, 256), (917_504, 64), (sys.maxsize, 16)),
+}
+PER_CELL = (EVEN, *CELLS)
 FLAGS = {"kinds": "kind", "per_cell": "cells", "splits": "split"}  # options with another name on the command line
 
 
@@ -56,10 +60,11 @@ class Options:
     says how replies are drawn; `max_tokens` limits a reply, by default as it suits the model.
 
     Those below `seed` are read by the suites that say so (`Suite.reads`): `per_cell` graded asks 1,000, 128 or 32
-    questions for each split and length, fewer the longer it is, whatever `questions` says; `depths` is how many depths
-    from the beginning to the end of a text, `needles` how many values one answer has, of these `kinds`, in a `haystack`
-    of filler or of almanac pages, or in the file `text`; `data` are local files as NAME=PATH, `trained_on` the datasets
-    of them that the model has seen in training, `judge` is the address of a model that says what is right.
+    questions for each split and length, and long 256, 64 or 16: fewer the longer it is, whatever `questions` says;
+    `depths` is how many depths from the beginning to the end of a text, `needles` how many values one answer has, of
+    these `kinds`, in a `haystack` of filler or of almanac pages, or in the file `text`; `data` are local files as
+    NAME=PATH, `trained_on` the datasets of them that the model has seen in training, `judge` is the address of a model
+    that says what is right.
     """
 
     lengths: tuple[int, ...]
@@ -101,7 +106,7 @@ class Options:
         """Return (split, length, questions) in the order in which they run; the first cells take the remainder."""
         cells = [(split, length) for split in self.splits for length in dict.fromkeys(self.lengths)]
         if self.per_cell != EVEN:
-            return [(split, length, _graded(length)) for split, length in cells]
+            return [(split, length, _cell(self.per_cell, length)) for split, length in cells]
         each, rest = divmod(self.questions, len(cells))
         return [(*cell, each + (number < rest)) for number, cell in enumerate(cells)]
 
@@ -227,9 +232,9 @@ def _flag(name: str) -> str:
     return FLAGS.get(name, name.replace("_", "-"))
 
 
-def _graded(length: int) -> int:
-    """Return the questions of one cell of a graded run."""
-    return next((questions for longest, questions in GRADED_CELLS if length <= longest), FEWEST)
+def _cell(per_cell: str, length: int) -> int:
+    """Return the questions of one cell of a run with these cells."""
+    return next(questions for longest, questions in CELLS[per_cell] if length <= longest)
 
 
 def document_seed(*identity: object) -> int:

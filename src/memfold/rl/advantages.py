@@ -1,7 +1,8 @@
 """Group-relative advantages of trajectories, and how they are assigned to turns.
 
 A group holds the trajectories of one question.  Advantages are estimated over trajectories, then assigned to turns, so
-a trajectory with many turns counts once.  There is no learned critic.
+a trajectory with many turns counts once.  There is no learned critic.  How much the tokens of a turn count is decided
+by the means of `losses`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,27 @@ def per_trajectory(rewards: Tensor, turns: Sequence[Sequence[float]], estimate: 
 
     `turns` [g] holds the turn rewards of each trajectory, of which only the count is used.
     """
-    return [value.expand(len(values)) for value, values in zip(estimate(rewards), turns, strict=True)]
+    return [value.repeat(len(values)) for value, values in zip(estimate(rewards), turns, strict=True)]
+
+
+def last_turn(rewards: Tensor, turns: Sequence[Sequence[float]], estimate: Estimate) -> list[Tensor]:
+    """Return a_{i,j} = A_i for the last turn of trajectory i, and 0 for the turns before it.
+
+    The reward stays with the reply that earned it, as where an engine trains separate conversations and rewards one.
+    The other turns still count in the mean over tokens, and a KL in the loss still applies to them.
+    """
+    shared = per_trajectory(rewards, turns, estimate)
+    for part in shared:
+        part[:-1] = 0.0
+    return shared
+
+
+def divided(rewards: Tensor, turns: Sequence[Sequence[float]], estimate: Estimate) -> list[Tensor]:
+    """Return a_{i,j} = A_i / n_i for each of the n_i turns of trajectory i.
+
+    The advantages of a trajectory's turns add up to A_i, so that one with many turns has no more influence.
+    """
+    return [part / max(len(part), 1) for part in per_trajectory(rewards, turns, estimate)]
 
 
 def per_turn(rewards: Tensor, turns: Sequence[Sequence[float]], estimate: Estimate) -> list[Tensor]:
@@ -72,4 +93,9 @@ def per_turn(rewards: Tensor, turns: Sequence[Sequence[float]], estimate: Estima
 
 
 ESTIMATES: dict[str, Estimate] = {"grpo": standardised, "mean": centred}
-CREDITS: dict[str, Credit] = {"trajectory": per_trajectory, "turn": per_turn}
+CREDITS: dict[str, Credit] = {
+    "trajectory": per_trajectory,
+    "last": last_turn,
+    "divided": divided,
+    "turn": per_turn,
+}

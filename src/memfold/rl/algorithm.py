@@ -79,6 +79,20 @@ PRESETS: dict[str, dict[str, Any]] = {
     "memagent": {"advantage": "mean", "clip": "dual", "kl": "loss", "beta": 0.001},
     # GSPO (arXiv 2507.18071), section 5.1: ranges of 3e-4 and 4e-4 around a length-normalised ratio.
     "gspo": {"ratio": "sequence", "clip": "higher", "clip_low": 3e-4, "clip_high": 4e-4, "mean": "sequence"},
+    # LycheeMemory (arXiv 2602.08382), section 3.4.1: the ratio of GSPO, the mean over the tokens of each trajectory, KL
+    # 0.001 in the loss.  The paper does not say what a sequence is, nor the clip ranges.  Here it is a turn, because
+    # each has a prompt of its own.  The ranges are ten times those of GSPO: a note has about a hundredth of the tokens
+    # of the replies that those were chosen for, so that the mean of its log-ratio varies ten times as much, and in
+    # bfloat16 sampler and trainer already differ by about 1e-3 nats a token.
+    "lychee": {
+        "ratio": "sequence",
+        "clip": "higher",
+        "clip_low": 3e-3,
+        "clip_high": 4e-3,
+        "mean": "trajectory",
+        "kl": "loss",
+        "beta": 0.001,
+    },
 }
 
 

@@ -21,7 +21,7 @@ from memfold.rl.questions import Draws, Question, draw
 from memfold.rl.recipe import RlRecipe
 from memfold.rl.rewards import Reward, Scorer, scored_traces
 from memfold.rl.rollout import Rollouts, RolloutSampling, roll_out
-from memfold.rl.shaping import dynamic, informative
+from memfold.rl.shaping import answering, dynamic, informative
 from memfold.scoring.expansion import expansions
 from memfold.training.processes import Processes
 
@@ -75,7 +75,7 @@ class Counts:
         for trace in group.traces:
             self.tokens += trace.cost.generated_tokens
             self.answers += 1
-            self.truncated += trace.steps[-1].reply.finish == "length"
+            self.truncated += answering(trace).finish == "length"
 
     def rewards(self) -> dict[str, float]:
         """Mean reward of each entry of the mixture."""

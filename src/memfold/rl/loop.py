@@ -114,7 +114,7 @@ def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
     optimisers = opening.optimisers(named)
     engine = open_engine(recipe, backbone, processes.count)
     opening.create_folder()
-    if recipe.memory != END_TO_END:
+    if recipe.needs_encoder or backbone.reads:
         encoder = backbone.encoder or opening.load(parent, processes.device)
         _only_read(encoder, recipe, processes.device)
         _keep_encoder(backbone, encoder, folder, new=processes.first and not opening.resumed)

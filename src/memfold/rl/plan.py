@@ -1,8 +1,8 @@
 """Estimates the needs of a recipe of reinforcement learning by the rules of `memfold.training.plan`.
 
 Sampling time is the larger of two bounds: operations, and reading all weights for every token of a batch of replies.
-Replies are assumed to have the maximum length, and no group to be refilled: a refill costs as much again.  Not
-modelled: a judge, and an engine beside the trainer.
+Replies and notes are assumed to have the maximum length, and no group to be refilled: a refill costs as much again.
+Not modelled: a judge, an engine beside the trainer, and that the last calls of a step are sampled in small batches.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 from memfold.backbone.shapes import Shape
+from memfold.core.footprint import Footprint
 from memfold.rl.recipe import FROZEN, RlRecipe
 from memfold.training import plan as rules
 from memfold.training.plan import CONTEXT, GB, REPLY, Plan, Positions, Weights
@@ -41,7 +42,7 @@ def plan(recipe: RlRecipe) -> Plan:
 def _memory(recipe: RlRecipe, shape: Shape, weights: Weights) -> dict[str, float]:
     """Return GB on a device: what is always allocated, and the larger of what sampling and updating need."""
     copy = rules.held(recipe, weights.full + weights.lora + weights.frozen, weights.quantised)
-    read = max(_read(recipe, entry) for entry in recipe.mixture)
+    read = max(_call(recipe, entry) for entry in recipe.mixture)
     values = 2 * shape.layers * shape.key_heads * shape.head_size * CACHED
     sampling = {
         "unsharded layers while sampling": weights.spread * GATHERED / GB,
@@ -56,7 +57,7 @@ def _memory(recipe: RlRecipe, shape: Shape, weights: Weights) -> dict[str, float
     }
     needs: dict[str, float] = max((sampling, updating), key=_total)  # they alternate
     return rules.states(recipe, weights) | {
-        "encoder": copy if recipe.memory == FROZEN else 0.0,
+        "encoder": copy if recipe.needs_encoder else 0.0,
         "the parent, for the KL": copy if recipe.options.beta else 0.0,
         **needs,
         "device": CONTEXT,
@@ -69,15 +70,33 @@ def _total(needs: dict[str, float]) -> float:
 
 def _read(recipe: RlRecipe, entry: Entry) -> float:
     """Return positions of the memory or document of a question, at its largest size, and of the question."""
-    size = float(max(entry.sizes))
-    return REPLY / 2 + rules.footprint(recipe, entry, size).positions
+    return REPLY / 2 + _footprint(recipe, entry).positions
+
+
+def _call(recipe: RlRecipe, entry: Entry) -> float:
+    """Return the positions that one call reads, at most."""
+    most = recipe.system(entry).capabilities.call_positions
+    return _read(recipe, entry) if most is None else min(REPLY / 2 + most, _read(recipe, entry))
+
+
+def _written(recipe: RlRecipe, entry: Entry) -> float:
+    """Return the tokens that a trajectory writes, at most."""
+    return recipe.reply_tokens + _footprint(recipe, entry).written
+
+
+def _footprint(recipe: RlRecipe, entry: Entry) -> Footprint:
+    return rules.footprint(recipe, entry, float(max(entry.sizes)))
 
 
 def _group(recipe: RlRecipe, entry: Entry) -> Positions:
-    """Return positions of the update for one question: its memory or document once, then every reply."""
-    replies = float(recipe.rollouts * recipe.reply_tokens)
-    encoded = rules.footprint(recipe, entry, float(max(entry.sizes))).encoded if recipe.memory != FROZEN else 0.0
-    return Positions(encoded, _read(recipe, entry) + replies, replies)
+    """Return positions of the update for one question: its memory or document once, then every reply.
+
+    Where notes are written, the prompts of trajectories differ, and each reads on its own.
+    """
+    footprint = _footprint(recipe, entry)
+    replies = recipe.rollouts * _written(recipe, entry)
+    read = _read(recipe, entry) * (recipe.rollouts if footprint.written else 1)
+    return Positions(footprint.encoded if recipe.memory != FROZEN else 0.0, read + replies, replies)
 
 
 def _seconds(recipe: RlRecipe, entry: Entry, shape: Shape, weights: Weights) -> float:
@@ -85,11 +104,12 @@ def _seconds(recipe: RlRecipe, entry: Entry, shape: Shape, weights: Weights) -> 
     speed, hardware = rules.speed(recipe), recipe.hardware
     body, head = weights.layer * shape.layers, shape.vocabulary * shape.hidden
     fold = 2 * body * max(entry.sizes) / speed
-    computing = 2 * recipe.rollouts * (_read(recipe, entry) + recipe.reply_tokens) * (body + head) / speed
+    written = _written(recipe, entry)
+    computing = 2 * recipe.rollouts * (_read(recipe, entry) + written) * (body + head) / speed
     batch = min(recipe.max_concurrency, math.ceil(recipe.questions / hardware.devices) * recipe.rollouts)
     moved = TRAINED_READ * weights.trained + QUANTISED_READ * weights.quantised
     moved += FROZEN_READ * (weights.frozen - weights.quantised)
-    passes = recipe.rollouts * recipe.reply_tokens / batch
+    passes = recipe.rollouts * written / batch
     reading = passes * moved / (hardware.bandwidth * 1e12 * hardware.utilisation)
     update = rules.operations(recipe, shape, weights, _group(recipe, entry)) / speed
     return fold + max(computing, reading) + update

@@ -34,14 +34,15 @@ class RlRecipe(StageRecipe):
 
     A step draws `questions`, samples `rollouts` replies to each, and makes `updates` updates of equally many questions.
     With `memory = "frozen"` memories come from the parent and only the decoder is trained; with `"end-to-end"`
-    documents are compressed with gradient.  `reward` is a name of `memfold.rl.rewards`, `judge`, or `path.py:function`.
-    `preset` names an algorithm, `algorithm` overrides its settings.  `style` is the reply style that questions ask for;
-    it becomes the default of the trained model.  Up to `max_concurrency` replies are sampled at a time, at temperature
-    1 from all tokens, so that the scored distribution is the sampled one.  `tokens` is the approximate size of a
-    forward pass of the update.  `engine` is a name of `memfold.rl.engine`; `engine_memory` is the fraction of GPU
-    memory for an engine beside the trainer.  A run stops when the log-probabilities of sampler and trainer differ by
-    more than `max_logprob_gap` nats per token on average, or when more than the fraction `failures` of a step's
-    rollouts fail.  `fqlora` must not use dropout, since replies are scored by the weights that sampled them.
+    documents are compressed with gradient.  The two are the same for systems whose memory is text.  `reward` is a name
+    of `memfold.rl.rewards`, `judge`, or `path.py:function`.  `preset` names an algorithm, `algorithm` overrides its
+    settings.  `style` is the reply style that questions ask for; it becomes the default of the trained model.  Up to
+    `max_concurrency` replies are sampled at a time, at temperature 1 from all tokens, so that the scored distribution
+    is the sampled one.  `tokens` is the approximate size of a forward pass of the update.  `engine` is a name of
+    `memfold.rl.engine`; `engine_memory` is the fraction of GPU memory for an engine beside the trainer.  A run stops
+    when the log-probabilities of sampler and trainer differ by more than `max_logprob_gap` nats per token on average,
+    or when more than the fraction `failures` of a step's rollouts fail.  `fqlora` must not use dropout, since replies
+    are scored by the weights that sampled them.
     """
 
     stage: Literal["rl"]
@@ -111,6 +112,11 @@ class RlRecipe(StageRecipe):
     def options(self) -> Algorithm:
         """The preset with the recipe's overrides."""
         return make_algorithm(self.preset, self.algorithm)
+
+    @property
+    def needs_encoder(self) -> bool:
+        """Whether slots come from a frozen copy of the parent beside the model that is trained."""
+        return self.memory == FROZEN and any(entry.kind().capabilities.slots for entry in self.mixture)
 
     @property
     def plan(self) -> str:

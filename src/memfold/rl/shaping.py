@@ -7,8 +7,18 @@ from itertools import zip_longest
 
 from torch import Tensor
 
-from memfold.core.types import Trace
+from memfold.core.system import ANSWER
+from memfold.core.types import Reply, Trace
 from memfold.rl.advantages import varied
+
+
+def answering(trace: Trace) -> Reply:
+    """Return the reply that answers the question; an empty one if the system found nothing to read for it.
+
+    Length and truncation are those of this reply: other calls, such as updates of a note, are limited by design.
+    """
+    replies = [step.reply for step in trace.steps if step.call.purpose == ANSWER]
+    return replies[-1] if replies else Reply()
 
 
 def overlong(length: int, limit: int, buffer: int, factor: float) -> float:
@@ -26,12 +36,11 @@ def overlong(length: int, limit: int, buffer: int, factor: float) -> float:
 
 
 def counted(trace: Trace, mask_truncated: bool) -> bool:
-    """Return whether a trajectory enters the loss; it does not if its last reply is truncated and those are masked.
+    """Return whether a trajectory enters the loss; it does not if its answer is truncated and those are masked.
 
-    DAPO's overlong filtering (section 3.4): a truncated answer is neither good nor bad.  Other calls of a system, such
-    as updates of a note, are limited by design; reaching their limit is not a truncation.
+    DAPO's overlong filtering (section 3.4): a truncated answer is neither good nor bad.
     """
-    return not (mask_truncated and trace.steps[-1].reply.finish == "length")
+    return not (mask_truncated and answering(trace).finish == "length")
 
 
 def informative(correctness: Tensor, turns: Sequence[Sequence[float]] = (), credit: str = "trajectory") -> bool:

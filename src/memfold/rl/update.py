@@ -17,7 +17,7 @@ from memfold.rl.losses import CLIPS, MEANS, clip_mask, k1, k3
 from memfold.rl.ratios import RATIOS
 from memfold.rl.recipe import END_TO_END, RlRecipe
 from memfold.rl.replay import Pass, Turn, entropies, passes, score, turns_of
-from memfold.rl.shaping import counted, overlong
+from memfold.rl.shaping import answering, counted, overlong
 from memfold.training import activation_checkpointing
 from memfold.training.loop import check_finite
 from memfold.training.optimisers import Optimisers
@@ -127,7 +127,7 @@ class Trainer:
     def shaped(self, group: Group, trajectories: Sequence[Sequence[Turn]], sums: Sums) -> Tensor:
         """Return rewards [g] with the length penalty, and minus the KL to the parent if it is applied to rewards."""
         options, limit = self.recipe.options, self.recipe.reply_tokens
-        lengths = [trace.steps[-1].reply.token_count for trace in group.traces]
+        lengths = [answering(trace).token_count for trace in group.traces]
         buffer, factor = options.overlong_buffer, options.overlong_factor
         penalties = [overlong(length, limit, buffer, factor) for length in lengths]
         rewards = group.reward_values + torch.tensor(penalties)

@@ -29,6 +29,20 @@ def exact_match(answer: str, accepted: Iterable[str]) -> bool:
     return any(normalise(answer) == normalise(candidate) for candidate in accepted)
 
 
+def contained_either_way(answer: str, expected: str) -> bool:
+    """Return whether the expected answer stands in the given one, or the given one in the expected one.
+
+    This is the `sub_em` by which MemAgent (arXiv 2507.02259) scores RULER-HQA.  It compares characters, not words, so
+    it is lenient twice over: an answer that is a piece of the expected one is right, the empty answer included, and so
+    is one in which the expected one stands inside a word.
+
+    >>> [contained_either_way(answer, "Velm Tor") for answer in ("in Velm Tor", "Tor", "", "Sanu")]
+    [True, True, True, False]
+    """
+    given, wanted = normalise(answer), normalise(expected)
+    return wanted in given or given in wanted
+
+
 def token_f1(answer: str, expected: str) -> float:
     """Return the harmonic mean of precision and recall over normalised words, with repetitions counted."""
     return shared_words(normalise(answer).split(), normalise(expected).split())

@@ -1,6 +1,7 @@
 """Lengthens the documents of a dataset to any size: mixes the paragraphs of a question with those of other questions.
 
-Loaders separate paragraphs by blank lines.  Each title appears once: a paragraph with the same title as one of the
+The size is a number of tokens (`lengthened`) or of paragraphs (`among`, as RULER-HQA counts articles).  Loaders
+separate paragraphs by blank lines.  Each title appears once: a paragraph with the same title as one of the
 question's paragraphs is not used as a distractor, because it may say the same.  Distractors are not searched for the
 answer; questions whose answer is "yes" would lose most of them.
 """
@@ -50,6 +51,36 @@ class Distractors:
             if sample is not None:
                 yield sample
 
+    def among(self, count: int, seed: int) -> Iterator[Sample]:
+        """Yield each sample with a document of `count` paragraphs, its own at random places in random order.
+
+        Samples that have more paragraphs are skipped.
+
+        Raises:
+            DataError: if all titles together are fewer than `count`, or all samples have more paragraphs.
+        """
+        skipped = 0
+        for number, sample in enumerate(self.samples):
+            rng = Random(f"{seed}/{count}/{number}")
+            own = _own_paragraphs(sample)
+            if len(own) > count:
+                skipped += 1
+                continue
+            titles = {text.partition("\n")[0] for _, text in own}
+            others = {other.title: other.text for other in self._paragraphs if other.title not in titles}
+            if len(own) + len(others) < count:
+                raise DataError(
+                    f"the rows of {sample.task} have {len(own) + len(others)} of {count} articles; give more files, or "
+                    "smaller --lengths"
+                )
+            chosen = rng.sample(sorted(others), count - len(own))
+            yield _shuffled(sample, own, [others[title] for title in chosen], rng)
+        if skipped and skipped == len(self.samples):
+            raise DataError(
+                f"all questions of {self.samples[0].task} have more than {count} articles of their own; use larger "
+                "--lengths"
+            )
+
     def _lengthened(self, number: int, size: int, rng: Random) -> Sample | None:
         original = [paragraph for paragraph in self._paragraphs if paragraph.owner == number]
         titles = {paragraph.title for paragraph in original}
@@ -83,4 +114,34 @@ def _mixed(sample: Sample, original: list[_Paragraph], distractors: list[_Paragr
     evidence = tuple(Span(start, start + len(sentence)) for sentence, start in starts.items() if start >= 0)
     source = f"{sample.document.source}#{len(text)}"
     document = replace(sample.document, source=source, text=text)
+    return replace(sample, document=document, evidence=evidence)
+
+
+def _own_paragraphs(sample: Sample) -> list[tuple[int, str]]:
+    """The paragraphs of a sample, each with the position at which it begins."""
+    found, start = [], 0
+    for text in sample.document.read().split(BREAK):
+        found.append((start, text))
+        start += len(text) + len(BREAK)
+    return found
+
+
+def _shuffled(sample: Sample, own: list[tuple[int, str]], others: list[str], rng: Random) -> Sample:
+    """The sample with its paragraphs and others in random order, and its evidence where it stands there."""
+    mixed: list[tuple[int | None, str]] = [*own, *((None, text) for text in others)]
+    rng.shuffle(mixed)
+    moved: list[tuple[int, int, int]] = []  # start and end of a paragraph in the old document, and its new start
+    position = 0
+    for start, text in mixed:
+        if start is not None:
+            moved.append((start, start + len(text), position))
+        position += len(text) + len(BREAK)
+    evidence = tuple(
+        Span(span.start - start + new, span.end - start + new)
+        for span in sample.evidence
+        for start, end, new in moved
+        if start <= span.start and span.end <= end
+    )
+    text = BREAK.join(text for _, text in mixed)
+    document = replace(sample.document, source=f"{sample.document.source}#{len(text)}", text=text)
     return replace(sample, document=document, evidence=evidence)

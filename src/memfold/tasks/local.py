@@ -2,7 +2,8 @@
 
 Text is packed: documents are joined by blank lines, and a sample is a window of exactly `size` tokens that may begin
 anywhere.  A question comes with its whole document or, if that is too long, with an excerpt around the evidence or the
-answer.  How rows are drawn and held out is defined in `memfold.tasks.datasets.corpus`.
+answer; a long question with paragraphs of other questions, among which its own stand at random.  How rows are drawn and
+held out is defined in `memfold.tasks.datasets.corpus`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from memfold.core.document import Document
 from memfold.core.errors import DataError
 from memfold.core.types import Sample
 from memfold.tasks.datasets.corpus import draw_rows, questions_of, text_of
+from memfold.tasks.distractors import Distractors
 from memfold.tasks.instructions import instruction
 from memfold.tasks.reconstruction import check_continuable, continued, repeated
 from memfold.tasks.task import Encode, TaskOptions
 
 BREAK = "\n\n"
 TRIES = 200
+SHORTEST_ROW = 500  # tokens of the paragraphs of a row of HotpotQA, of which most have 1,000 or more
 AFTER_TOKENS = 64  # of an excerpt, from the beginning of what answers the question
 CHARACTERS_PER_TOKEN = 16  # at most; long texts are cut by it before they are tokenised
 Tokens = tuple[int, ...]
@@ -83,6 +86,24 @@ def questions(seed: int, size: int, options: TaskOptions, encode: Encode) -> lis
         if tokens:
             document = replace(sample.document, tokens=tokens)
             return [replace(sample, task="questions", document=document, evidence=())]
+    raise _too_long(size, options)
+
+
+def long_questions(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
+    """A question of a dataset with a document of about `size` tokens, and its evidence in it.
+
+    The paragraphs of other questions fill the document, as in the training data of MemAgent (arXiv 2507.02259), where
+    about 200 make 28,000 tokens.  Those of questions that are held out are not among them.
+    """
+    rng = Random(seed)
+    assert options.dataset is not None, "recipes of this task name a dataset"
+    samples = questions_of(options.dataset, options.files, options.held_out)
+    pool = questions_of(options.dataset, options.files, held_out=False)
+    for sample in (rng.choice(samples) for _ in range(TRIES)):
+        others = [other for other in rng.sample(pool, min(len(pool), size // SHORTEST_ROW + 4)) if other is not sample]
+        long = next(Distractors([sample, *others], encode).lengthened(size, seed), None)
+        if long is not None and long.question == sample.question and len(long.evidence) == len(long.support):
+            return [replace(long, task="long-questions")]
     raise _too_long(size, options)
 
 

@@ -24,8 +24,10 @@ TASKS = {
     "text-continuation": "memfold.tasks.local:text_continuation",
     "summaries": "memfold.tasks.local:summaries",
     "questions": "memfold.tasks.local:questions",
+    "long-questions": "memfold.tasks.local:long_questions",
 }
-LOCAL = ("text", "text-reconstruction", "text-continuation", "summaries", "questions")  # read files that a recipe names
+DATASET_TASKS = ("questions", "long-questions")  # read the questions of a dataset
+LOCAL = ("text", "text-reconstruction", "text-continuation", "summaries", *DATASET_TASKS)  # read files of a recipe
 # make documents of text; the last two make no questions
 TEXTS = ("almanac", "needle", "summarisation", "prose", "filler")
 

@@ -6,15 +6,17 @@ rules below; no weights are loaded.  Communication and memory fragmentation are 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from torch import nn
 from transformers import PreTrainedModel
 
+from memfold.backbone.adapters import is_lora
 from memfold.backbone.shapes import SHAPES, Shape
 from memfold.core.errors import ConfigError
-from memfold.core.system import Footprint
+from memfold.core.footprint import Footprint
 from memfold.training.batches import mixture
 from memfold.training.fqlora import FQLoRA, layers_of, targets, trained_in_full
 from memfold.training.optimisers import is_frozen
@@ -123,11 +125,9 @@ def speed(recipe: StageRecipe) -> float:
 def count(recipe: StageRecipe, shape: Shape) -> Weights:
     """Return exact parameter counts."""
     model = shape.without_weights()
-    full, lora, frozen, quantised = _parameters(recipe, model)
-    added: dict[str, int] = {}
-    for entry in mixture(recipe) if isinstance(recipe, Recipe) else recipe.mixture:
-        added |= recipe.system(entry).parameters(shape.hidden)
-    projection = sum(size for name, size in added.items() if not is_frozen(name, recipe.freeze))
+    heads, beside = _added(recipe, shape, model)
+    full, lora, frozen, quantised = _parameters(recipe, model, beside)
+    projection = sum(size for name, size in heads.items() if not is_frozen(name, recipe.freeze))
     layer = sum(weight.numel() for weight in layers_of(model)[0].parameters())
     return Weights(full, lora, projection, frozen, quantised, _spread(recipe, model), layer)
 
@@ -207,13 +207,30 @@ def _state(recipe: StageRecipe) -> int:
     return TRAINED + (COPY if recipe.precision == "bfloat16" and not recipe.hardware.sharded else 0)
 
 
-def _parameters(recipe: StageRecipe, model: PreTrainedModel) -> tuple[int, int, int, int]:
-    """Return counts of full, LoRA, frozen, and quantised parameters; sets `requires_grad` of the model on the way."""
+def _added(recipe: StageRecipe, shape: Shape, model: PreTrainedModel) -> tuple[dict[str, int], dict[str, int]]:
+    """Return what the systems of a mixture add to a model, by name: heads, and LoRA matrices of adapters."""
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    modules = {name: (module.in_features, module.out_features) for name, module in linear.items()}
+    added: dict[str, int] = {}
+    for entry in mixture(recipe) if isinstance(recipe, Recipe) else recipe.mixture:
+        system = recipe.system(entry)
+        added |= system.parameters(shape.hidden) | system.beside(modules)
+    beside = {name: size for name, size in added.items() if is_lora(name)}
+    return {name: size for name, size in added.items() if name not in beside}, beside
+
+
+def _parameters(recipe: StageRecipe, model: PreTrainedModel, beside: Mapping[str, int]) -> tuple[int, int, int, int]:
+    """Return counts of full, LoRA, frozen, and quantised parameters; sets `requires_grad` of the model on the way.
+
+    `beside` are the matrices of adapters of systems, within which the adapted weights have other names.
+    """
     sizes = {name: weight.numel() for name, weight in model.named_parameters()}
     fqlora = recipe.fqlora
     full = set(sizes if fqlora is None else trained_in_full(model, fqlora))
-    full -= {name for name in full if is_frozen(name, recipe.freeze)}
-    lora = quantised = 0
+    adapted = {name.partition(".lora_")[0] for name in beside}
+    full -= {name for name in full if is_frozen(_within(name, adapted), recipe.freeze)}
+    lora = sum(size for name, size in beside.items() if not is_frozen(name, recipe.freeze))
+    quantised = 0
     for name in targets(model, fqlora) if fqlora is not None else ():
         module = cast(nn.Linear, model.get_submodule(name))
         inner, outer = module.in_features, module.out_features
@@ -223,6 +240,12 @@ def _parameters(recipe: StageRecipe, model: PreTrainedModel) -> tuple[int, int, 
         weight.requires_grad_(name in full)
     whole = sum(sizes[name] for name in full)
     return whole, lora, sum(sizes.values()) - whole, quantised
+
+
+def _within(name: str, adapted: Set[str]) -> str:
+    """Return the name of a weight in a model with adapters: that of an adapted module is in its base layer."""
+    module, _, leaf = name.rpartition(".")
+    return f"{module}.base_layer.{leaf}" if module in adapted else name
 
 
 def _spread(recipe: StageRecipe, model: PreTrainedModel) -> int:
@@ -261,7 +284,7 @@ def _positions(entry: SupervisedEntry, recipe: Recipe) -> Positions:
 
 def _activations(recipe: Recipe, shape: Shape) -> float:
     """Return bytes of a micro-batch, for its largest entry."""
-    sequences = [_positions(entry, recipe) for entry in mixture(recipe)]
-    tokens = max(positions.encoded + positions.decoded for positions in sequences)
-    targets = max(positions.targets for positions in sequences)
+    sequences = [(_positions(entry, recipe), entry.folded) for entry in mixture(recipe)]
+    tokens = max(positions.decoded + (0 if folded else positions.encoded) for positions, folded in sequences)
+    targets = max(positions.targets for positions, _ in sequences)
     return activations(recipe, shape, tokens, targets)

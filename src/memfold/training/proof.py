@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from memfold.backbone.shapes import SHAPES
 from memfold.tasks.datasets.corpus import is_held_out
 from memfold.tasks.filler import sentence
+from memfold.tasks.table import DATASET_TASKS
 from memfold.training.batches import AnyEntry
 from memfold.training.fqlora import FQLoRA
 from memfold.training.recipe import Entry, Recipe, StageRecipe
@@ -93,7 +94,7 @@ def write_data(path: Path, entry: Entry) -> None:
 
 
 def _small_entry(entry: AnyEntry, folder: Path) -> AnyEntry:
-    size = DOCUMENT if entry.task in ("questions", "summaries") else TEXT
+    size = DOCUMENT if entry.task in (*DATASET_TASKS, "summaries") else TEXT
     return replace(entry, sizes=(size,), files=tuple(str(folder / file) for file in entry.files))
 
 
@@ -130,8 +131,8 @@ def _hotpotqa(number: int, text: str, question: str, answer: str) -> dict[str, A
         "question": question,
         "answer": answer,
         "type": "bridge",
-        "context": [["Stones", [text]]],
-        "supporting_facts": [["Stones", 0]],
+        "context": [[f"Stone {number}", [f"{text} {answer}."]]],
+        "supporting_facts": [[f"Stone {number}", 0]],
     }
 
 

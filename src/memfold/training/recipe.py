@@ -20,7 +20,7 @@ from memfold.core.prompt import ChatTemplate
 from memfold.core.registry import DEFAULT, SYSTEMS, AnySystem, SystemClass, system_class
 from memfold.core.system import USUAL_RATIO
 from memfold.tasks.datasets.table import DATASETS
-from memfold.tasks.table import LOCAL, TASKS, kinds_of
+from memfold.tasks.table import DATASET_TASKS, LOCAL, TASKS, kinds_of
 from memfold.tasks.task import TaskOptions
 from memfold.training.fqlora import FQLoRA
 from memfold.training.hardware import Hardware
@@ -91,10 +91,10 @@ class Entry:
                 f"task {self.task!r} with files = {list(self.files)} is not possible; only the tasks "
                 f"{', '.join(LOCAL)} take files, and they require them"
             )
-        if bool(self.dataset) != (self.task == "questions"):
+        if bool(self.dataset) != (self.task in DATASET_TASKS):
             raise ConfigError(
-                f"task {self.task!r} with dataset = {self.dataset!r} is not possible; only task 'questions' takes a "
-                "dataset, and it requires one"
+                f"task {self.task!r} with dataset = {self.dataset!r} is not possible; only the tasks "
+                f"{', '.join(DATASET_TASKS)} take a dataset, and they require one"
             )
 
     def _check_kinds(self) -> None:

@@ -20,10 +20,10 @@ from memfold.core.registry import COMPARED
 from memfold.core.types import Memory, Sample, Trace
 from memfold.evaluation import local_data
 from memfold.evaluation.candidate import Candidate
-from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, of_system, splits
+from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, lost_with_length, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed, haystack_text
-from memfold.evaluation.table import Cell, Figure, Row, Table, difference, mean, proportion
+from memfold.evaluation.table import Cell, Figure, Table, mean, proportion
 from memfold.scoring.extraction import short_answer
 from memfold.scoring.metrics import sub_span_match
 from memfold.tasks.almanac.task import almanac
@@ -98,7 +98,7 @@ class MultihopSuite:
             columns = (ALL, *kinds, "found")
             rows = grid(own, labels, partial(_cells, kinds))
             tables.append(Table(f"Multihop, split {split}", ("tokens", "system"), columns, rows, note))
-            tables += _fall(own, labels, split)
+            tables += lost_with_length(own, labels, split, _right)
         return tables
 
     def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:
@@ -166,19 +166,6 @@ def _cells(kinds: Sequence[str], own: Group) -> list[Cell]:
     by_kind = [[record for record in own if _kind(record) == kind] for kind in kinds]
     found = mean([record.figures.get("share", 0.0) for record in own], failures(own), share=True)
     return [*map(_right, (own, *by_kind)), found]
-
-
-def _fall(records: Group, labels: Sequence[str], split: str) -> list[Table]:
-    sizes = sorted({record.size for record in records})
-    if len(sizes) < 2:
-        return []
-    rows = []
-    for label in labels:
-        short, long = (of_system(records, label, size) for size in (sizes[0], sizes[-1]))
-        lost = difference([record.correct for record in short], [record.correct for record in long])
-        rows.append(Row((label,), (_right(short), _right(long), lost)))
-    columns = (f"{sizes[0]} tokens", f"{sizes[-1]} tokens", "lost")
-    return [Table(f"From the shortest to the longest, split {split}", ("system",), columns, tuple(rows))]
 
 
 def _right(records: Group) -> Cell:

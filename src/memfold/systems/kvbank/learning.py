@@ -7,8 +7,9 @@ from dataclasses import asdict
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from memfold.core.footprint import Footprint, Pass
 from memfold.core.model import ModelRecord
-from memfold.core.system import Capabilities, Footprint, HeadOutput, MemorySystem, Pass, SystemT
+from memfold.core.system import Capabilities, HeadOutput, MemorySystem, SystemT
 from memfold.systems.kvbank.settings import (
     BATCH_TOKENS,
     COMPRESSOR,

@@ -78,6 +78,7 @@ class Lychee:
             "gate": "open",
             "reading": "note",
             "note": NOTE,
+            "prompts": "tagged",
         }
 
     def _head(self, backbone: Backbone, config: Mapping[str, Any], tensors: dict[str, Tensor]) -> KvbankHead:

@@ -2,21 +2,30 @@
 
 The meaning follows LycheeMemory (the public release for the note; the paper does not print the gate's); the wording is
 our own, and short, because it is repeated for each block.  In the layout `flat`, of small models that are trained here,
-cues stand in place of requests, as in `memfold.core.prompt`.
+cues stand in place of requests, as in `memfold.core.prompt`.  `tagged` has the order of the published prompts
+(`systems.shared.tagged`).
 """
 
 from __future__ import annotations
 
-from memfold.core.prompt import ChatTemplate
+from memfold.core.prompt import ChatTemplate, Style, after_memory
 from memfold.core.types import BlockRef, Part, TemplatePart, Text
-from memfold.systems.kvbank.settings import KvbankFold
+from memfold.systems.kvbank.settings import KvbankFold, KvbankRead
+from memfold.systems.shared import tagged
 from memfold.systems.shared.notes import word_limit
 
 YES, NO = "yes", "no"  # replies whose likelihoods are the score of an untrained gate
 
 
-def update(chat_template: ChatTemplate, question: str, note: str, tokens: int) -> str:
-    """Return the request for a new note of at most `tokens` tokens, after a block."""
+def update(read: KvbankRead, question: str, note: str, tokens: int) -> str:
+    """Return what follows a block up to the new note, of at most `tokens` tokens."""
+    if read.prompts == "tagged":
+        before = tagged.before_memory(tagged.UPDATE_AFTER_BLOCK, question)
+        return f"{before}{note}{tagged.AFTER_MEMORY}{tagged.NEW_MEMORY}"
+    return after_memory(read.chat_template, _request(read.chat_template, question, note, tokens), None)
+
+
+def _request(chat_template: ChatTemplate, question: str, note: str, tokens: int) -> str:
     if chat_template == "flat":
         return f"{question}\n{note}\nNote:"
     return (
@@ -33,9 +42,12 @@ def helps(chat_template: ChatTemplate, question: str, note: str) -> str:
     return f"The question: {question}\nKnown so far: {note}\nDoes the part above help to answer? yes or no:"
 
 
-def before_last_note(chat_template: ChatTemplate) -> str:
-    """Return what stands before the note when the question is answered from it."""
-    return "" if chat_template == "flat" else "This note was written while a long text was read:\n"
+def around_last_note(read: KvbankRead, question: str, style: Style | None) -> tuple[str, str]:
+    """Return what stands before and after the note when the question is answered from it."""
+    if read.prompts == "tagged":
+        return tagged.before_memory(tagged.LAST, question), f"{tagged.AFTER_MEMORY}{tagged.ANSWER}"
+    before = "" if read.chat_template == "flat" else "This note was written while a long text was read:\n"
+    return before, after_memory(read.chat_template, question, style)
 
 
 def block_message(fold: KvbankFold, memory: str, index: int, closing: str) -> tuple[Part, ...]:

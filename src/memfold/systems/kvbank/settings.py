@@ -8,6 +8,7 @@ from typing import Literal
 from memfold.core.config import require, require_known
 from memfold.core.settings import ReadSettings, TrainSettings
 from memfold.systems.shared.notes import NOTE, OVERFLOWS, Overflow
+from memfold.systems.shared.tagged import PROMPTS, Prompts
 
 Compressor = Literal["trained", "reconstruction", "expected", "norm", "recent", "random"]
 PositionRule = Literal["slots", "original", "unrotated"]
@@ -85,7 +86,8 @@ class KvbankRead(ReadSettings):
     note; `overflow` is what becomes of a note that is longer (`notes.write_note`).  "block" answers from the best block
     alone, with one call.  `ahead` is the largest number of blocks that the gate scores together while the note is
     unchanged.  With more than one of `passes` (the paper: 1), the gate sees the closed blocks again after the last one,
-    if the note has changed since: evidence may stand before what shows that it matters.
+    if the note has changed since: evidence may stand before what shows that it matters.  `prompts` is "short", or
+    "tagged" for weights that were trained with the published prompts (`tagged`).
     """
 
     gate: Gate = "ask"
@@ -96,6 +98,7 @@ class KvbankRead(ReadSettings):
     overflow: Overflow = "sentence"
     ahead: int = 16
     passes: int = 1
+    prompts: Prompts = "short"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,6 +110,7 @@ class KvbankRead(ReadSettings):
         require_known("overflow", self.overflow, OVERFLOWS)
         require(self.ahead > 0, "ahead", self.ahead, "1 block or more")
         require(self.passes > 0, "passes", self.passes, "1 or more")
+        require_known("prompts", self.prompts, PROMPTS)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from memfold.core.window import shorten
 from memfold.systems.kvbank.gate import gate_scores, head_call
 from memfold.systems.kvbank.learning import KvbankLearning
 from memfold.systems.kvbank.prefixes import Prefixes
-from memfold.systems.kvbank.prompts import before_last_note, block_message, update
+from memfold.systems.kvbank.prompts import around_last_note, block_message, update
 from memfold.systems.kvbank.settings import BATCH_TOKENS, REASONER
 from memfold.systems.shared.blocks import Cut, chunk_batches, chunk_block, render_text
 from memfold.systems.shared.citations import cite_reply
@@ -249,16 +249,12 @@ class Kvbank(KvbankLearning):
         return Call("answer", parts, Generate(self.read.sampling()))
 
     def _update(self, memory: str, index: int, question: str, note: str, limit: int) -> Call:
-        closing = after_memory(self.read.chat_template, update(self.read.chat_template, question, note, limit), None)
-        parts = block_message(self.fold, memory, index, closing)
+        parts = block_message(self.fold, memory, index, update(self.read, question, note, limit))
         return Call("update", parts, Generate(self.read.sampling(limit)), self._reasoner)
 
     def _last(self, question: str, note: str, style: Style) -> Call:
-        parts = user_message(
-            Text(before_last_note(self.read.chat_template)),
-            Text(note),
-            Text(after_memory(self.read.chat_template, question, style)),
-        )
+        before, after = around_last_note(self.read, question, style)
+        parts = user_message(Text(before), Text(note), Text(after))
         return Call("answer", parts, Generate(self.read.sampling()), self._reasoner)
 
     @property

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from memfold.core.system import Capabilities, Footprint, MemorySystem, Pass, SystemT
+from memfold.core.footprint import Footprint, Pass
+from memfold.core.system import Capabilities, MemorySystem, SystemT
 from memfold.systems.pooled.settings import BATCH_TOKENS, END, HEAD, PAPER, START, PooledFold, PooledRead, PooledTrain
 
 if TYPE_CHECKING:

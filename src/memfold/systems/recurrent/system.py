@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from memfold.core.config import require, require_known
 from memfold.core.document import Document, text_chunks
+from memfold.core.footprint import Footprint
 from memfold.core.model import Model, ModelRecord
-from memfold.core.prompt import Style, after_memory, final_answer, user_message
+from memfold.core.prompt import Style, final_answer, user_message
+from memfold.core.registry import PUBLISHED
 from memfold.core.settings import ReadSettings, TrainSettings
-from memfold.core.system import AnswerSteps, Capabilities, Footprint, MemorySystem, Rendered, ask
+from memfold.core.system import AnswerSteps, Capabilities, MemorySystem, Rendered, ask
 from memfold.core.types import (
     Answer,
     Block,
@@ -34,9 +36,10 @@ from memfold.core.types import (
     Text,
     Trace,
 )
-from memfold.systems.recurrent.prompts import before_last_note, before_note, between, request
+from memfold.systems.recurrent.prompts import around_last_note, around_part
 from memfold.systems.shared.blocks import render_text, text_blocks
 from memfold.systems.shared.citations import cite_reply
+from memfold.systems.shared.linear import linear_modules, matrices
 from memfold.systems.shared.notes import (
     EMPTY,
     NOTE,
@@ -48,8 +51,8 @@ from memfold.systems.shared.notes import (
     noted_parts,
     write_note,
 )
-from memfold.systems.shared.linear import linear_modules, matrices
 from memfold.systems.shared.replies import scripted_step
+from memfold.systems.shared.tagged import PROMPTS, Prompts
 
 if TYPE_CHECKING:
     from memfold.backbone.model import Backbone
@@ -76,19 +79,22 @@ class RecurrentRead(ReadSettings):
 
     With more than one of `passes` (the paper: 1), the text is read again from its beginning with the note so far,
     unless a pass has not changed the note: evidence may stand before what shows that it matters.
-    With `adapter` the adapter `READER` of the model writes notes and answers, which has to be trained.
+    `prompts` is "short", or "tagged" for weights that were trained with the published prompts (`tagged`).
+    With `adapters` the adapter `READER` of the model writes notes and answers, which has to be trained.
     """
 
     note: int = NOTE
     overflow: Overflow = "sentence"
     passes: int = 1
-    adapter: bool = False
+    prompts: Prompts = "short"
+    adapters: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.note > 0, "note", self.note, "1 token or more")
         require_known("overflow", self.overflow, OVERFLOWS)
         require(self.passes > 0, "passes", self.passes, "1 or more")
+        require_known("prompts", self.prompts, PROMPTS)
 
 
 @dataclass(frozen=True)
@@ -109,20 +115,22 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
 
     @classmethod
     def fitting(cls, model: ModelRecord) -> dict[str, Any]:
-        """Return chunk and note of the paper, or shorter ones that fit into the window."""
-        return {"chunk": fitting_chunk(model.window, CHUNK), "note": fitting_note(model.window)}
+        """Return chunk and note of the paper, or shorter ones that fit into the window, and the prompts of published
+        weights."""
+        fitting = {"chunk": fitting_chunk(model.window, CHUNK), "note": fitting_note(model.window)}
+        return fitting | ({"prompts": "tagged"} if PUBLISHED.get(model.name) == cls.name else {})
 
     @property
     def capabilities(self) -> Capabilities:
         """The length of a call does not depend on that of the documents: it has a chunk, a note, and a new note."""
-        return Capabilities(call_positions=self.fold.chunk + 2 * self.read.note)
+        return Capabilities(activation_checkpointing=True, call_positions=self.fold.chunk + 2 * self.read.note)
 
     def effective_ratio(self, tokens: int, slots: int | None = None) -> None:
         """Return None: the decoder reads one chunk and a note of varying length at a time."""
 
     def prepare(self, backbone: Backbone) -> None:
         """Add the adapter to a model, if the settings ask for it."""
-        if self.read.adapter:
+        if self.read.adapters:
             from memfold.backbone.adapters import add_role
 
             add_role(backbone, READER, self.train.rank, 2.0 * self.train.rank, linear_modules(backbone))
@@ -130,8 +138,8 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
     def record(self, previous: Mapping[str, Any]) -> dict[str, Any]:
         """Return the chunk size, the length of the note and the passes that the model was trained with, and whether by
         adapter."""
-        adapter = {"adapter": True} if self.read.adapter else {}
-        return {"chunk": self.fold.chunk, "note": self.read.note, "passes": self.read.passes} | adapter
+        adapters = {"adapters": True} if self.read.adapters else {}
+        return {"chunk": self.fold.chunk, "note": self.read.note, "passes": self.read.passes} | adapters
 
     def footprint(self, tokens: float) -> Footprint:
         """Return the cost: every chunk is read with a note, and a note is written for it."""
@@ -140,7 +148,7 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
 
     def beside(self, modules: Mapping[str, tuple[int, int]]) -> dict[str, int]:
         """Return the sizes of the matrices of the adapter, if the settings ask for it."""
-        return matrices(modules, READER, self.train.rank) if self.read.adapter else {}
+        return matrices(modules, READER, self.train.rank) if self.read.adapters else {}
 
     def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:
         """Yield blocks of text, which are read when a question is asked."""
@@ -196,18 +204,16 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
 
     def _update(self, question: str, note: str, part: Part, number: int, count: int, limit: int) -> Call:
         """Return the call for part `number` of `count`, and a note of at most `limit` tokens."""
-        template = self.read.chat_template
-        closing = Text(after_memory(template, request(template, question, limit), None))
-        before = (Text(before_note(template)), Text(note), Text(between(template, number, count)))
-        parts = user_message(*before, part, closing)
+        place = (self.read.prompts, self.read.chat_template, question)
+        before, between, after = around_part(*place, (number, count), limit)
+        parts = user_message(Text(before), Text(note), Text(between), part, Text(after))
         return Call("update", parts, Generate(self.read.sampling(limit)), self._reader)
 
     def _last(self, question: str, note: str, style: Style) -> Call:
-        template = self.read.chat_template
-        closing = Text(after_memory(template, question, style))
-        parts = user_message(Text(before_last_note(template)), Text(note), closing)
+        before, after = around_last_note(self.read.prompts, self.read.chat_template, question, style)
+        parts = user_message(Text(before), Text(note), Text(after))
         return Call("answer", parts, Generate(self.read.sampling()), self._reader)
 
     @property
     def _reader(self) -> str | None:
-        return READER if self.read.adapter else None
+        return READER if self.read.adapters else None

@@ -1,0 +1,38 @@
+"""Which blocks of a memory a question's calls read, and whether the evidence lies in them.
+
+Systems with a gate decide block by block whether to read it.  Their traces have calls of purpose `gate`, which only
+score a block, and calls of purpose `update` or `answer`, which read one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memfold.core.system import ANSWER
+from memfold.core.types import BlockRef, Memory, Span, Step, Trace
+
+GATE, UPDATE = "gate", "update"
+BLOCKS_READ, EVIDENCE_READ = "blocks_read", "evidence_read"
+
+
+def reading_figures(trace: Trace, memory: Memory, evidence: Sequence[Span]) -> dict[str, float]:
+    """Return the number of blocks read, and the share of the evidence that lies in them; of other traces nothing.
+
+    A span of evidence, in characters of the only document of the memory, counts if every block that it overlaps was
+    read.  A trace without calls that score or read blocks one by one has no such figures.
+    """
+    if not any(_blocks(step) for step in trace.steps if step.call.purpose in (GATE, UPDATE)):
+        return {}
+    read = {index for step in trace.steps if step.call.purpose in (UPDATE, ANSWER) for index in _blocks(step)}
+    figures = {BLOCKS_READ: float(len(read))}
+    if evidence:
+        unread = [block for number, block in enumerate(memory.blocks) if number not in read]
+        missed = sum(
+            any(block.char_start < span.end and span.start < block.char_end for block in unread) for span in evidence
+        )
+        figures[EVIDENCE_READ] = 1 - missed / len(evidence)
+    return figures
+
+
+def _blocks(step: Step) -> list[int]:
+    return [part.index for part in step.call.parts if isinstance(part, BlockRef)]
