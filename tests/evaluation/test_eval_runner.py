@@ -7,6 +7,7 @@ import torch
 from all_knowing import KnowsEverything
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted_policy import ScriptedPolicy
 
 from memfold.backbone.model import Backbone
 from memfold.core.document import Document
@@ -14,6 +15,7 @@ from memfold.core.errors import CheckpointError, ConfigError, DataError
 from memfold.core.lock import FolderLock
 from memfold.core.policy import Request
 from memfold.core.types import Reply, Sample
+from memfold.evaluation import runner
 from memfold.evaluation.records import SAMPLES_FILE, Record
 from memfold.evaluation.runner import Evaluation, batches, cache_positions, run
 from memfold.evaluation.suite import Case
@@ -170,3 +172,16 @@ def test_a_folder_has_one_writer_at_a_time(evaluate: Evaluate, tmp_path: Path) -
             run(evaluation, folder, KnowsEverything(evaluation))
         assert len(run(evaluation, folder, KnowsEverything(evaluation), lock=lock)) == 2
     assert sorted(path.name for path in folder.iterdir()) == ["arguments.json", "samples.jsonl"]
+
+
+@pytest.mark.parametrize(("label", "together"), [("full", 1), ("recurrent/chunk=64/note=8", 4), ("retrieval/top=1", 4)])
+def test_questions_whose_calls_are_short_are_asked_together(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: str, together: int
+) -> None:
+    """As many as fit by the length of their calls, however long the document is."""
+    monkeypatch.setattr(runner, "cache_positions", lambda model: 1000)
+    evaluation = evaluate(label, lengths=(400,), questions=4, splits=("in",), per_document=4)
+    policy = ScriptedPolicy(lambda call: "nothing")
+    records = run(evaluation, tmp_path, policy)
+    assert [record.error for record in records] == [None] * 4
+    assert max(policy.rounds) == together

@@ -1,14 +1,19 @@
+import tempfile
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 
 from memfold.backbone.model import Backbone
+from memfold.backbone.policy import LocalPolicy
 from memfold.core.document import Document
 from memfold.core.errors import DataError
+from memfold.core.scheduler import answer
 from memfold.core.types import BlockRef, Call, Memory, Text
-from memfold.evaluation.folding import Folding
+from memfold.evaluation import folding
+from memfold.evaluation.folding import Folding, slot_bytes
 from memfold.evaluation.runner import Evaluation
 from memfold.memory.combine import splice
 from memfold.systems.shared.folding import fold
@@ -74,3 +79,36 @@ def test_only_what_goes_together_is_spliced(evaluate: Evaluate) -> None:
 def test_without_cases_nothing_is_folded(evaluate: Evaluate) -> None:
     evaluation = evaluate("pooled:4")
     assert Folding(evaluation.candidates[0].system, evaluation.model).memories([]) == {}
+
+
+@pytest.mark.parametrize("label", ["kvbank/chunk=16", "pooled:4", "retrieval"])
+def test_slots_that_would_fill_the_main_memory_are_mapped_from_a_file(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, label: str
+) -> None:
+    evaluation = evaluate(label, lengths=(160,), questions=2, splits=("in",))
+    system, model = evaluation.candidates[0].system, evaluation.model
+    cases = list(evaluation.suite.cases(evaluation.options, model))
+    kept = Folding(system, model).memories(cases)
+    size = slot_bytes(system, model, 320)
+    assert size == 320 // (system.ratio or 1) * (system.slot_size(model) or 0) * 4
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(folding, "IN_MEMORY", size)
+    assert Folding(system, model).memories(cases)[cases[0].seed].blocks[0].stored is None, "they fit"
+    monkeypatch.setattr(folding, "IN_MEMORY", size - 1)
+    mapped = Folding(system, model).memories(cases)
+    assert mapped.keys() == kept.keys()
+    for seed, memory in mapped.items():
+        assert memory.name == kept[seed].name
+        assert memory.sources == kept[seed].sources
+        for block, other in zip(memory.blocks, kept[seed].blocks, strict=True):
+            assert (block.read(), block.char_start, block.token_end) == (
+                other.read(),
+                other.char_start,
+                other.token_end,
+            )
+            if other.slots is not None:
+                assert block.slots is not None
+                assert torch.equal(block.slots, other.slots.to(torch.bfloat16))
+    assert not list(tmp_path.iterdir()), "the file has no name any more"
+    (job, *_) = [evaluation.suite.job(evaluation.candidates[0], case, mapped[case.seed], model) for case in cases]
+    assert answer(job, LocalPolicy(model)).failure is None

@@ -63,6 +63,7 @@ def test_temperatures_are_those_of_the_paper() -> None:
     assert found == {
         "almanac": 0.7,
         "multihop": 0.7,
+        "ruler-hqa": 0.7,
         "qa": 0.7,
         "longbench-v2": 0.7,
         "needle": 0,
@@ -85,6 +86,8 @@ def test_graded_cells_have_fewer_questions_the_longer_they_are() -> None:
     options = Options((1024, 4096, 8192, 32768, 122880), 5, ("in",), per_cell="graded")
     assert [questions for _, _, questions in options.cells()] == [1000, 1000, 128, 128, 32]
     assert options.total == 2288
+    longer = Options((7168, 229_376, 458_752, 917_504, 1_835_008), 5, ("in",), per_cell="long")
+    assert [questions for _, _, questions in longer.cells()] == [256, 256, 64, 64, 16]
     suite = load_suite("needle")
     suite.check(options)
     told = "--cells graded sets the number of questions; leave --questions out"
@@ -92,7 +95,7 @@ def test_graded_cells_have_fewer_questions_the_longer_they_are() -> None:
         with_options(suite, suite.defaults, {"per_cell": "graded", "questions": 3})
     with pytest.raises(ConfigError, match="--cells has no effect in suite 'qa'; leave it out, or use suite almanac"):
         with_options(load_suite("qa"), options, {"per_cell": "graded"})
-    with pytest.raises(ConfigError, match="unknown cells 'grad'; nearest: 'graded'; known: even, graded"):
+    with pytest.raises(ConfigError, match="unknown cells 'grad'; nearest: 'graded'; known: even, graded, long"):
         Options((64,), 4, per_cell="grad")
     with pytest.raises(ConfigError, match="unknown sampling 'papre'; nearest: 'paper'"):
         Options((64,), 4, sampling="papre")

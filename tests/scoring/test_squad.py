@@ -48,3 +48,21 @@ def test_token_f1_by_hand() -> None:
     assert squad.token_f1("-1.5 coins", "15 coins") == 1
     assert squad.token_f1("", "Velm") == 0
     assert squad.token_f1("the", "") == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("the river Sanu", True),
+        ("It is the River Sanu, of course.", True),
+        ("Sanu", True),  # a piece of the expected answer
+        ("", True),  # and so is nothing
+        ("a.", True),  # which an article is too
+        ("iver S", True),  # inside of words
+        ("river Sanuma", True),
+        ("river Sano", False),
+        ("Sanu river", False),
+    ],
+)
+def test_containment_in_either_direction(answer: str, right: bool) -> None:
+    assert squad.contained_either_way(answer, "The river Sanu") == right

@@ -2,7 +2,7 @@ import pytest
 
 from memfold.core.document import Document
 from memfold.core.errors import DataError
-from memfold.core.types import Sample
+from memfold.core.types import Sample, Span
 from memfold.tasks.distractors import Distractors
 from memfold.tasks.task import Encode
 
@@ -40,3 +40,41 @@ def test_longer_samples_are_skipped_and_small_pools_are_refused(encode: Encode) 
     assert next(iter(pool.lengthened(200, 0))).question == "Which river 0?"
     with pytest.raises(DataError, match=r"the paragraphs of d fill \d+ of 2000 tokens; give more files, or smaller"):
         next(iter(Distractors([sample(1), sample(2)], encode).lengthened(2000, 0)))
+
+
+def marked(number: int) -> Sample:
+    """A sample with evidence in both paragraphs; the same sentence stands in the paragraphs of all samples."""
+    text = f"Town {number}\nIts river is wide.\n\nRiver {number}\nIt is old. Its river is wide."
+    places = (text.index("Its"), text.index("It is"))
+    evidence = tuple(Span(start, text.index(".", start) + 1) for start in places)
+    support = tuple(text[span.start : span.end] for span in evidence)
+    return Sample("d", Document(str(number), text=text), f"{number}?", ("x",), evidence=evidence, support=support)
+
+
+def test_documents_of_a_number_of_paragraphs_in_random_order(encode: Encode) -> None:
+    pool = Distractors(map(marked, range(40)), encode)
+    longer = list(pool.among(12, 0))
+    assert longer == list(pool.among(12, 0))
+    assert longer != list(pool.among(12, 1))
+    orders = set()
+    for number, (sample, original) in enumerate(zip(longer, pool.samples, strict=True)):
+        text, own = sample.document.read(), original.document.read().split("\n\n")
+        paragraphs = text.split("\n\n")
+        assert len(paragraphs) == len({paragraph.split("\n")[0] for paragraph in paragraphs}) == 12
+        assert set(own) <= set(paragraphs)
+        assert tuple(text[span.start : span.end] for span in sample.evidence) == sample.support
+        within = [text.rfind("\n\n", 0, span.start) + 2 for span in sample.evidence]
+        assert [text[max(0, start) if start > 1 else 0 :].split("\n")[0] for start in within] == [
+            f"Town {number}",
+            f"River {number}",
+        ]
+        orders.add(sample.evidence[0].start < sample.evidence[1].start)
+    assert orders == {True, False}, "those of the question are shuffled too"
+
+
+def test_too_few_or_too_many_paragraphs(encode: Encode) -> None:
+    pool = Distractors(map(marked, range(5)), encode)
+    with pytest.raises(DataError, match="the rows of d have 10 of 11 articles; give more files, or smaller --lengths"):
+        next(pool.among(11, 0))
+    with pytest.raises(DataError, match="all questions of d have more than 1 articles of their own; use larger"):
+        next(pool.among(1, 0))
