@@ -93,6 +93,20 @@ def _selections() -> list[str]:
     return [*own, *(f"kvbank:{ratio}/compressor={SELECTING[0]}/reading=block" for ratio in (2, 8, 16))]
 
 
+def _ruler(lengths: str, questions: int, *systems: str, per_document: int = 16) -> tuple[str, ...]:
+    """Questions about very long texts."""
+    size = (*_questions(questions), "--per-document", str(per_document))
+    return ("eval", "ruler-hqa", *_systems(*systems), "--lengths", lengths, *size)
+
+
+BLOCKS = tuple(f"kvbank:{ratio}/reading=block/chunk=1024" for ratio in (4, 8, 16))
+BANK, OPEN = "kvbank", "kvbank/gate=open"
+# what reads every block costs minutes a question where the text is long
+RULER = {
+    "every-block": _ruler("7168,28672", 256, BANK, OPEN, "recurrent", "retrieval"),
+    "gate": _ruler("57344,114688,229376", 192, BANK, "retrieval", per_document=32),
+    "longest": _ruler("458752,917504,1835008", 48, BANK, "retrieval"),
+}
 RECONSTRUCTION = ("reconstruction", *_systems("pooled:16", "pooled:4"))
 
 PARTS = (
@@ -116,6 +130,8 @@ PARTS = (
         lengths="256,512",
         size=_questions(240),
     ),
+    _eval("blocks", "almanac", *FACTS, *_systems("full", *BLOCKS), lengths=SHORT, size=_questions(480)),
+    Part("ruler-hqa", RULER, {"gate": _ruler("1024,2048", 8, BANK, OPEN, "recurrent", "retrieval", per_document=4)}),
     _eval("fidelity", "fidelity", *_systems("pooled:16"), lengths="64,256,512,2048", size=_questions(180), quick=3),
     _eval("reconstruction", *RECONSTRUCTION, lengths="256,512,1024,2048", size=_questions(80)),
     _haystack("needle", lengths=NEEDLE, quick=22),

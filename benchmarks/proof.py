@@ -6,7 +6,7 @@ A recipe runs on a two-layer model of its architecture with random weights and s
 (`memfold.training.proof`), in the recipe's bfloat16 and in float32.  It runs in one process and in two processes joined
 by gloo, whose losses must be equal.  In stage rl a rule replaces the judge (`memfold.rl.proof`), and only the losses in
 float32 must be equal: rounding in bfloat16 depends on the rest of the batch and may change a sampled reply.  The
-results are written to proof.json and proof.md.
+results are written to proof.json and proof.md; those of recipes that are not run stay as they are there.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from typing import Any
 Steps = Callable[[Any, Path], tuple[Any, Any, dict[str, Any]]]
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-STAGES = ("cpt1", "cpt2", "sft", "rl")
-SAMPLED = "/rl"
+NAMES = ("pooled", "recurrent", "kvbank")
+SAMPLED = "rl"
 PRECISIONS = ("bfloat16", "float32")
 LARGEST_DIFFERENCE = {"bfloat16": 1e-3, "float32": 1e-4}  # nats per token, in training steps and held out
 HEADS = ("recipe", "4-bit modules", "sharded", "step 2: losses, nats a token", "two processes: bfloat16", "float32")
@@ -65,7 +65,7 @@ def _work(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     processes, results = Processes(), []
     for name in arguments.recipes:
-        make = _sampled if name.endswith(SAMPLED) else _supervised
+        make = _sampled if _is_sampled(name) else _supervised
         if processes.first:
             make(name, arguments.worker, processes.count)  # writes the files that all processes read
         processes.wait()
@@ -82,6 +82,10 @@ def _work(arguments: argparse.Namespace) -> None:
     if processes.first:
         arguments.out.write_text(json.dumps(results))
     processes.close()
+
+
+def _is_sampled(name: str) -> bool:
+    return name.rsplit("/", 1)[-1].startswith(SAMPLED)
 
 
 def _supervised(name: str, folder: Path, processes: int) -> tuple[Any, Steps]:
@@ -134,7 +138,7 @@ def _row(single: dict[str, Any], double: dict[str, Any]) -> dict[str, Any]:
 
 def _equal(row: dict[str, Any]) -> bool:
     """Whether the losses of one process and two are equal."""
-    checked = PRECISIONS[1:] if row["recipe"].endswith(SAMPLED) else PRECISIONS
+    checked = PRECISIONS[1:] if _is_sampled(row["recipe"]) else PRECISIONS
     return all(row["difference"][name] <= LARGEST_DIFFERENCE[name] for name in checked)
 
 
@@ -153,7 +157,12 @@ def _write(rows: list[dict[str, Any]], out: Path) -> None:
     from memfold.core.outputs import write_text
 
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "proof.json", json.dumps({"commit": commit(), "recipes": rows}, indent=2) + "\n")
+    file = out / "proof.json"
+    before = json.loads(file.read_text()) if file.exists() else {"commit": None, "recipes": []}
+    kept = {row["recipe"]: {"commit": before["commit"]} | row for row in before["recipes"]}
+    kept |= {row["recipe"]: {"commit": commit()} | row for row in rows}
+    rows = [kept[name] for name in _recipes() if name in kept]
+    write_text(file, json.dumps({"commit": commit(), "recipes": rows}, indent=2) + "\n")
     lines = [f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}"]
     for row in rows:
         losses = ", ".join(f"{name} {value:.3f}" for name, value in row["losses"][-1].items())
@@ -167,12 +176,16 @@ def _rounded(difference: dict[str, float]) -> str:
     return " | ".join(f"{difference[name]:.0e}" if difference[name] else "0" for name in PRECISIONS)
 
 
+def _recipes() -> list[str]:
+    """The names of all recipes for published sizes, system by system."""
+    paths = [path for name in NAMES for path in sorted((ROOT / "recipes").glob(f"{name}/qwen*/*.toml"))]
+    return [path.relative_to(ROOT / "recipes").with_suffix("").as_posix() for path in paths]
+
+
 def _arguments() -> argparse.Namespace:
-    paths = sorted(path for stage in STAGES for path in (ROOT / "recipes").glob(f"pooled/qwen*/{stage}.toml"))
-    recipes = [path.relative_to(ROOT / "recipes").with_suffix("").as_posix() for path in paths]
     parser = argparse.ArgumentParser(description="run two steps of the recipes for published sizes")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--recipes", nargs="+", default=recipes)
+    parser.add_argument("--recipes", nargs="+", default=_recipes())
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -9,6 +9,7 @@ SLOTS = "pooled:16"
 ROUGE_TARGETS = {"512": 0.97, "2048": 0.95}  # tokens -> ROUGE-L
 EXPANSION_COLUMNS = 7
 BLOCK = "kvbank:4/compressor={}/reading=block"
+TRAINED, BANK = "kvbank:{}/reading=block/chunk=1024", "kvbank"
 FIDELITY_COLUMNS = ("whole groups", "whole, forced", "numbers and codes", "names", "loss")
 
 
@@ -49,6 +50,37 @@ def selection(file: Json) -> Outcome:
     controls = max(right[BLOCK.format(name)] for name in ("recent", "random")) / right["full"]
     summary = f"reconstruction at ratio 4 has {100 * share:.0f} % of `full`, the better control {100 * controls:.0f} %"
     return Outcome(rows, share >= 0.9 and share > controls, summary)
+
+
+def blocks(file: Json) -> Outcome:
+    """One-hop questions answered from one block of trained keys and values."""
+    result = only_result(file)
+    rows = [row[:3] for row in rows_of(file, "Accuracy")]
+    shares = {row["names"][0]: value_of(row) for row in table_of(result, "Share of full")["rows"]}
+    parts = [f"ratio {ratio} has {100 * shares[TRAINED.format(ratio)]:.0f} %" for ratio in (4, 8, 16)]
+    summary = f"{', '.join(parts)} of `full`"
+    return Outcome(rows, shares[TRAINED.format(16)] >= 0.9 and shares[TRAINED.format(4)] >= 0.99, summary)
+
+
+def very_long(file: Json) -> Outcome:
+    """Questions about very long texts: right answers, and what they cost."""
+    rows = []
+    right: dict[int, float] = {}
+    for result in file["results"].values():
+        work = {tuple(row["names"]): row["cells"] for row in table_of(result, "Work for a question")["rows"]}
+        for row in table_of(result, "RULER-HQA")["rows"]:
+            tokens, system = row["names"]
+            if tokens == ALL:
+                continue
+            cells = [*row["cells"][:3], *work[tokens, system][:3], work[tokens, system][4]]
+            rows.append([tokens, system, *map(cell_of, cells)])
+            if system == BANK:
+                right[len(right)] = value_of(row)
+    if len(right) < 2:
+        return Outcome(rows, None, "a loss takes at least two lengths to see")
+    lost = 100 * (right[0] - right[max(right)])
+    summary = f"`{BANK}` loses {lost:.1f} points from the shortest to the longest texts"
+    return Outcome(rows, lost < 5 and right[0] >= 0.85, summary)
 
 
 def citations(file: Json) -> Outcome:

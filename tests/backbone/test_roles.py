@@ -290,6 +290,20 @@ def test_roles_are_read_back_bit_for_bit(trained: Backbone, saved: Path) -> None
     assert again.fingerprint() == trained.fingerprint()
 
 
+def test_roles_wait_until_one_is_used(trained: Backbone, saved: Path) -> None:
+    again = load_backbone(saved, roles=False)
+    assert again.roles == {}
+    assert not any(map(is_lora, dict(again.parameters())))
+    stored = again.fingerprint()
+    with again.adapter(None):
+        assert again.roles == {}
+    with again.adapter("gate"):
+        assert set(again.roles) == set(TARGETS)
+    said = by_role(trained)
+    assert_equal({role: by_role(again)[role] for role in said}, said)
+    assert again.fingerprint() == stored == trained.fingerprint()
+
+
 def test_a_second_generation_is_the_same(saved: Path, tmp_path: Path) -> None:
     again = load_backbone(saved)
     save_backbone(again, tmp_path / "again")

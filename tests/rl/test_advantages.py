@@ -34,6 +34,26 @@ def test_every_turn_of_a_trajectory_has_its_advantage() -> None:
     assert [part.tolist() for part in found] == [[2.0], [-1.0, -1.0, -1.0], [-1.0, -1.0]]
 
 
+@pytest.mark.parametrize(
+    ("credit", "expected"),
+    [
+        ("trajectory", [[2.0], [-1.0] * 3, [-1.0] * 2]),
+        ("last", [[2.0], [0.0, 0.0, -1.0], [0.0, -1.0]]),
+        ("divided", [[2.0], [-1 / 3] * 3, [-0.5] * 2]),
+    ],
+)
+def test_the_reward_of_several_conversations_by_hand(credit: str, expected: list[list[float]]) -> None:
+    """Three trajectories of 1, 3 and 2 conversations with rewards 3, 0, 0."""
+    found = CREDITS[credit](torch.tensor([3.0, 0.0, 0.0]), [[0.0], [0.0] * 3, [0.0] * 2], centred)
+    assert [part.tolist() for part in found] == [pytest.approx(part) for part in expected]
+
+
+@pytest.mark.parametrize("credit", CREDITS)
+def test_a_trajectory_without_turns_gets_none(credit: str) -> None:
+    found = CREDITS[credit](torch.tensor([1.0, 0.0]), [[], [0.0]], centred)
+    assert [len(part) for part in found] == [0, 1]
+
+
 def test_a_turn_adds_its_advantage_among_the_same_turns() -> None:
     turns = [[1.0, 0.0], [0.0, 4.0, 9.0], [0.5]]
     found = per_turn(torch.tensor([1.0, 0.0, 0.5]), turns, centred)
@@ -44,5 +64,6 @@ def test_a_turn_adds_its_advantage_among_the_same_turns() -> None:
 def test_turns_without_reward_leave_the_outcome() -> None:
     turns = [[0.0, 0.0], [0.0], [0.0, 0.0]]
     for estimate in ESTIMATES.values():
-        whole, split = (CREDITS[name](torch.tensor([1.0, 0.0, 0.0]), turns, estimate) for name in CREDITS)
+        found = (CREDITS[name](torch.tensor([1.0, 0.0, 0.0]), turns, estimate) for name in ("trajectory", "turn"))
+        whole, split = found
         assert [part.tolist() for part in whole] == [part.tolist() for part in split]

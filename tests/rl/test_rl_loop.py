@@ -198,7 +198,7 @@ def test_replies_are_asked_for_in_the_style_of_the_recipe(recipe: RlRecipe, tmp_
 def test_any_system_is_trained_and_describes_itself(recipe: RlRecipe, tmp_path: Path) -> None:
     entry = Entry("almanac", 1.0, (48,), system="recurrent", level=0)
     backbone = train(replace(recipe, steps=1, mixture=(entry,), settings={"note": 8, "chunk": 32}), tmp_path / "run")
-    assert backbone.trained["recurrent"] == {"note": 8, "chunk": 32, "style": "recall"}
+    assert backbone.trained["recurrent"] == {"note": 8, "chunk": 32, "passes": 1, "style": "recall"}
     traces = [json.loads(line)["trace"] for line in next(tmp_path.glob("run/traces/*.jsonl")).open()]
     assert all(len(trace["steps"]) > 2 for trace in traces)
     with pytest.raises(ConfigError, match=r"unknown key 'settings\.wrapper'"):
@@ -216,10 +216,10 @@ def test_a_parent_without_heads_is_trained_for_a_system_of_text(
     alone = replace(recipe, steps=1, parent=str(tmp_path / "plain"), mixture=(entry,), settings={"chunk": 32})
     train(alone, tmp_path / "run")
     loaded = load_backbone(tmp_path / "run" / "model")
-    assert loaded.trained == {"recurrent": {"note": 8, "chunk": 32, "style": "recall"}}
+    assert loaded.trained == {"recurrent": {"note": 8, "chunk": 32, "passes": 1, "style": "recall"}}
     assert list(loaded.heads) == list(loaded.compressor.heads) == []
     system = make_system("recurrent", loaded)
-    assert {name: system.settings[name] for name in ("note", "chunk", "style")} == loaded.trained["recurrent"]
+    assert {name: system.settings[name] for name in ("note", "chunk", "passes", "style")} == loaded.trained["recurrent"]
 
 
 def test_a_system_of_slots_needs_a_parent_that_was_trained_for_it(

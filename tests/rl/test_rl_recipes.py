@@ -8,23 +8,40 @@ from typing import Any
 import pytest
 import torch
 
-from memfold.backbone.folder import load_backbone
+from memfold.backbone.adapters import is_lora
+from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.core.config import build
 from memfold.core.errors import ConfigError
 from memfold.rl.loop import train
+from memfold.rl.plan import plan
 from memfold.rl.recipe import JudgeSettings, RlRecipe
+from memfold.training.optimisers import is_frozen
+from memfold.training.plan import check_fits
 from memfold.training.recipe import read_recipe
 from memfold.training.recipe_file import read_values
 
-RECIPES = sorted(
-    path for path in (Path(__file__).parents[2] / "recipes").rglob("*.toml") if read_values(path)["stage"] == "rl"
-)
+RECIPE_FOLDER = Path(__file__).parents[2] / "recipes"
+RECIPES = sorted(path for path in RECIPE_FOLDER.rglob("*.toml") if read_values(path)["stage"] == "rl")
 MADE = [path for path in RECIPES if "tiny" in path.parts]  # published sizes are tested in test_rl_proof.py
 LONGEST = 96
 
 
 def name(path: Path) -> str:
     return "/".join(path.parts[-3:])
+
+
+def supervised(recipe: RlRecipe, parent: str, folder: Path) -> str:
+    """A model like that of the recipe's supervised stage: with the adapters and heads of its systems."""
+    backbone = load_backbone(parent)
+    torch.manual_seed(0)
+    for entry in recipe.mixture:
+        system = recipe.system(entry)
+        system.prepare(backbone)
+        backbone.trained.setdefault(entry.system, system.record({}))
+    for _, weight in filter(lambda named: is_lora(named[0]), backbone.model.named_parameters()):
+        torch.nn.init.normal_(weight, std=0.1)
+    save_backbone(backbone, folder)
+    return str(folder)
 
 
 def shrunk(recipe: RlRecipe, parent: str) -> RlRecipe:
@@ -43,7 +60,8 @@ def shrunk(recipe: RlRecipe, parent: str) -> RlRecipe:
         reply_tokens=12,
         reward="f1",
         judge=JudgeSettings(),
-        algorithm=recipe.algorithm | {"overlong_buffer": 4},
+        updates=min(recipe.updates, 2),
+        algorithm=recipe.algorithm | ({"overlong_buffer": 4} if recipe.options.overlong_buffer else {}),
         validate_every=2,
         validation_questions=1,
         checkpoint_every=2,
@@ -60,6 +78,16 @@ def test_the_recipes_are_shipped() -> None:
         "qwen2.5-7b/rl.toml",
         "qwen2.5-32b/rl.toml",
     }
+    assert {name(path) for path in RECIPES} >= {
+        "recurrent/tiny/rl.toml",
+        "recurrent/qwen2.5-7b/rl.toml",
+        "recurrent/qwen2.5-7b/rl-dapo.toml",
+        "recurrent/qwen2.5-14b/rl.toml",
+        "kvbank/tiny/rl.toml",
+        "kvbank/tiny/rl-frozen.toml",
+        "kvbank/qwen2.5-3b/rl.toml",
+        "kvbank/qwen2.5-7b/rl.toml",
+    }
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name)
@@ -70,18 +98,75 @@ def test_every_recipe_parses(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MADE, ids=name)
 def test_every_recipe_takes_two_steps(path: Path, parent: str, tmp_path: Path) -> None:
-    recipe = shrunk(build(RlRecipe, read_values(path)), parent)
+    made = build(RlRecipe, read_values(path))
+    recipe = shrunk(made, supervised(made, parent, tmp_path / "parent"))
     heard: list[dict[str, Any]] = []
-    backbone = train(recipe, tmp_path, report=heard.append)
+    backbone = train(recipe, tmp_path / "run", report=heard.append)
     assert [line["step"] for line in heard] == [0, 1, 2]
-    assert (backbone.encoder is None) == (recipe.memory == "end-to-end")
-    origin = load_backbone(parent)
-    assert torch.equal(backbone.compressor.heads["pooled"].weight, origin.heads["pooled"].weight) or not backbone.reads
+    text = {entry.system for entry in recipe.mixture} == {"recurrent"}
+    assert (backbone.encoder is None) == (recipe.memory == "end-to-end" or text)
+    origin = dict(load_backbone(str(recipe.parent)).parameters())
+    if backbone.reads:
+        assert all(torch.equal(weight, origin[key]) for key, weight in backbone.compressor.parameters())
+    kept = {key for key, weight in backbone.parameters() if torch.equal(weight, origin[key])}
+    assert {key for key in origin if is_frozen(key, recipe.freeze)} <= kept
+
+
+@pytest.mark.parametrize("size", ["7b", "14b"])
+def test_the_recipes_of_memagent_have_its_numbers(size: str) -> None:
+    recipe = build(RlRecipe, read_values(RECIPE_FOLDER / f"recurrent/qwen2.5-{size}/rl.toml"))
+    options = recipe.options
+    assert (recipe.questions, recipe.rollouts, recipe.updates) == ({"7b": 128, "14b": 256}[size], 16, 16)
+    assert (recipe.settings, recipe.reply_tokens) == ({"chunk": 5000, "note": 1024}, 1024)
+    assert (options.advantage, options.clip, options.clip_low, options.clip_dual) == ("mean", "dual", 0.2, 3.0)
+    assert (options.kl, options.beta, options.credit, options.dynamic) == ("loss", 0.001, "trajectory", False)
+    assert [(group.lr, group.weight_decay) for group in recipe.groups] == [(1e-6, 0.01)]
+    factors = [recipe.schedule.factor(step, recipe.steps) for step in range(recipe.steps)]
+    assert factors[19] < 1.0 == factors[20] == factors[-1]
+
+
+def test_the_dapo_reading_differs_in_the_algorithm_alone() -> None:
+    code, named = (
+        build(RlRecipe, read_values(RECIPE_FOLDER / f"recurrent/qwen2.5-7b/{name}.toml")) for name in ("rl", "rl-dapo")
+    )
+    assert replace(named, preset=code.preset, algorithm=code.algorithm) == code
+    options = named.options
+    assert (options.advantage, options.clip_high, options.kl, options.dynamic) == ("mean", 0.28, "none", True)
+    assert options.overlong_buffer > 0
+
+
+@pytest.mark.parametrize("size", ["3b", "7b"])
+def test_the_recipes_of_lycheememory_have_its_numbers(size: str) -> None:
+    folder = RECIPE_FOLDER / f"kvbank/qwen2.5-{size}"
+    recipe = build(RlRecipe, read_values(folder / "rl.toml"))
+    assert (recipe.questions, recipe.questions // recipe.updates, recipe.rollouts) == (128, 16, 12)
+    assert recipe.steps * recipe.updates == pytest.approx(150, abs=4)
+    assert (recipe.memory, recipe.options.beta, recipe.groups[0].lr) == ("end-to-end", 1e-3, 3e-5)
+    first, joint, gate = (read_recipe(folder / f"{name}.toml") for name in ("cpt1", "sft", "gate"))
+    assert (first.steps, first.micro_batches * first.hardware.devices, first.groups[0].lr) == (5000, 8, 1e-4)
+    assert first.settings["ratios"] == [2, 4, 8, 16]
+    assert gate.groups[0].lr == 5e-5
+    chain = [made.parent for made in (joint, recipe, gate)]
+    assert chain == [f"runs/kvbank-qwen2.5-{size}-{name}" for name in ("cpt1", "sft", "rl")]
+    for made in (first, joint, recipe, gate):
+        assert {name: made.settings[name] for name in ("chunk", "compressor_rank", "gate_rank")} == {
+            "chunk": 4096,
+            "compressor_rank": 64,
+            "gate_rank": 16,
+        }
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in RECIPES if "pooled" not in path.parts and path not in MADE], ids=name
+)
+def test_the_recipes_of_several_calls_fit_the_devices_that_they_name(path: Path) -> None:
+    made = build(RlRecipe, read_values(path))
+    check_fits(made, plan(made), made.hardware.memory)
 
 
 @pytest.mark.parametrize(("size", "rollouts"), [("7b", 16), ("32b", 8)])
 def test_the_papers_recipes_have_the_numbers_of_table_10(size: str, rollouts: int) -> None:
-    recipe = build(RlRecipe, read_values(next(path for path in RECIPES if path.parts[-2] == f"qwen2.5-{size}")))
+    recipe = build(RlRecipe, read_values(RECIPE_FOLDER / f"pooled/qwen2.5-{size}/rl.toml"))
     options = recipe.options
     assert {group.lr for group in recipe.groups} == {1e-6}
     assert (recipe.questions, recipe.questions // recipe.updates) == (128, 64)
@@ -97,7 +182,7 @@ def test_the_papers_recipes_have_the_numbers_of_table_10(size: str, rollouts: in
 
 @pytest.mark.parametrize("size", ["7b", "32b"])
 def test_the_papers_recipes_have_the_questions_and_the_layers_of_sft(size: str) -> None:
-    path = next(path for path in RECIPES if path.parts[-2] == f"qwen2.5-{size}")
+    path = RECIPE_FOLDER / f"pooled/qwen2.5-{size}/rl.toml"
     recipe, sft = build(RlRecipe, read_values(path)), read_recipe(path.with_name("sft.toml"))
     assert sft.fqlora is not None
     assert recipe.fqlora == replace(sft.fqlora, dropout=0.0)

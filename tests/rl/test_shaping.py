@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from memfold.core.errors import ConfigError
-from memfold.core.types import Call, Reply, Step, Trace
+from memfold.core.types import Call, HeadScore, Reply, Step, Trace
 from memfold.rl.algorithm import PRESETS, make_algorithm
-from memfold.rl.shaping import counted, dynamic, informative, overlong
+from memfold.rl.shaping import answering, counted, dynamic, informative, overlong
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,18 @@ def test_truncated_replies_are_left_out_if_masked() -> None:
         for finish in ("length", "stop")
     )
     assert [counted(trace, mask) for trace in (cut, ended) for mask in (True, False)] == [False, True, True, True]
+
+
+def test_the_answer_is_what_is_measured_and_masked() -> None:
+    """Not the note before it, which reaches its limit; a trace without an answering call has an empty reply."""
+    note = Step(Call("update", ()), Reply("a", (1, 2, 3), (-1.0,) * 3, "length"))
+    reply = Step(Call("answer", ()), Reply("b", (4,), (-1.0,)))
+    gate = Step(Call("gate", (), HeadScore("g"), trained=False), Reply(score=-3.0))
+    assert answering(Trace("q", "recurrent", steps=(note, reply))) == reply.reply
+    assert counted(Trace("q", "recurrent", steps=(note, reply)), mask_truncated=True)
+    for steps in ((), (gate,)):
+        assert answering(Trace("q", "kvbank", steps=steps)).token_count == 0
+        assert counted(Trace("q", "kvbank", steps=steps), mask_truncated=True)
 
 
 def test_only_groups_that_differ_are_informative() -> None:
@@ -77,6 +89,10 @@ def test_the_presets_are_those_of_their_papers() -> None:
     assert (memagent.kl, memagent.beta, memagent.mean) == ("loss", 0.001, "token")
     assert (gspo.ratio, gspo.mean, gspo.clip_low, gspo.clip_high) == ("sequence", "sequence", 3e-4, 4e-4)
     assert (grpo.mean, grpo.kl, grpo.dynamic) == ("sequence", "loss", False)
+    lychee = made["lychee"]
+    assert (lychee.advantage, lychee.ratio, lychee.mean) == ("grpo", "sequence", "trajectory")
+    assert (lychee.kl, lychee.beta, lychee.credit) == ("loss", 0.001, "trajectory")
+    assert lychee.clip_low < lychee.clip_high < 0.01  # around a mean of log-ratios, not around those of tokens
 
 
 def test_overrides_change_a_preset() -> None:

@@ -446,6 +446,15 @@ def test_closed_blocks_are_scored_together(memory: Memory) -> None:
     assert sum(sizes) == len(memory.blocks)
 
 
+def test_published_weights_are_asked_in_the_order_of_their_prompts(memory: Memory) -> None:
+    _, calls = asked(lambda call: "a note", memory, gate="open", most=2, prompts="tagged")
+    assert text_of(calls[1]).endswith(
+        f"<problem>\n{QUESTION}\n</problem>\n\n<memory>\na note\n</memory>\n\nNew memory:\n"
+    )
+    assert text_of(calls[2]).startswith("Solve the problem")
+    assert text_of(calls[2]).endswith("<memory>\na note\n</memory>\n\nAnswer:\n")
+
+
 def test_a_second_pass_sees_the_blocks_that_were_closed_under_another_note(memory: Memory) -> None:
     """Block 0 matters only once the note of block 2 is known; blocks after 2 were judged with that note."""
 

@@ -164,6 +164,34 @@ def test_a_note_that_is_too_long_again_is_cut() -> None:
     assert "in at most 15 words." in texts(calls[1])[-1]
 
 
+def test_published_weights_are_asked_in_the_order_of_their_prompts() -> None:
+    """The problem, the memory, then the section, in tags; the last prompt asks for the answer in a box."""
+    calls, trace = ask(*NOTES, LAST, prompts="tagged", chat_template="message")
+    before, note, between, after = texts(calls[1])
+    assert before.endswith(f"<problem>\n{QUESTION}\n</problem>\n\n<memory>\n")
+    assert (note, between) == ("Ada was born in Velm.", "\n</memory>\n\n<section>\n")
+    assert after == "\n</section>\n\nNew memory:\n"
+    opening, note, closing = texts(calls[-1])
+    assert opening.startswith("Solve the problem")
+    assert f"<problem>\n{QUESTION}\n</problem>" in opening
+    assert closing == "\n</memory>\n\nAnswer:\n"
+    assert trace.answer is not None
+    assert trace.answer.text == "Velm"
+
+
+def test_the_prompts_of_a_published_model_follow_from_its_name() -> None:
+    def prompts(name: str) -> str:
+        model: Any = SimpleNamespace(
+            name=name, trained={}, trained_here=False, window=32768, has_weights=True, answering={}
+        )
+        made = make_system("recurrent", model)
+        assert isinstance(made, Recurrent)
+        return made.read.prompts
+
+    assert prompts("BytedTsinghua-SIA/RL-MemoryAgent-7B") == "tagged"
+    assert prompts("Qwen/Qwen2.5-7B-Instruct") == "short"
+
+
 def test_a_second_pass_begins_with_the_note_of_the_first() -> None:
     calls, _ = ask("first", "", "", "", "second", "", LAST, passes=2)
     assert [call.purpose for call in calls] == ["update"] * 6 + ["answer"]

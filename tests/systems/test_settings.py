@@ -79,7 +79,7 @@ def test_every_system_is_tested_here() -> None:
         ),
         ("full", "chunk", "style chat_template max_tokens thinking", "read_loss"),
         ("retrieval", "chunk", "style chat_template max_tokens thinking top", ""),
-        ("recurrent", "chunk", "style chat_template max_tokens thinking note overflow adapter", "rank"),
+        ("recurrent", "chunk", "style chat_template max_tokens thinking note overflow passes prompts adapters", "rank"),
     ],
 )
 def test_the_names_of_all_settings(name: str, fold: str, read: str, train: str) -> None:
@@ -168,7 +168,7 @@ def test_published_settings_are_the_defaults_but_for_pooled_memory() -> None:
         ("pooled", ("cite", "unfold", "doubt")),
         ("full", ()),
         ("retrieval", ("top",)),
-        ("recurrent", ("note", "overflow", "adapter")),
+        ("recurrent", ("note", "overflow", "passes", "prompts", "adapters")),
     ],
 )
 def test_what_may_change_for_one_answer(name: str, settings: tuple[str, ...]) -> None:
@@ -225,7 +225,7 @@ def test_pooled_memory_fixes_all_that_makes_slots_but_the_chunks() -> None:
         ("kvbank", Capabilities(slots=True, consecutive=False, pass_tokens=8192, call_positions=1024 + 2 * 1024)),
         ("full", Capabilities(activation_checkpointing=True)),
         ("retrieval", Capabilities(call_positions=4 * 64)),
-        ("recurrent", Capabilities(call_positions=5000 + 2 * 1024)),
+        ("recurrent", Capabilities(activation_checkpointing=True, call_positions=5000 + 2 * 1024)),
     ],
 )
 def test_capabilities(name: str, capabilities: Capabilities) -> None:
@@ -259,7 +259,7 @@ def test_the_effective_ratio_of_a_memory_of_text(name: str, ratio: float | None)
 
 @pytest.mark.parametrize(
     ("name", "record"),
-    [("full", {"chunk": 64}), ("retrieval", {"chunk": 32}), ("recurrent", {"chunk": 512, "note": 40})],
+    [("full", {"chunk": 64}), ("retrieval", {"chunk": 32}), ("recurrent", {"chunk": 512, "note": 40, "passes": 1})],
 )
 def test_a_model_folder_says_what_was_trained(name: str, record: dict[str, int]) -> None:
     system = MADE[name][1]
@@ -297,10 +297,16 @@ def test_a_system_of_text_draws_nothing(name: str) -> None:
 # What a document costs.
 
 
+def test_a_note_is_read_and_written_with_every_chunk_of_every_pass() -> None:
+    system = system_class("recurrent").of({"chunk": 400, "note": 50, "passes": 2})
+    assert system.footprint(1000) == Footprint(positions=2 * (1000 + 3 * 50), written=2 * 3 * 50)
+
+
 @pytest.mark.parametrize("name", TEXT_SYSTEMS)
 def test_every_token_of_a_text_is_a_position(name: str) -> None:
     system = system_class(name)()
-    assert system.footprint(1000.5) == Footprint(positions=1000.5, encoded=0.0, slots=0, passes=None)
+    notes = 1024 if name == "recurrent" else 0
+    assert system.footprint(1000.5) == Footprint(positions=1000.5 + notes, written=notes)
     layouts = system.layouts()
     assert list(layouts) == [name]
     assert groups(layouts[name]) == groups(system)

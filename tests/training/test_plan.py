@@ -102,7 +102,7 @@ def test_no_setting_is_advised_that_the_recipe_cannot_have() -> None:
     made = recipe("qwen2.5-32b/sft")
     muon = replace(made, groups=(Group(("*",), kind="muon"),), hardware=Hardware(devices=8))
     assert "hardware.sharded" not in advice(muon, plan(muon).weights, plan(muon).memory)[TRAINED_STATE]
-    read = replace(made.mixture[0], system="recurrent", settings={})
+    read = replace(made.mixture[0], system="retrieval", settings={})
     text = replace(made, activation_checkpointing=False, mixture=(read,), settings={})
     assert advice(text, plan(text).weights, plan(text).memory)["activations"] == "lower tokens and sizes"
     apart = replace(made, fqlora=None, encoder="runs/y", hardware=Hardware())
@@ -160,7 +160,7 @@ def test_what_does_not_go_together_is_refused(values: dict[str, object], message
         ({"task": "cued", "files": ("a",)}, r"task 'cued' with files = \['a'\] is not possible"),
         (
             {"task": "questions", "files": ("a",)},
-            "task 'questions' with dataset = None is not possible; only task 'questions' takes",
+            "task 'questions' with dataset = None is not possible; only the tasks questions, long-questions take",
         ),
         ({"task": "questions", "files": ("a",), "dataset": "squid"}, "unknown dataset 'squid'; nearest: 'squad'"),
     ],
