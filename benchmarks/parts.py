@@ -103,7 +103,8 @@ BLOCKS = tuple(f"kvbank:{ratio}/reading=block/chunk=1024" for ratio in (4, 8, 16
 BANK, OPEN = "kvbank", "kvbank/gate=open"
 # what reads every block costs minutes a question where the text is long
 RULER = {
-    "every-block": _ruler("7168,28672", 256, BANK, OPEN, "recurrent", "retrieval"),
+    "short": _ruler("7168,14336,28672", 384, BANK, "retrieval"),
+    "every-block": _ruler("7168,28672", 128, OPEN, "recurrent"),
     "gate": _ruler("57344,114688,229376", 192, BANK, "retrieval", per_document=32),
     "longest": _ruler("458752,917504,1835008", 48, BANK, "retrieval"),
 }
