@@ -110,13 +110,15 @@ def _sampled(name: str, folder: Path, processes: int) -> tuple[Any, Steps]:
     from memfold.rl.loop import prepare, step
     from memfold.rl.proof import small
     from memfold.rl.recipe import RlRecipe
+    from memfold.training import sharding
     from memfold.training.recipe_file import read_values
 
     def steps(recipe: Any, run_folder: Path) -> tuple[Any, Any, dict[str, Any]]:
         run = prepare(recipe, run_folder)
         figures = [step(run)["figures"] for _ in range(recipe.steps)]
         losses = [{key: metrics[key] for key in ("reward", "loss", "logprob_gap")} for metrics in figures]
-        validated = validate(recipe, run.backbone, run.scorer, run.processes)
+        with sharding.gathered(run.backbone):
+            validated = validate(recipe, run.backbone, run.scorer, run.processes)
         held_out = {name: {"reward": values["reward"]} for name, values in validated.items()}
         return run.backbone, run.trainer.optimisers, {"losses": losses, "held out": held_out}
 

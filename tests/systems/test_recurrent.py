@@ -8,10 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from scripted_policy import scripted
 
+from memfold.backbone.adapters import is_lora
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
+from memfold.backbone.score import logprobs
 from memfold.core.document import Document, text_chunks
 from memfold.core.errors import ConfigError, DataError
 from memfold.core.job import Job
@@ -30,12 +33,16 @@ from memfold.core.types import (
     Sample,
     SamplingParams,
     Span,
+    Step,
     TemplatePart,
     Text,
     Trace,
 )
-from memfold.systems.recurrent.system import Recurrent, RecurrentFold, RecurrentRead
+from memfold.systems.recurrent.system import READER, Recurrent, RecurrentFold, RecurrentRead
 from memfold.systems.shared.notes import EMPTY
+from memfold.tasks.almanac.task import almanac
+from memfold.tasks.task import TaskOptions
+from memfold.training import activation_checkpointing
 
 TEXTS = ("Ada was born in Velm. ", "Lor met Ada there. ", "Velm lies by the sea. ")
 QUESTION = "Where was Ada born?"
@@ -326,3 +333,62 @@ def test_a_script_needs_a_question_with_its_sentences(backbone: Backbone, change
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Recurrent.of(settings)
+
+
+def test_an_adapter_learns_to_read_and_the_rest_of_the_model_stays(new_backbone: Callable[..., Backbone]) -> None:
+    """Every call has the adapter, trained or not, and no gradient reaches anything else that is not frozen."""
+    plain, _ = ask(*NOTES, LAST)
+    adapted, _ = ask(*NOTES, LAST, adapters=True)
+    assert {call.adapter for call in plain} == {None}
+    assert {call.adapter for call in adapted} == {READER}
+    system = Recurrent.of({"chunk": 48, "note": 64, "adapters": True, "rank": 2})
+    backbone = new_backbone()
+    for _ in range(2):  # what the model has stays
+        system.prepare(backbone)
+    sample = almanac(3, 128, TaskOptions(level=1), backbone.encode)[0]
+    trace = system.script(sample, backbone, "recall")
+    assert {step.call.adapter for step in trace.steps} == {READER}
+    scores = logprobs(backbone, system, [(sample.document, [trace])])
+    scores.backward(-scores.logprobs.sum())
+    matrices = {name: weight for name, weight in backbone.parameters() if is_lora(name)}
+    second = {name for name, weight in matrices.items() if weight.grad is not None and bool(weight.grad.abs().sum())}
+    assert second == {name for name in matrices if ".lora_B." in name}, "A matrices have none while B is zero"
+    modules = {
+        name: (module.in_features, module.out_features)
+        for name, module in new_backbone().model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    assert system.beside(modules) == {name: weight.numel() for name, weight in matrices.items()}
+    assert Recurrent().beside(modules) == {}
+
+
+def test_recomputed_activations_give_the_same_gradient(new_backbone: Callable[..., Backbone]) -> None:
+    system = Recurrent.of({"chunk": 48, "note": 64})
+    found = []
+    for active in (False, True):
+        backbone = new_backbone()
+        sample = almanac(3, 128, TaskOptions(level=1), backbone.encode)[0]
+        trace = system.script(sample, backbone, "recall")
+        with activation_checkpointing.enabled(backbone, active):
+            scores = logprobs(backbone, system, [(sample.document, [trace])])
+            scores.backward(-scores.logprobs.mean())
+        found.append({name: weight.grad for name, weight in backbone.parameters() if weight.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], atol=1e-5, rtol=1e-4)
+
+
+def test_long_calls_with_notes_of_their_own_are_rows_of_their_own(backbone: Backbone) -> None:
+    """One row of many long calls would cost the square of its length; the scores are those of each call alone."""
+    system = Recurrent.of({"chunk": 600, "note": 64})
+    document = Document("d", text=" ".join(TEXTS) * 24)
+    traces = []
+    for number in range(4):
+        call = system._update(QUESTION, f"note {number}", Text(document.text or ""), 1, 1, 64)
+        traces.append(Trace(QUESTION, "recurrent", system.settings, (Step(call, Reply(tokens=(40, 41 + number))),)))
+    with torch.no_grad():
+        together = logprobs(backbone, system, [(document, traces)])
+        alone = torch.cat([logprobs(backbone, system, [(document, [trace])]).logprobs for trace in traces])
+        few = logprobs(backbone, system, [(document, traces[:2])])
+    assert [len(scores.batches[0].tokens) for scores in (together, few)] == [4, 1]
+    torch.testing.assert_close(together.logprobs, alone, atol=1e-4, rtol=1e-4)

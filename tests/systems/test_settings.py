@@ -79,7 +79,12 @@ def test_every_system_is_tested_here() -> None:
         ),
         ("full", "chunk", "style chat_template max_tokens thinking", "read_loss"),
         ("retrieval", "chunk", "style chat_template max_tokens thinking top", ""),
-        ("recurrent", "chunk", "style chat_template max_tokens thinking note overflow passes prompts adapters", "rank"),
+        (
+            "recurrent",
+            "chunk",
+            "style chat_template max_tokens thinking note overflow passes prompts adapters",
+            "rank unchanged",
+        ),
     ],
 )
 def test_the_names_of_all_settings(name: str, fold: str, read: str, train: str) -> None:

@@ -13,7 +13,15 @@ from pyarrow import parquet
 
 from memfold.core.errors import ConfigError, DataError
 from memfold.tasks.datasets.corpus import check_files, draw_rows, is_held_out, text_of
-from memfold.tasks.local import packed_window, questions, summaries, text, text_continuation, text_reconstruction
+from memfold.tasks.local import (
+    long_questions,
+    packed_window,
+    questions,
+    summaries,
+    text,
+    text_continuation,
+    text_reconstruction,
+)
 from memfold.tasks.task import TaskOptions
 
 
@@ -130,6 +138,44 @@ def test_a_question_about_a_long_document_gets_an_excerpt_with_the_answer(tmp_pa
         positions.add(excerpt.index("Velm"))
     assert {0, 3, 99} <= positions
     assert len(positions) > 6
+
+
+def test_a_long_question_has_its_paragraphs_among_those_of_others(tmp_path: Path) -> None:
+    facts = [f"Lor {number} is a miller." for number in range(200)]
+    rows = [
+        {
+            "_id": str(number),
+            "question": f"What is Lor {number}?",
+            "answer": "miller",
+            "context": [[f"Lor {number}", ["It rains.", fact]], [f"Mill {number}", ["It is old."]]],
+            "supporting_facts": [[f"Lor {number}", 1]],
+        }
+        for number, fact in enumerate(facts)
+    ]
+    path = tmp_path / "hotpot.json"
+    path.write_text(json.dumps(rows))
+    options = TaskOptions(files=(str(path),), dataset="hotpotqa")
+    taught = {row["question"] for row in rows if not is_held_out(str(row["question"]))}
+    places = set()
+    for seed in range(20):
+        (sample,) = long_questions(seed, 60, options, encode)
+        assert [sample] == long_questions(seed, 60, options, encode)
+        text, (span,) = sample.document.read(), sample.evidence
+        assert 45 < len(encode(text)) <= 60
+        assert (text[span.start : span.end],) == sample.support == (facts[int(sample.question[12:-1])],)
+        assert sample.question in taught
+        places.add(text[: span.start].count("\n\n"))
+        (held_out,) = long_questions(seed, 60, replace(options, held_out=True), encode)
+        assert held_out.question not in taught
+        others = {
+            f"What is {line}?"
+            for line in held_out.document.read().split("\n")
+            if line in {f"Lor {n}" for n in range(200)}
+        }
+        assert others - {held_out.question} <= taught
+    assert len(places) > 4
+    with pytest.raises(DataError, match="of 60000 tokens; give more files"):
+        long_questions(0, 60_000, options, encode)
 
 
 def test_a_long_document_without_its_answer_is_skipped(tmp_path: Path) -> None:

@@ -78,6 +78,38 @@ def test_what_a_plan_counts_is_what_trains(tmp_path: Path) -> None:
             assert plan(replace(made, architecture="qwen2.5-0.5b")).weights.trained == counted
 
 
+def test_adapters_of_systems_are_counted_by_hand() -> None:
+    """The base is frozen, whose names are those in a model with adapters; projections have biases, but not o."""
+    weights = plan(read_recipe(RECIPES / "kvbank/qwen2.5-7b/cpt1.toml")).weights
+    assert (weights.full, weights.lora) == (0, 28 * 64 * LORA)
+    projections = 28 * (2 * HIDDEN**2 + 2 * HIDDEN * KEYS + HIDDEN + 2 * KEYS)
+    assert weights.projection == projections + HIDDEN  # and the memory token
+    gate = plan(read_recipe(RECIPES / "kvbank/qwen2.5-7b/gate.toml")).weights
+    assert (gate.full, gate.lora, gate.projection) == (0, 28 * 16 * LORA, HIDDEN + 1)
+
+
+@pytest.mark.parametrize("stage", ["cpt1", "sft", "gate"])
+def test_what_a_plan_counts_of_adapters_is_what_trains(stage: str, tmp_path: Path) -> None:
+    made = small(read_recipe(RECIPES / f"kvbank/qwen2.5-3b/{stage}.toml"), tmp_path, 1)
+    counted = sum(weight.numel() for weight in prepare(made, tmp_path / "run").optimisers.parameters)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SHAPES, "qwen2.5-3b", SHAPES["qwen2.5-3b"].reduced())
+        assert plan(replace(made, architecture="qwen2.5-3b")).weights.trained == counted
+
+
+@pytest.mark.parametrize("size", ["3b", "7b"])
+@pytest.mark.parametrize("stage", ["cpt1", "sft", "gate"])
+def test_the_recipes_of_the_memory_bank_fit_the_devices_that_they_name(size: str, stage: str) -> None:
+    made = read_recipe(RECIPES / f"kvbank/qwen2.5-{size}/{stage}.toml")
+    check_fits(made, plan(made), made.hardware.memory)
+
+
+def test_documents_that_are_folded_keep_no_activations_of_their_compression() -> None:
+    made = read_recipe(RECIPES / "kvbank/qwen2.5-3b/sft.toml")
+    with_gradient = replace(made, mixture=tuple(replace(entry, folded=False) for entry in made.mixture))
+    assert plan(with_gradient).memory["activations"] > 3 * plan(made).memory["activations"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

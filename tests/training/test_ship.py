@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from memfold.backbone.adapters import add_role, is_lora
 from memfold.backbone.familiarity import loss_of
 from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.core.errors import CheckpointError, ConfigError, DataError
@@ -43,6 +45,34 @@ def test_shipped_weights_are_those_of_the_run_in_16_bits(
     after = dict(load_backbone(tmp_path / "assets").parameters())
     assert before.keys() == after.keys()
     assert all(torch.equal(weight.bfloat16().float(), after[name]) for name, weight in before.items())
+
+
+def test_adapters_that_were_trained_beside_each_other_are_shipped_together(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipping, "_limits", lambda backbone: (1.0, 1.0))
+    runs, weights = [], {}
+    for number, role in enumerate(("gate", "reader")):
+        beside = tmp_path / f"run-{role}"
+        shutil.copytree(run, beside)
+        backbone = load_backbone(run / "model")
+        add_role(backbone, role, 2, 4.0, ("q_proj",))
+        for name, parameter in backbone.model.named_parameters():
+            if is_lora(name):
+                torch.nn.init.constant_(parameter, number + 1.0)
+        backbone.trained = {**backbone.trained, role: {"number": number}}
+        shutil.rmtree(beside / "model")
+        save_backbone(backbone, beside / "model")
+        runs.append(beside)
+    shipped = ship(runs, tmp_path / "assets")
+    weights = {name: float(value.mean()) for name, value in shipped.model.named_parameters() if is_lora(name)}
+    assert {name.split(".")[-2]: value for name, value in weights.items()} == {"gate": 1.0, "reader": 2.0}
+    assert {"gate", "reader"} <= shipped.trained.keys()
+    other = load_backbone(runs[0] / "model")
+    with torch.no_grad():
+        other.model.get_input_embeddings().weight.add_(1.0)
+    save_backbone(other, runs[0] / "model")
+    assert set(ship(runs, tmp_path / "others").roles) == {"reader"}, "adapters of other weights"
 
 
 def test_a_shipment_after_another_keeps_its_stages_and_curves(

@@ -159,8 +159,7 @@ class Backbone(Tokenized, Computing):
         Raises:
             CheckpointError: if the model has no adapter for the role.
         """
-        if role is not None:
-            role_files.restore_roles(self)
+        role_files.ready(self, role)
         return adapters.active(self, role)
 
     def head_score(self, head: str, hidden: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from memfold.backbone.adapters import check_role
 from memfold.backbone.attention import most_attended
 from memfold.backbone.decode import DecodingBatch, advance
 from memfold.backbone.decoding_row import DecodingRow
 from memfold.backbone.model import Backbone
 from memfold.backbone.one_pass import RenderedCall, answer_at_once, batches
+from memfold.backbone.role_files import ready
 from memfold.core.errors import Failure
 from memfold.core.policy import Done, Execution, Request
 from memfold.core.types import Generate, Reply
@@ -99,7 +99,7 @@ class LocalExecution:
                 continue
             try:
                 rendered = request.system.render(request.memory, request.call, self._backbone)
-                check_role(self._backbone, rendered.adapter)
+                ready(self._backbone, rendered.adapter)
                 self._backbone.check_positions(rendered.positions[-1] + 1 if rendered.positions else 0)
             except Exception as error:  # the other calls are unaffected
                 done.append((request, Failure.of("policy", error)))

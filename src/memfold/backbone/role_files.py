@@ -13,6 +13,7 @@ from torch import Tensor
 from memfold.backbone.adapters import (
     WEIGHTS_FILE,
     add_role,
+    check_role,
     file_name,
     fill,
     load_tensors,
@@ -26,6 +27,17 @@ from memfold.backbone.resolve import CONFIG_FILE
 
 if TYPE_CHECKING:
     from memfold.backbone.model import Backbone
+
+
+def ready(backbone: Backbone, role: str | None) -> None:
+    """Check that the model has an adapter for a role, which is read if need be; None is always accepted.
+
+    Raises:
+        CheckpointError: as `check_role` and `restore_roles`.
+    """
+    if role is not None:
+        restore_roles(backbone)
+        check_role(backbone, role)
 
 
 def save_roles(backbone: Backbone, folder: Path, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:

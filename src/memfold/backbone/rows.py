@@ -201,7 +201,7 @@ class _PackedRow:
     def __init__(self, rows: Sequence[Row]) -> None:
         self.prefix = rows[0].rendered.prefix
         assert all(row.rendered.prefix is self.prefix for row in rows), "the rows of a group must have the same prefix"
-        common = sum(rows[0].lengths[: _shared_elements(rows)])
+        common = common_positions(rows)
         self.tokens = rows[0].tokens[:common]
         self.positions = rows[0].positions[:common]
         self.order = list(range(common))
@@ -247,6 +247,11 @@ class _PackedRow:
         slots = row.rendered.slots_between(start, end)
         if slots is not None:
             self.slots.append(slots)
+
+
+def common_positions(rows: Sequence[Row]) -> int:
+    """Return the number of positions at the beginning of rows that packing stores once."""
+    return sum(rows[0].lengths[: _shared_elements(rows)])
 
 
 def _shared_elements(rows: Sequence[Row]) -> int:

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from memfold.backbone.model import Backbone
-from memfold.backbone.rows import Row, RowBatch, pack
+from memfold.backbone.rows import Row, RowBatch, common_positions, pack
 from memfold.core.document import Document
 from memfold.core.registry import AnySystem
 from memfold.core.system import HeadOutput, Prefix
 from memfold.core.types import Block, Call, HeadScore, Memory, Reply, Step, Trace
 
+SHORT = 2048  # positions of a packed row whose attention costs little beside the rest
 Scored = tuple[Document | Memory, Sequence[Trace]]
 
 
@@ -150,7 +151,8 @@ def score_rows(
 ) -> tuple[list[RowScores], tuple[RowBatch, ...]]:
     """Return the scores of each row, in order, and the batches that were run: one per adapter and rotary table.
 
-    Rows of the same group are packed together if they have the same prefix and the architecture allows it.
+    Rows of the same group are packed together if they have the same prefix, the architecture allows it, and it costs no
+    more than rows of their own.
     """
     results: list[RowScores | None] = [None] * len(rows)
     batches = []
@@ -162,14 +164,28 @@ def score_rows(
         for index, (row, group) in enumerate(zip(rows, groups, strict=True)):
             if kinds[index] == (adapter, is_long):
                 packed.setdefault((group, row.rendered.prefix), []).append(index)
-        order = [index for indices in packed.values() for index in indices]
-        batch = pack([[rows[index] for index in part] for part in packed.values()], backbone.device, row_positions)
+        parts = [part for indices in packed.values() for part in _parts(rows, indices)]
+        order = [index for part in parts for index in part]
+        batch = pack([[rows[index] for index in part] for part in parts], backbone.device, row_positions)
         with backbone.adapter(adapter):
             scores = _run(backbone, batch, [len(rows[index].targets) for index in order])
         for index, result in zip(order, scores, strict=True):
             results[index] = result
         batches.append(batch)
     return [result for result in results if result is not None], tuple(batches)
+
+
+def _parts(rows: Sequence[Row], indices: list[int]) -> list[list[int]]:
+    """Return the rows of a group that are packed together: all, or each alone.
+
+    The cost of attention grows with the square of the length, also for what does not attend to each other.  A long
+    packed row is worth it only if the rows share more than half of what they read, such as a text; calls with a note of
+    their own do not.
+    """
+    common = common_positions([rows[index] for index in indices])
+    own = sum(len(rows[index].tokens) - common for index in indices)
+    worth = common + own <= SHORT or common >= own / len(indices)
+    return [indices] if worth else [[index] for index in indices]
 
 
 def _run(backbone: Backbone, batch: RowBatch, counts: Sequence[int]) -> list[RowScores]:

@@ -233,8 +233,8 @@ def _keep_encoder(backbone: Backbone, encoder: Backbone, folder: Path, new: bool
 
 
 def _describe(recipe: RlRecipe, backbone: Backbone) -> None:
-    """Record the systems for the model folder, over what the parent's says of them."""
-    for entry in recipe.mixture:
+    """Record the systems for the model folder, over what the parent's says of them, as after supervised training."""
+    for entry in reversed(recipe.mixture):
         system = make_system(entry.system, backbone, recipe.system_settings(entry))
         record = system.record(backbone.trained.get(entry.system, {}))
         backbone.trained[entry.system] = record | {"style": recipe.style}

@@ -1,9 +1,9 @@
 """Shrinks a recipe of reinforcement learning for a published size, as `memfold.training.proof` does for the others.
 
 The parent is like the result of a supervised run: two layers of the architecture with random weights, wrapper tokens,
-projection, and the adapters of the recipe's fqlora and of its systems with random matrices, so that they have an effect.
-A rule replaces the reward, since no judge model is available and random weights find no answer: the fraction of vowels
-in a reply, which hardly ever ties.  Steps have few questions and short answers; everything else stays.
+projection, and the adapters of the recipe's fqlora and of its systems with random matrices, so that they have an
+effect.  A rule replaces the reward, since no judge model is available and random weights find no answer: the fraction
+of vowels in a reply, which hardly ever ties.  Steps have few questions and short answers; everything else stays.
 """
 
 from __future__ import annotations

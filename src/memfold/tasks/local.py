@@ -8,6 +8,7 @@ held out is defined in `memfold.tasks.datasets.corpus`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from random import Random
@@ -23,7 +24,7 @@ from memfold.tasks.task import Encode, TaskOptions
 
 BREAK = "\n\n"
 TRIES = 200
-SHORTEST_ROW = 500  # tokens of the paragraphs of a row of HotpotQA, of which most have 1,000 or more
+SPARE = 1.2  # tokens of distractors that are drawn, over those needed: paragraphs with the same title count once
 AFTER_TOKENS = 64  # of an excerpt, from the beginning of what answers the question
 CHARACTERS_PER_TOKEN = 16  # at most; long texts are cut by it before they are tokenised
 Tokens = tuple[int, ...]
@@ -100,11 +101,24 @@ def long_questions(seed: int, size: int, options: TaskOptions, encode: Encode) -
     samples = questions_of(options.dataset, options.files, options.held_out)
     pool = questions_of(options.dataset, options.files, held_out=False)
     for sample in (rng.choice(samples) for _ in range(TRIES)):
-        others = [other for other in rng.sample(pool, min(len(pool), size // SHORTEST_ROW + 4)) if other is not sample]
-        long = next(Distractors([sample, *others], encode).lengthened(size, seed), None)
+        long = next(
+            Distractors([sample, *_others(rng, sample, pool, size, encode)], encode).lengthened(size, seed), None
+        )
         if long is not None and long.question == sample.question and len(long.evidence) == len(long.support):
             return [replace(long, task="long-questions")]
     raise _too_long(size, options)
+
+
+def _others(rng: Random, sample: Sample, pool: Sequence[Sample], size: int, encode: Encode) -> list[Sample]:
+    """Random other samples whose documents fill one of `size` tokens, or all of them."""
+    others, filled = list[Sample](), 0
+    for other in rng.sample(pool, len(pool)):
+        if filled > SPARE * size:
+            break
+        if other is not sample:
+            others.append(other)
+            filled += len(encode(other.document.read()))
+    return others
 
 
 def _document_tokens(rng: Random, sample: Sample, size: int, encode: Encode) -> Tokens:

@@ -248,9 +248,12 @@ def _make_ready(backbone: Backbone, recipe: Recipe) -> None:
 
 
 def trained_records(recipe: StageRecipe, entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
-    """Return what a model folder says of each system of a mixture after this stage, whatever it said before."""
+    """Return what a model folder says of each system of a mixture after this stage, whatever it said before.
+
+    The settings are those of the first entry of a system; others may train it in other ways beside them.
+    """
     records: dict[str, dict[str, Any]] = {}
-    for entry in entries:
+    for entry in reversed(entries):
         records[entry.system] = recipe.system(entry).record(records.get(entry.system, {}))
     return records
 

@@ -2,7 +2,8 @@
 
     python -m memfold.training.ship runs/pooled-tiny-base runs/pooled-tiny-cpt1 ... --to src/memfold/assets/tiny
 
-Runs are given in the order of training; the model of the last one is shipped.  With `--after FOLDER`, the stages and
+Runs are given in the order of training; the model of the last one is shipped, with the adapters of earlier runs that it
+lacks: those of two systems may be trained from one parent, beside each other.  With `--after FOLDER`, the stages and
 curves of an earlier shipment come before those of the runs, so that only the new runs are needed.  With `--keep 0.3`,
 the shipped weights are 0.3 times those of the earlier shipment plus 0.7 times those of the last run: averaging the
 weights of a model before and after further training keeps what the further training would lose (Wortsman et al., 2022).
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 
+from memfold.backbone.adapters import add_role, is_lora, without_roles
 from memfold.backbone.familiarity import characters_of, loss_of
 from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.backbone.model import Backbone
@@ -54,6 +56,8 @@ def ship(runs: Sequence[Path], target: Path, after: Path | None = None, keep: fl
     earlier = load_backbone(after).provenance["stages"] if after is not None else []
     curves = {path.name: path.read_bytes() for path in sorted(after.glob("curves-*.png"))} if after is not None else {}
     backbone = load_backbone(model_folder(str(runs[-1])))
+    for run in reversed(runs[:-1]):
+        _adopt(backbone, load_backbone(model_folder(str(run))))
     if after is not None and keep:
         _average(backbone, load_backbone(after), keep)
     backbone.familiar_loss, backbone.familiar_characters = _limits(backbone)
@@ -97,6 +101,22 @@ def stage(run: Path) -> dict[str, Any]:
         "tokens": metrics[-1]["tokens"],
         "validation": validated[-1] if validated else {},
     }
+
+
+@torch.no_grad()
+def _adopt(backbone: Backbone, other: Backbone) -> None:
+    """Add the adapters, and the records of systems, that a model with the same base weights has and this one lacks."""
+    missing = other.roles.keys() - backbone.roles.keys()
+    base, others = without_roles(dict(backbone.model.named_parameters())), dict(other.model.named_parameters())
+    if not missing or not all(torch.equal(weight, base[name]) for name, weight in without_roles(others).items()):
+        return  # adapters of other weights are of no use
+    for role in sorted(missing):
+        adapter = other.roles[role]
+        add_role(backbone, role, adapter.rank, adapter.alpha, adapter.targets)
+        own = dict(backbone.model.named_parameters())
+        for name in (name for name in others if is_lora(name) and f".{role}." in name):
+            own[name].copy_(others[name])
+    backbone.trained = other.trained | backbone.trained
 
 
 @torch.no_grad()

@@ -64,13 +64,14 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
     @property
     def capabilities(self) -> Capabilities:
         """Slots; calls have a prefix, so that inference engines that take embeddings cannot serve them."""
+        text = self.read.reading == "text"
         return Capabilities(
             slots=True,
-            rereads_text=self.read.gate == "bm25",
+            rereads_text=text or self.read.gate == "bm25",
             consecutive=False,
             pass_tokens=BATCH_TOKENS,
             untrained=self.fold.compressor != "trained",
-            call_positions=self.fold.slots(self.fold.chunk) + 2 * self.read.note,
+            call_positions=(self.fold.chunk if text else self.fold.slots(self.fold.chunk)) + 2 * self.read.note,
         )
 
     @property
@@ -113,8 +114,12 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
         return read_head(tensors)
 
     def record(self, previous: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the folding settings, with all trained ratios in place of one, and what was trained to read."""
+        """Return the folding settings, with all trained ratios in place of one, and what was trained to read.
+
+        A gate that was trained stays the one to use after a stage that opens every block.
+        """
         settings = asdict(self.fold) | {name: getattr(self.read, name) for name in READING}
+        settings |= {"gate": "head"} if previous.get("gate") == "head" else {}
         del settings["ratio"]
         return settings | {"ratios": sorted({*previous.get("ratios", ()), *self.train.ratios})}
 

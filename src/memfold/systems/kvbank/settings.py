@@ -13,7 +13,7 @@ from memfold.systems.shared.tagged import PROMPTS, Prompts
 Compressor = Literal["trained", "reconstruction", "expected", "norm", "recent", "random"]
 PositionRule = Literal["slots", "original", "unrotated"]
 Gate = Literal["head", "ask", "bm25", "open"]
-Reading = Literal["note", "block"]
+Reading = Literal["note", "text", "block"]
 Borders = Literal["sentence", "exact"]
 Letter = Literal["q", "k", "v", "o"]
 
@@ -21,7 +21,7 @@ COMPRESSORS: tuple[Compressor, ...] = ("trained", "reconstruction", "expected", 
 POSITION_RULES: tuple[PositionRule, ...] = ("slots", "original", "unrotated")
 BORDERS: tuple[Borders, ...] = ("sentence", "exact")
 GATES: tuple[Gate, ...] = ("head", "ask", "bm25", "open")
-READINGS: tuple[Reading, ...] = ("note", "block")
+READINGS: tuple[Reading, ...] = ("note", "text", "block")
 BATCH_TOKENS = 8192  # tokens of text in one forward pass of the compressor, unless a single window has more
 HEAD = "kvbank"  # name of the head in a model folder
 GATE_HEAD = f"{HEAD}.gate"
@@ -83,8 +83,9 @@ class KvbankRead(ReadSettings):
     its score, a probability, is above `threshold`; BM25 opens the `most` best blocks.  `most` 0 is no limit.
 
     `reading` "note" (the paper) rewrites a note of at most `note` tokens at each opened block, and answers from the
-    note; `overflow` is what becomes of a note that is longer (`notes.write_note`).  "block" answers from the best block
-    alone, with one call.  `ahead` is the largest number of blocks that the gate scores together while the note is
+    note; `overflow` is what becomes of a note that is longer (`notes.write_note`).  "text" does the same with the text
+    of the opened blocks in place of their keys and values, which the gate still sees.  "block" answers from the best
+    block alone, with one call.  `ahead` is the largest number of blocks that the gate scores together while the note is
     unchanged.  With more than one of `passes` (the paper: 1), the gate sees the closed blocks again after the last one,
     if the note has changed since: evidence may stand before what shows that it matters.  `prompts` is "short", or
     "tagged" for weights that were trained with the published prompts (`tagged`).

@@ -15,7 +15,6 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
-from zlib import crc32
 
 from memfold.backbone.sequence import SequenceBuilder
 from memfold.core.document import Chunk, Document, chunks, text_chunks
@@ -45,8 +44,7 @@ from memfold.systems.kvbank.prompts import around_last_note, block_message, upda
 from memfold.systems.kvbank.settings import BATCH_TOKENS, REASONER
 from memfold.systems.shared.blocks import Cut, chunk_batches, chunk_block, render_text
 from memfold.systems.shared.citations import cite_reply
-from memfold.systems.shared.mentions import WORD, names_of
-from memfold.systems.shared.notes import EMPTY, NotedPart, answer_from, noted_parts, write_note
+from memfold.systems.shared.notes import EMPTY, answer_from, misleading, noted_parts, write_note
 from memfold.systems.shared.replies import ended_reply, scripted_step
 
 if TYPE_CHECKING:
@@ -56,6 +54,7 @@ if TYPE_CHECKING:
     from memfold.backbone.model import Backbone
     from memfold.systems.kvbank.rotation import Rotation
 
+UPDATE = "update"  # purpose of the calls that write notes
 BEST = 3  # blocks that are named if none is opened
 
 
@@ -196,7 +195,7 @@ class Kvbank(KvbankLearning):
             DataError: if block, prompt and reply exceed the context window of the model.
         """
         blocks = [part.index for part in call.parts if isinstance(part, BlockRef)]
-        if not blocks:
+        if not blocks or (call.purpose == UPDATE and self.read.reading == "text"):
             return render_text(memory, call, model, self.read.chat_template)
         backbone, builder = model.weights(), SequenceBuilder()
         block = memory.blocks[blocks[0]]
@@ -249,8 +248,12 @@ class Kvbank(KvbankLearning):
         return Call("answer", parts, Generate(self.read.sampling()))
 
     def _update(self, memory: str, index: int, question: str, note: str, limit: int) -> Call:
-        parts = block_message(self.fold, memory, index, update(self.read, question, note, limit))
-        return Call("update", parts, Generate(self.read.sampling(limit)), self._reasoner)
+        closing = update(self.read, question, note, limit)
+        if self.read.reading == "text":
+            parts = user_message(BlockRef(memory, index), Text(closing))
+        else:
+            parts = block_message(self.fold, memory, index, closing)
+        return Call(UPDATE, parts, Generate(self.read.sampling(limit)), self._reasoner)
 
     def _last(self, question: str, note: str, style: Style) -> Call:
         before, after = around_last_note(self.read, question, style)
@@ -273,7 +276,7 @@ class Kvbank(KvbankLearning):
         """
         parts = list(self._cut(sample.document, model.tokenize, self.fold.chunk))
         name = sample.document.source
-        if self.read.reading == "note":
+        if self.read.reading != "block":
             return Trace(sample.question, self.name, self.settings, self._noted(sample, parts, model, style))
         if len(parts) > 1:
             raise ConfigError(
@@ -289,7 +292,7 @@ class Kvbank(KvbankLearning):
         others, and the answer."""
         reader = f'system {self.name!r} with reading = "note"'
         readings = noted_parts(sample, parts, model, reader, self.read.passes, skip_noted=True)
-        read_all_the_same = _misleading(sample.question, readings, self.train.unchanged, model)
+        read_all_the_same = misleading(sample.question, readings, self.train.unchanged, model)
         name, steps = sample.document.source, list[Step]()
         for number, reading in enumerate(readings):
             index = reading.chunk.index
@@ -311,19 +314,6 @@ def _rotation(backbone: Backbone) -> Rotation:
     if backbone.model not in _ROTATIONS:
         _ROTATIONS[backbone.model] = rotation_of(backbone)
     return _ROTATIONS[backbone.model]
-
-
-def _misleading(question: str, readings: Sequence[NotedPart], count: int, model: Model) -> set[int]:
-    """Return the numbers of the readings that add nothing but share the most names with the question."""
-    names = set(names_of(question))
-
-    def shared(number: int) -> tuple[int, int]:
-        chunk = readings[number].chunk
-        words = set(WORD.findall(chunk.text or model.decode(chunk.tokens)))
-        return -len(names & words), crc32(f"{question} {number}".encode())
-
-    idle = [number for number, reading in enumerate(readings) if not reading.adds]
-    return set(sorted(idle, key=shared)[:count])
 
 
 def _nothing_opened(memory: Memory, question: str, scores: dict[int, float]) -> Answer:

@@ -48,6 +48,7 @@ from memfold.systems.shared.notes import (
     answer_from,
     fitting_chunk,
     fitting_note,
+    misleading,
     noted_parts,
     write_note,
 )
@@ -99,12 +100,18 @@ class RecurrentRead(ReadSettings):
 
 @dataclass(frozen=True)
 class RecurrentTrain(TrainSettings):
-    """`rank` is the rank of the adapter, if there is one; without it the weights of the model are trained."""
+    """`rank` is the rank of the adapter, if there is one; without it the weights of the model are trained.
+
+    Most parts of a text add nothing to a note.  Of a supervised sample, at most `unchanged` of them are trained, those
+    that share the most names with the question: otherwise the model mostly learns to repeat notes.
+    """
 
     rank: int = 32
+    unchanged: int = 2
 
     def __post_init__(self) -> None:
         require(self.rank > 0, "rank", self.rank, "1 or more")
+        require(self.unchanged >= 0, "unchanged", self.unchanged, "0 or more")
 
 
 class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
@@ -142,9 +149,9 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
         return {"chunk": self.fold.chunk, "note": self.read.note, "passes": self.read.passes} | adapters
 
     def footprint(self, tokens: float) -> Footprint:
-        """Return the cost: every chunk is read with a note, and a note is written for it."""
-        notes = math.ceil(tokens / self.fold.chunk) * self.read.note
-        return Footprint(positions=tokens + notes, written=notes)
+        """Return the cost: in each pass, every chunk is read with a note, and a note is written for it."""
+        notes, passes = math.ceil(tokens / self.fold.chunk) * self.read.note, self.read.passes
+        return Footprint(positions=passes * (tokens + notes), written=passes * notes)
 
     def beside(self, modules: Mapping[str, tuple[int, int]]) -> dict[str, int]:
         """Return the sizes of the matrices of the adapter, if the settings ask for it."""
@@ -178,12 +185,14 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
         """
         parts = list(text_chunks(sample.document, model.tokenize, self.fold.chunk))
         readings = noted_parts(sample, parts, model, f"system {self.name!r}", self.read.passes)
+        repeated = misleading(sample.question, readings, self.train.unchanged, model)
         steps, read = [], 0
         for number, reading in enumerate(readings):
             part = Text(tokens=reading.chunk.tokens)
             read += len(reading.chunk.tokens)
             place = (part, number % len(parts) + 1, len(parts))
             call = self._update(sample.question, reading.before, *place, self._limit(read))
+            call = replace(call, trained=reading.adds or number in repeated)
             steps.append(scripted_step(call, reading.after, model))
         last = self._last(sample.question, readings[-1].after, style)
         steps.append(scripted_step(last, answer_from(readings[-1].after, sample, style), model))

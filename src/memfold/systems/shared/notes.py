@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
+from zlib import crc32
 
 from memfold.core.borders import sentences
 from memfold.core.document import Chunk
@@ -108,6 +109,19 @@ def noted_parts(
                 left.append((chunk, held))
         waiting = left
     return readings
+
+
+def misleading(question: str, readings: Sequence[NotedPart], count: int, model: Model) -> set[int]:
+    """Return the numbers of the readings that add nothing but share the most names with the question."""
+    names = set(names_of(question))
+
+    def shared(number: int) -> tuple[int, int]:
+        chunk = readings[number].chunk
+        words = set(WORD.findall(chunk.text or model.decode(chunk.tokens)))
+        return -len(names & words), crc32(f"{question} {number}".encode())
+
+    idle = [number for number, reading in enumerate(readings) if not reading.adds]
+    return set(sorted(idle, key=shared)[:count])
 
 
 def answer_from(note: str, sample: Sample, style: Style) -> str:
