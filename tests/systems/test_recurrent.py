@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from scripted_policy import scripted
 
 from memfold.backbone.adapters import is_lora
+from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.backbone.score import logprobs
@@ -38,7 +40,7 @@ from memfold.core.types import (
     Text,
     Trace,
 )
-from memfold.systems.recurrent.system import READER, Recurrent, RecurrentFold, RecurrentRead
+from memfold.systems.recurrent.system import READER, Recurrent, RecurrentFold, RecurrentRead, RecurrentTrain
 from memfold.systems.shared.notes import EMPTY
 from memfold.tasks.almanac.task import almanac
 from memfold.tasks.task import TaskOptions
@@ -303,7 +305,7 @@ def test_a_script_keeps_the_sentences_read_so_far(backbone: Backbone, tokenised:
 
 
 def test_a_script_makes_the_calls_that_an_answer_makes(backbone: Backbone) -> None:
-    sample, system = supported(), Recurrent(RecurrentFold(chunk=6))
+    sample, system = supported(), Recurrent(RecurrentFold(chunk=6), train=RecurrentTrain(unchanged=9))
     blocks = list(system.compress([sample.document], backbone))
     about = Memory("a.txt", "recurrent", {}, "", ("a.txt",), blocks)
     script = system.script(sample, backbone, "recall").steps
@@ -315,6 +317,30 @@ def test_a_script_makes_the_calls_that_an_answer_makes(backbone: Backbone) -> No
         return tokens[part.index] if isinstance(part, BlockRef) else part
 
     assert [replace(call, parts=tuple(map(spelled, call.parts))) for call in made] == [step.call for step in script]
+
+
+def test_a_policy_reads_the_adapter_of_a_model_folder_when_a_call_names_it(
+    new_backbone: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    trained, system = new_backbone(), Recurrent.of({"adapters": True, "rank": 2, "note": 4, "max_tokens": 4})
+    system.prepare(trained)
+    save_backbone(trained, tmp_path / "model")
+    loaded = load_backbone(tmp_path / "model", roles=False)
+    assert loaded.roles == {}
+    trace = answer(Job(system, memory(), QUESTION), LocalPolicy(loaded))
+    assert trace.failure is None
+    assert set(loaded.roles) == {READER}
+
+
+@pytest.mark.parametrize("unchanged", [0, 1, 9])
+def test_few_of_the_updates_that_repeat_a_note_are_trained(backbone: Backbone, unchanged: int) -> None:
+    system = Recurrent(RecurrentFold(chunk=6), train=RecurrentTrain(unchanged=unchanged))
+    updates = system.script(supported(), backbone, "recall").steps[:-1]
+    notes = [EMPTY, *(step.reply.text for step in updates)]
+    repeats = [step for before, step in zip(notes, updates, strict=False) if step.reply.text == before]
+    assert len(repeats) > 1
+    assert sum(step.call.trained for step in repeats) == min(unchanged, len(repeats))
+    assert all(step.call.trained for step in updates if step not in repeats)
 
 
 @pytest.mark.parametrize("change", [{"answers": ()}, {"support": ()}, {"evidence": ()}])
