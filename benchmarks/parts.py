@@ -103,11 +103,11 @@ BLOCKS = tuple(f"kvbank:{ratio}/reading=block/chunk=1024" for ratio in (4, 8, 16
 BANK, OPEN = "kvbank", "kvbank/gate=open"
 # what reads every block costs minutes a question where the text is long
 RULER = {
-    "short": _ruler("7168,14336,28672", 384, BANK, "retrieval"),
-    "every-block": _ruler("7168,28672", 128, OPEN, "recurrent"),
-    "gate": _ruler("57344,114688,229376", 192, BANK, "retrieval", per_document=32),
-    "longest": _ruler("458752,917504,1835008", 48, BANK, "retrieval"),
+    "gate": _ruler("7168,28672", 128, BANK, "retrieval"),
+    "every-block": _ruler("7168", 32, OPEN, "recurrent"),
+    "long": _ruler("114688", 64, BANK, "retrieval", per_document=32),
 }
+LONGEST = {"longest": _ruler("458752,1835008", 32, BANK, "retrieval")}
 RECONSTRUCTION = ("reconstruction", *_systems("pooled:16", "pooled:4"))
 
 PARTS = (
@@ -131,8 +131,9 @@ PARTS = (
         lengths="256,512",
         size=_questions(240),
     ),
-    _eval("blocks", "almanac", *FACTS, *_systems("full", *BLOCKS), lengths=SHORT, size=_questions(480)),
+    _eval("blocks", "almanac", *FACTS, *_systems("full", *BLOCKS), lengths=SHORT, size=_questions(240)),
     Part("ruler-hqa", RULER, {"gate": _ruler("1024,2048", 8, BANK, OPEN, "recurrent", "retrieval", per_document=4)}),
+    Part("longest", LONGEST, {"longest": _ruler("1024,2048", 8, BANK, "retrieval", per_document=4)}),
     _eval("fidelity", "fidelity", *_systems("pooled:16"), lengths="64,256,512,2048", size=_questions(180), quick=3),
     _eval("reconstruction", *RECONSTRUCTION, lengths="256,512,1024,2048", size=_questions(80)),
     _haystack("needle", lengths=NEEDLE, quick=22),
