@@ -5,7 +5,13 @@ import pytest
 from memfold.backbone.shapes import SHAPES
 
 # as their publisher counts them
-PARAMETERS = {"qwen2.5-0.5b": 494_032_768, "qwen2.5-7b": 7_615_616_512, "qwen2.5-32b": 32_763_876_352}
+PARAMETERS = {
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen2.5-3b": 3_085_938_688,
+    "qwen2.5-7b": 7_615_616_512,
+    "qwen2.5-14b": 14_770_033_664,
+    "qwen2.5-32b": 32_763_876_352,
+}
 
 
 @pytest.mark.parametrize("name", SHAPES)
