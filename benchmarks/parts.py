@@ -105,9 +105,8 @@ BANK, OPEN = "kvbank", "kvbank/gate=open"
 RULER = {
     "gate": _ruler("7168,28672", 128, BANK, "retrieval"),
     "every-block": _ruler("7168", 32, OPEN, "recurrent"),
-    "long": _ruler("114688", 64, BANK, "retrieval", per_document=32),
 }
-LONGEST = {"longest": _ruler("458752,1835008", 32, BANK, "retrieval")}
+LONGEST = {"longest": _ruler("114688,458752,1835008", 48, BANK, "retrieval")}
 RECONSTRUCTION = ("reconstruction", *_systems("pooled:16", "pooled:4"))
 
 PARTS = (

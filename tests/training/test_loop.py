@@ -257,7 +257,7 @@ def test_a_recipe_of_recurrent_alone_writes_a_model_folder_that_says_so(
     before = weights(load_backbone(plain_parent))
     trained = train(alone, tmp_path)
     loaded = load_backbone(tmp_path / "model")
-    assert trained.trained == loaded.trained == {"recurrent": settings}
+    assert trained.trained == loaded.trained == {"recurrent": settings | {"passes": 1}}
     assert list(trained.heads) == list(loaded.heads) == []
     assert load_file(tmp_path / "model" / "heads.safetensors") == {}
     assert lines(tmp_path)[-1]["loss"].keys() == {"recurrent/almanac/update", "recurrent/almanac/answer"}
