@@ -9,6 +9,7 @@ process with n x m.  They communicate through `accelerate`.  Sharded weights red
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -26,6 +27,12 @@ PATIENCE = timedelta(hours=6)  # for a process that is still sampling, waiting f
 BUCKET = 1 << 26  # gradient elements that are reduced together; a larger parameter is a bucket of its own
 
 
+def _leave() -> None:
+    """Leave the group of processes before the interpreter ends: threads of gloo that still run would abort it."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 class Processes:
     """This process and its peers; a single one unless several were launched."""
 
@@ -34,6 +41,8 @@ class Processes:
         self._accelerator = Accelerator(
             cpu=launched and not torch.cuda.is_available(), kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
         )
+        if launched:
+            atexit.register(_leave)
         self.device = str(self._accelerator.device)
         self.count: int = self._accelerator.num_processes
         self.number: int = self._accelerator.process_index
