@@ -218,7 +218,7 @@ def test_wrapper_tokens_are_added_once_as_the_mean_of_all(
 
 
 MISSING_PACKAGES = [
-    ("peft", "none", r"low-rank adapters need peft; pip install 'memfold\[adapters\]'"),
+    ("peft", "none", "low-rank adapters need peft; install memfold again"),
     ("bitsandbytes", "nf4", r"4-bit weights need bitsandbytes; pip install 'memfold\[adapters\]'"),
 ]
 

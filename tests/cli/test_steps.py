@@ -54,5 +54,10 @@ def test_a_model_that_is_asked_has_odds_and_a_blank_note_changes_nothing() -> No
     ]
 
 
+def test_a_second_pass_begins_again_at_the_first_block() -> None:
+    steps = [gate(block, -2.0) for block in (6, 7, 0, 1, 2, 4)]
+    assert describe(steps) == [("gate", "6 blocks, 6 to 7, 0 to 2, 4: closed, score at most 0.12")]
+
+
 def test_a_gate_that_opens_nothing() -> None:
     assert describe([gate(0, -2.0), gate(1, -3.0)]) == [("gate", "2 blocks, 0 to 1: closed, score at most 0.12")]

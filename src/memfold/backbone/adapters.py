@@ -351,15 +351,21 @@ def peft_library() -> Any:
     Raises:
         MemfoldError: if it is not installed.
     """
+    _silence_bitsandbytes()  # which peft imports if it is there
     try:
         import peft
     except ImportError:
-        raise MemfoldError("low-rank adapters need peft; pip install 'memfold[adapters]'") from None
+        raise MemfoldError("low-rank adapters need peft; install memfold again with its dependencies") from None
     return peft
 
 
+def _silence_bitsandbytes() -> None:
+    """Suppress its advice about optional kernels."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def _bitsandbytes() -> Any:
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # suppress its advice about optional kernels
+    _silence_bitsandbytes()
     try:
         import bitsandbytes
     except ImportError:

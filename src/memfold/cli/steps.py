@@ -48,10 +48,21 @@ def _decisions(group: Sequence[Recorded], opened: int | None) -> Iterator[Line]:
             scores[block] = _score(list(calls))
     closed = list(scores)[: list(scores).index(opened)] if opened in scores else list(scores)
     if closed:
-        many = f"block {closed[0]}" if len(closed) == 1 else f"{len(closed)} blocks, {closed[0]} to {closed[-1]}"
+        many = f"block {closed[0]}" if len(closed) == 1 else f"{len(closed)} blocks, {_ranges(closed)}"
         yield "gate", f"{many}: closed, score at most {max(scores[block] for block in closed):.2f}"
     if opened in scores:
         yield "gate", f"block {opened}: opened, score {scores[opened]:.2f}"
+
+
+def _ranges(blocks: Sequence[int]) -> str:
+    """Return the numbers of blocks as ranges; a second pass begins again at the first block."""
+    ranges: list[list[int]] = []
+    for block in blocks:
+        if ranges and block == ranges[-1][-1] + 1:
+            ranges[-1].append(block)
+        else:
+            ranges.append([block])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]} to {part[-1]}" for part in ranges)
 
 
 def _score(calls: Sequence[Recorded]) -> float:
