@@ -330,7 +330,7 @@ def file_name(name: str, adapter: str) -> str:
 
 
 def parameter_name(name: str, adapter: str) -> str:
-    """Return the parameter name of a LoRA matrix, the inverse of `_file_name`."""
+    """Return the parameter name of a LoRA matrix, the inverse of `file_name`."""
     name = name.removeprefix(PREFIX)
     return name.replace(".lora_A.", f".lora_A.{adapter}.").replace(".lora_B.", f".lora_B.{adapter}.")
 

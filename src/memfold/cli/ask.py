@@ -176,7 +176,8 @@ def _ask_all(memory: FoldedMemory, questions: list[str], trace: Path | None) -> 
     shown = failed = 0
     for number, response in memory.answers(questions):
         ready[number] = {"question": questions[number]} | response.record()
-        traces[number] = response.trace
+        if trace is not None:
+            traces[number] = response.trace
         failed += not response.text
         while shown in ready:
             print_json(ready.pop(shown))

@@ -12,9 +12,9 @@ from typing import Any
 
 from memfold.cli.printable import on_one_line
 from memfold.core.borders import sentences
+from memfold.core.system import GATE, UPDATE
 
 BEGINNING = 100  # characters of a reply that are shown
-UPDATE, GATE = "update", "gate"  # purposes of calls
 Line = tuple[str, str]  # a label and a text
 Recorded = Mapping[str, Any]  # a step of a trace file
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memfold.core.system import ANSWER
+from memfold.core.system import ANSWER, GATE, UPDATE
 from memfold.core.types import BlockRef, Memory, Span, Step, Trace
 
-GATE, UPDATE = "gate", "update"
 BLOCKS_READ, EVIDENCE_READ = "blocks_read", "evidence_read"
 
 

@@ -21,7 +21,7 @@ from memfold.core.document import Chunk, Document, chunks, text_chunks
 from memfold.core.errors import ConfigError, DataError
 from memfold.core.model import Model
 from memfold.core.prompt import ABSENT, Style, after_memory, final_answer, user_message
-from memfold.core.system import AnswerSteps, Prefix, Rendered, ask
+from memfold.core.system import UPDATE, AnswerSteps, Prefix, Rendered, ask
 from memfold.core.types import (
     Answer,
     Block,
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from memfold.backbone.model import Backbone
     from memfold.systems.kvbank.rotation import Rotation
 
-UPDATE = "update"  # purpose of the calls that write notes
 BEST = 3  # blocks that are named if none is opened
 
 

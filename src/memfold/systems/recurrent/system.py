@@ -23,7 +23,7 @@ from memfold.core.model import Model, ModelRecord
 from memfold.core.prompt import Style, final_answer, user_message
 from memfold.core.registry import PUBLISHED
 from memfold.core.settings import ReadSettings, TrainSettings
-from memfold.core.system import AnswerSteps, Capabilities, MemorySystem, Rendered, ask
+from memfold.core.system import UPDATE, AnswerSteps, Capabilities, MemorySystem, Rendered, ask
 from memfold.core.types import (
     Answer,
     Block,
@@ -216,7 +216,7 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
         place = (self.read.prompts, self.read.chat_template, question)
         before, between, after = around_part(*place, (number, count), limit)
         parts = user_message(Text(before), Text(note), Text(between), part, Text(after))
-        return Call("update", parts, Generate(self.read.sampling(limit)), self._reader)
+        return Call(UPDATE, parts, Generate(self.read.sampling(limit)), self._reader)
 
     def _last(self, question: str, note: str, style: Style) -> Call:
         before, after = around_last_note(self.read.prompts, self.read.chat_template, question, style)

@@ -18,8 +18,8 @@ from memfold.core.document import Document
 from memfold.core.errors import ConfigError, unknown
 from memfold.core.types import Sample
 from memfold.tasks.almanac.page import Page
-from memfold.tasks.almanac.questions import HOPS, Draft, QuestionGenerator, evidence
-from memfold.tasks.almanac.task import write
+from memfold.tasks.almanac.questions import HOPS, Draft, QuestionGenerator
+from memfold.tasks.almanac.task import sample_of, write
 from memfold.tasks.almanac.world import Fact, Unit, World, token_counter
 from memfold.tasks.names import PREFIXES, TITLE_WORDS
 from memfold.tasks.task import Encode, TaskOptions
@@ -74,7 +74,7 @@ def spread(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[S
     _insert(rng, world, articles)
     _shorten(articles, size, encode)
     document = Document(f"almanac-{seed}-{size}", text=_text(articles))
-    return [_sample(draft, document, options) for draft in world.drafts]
+    return [sample_of(draft, document, options) for draft in world.drafts]
 
 
 def names_in(text: str) -> set[str]:
@@ -203,20 +203,3 @@ def _placed(unit: Sequence[Fact], position: int) -> str:
 
 def _written(unit: Sequence[Fact]) -> str:
     return " ".join(fact.text for fact in unit)
-
-
-def _sample(draft: Draft, document: Document, options: TaskOptions) -> Sample:
-    spans, support = evidence(draft.facts)
-    return Sample(
-        task="almanac",
-        document=document,
-        question=draft.question,
-        answers=draft.answers,
-        target=draft.target,
-        evidence=spans,
-        support=support,
-        kind=draft.kind,
-        hops=HOPS[draft.kind],
-        split=options.split,
-        level=options.level,
-    )

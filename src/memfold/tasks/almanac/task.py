@@ -48,25 +48,25 @@ def almanac(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[
             "larger size or level"
         )
     document = Document(source=f"almanac-{seed}", text=page.text)
-    samples = []
-    for draft in drafts:
-        spans, support = evidence(draft.facts)
-        samples.append(
-            Sample(
-                task="almanac",
-                document=document,
-                question=draft.question,
-                answers=draft.answers,
-                target=draft.target,
-                evidence=spans,
-                support=support,
-                kind=draft.kind,
-                hops=HOPS.get(draft.kind, 0),
-                split=options.split,
-                level=options.level,
-            )
-        )
-    return samples
+    return [sample_of(draft, document, options) for draft in drafts]
+
+
+def sample_of(draft: Draft, document: Document, options: TaskOptions) -> Sample:
+    """Return a question about a document with its evidence there."""
+    spans, support = evidence(draft.facts)
+    return Sample(
+        task="almanac",
+        document=document,
+        question=draft.question,
+        answers=draft.answers,
+        target=draft.target,
+        evidence=spans,
+        support=support,
+        kind=draft.kind,
+        hops=HOPS.get(draft.kind, 0),
+        split=options.split,
+        level=options.level,
+    )
 
 
 def write(rng: Random, size: int, options: TaskOptions, encode: Encode) -> Page:
