@@ -12,7 +12,7 @@ from memfold.core.errors import ConfigError
 from memfold.evaluation.plots import load_pyplot
 from memfold.evaluation.report import write_report
 from memfold.evaluation.runner import Evaluation, run
-from memfold.evaluation.table import Cell, Row, Table, mean, paired_ratio, proportion
+from memfold.evaluation.table import Cell, Row, Table, average, mean, paired_ratio, proportion
 
 Evaluate = Callable[..., Evaluation]
 
@@ -40,6 +40,15 @@ def test_cells_by_hand() -> None:
     assert mean([float("nan")]).value is None
     assert paired_ratio([True, False], [True, True]).value == 0.5
     assert paired_ratio([True, False], [False, False]) == Cell(None, count=2)
+
+
+def test_averages_by_hand() -> None:
+    cell = average([Cell(0.5, 0.2, 0.9, 8, failed=1), Cell(1.0, 0.6, 1.0, 2)])
+    assert (cell.value, cell.count, cell.failed) == (0.75, 10, 1), "each has the same weight, however large it is"
+    assert (cell.low, cell.high) == pytest.approx((0.75 - 0.25, 0.75 + 0.2))  # hypot(0.3, 0.4) / 2, and 0.4 / 2
+    assert average([Cell(0.5, 0.2, 0.9, 8), Cell(None)]).value is None
+    assert average([]) == Cell(None)
+    assert proportion([1.0, 0.5, 0.0, 0.5]) == replace(proportion([True, True, False, False]), value=0.5)
 
 
 def test_a_table_as_markdown() -> None:

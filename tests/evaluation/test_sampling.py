@@ -67,6 +67,7 @@ def test_temperatures_are_those_of_the_paper() -> None:
         "qa": 0.7,
         "longbench-v2": 0.7,
         "needle": 0,
+        "ruler": 0,
         "strings": 0,
         "fidelity": 0.1,
         "reconstruction": 0.1,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memfold.scoring.intervals import difference_interval, mean_interval, ratio_interval, wilson
+from memfold.scoring.intervals import average_interval, difference_interval, mean_interval, ratio_interval, wilson
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,30 @@ def test_wilson_has_its_nominal_coverage() -> None:
         low, high = wilson(sum(rng.random() < 0.9 for _ in range(100)), 100)
         covered += low <= 0.9 <= high
     assert covered / 1000 == pytest.approx(0.95, abs=0.025)
+
+
+def test_the_interval_of_an_average_by_hand() -> None:
+    assert average_interval([0.5, 1.0], [(0.2, 0.9), (0.6, 1.0)]) == pytest.approx((0.75 - 0.25, 0.75 + 0.2))
+    assert average_interval([0.4], [(0.1, 0.8)]) == pytest.approx((0.1, 0.8))
+    with pytest.raises(ValueError, match="at least one value"):
+        average_interval([], [])
+
+
+def test_the_interval_of_an_average_has_its_nominal_coverage() -> None:
+    rng, covered, shares = random.Random(0), 0, [0.95, 0.6, 0.2]
+    for _ in range(1000):
+        hits = [sum(rng.random() < share for _ in range(40)) for share in shares]
+        low, high = average_interval([hit / 40 for hit in hits], [wilson(hit, 40) for hit in hits])
+        covered += low <= sum(shares) / 3 <= high
+    assert covered / 1000 == pytest.approx(0.95, abs=0.025)
+
+
+def test_the_wilson_interval_of_partial_successes_is_wide_enough() -> None:
+    rng, covered = random.Random(0), 0
+    for _ in range(1000):  # shares of four strings, each found with probability 0.8
+        low, high = wilson(sum(sum(rng.random() < 0.8 for _ in range(4)) / 4 for _ in range(30)), 30)
+        covered += low <= 0.8 <= high
+    assert covered / 1000 > 0.95
 
 
 def test_mean_interval_by_hand() -> None:

@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memfold.core.errors import ConfigError
-from memfold.tasks.haystack import borders_of, filler_sentences, gather, pieces, plant, text_sentences
+from memfold.tasks.haystack import (
+    as_many,
+    borders_of,
+    filler_sentences,
+    gather,
+    pieces,
+    plant,
+    repeated_text,
+    text_sentences,
+)
 from memfold.tasks.needle import needle
 from memfold.tasks.task import Encode, TaskOptions
 
@@ -73,6 +82,28 @@ def test_pieces_cover_the_text_and_are_the_same_without_a_planted_sentence(count
 def test_a_size_without_room_is_refused(encode: Encode) -> None:
     with pytest.raises(ConfigError, match="no sentence has room in 1 tokens"):
         gather(text_sentences(TEXT), 1, encode)
+
+
+@settings(max_examples=30, deadline=None)
+@given(size=st.integers(8, 20_000), longest=st.integers(1, 60))
+def test_as_many_items_as_fit(encode: Encode, size: int, longest: int) -> None:
+    def write(count: int) -> str:
+        return " ".join("item " * (1 + number % longest) for number in range(count))
+
+    count = as_many(size, write, encode)
+    tokens = len(encode(write(count)))
+    assert tokens <= size
+    assert tokens >= 0.98 * size or len(encode(write(count + 1))) > size
+
+
+def test_no_room_for_one_item(encode: Encode) -> None:
+    with pytest.raises(ConfigError, match="nothing has room in 3 tokens of text; use larger --lengths"):
+        as_many(3, lambda count: "item " * 4 * count, encode)
+
+
+def test_a_text_that_repeats_itself_has_few_sentences() -> None:
+    repeated = islice(text_sentences(repeated_text(Random(3))), 50)
+    assert len({sentence.strip() for sentence in repeated}) == 5
 
 
 def test_training_draws_no_uuid(encode: Encode) -> None:

@@ -1,8 +1,10 @@
+import re
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memfold.tasks.task import Encode
-from memfold.tasks.tracking import tracking
+from memfold.tasks.tracking import tracking, tracking_questions
 
 
 @settings(max_examples=20, deadline=None)
@@ -28,3 +30,19 @@ def test_a_chain_leads_from_the_number_to_every_name(encode: Encode, seed: int, 
 def test_a_seed_gives_one_document(encode: Encode) -> None:
     assert tracking(3, 300, encode) == tracking(3, 300, encode)
     assert tracking(3, 300, encode) != tracking(4, 300, encode)
+
+
+def test_every_chain_of_a_document_has_a_question(encode: Encode) -> None:
+    samples = tracking_questions(3, 600, encode, chains=3)
+    assert samples[0] == tracking(3, 600, encode, chains=3)
+    (text,) = {sample.document.read() for sample in samples}
+    said = dict(re.findall(r"The number of (\w+) is (?:that of )?(\w+)\.", text))
+    assert len(said) == 15
+
+    def number_of(name: str) -> str:
+        return name if name.isdecimal() else number_of(said[name])
+
+    for sample in samples:
+        (asked,) = re.findall(r"\d{5}", sample.question)
+        assert {name for name in said if number_of(name) == asked} == set(sample.answers)
+        assert tuple(text[span.start : span.end] for span in sample.evidence) == sample.support

@@ -30,7 +30,7 @@ SuiteName = Annotated[
     str,
     typer.Argument(
         metavar="SUITE",
-        help="almanac, needle, strings, multihop, ruler-hqa, qa, longbench-v2, fidelity or reconstruction "
+        help="almanac, needle, strings, multihop, ruler, ruler-hqa, qa, longbench-v2, fidelity or reconstruction "
         "(docs/suites.md).",
     ),
 ]
@@ -60,7 +60,7 @@ Cells = Annotated[
     ),
 ]
 Sampling = Annotated[
-    str | None, typer.Option("--sampling", help="greedy (default), or paper: the paper's temperatures.")
+    str | None, typer.Option("--sampling", help="greedy (default), or as in a publication: paper (pooled), memagent.")
 ]
 Depths = Annotated[
     int | None, typer.Option("--depths", help="needle: number of depths, from the beginning to the end.")
@@ -70,8 +70,9 @@ Kinds = Annotated[
     list[str] | None,
     typer.Option(
         "--kind",
-        help="needle, strings: number, word, code, uuid, date, name; multihop: two-hop, tracking; ruler-hqa: one-hop, "
-        "two-hop; repeatable.",
+        help="needle, strings: number, word, code, uuid, date, name; multihop: two-hop, tracking; ruler: needle, "
+        "multi-key, multi-value, multi-query, tracking, common-words, frequent-words, qa; ruler-hqa: one-hop, two-hop; "
+        "repeatable.",
     ),
 ]
 Hidden = Annotated[

@@ -1,4 +1,4 @@
-"""Sets how the replies of an evaluation are sampled: greedily, or with the settings of the pooled paper.
+"""Sets how the replies of an evaluation are sampled: greedily, or with the settings of a publication.
 
 Each question has its own seed, so its random numbers are the same in every system and batch.
 """
@@ -26,8 +26,12 @@ class Preset:
     repetition_penalty: float
 
 
-# Appendix H.1: the defaults of Qwen2.5 for all suites, at 0.7 for questions, 0 for needles, 0.1 for reconstruction.
-PRESETS = {"paper": Preset(top_k=20, top_p=0.8, repetition_penalty=1.05)}
+PRESETS = {
+    # pooled, appendix H.1: the defaults of Qwen2.5, at 0.7 for questions, 0 for needles, 0.1 for reconstruction
+    "paper": Preset(top_k=20, top_p=0.8, repetition_penalty=1.05),
+    # the scripts of MemAgent, at 0.7 for ruler-hqa
+    "memagent": Preset(top_k=0, top_p=0.95, repetition_penalty=1.0),
+}
 NAMES = (GREEDY, *PRESETS)
 
 

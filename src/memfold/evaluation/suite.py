@@ -30,6 +30,7 @@ SUITES = {
     "needle": "memfold.evaluation.suites.needle:NeedleSuite",
     "strings": "memfold.evaluation.suites.strings:StringsSuite",
     "multihop": "memfold.evaluation.suites.multihop:MultihopSuite",
+    "ruler": "memfold.evaluation.suites.ruler:RulerSuite",
     "ruler-hqa": "memfold.evaluation.suites.ruler_hqa:RulerHqaSuite",
     "qa": "memfold.evaluation.suites.qa:QaSuite",
     "longbench-v2": "memfold.evaluation.suites.longbench:LongBenchSuite",

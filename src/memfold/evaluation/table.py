@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from memfold.scoring.intervals import difference_interval, mean_interval, ratio_interval, wilson
+from memfold.scoring.intervals import average_interval, difference_interval, mean_interval, ratio_interval, wilson
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class HeatMap:
 Plot = Figure | HeatMap
 
 
-def proportion(outcomes: Sequence[bool], failed: int = 0) -> Cell:
-    """Return the share of true outcomes with its Wilson interval."""
+def proportion(outcomes: Sequence[float], failed: int = 0) -> Cell:
+    """Return the share of true outcomes, or the mean of outcomes between 0 and 1, with its Wilson interval."""
     if not outcomes:
         return Cell(None)
     low, high = wilson(sum(outcomes), len(outcomes))
@@ -112,6 +112,20 @@ def mean(values: Sequence[float], failed: int = 0, share: bool = False) -> Cell:
         return Cell(None, count=len(values), failed=failed)
     low, high = mean_interval(finite)
     return Cell(sum(finite) / len(finite), low, high, len(finite), failed, share)
+
+
+def average(cells: Sequence[Cell]) -> Cell:
+    """Return the average of shares of different samples, however large each is; none if one of them has no value."""
+    count, failed = sum(cell.count for cell in cells), sum(cell.failed for cell in cells)
+    known = [
+        (cell.value, (cell.low, cell.high))
+        for cell in cells
+        if cell.value is not None and cell.low is not None and cell.high is not None
+    ]
+    if not cells or len(known) < len(cells):
+        return Cell(None, count=count)
+    low, high = average_interval(*zip(*known, strict=True))
+    return Cell(sum(value for value, _ in known) / len(known), low, high, count, failed)
 
 
 def difference(outcomes: Sequence[bool], others: Sequence[bool]) -> Cell:

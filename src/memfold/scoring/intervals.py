@@ -20,8 +20,11 @@ MAX_INDICES = 1 << 20  # drawn at a time, to bound the memory use
 Interval = tuple[float, float]
 
 
-def wilson(successes: int, count: int) -> Interval:
+def wilson(successes: float, count: int) -> Interval:
     """Return the Wilson score interval of the proportion `successes` / `count`; [0, 1] if `count` is 0.
+
+    `successes` may be the sum of values between 0 and 1.  These vary less than successes and failures with the same
+    mean, so the interval of their mean is then wider than it has to be.
 
     >>> tuple(round(bound, 4) for bound in wilson(8, 10))
     (0.4902, 0.9433)
@@ -48,6 +51,28 @@ def difference_interval(successes: int, count: int, other_successes: int, other_
     below = math.hypot(proportion - low, other_high - other)
     above = math.hypot(high - proportion, other - other_low)
     return max(-1.0, proportion - other - below), min(1.0, proportion - other + above)
+
+
+def average_interval(values: Sequence[float], intervals: Sequence[Interval]) -> Interval:
+    """Return the interval of the average of figures of different samples, from the interval of each.
+
+    The distances to the bounds are squared and added, as in Newcombe's interval of a difference (Zou and Donner,
+    Statistics in Medicine 27, 2008).
+
+    Raises:
+        ValueError: if there are no values, or the lists differ in length.
+
+    >>> low, high = average_interval([0.5, 1.0], [(0.2, 0.9), (0.6, 1.0)])
+    >>> round(low, 4), round(high, 4)  # 0.75 - hypot(0.3, 0.4) / 2, and 0.75 + hypot(0.4, 0) / 2
+    (0.5, 0.95)
+    """
+    if not values:
+        raise ValueError("an average needs at least one value")
+    parts = list(zip(values, intervals, strict=True))
+    center = sum(values) / len(values)
+    below = math.hypot(*(value - low for value, (low, _) in parts)) / len(values)
+    above = math.hypot(*(high - value for value, (_, high) in parts)) / len(values)
+    return center - below, center + above
 
 
 def mean_interval(values: Sequence[float], seed: int = SEED, draws: int = DRAWS) -> Interval:

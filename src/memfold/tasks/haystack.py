@@ -1,16 +1,17 @@
 """Haystacks: long texts of filler, almanac pages or any other text, in which sentences are planted at given depths.
 
-A sentence includes the whitespace before it, so that it has the same tokens on its own as inside the text.  There are
-no haystacks of sentences that resemble the needles, as in RULER; several needles in one text serve the same purpose.
+A sentence includes the whitespace before it, so that it has the same tokens on its own as inside the text.  Texts that
+are made of needles, or of words, have no sentences to plant anything between; `as_many` says how long they may be.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, cycle, pairwise
+from itertools import accumulate, cycle, islice, pairwise
 from random import Random
 
 from memfold.core.errors import ConfigError
@@ -24,6 +25,9 @@ _SENTENCE = re.compile(r"\s*\S.*?(?:[.!?][\"'\u201d\u2019)\]]*(?=\s)|(?=\n\s*\n)
 MARGIN = 2  # with it a planted sentence begins anywhere in a group of tokens, as it would in a text folded as a whole
 PAGE_TOKENS = 1024
 SHORTEN = 100  # a text that is too long loses one in so many sentences at a time
+REPEATED = 5  # sentences of a haystack that says the same all the time
+CLOSE, AIM = 0.985, 0.995  # of a size: what is close enough, and what the next text aims at
+FIRST_GUESS = 64  # tokens of an item: many, so that the first text is short
 
 
 def filler_sentences(rng: Random) -> Iterator[str]:
@@ -31,6 +35,11 @@ def filler_sentences(rng: Random) -> Iterator[str]:
     while True:
         for index in range(rng.randint(3, 6)):
             yield f"{' ' if index else chr(10)}{sentence(rng)}"
+
+
+def repeated_text(rng: Random) -> str:
+    """A few sentences of filler, for a haystack that repeats them, as RULER's `noise` does."""
+    return "".join(islice(filler_sentences(rng), REPEATED)).strip()
 
 
 def almanac_sentences(rng: Random, options: TaskOptions, encode: Encode) -> Iterator[str]:
@@ -69,6 +78,30 @@ def gather(sentences: Iterable[str], size: int, encode: Encode) -> list[str]:
     if not chosen:
         raise ConfigError(f"no sentence has room in {size} tokens of text around the needles; use larger --lengths")
     return chosen
+
+
+def as_many(size: int, write: Callable[[int], str], encode: Encode) -> int:
+    """How many items a text of at most `size` tokens has, which `write` makes of any number of them.
+
+    The text of so many has at least 98 % of the tokens, or that of one more is too long.
+
+    Raises:
+        ConfigError: if a text of one item is too long.
+    """
+    fits, too_many = 0, sys.maxsize
+    count = max(1, size // FIRST_GUESS)
+    while too_many - fits > 1:
+        tokens = max(1, len(encode(write(count))))
+        if tokens > size:
+            too_many = count
+        else:
+            fits = count
+        if CLOSE * size <= tokens <= size:
+            break
+        count = min(max(int(count * AIM * size / tokens), fits + 1), too_many - 1)
+    if not fits:
+        raise ConfigError(f"nothing has room in {size} tokens of text; use larger --lengths")
+    return fits
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Needle in a haystack, after RULER: sentences planted in filler or almanac text, and questions about them.
 
 The kind of a needle is that of its value: a number, an invented word or a long code.  A UUID, a date and the name of a
-person are for evaluation and have to be requested.  RULER's variable tracking is in `tracking`; its aggregation tasks
-are not implemented, as the almanac has counting questions.
+person are for evaluation and have to be requested.  The tasks of RULER with its own sizes, for evaluation, are in
+`ruler`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Variable tracking, after RULER: chains of sentences in filler, each of which refers to the name of the one before.
 
 Only the first sentence of a chain states a number; the question gives a number and asks for all names that have it.
-Other chains of the same form are distractors.  The task is for evaluation.  Unlike in RULER, the chains are sentences,
-not assignments to variables.
+Other chains of the same form in the document are distractors, about which the same question can be asked.  The task is
+for evaluation.  Unlike in RULER, the chains are sentences, not assignments to variables.
 """
 
 from __future__ import annotations
@@ -29,7 +29,20 @@ def tracking(
     hops: int = HOPS,
     text: str = "",
 ) -> Sample:
-    """A question about one of `chains` chains of `hops` steps in a document of at most `size` tokens.
+    """The question about the first of `chains` chains (see `tracking_questions`)."""
+    return tracking_questions(seed, size, encode, level, chains, hops, text)[0]
+
+
+def tracking_questions(
+    seed: int,
+    size: int,
+    encode: Encode,
+    level: int = 3,
+    chains: int = CHAINS,
+    hops: int = HOPS,
+    text: str = "",
+) -> list[Sample]:
+    """A question about each of `chains` chains of `hops` steps in one document of at most `size` tokens.
 
     The chains are planted in filler or, if given, in `text`, which is repeated if it is too short.
 
@@ -47,19 +60,24 @@ def tracking(
     room = size - sum(len(encode(f" {statement}")) for _, statement in planted)
     sentences = text_sentences(text) if text else filler_sentences(rng)
     page = plant(gather(sentences, room, encode), planted)
-    chain_length = hops + 1
-    return Sample(
-        task="tracking",
-        document=Document(f"tracking-{seed}", text=page.text),
-        question=f"Which {chain_length} names have the number {numbers[0]}, by themselves or through others?",
-        answers=tuple(names[0]),
-        target=", ".join(names[0]),
-        evidence=page.spans[:chain_length],
-        support=tuple(statement for _, statement in planted[:chain_length]),
-        kind=LISTING,
-        hops=hops,
-        level=level,
-    )
+    document = Document(f"tracking-{seed}", text=page.text)
+    samples = []
+    for index, (number, chain) in enumerate(zip(numbers, names, strict=True)):
+        own = slice(index * len(chain), (index + 1) * len(chain))
+        sample = Sample(
+            task="tracking",
+            document=document,
+            question=f"Which {len(chain)} names have the number {number}, by themselves or through others?",
+            answers=tuple(chain),
+            target=", ".join(chain),
+            evidence=page.spans[own],
+            support=tuple(statement for _, statement in planted[own]),
+            kind=LISTING,
+            hops=hops,
+            level=level,
+        )
+        samples.append(sample)
+    return samples
 
 
 def _statements(number: str, chain: list[str]) -> list[str]:
