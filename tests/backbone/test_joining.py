@@ -75,14 +75,27 @@ def _random_prefix(backbone: Backbone, length: int) -> Prefix:
     shape = (config.num_key_value_heads, length, config.head_dim)
     layers = []
     for _ in range(config.num_hidden_layers):
-        layers.append((torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)))
+        keys, values = (torch.randn(shape, generator=generator).to(backbone.dtype) for _ in range(2))
+        layers.append((keys, values))
     return Prefix(tuple(layers))
+
+
+def exact(backbone: Backbone) -> Backbone:
+    """The model in float64: in float32, what is drawn near the border between two tokens depends on the padding."""
+    backbone.model.double()
+    backbone.heads.double()
+    return backbone
+
+
+@pytest.fixture(scope="module")
+def exact_backbone(any_backbone: Backbone, new_backbone: Callable[..., Backbone]) -> Backbone:
+    return exact(new_backbone(any_backbone.name))
 
 
 @pytest.fixture(scope="module")
 def adapted_backbone(new_backbone: Callable[..., Backbone]) -> Backbone:
     """With two adapters that change what is said."""
-    backbone = new_backbone()
+    backbone = exact(new_backbone())
     for role in ROLES:
         add_role(backbone, role, rank=4, alpha=8.0, targets=("q_proj", "v_proj"))
     torch.manual_seed(1)
@@ -227,17 +240,17 @@ def with_gate(backbone: Backbone) -> Backbone:
     """The model with a head for scores, which it does not keep."""
     torch.manual_seed(2)
     heads = torch.nn.ModuleDict(dict(backbone.heads.items()))
-    heads["gate"] = torch.nn.Linear(backbone.hidden_size, 1)
+    heads["gate"] = torch.nn.Linear(backbone.hidden_size, 1, dtype=backbone.dtype)
     return replace(backbone, heads=heads)
 
 
 @FEW
 @given(asked=MANY, batch_positions=ROOM, max_concurrency=st.sampled_from([2, 8]))
 def test_calls_that_join_are_answered_as_they_are_alone(
-    any_backbone: Backbone, asked: list[Asked], batch_positions: int, max_concurrency: int
+    exact_backbone: Backbone, asked: list[Asked], batch_positions: int, max_concurrency: int
 ) -> None:
     systems: list[AnySystem] = [Full(), Pooled.of({"ratio": 4}), Prefixed()]
-    check(with_gate(any_backbone), systems, asked, batch_positions, max_concurrency)
+    check(with_gate(exact_backbone), systems, asked, batch_positions, max_concurrency)
 
 
 @FEW
