@@ -16,7 +16,7 @@ from memfold.backbone.decoding_row import CIRCLE, LAP, DecodingRow
 from memfold.backbone.model import Backbone
 from memfold.bench.rollout import decode_again
 from memfold.core.system import SLOT, Rendered
-from memfold.core.types import Reply, SamplingParams
+from memfold.core.types import Penalised, Reply, SamplingParams
 
 TEXT = "Tavenlor Brisk was born in Oskadim in 1893. The code of the vault is KX-41. "
 
@@ -299,13 +299,14 @@ def test_a_repetition_penalty_by_hand(backbone: Backbone, monkeypatch: pytest.Mo
 
         monkeypatch.setattr(Backbone, "next_logits", logits)
 
-    def reply(prompt: list[int], penalty: float = 1.0) -> tuple[int, ...]:
-        params = SamplingParams(max_tokens=2, repetition_penalty=penalty)
+    def reply(prompt: list[int], penalty: float = 1.0, penalised: Penalised = "all") -> tuple[int, ...]:
+        params = SamplingParams(max_tokens=2, repetition_penalty=penalty, penalised=penalised)
         return generate(backbone, [plain(prompt)], [params])[0].tokens
 
     fixed({20: 10.0, 21: 9.6})
     assert reply([20, 22], penalty=1.05) == (21, 20)
     assert reply([20, 22]) == (20, 20)
+    assert reply([20, 22], 1.05, "reply") == (20, 21)
     fixed({20: -1.0, 21: -1.02})
     assert reply([20, 22], penalty=1.05)[0] == 21
     assert reply([20, 22], penalty=1.01)[0] == 20

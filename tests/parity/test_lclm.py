@@ -90,6 +90,7 @@ def test_the_record_of_the_weights(lclm: Backbone, original: Path) -> None:
     assert (settings.ratio, settings.window) == (config["compression_ratio"], config["encoder_window_size"])
     assert (settings.mask, settings.projection, settings.wrapper) == ("causal", "norm_mlp", "span")
     assert (settings.start_token, settings.end_token) == ("<|memory_start|>", "<|memory_end|>")
+    assert pooled(lclm).read.sampling(5) == SamplingParams(5, repetition_penalty=1.1, penalised="reply")
     assert (lclm.published, lclm.trained_here, pooled(lclm).read.style) == (True, False, "bare")
 
 
@@ -128,19 +129,22 @@ def test_prompts_have_the_embeddings_and_logits_of_the_program(lclm: Backbone, o
         assert written == case["greedy_ids"]
 
 
-def test_the_policy_decodes_the_same_tokens(lclm: Backbone, original: Path) -> None:
+@pytest.mark.parametrize(("penalty", "name"), [(1.0, "greedy_ids"), (1.1, "greedy_ids_repetition_penalty_1_1")])
+def test_the_policy_decodes_the_same_tokens(lclm: Backbone, original: Path, penalty: float, name: str) -> None:
+    """The program gives embeddings to its model, so that its penalty is for written tokens alone."""
+    params = SamplingParams(max_tokens=STEPS, repetition_penalty=penalty, penalised="reply")
     for case in (case for case in recorded(original, "cases")[0] if len(case["span_lengths"]) == 1):
         (memory,), (before, after) = memories(lclm, case["prompt"])
         blocks = tuple(BlockRef(memory.name, block.index) for block in memory.blocks)
         opening: tuple[Part, ...] = (tokens_of(lclm, before),) if before else ()
         parts = (*opening, *blocks, tokens_of(lclm, after))
-        execution, done, wants = LocalPolicy(lclm).start(), list[Any](), Generate(SamplingParams(max_tokens=STEPS))
+        execution, done, wants = LocalPolicy(lclm).start(), list[Any](), Generate(params)
         execution.submit(Request(pooled(lclm), memory, Call("answer", parts, wants)))
         while not done:
             done = execution.step()
         reply = done[0][1]
         assert isinstance(reply, Reply)
-        assert list(reply.tokens) == case["greedy_ids"][: len(reply.tokens)]
+        assert list(reply.tokens) == case[name][: len(reply.tokens)]
         assert len(reply.tokens) == STEPS or reply.tokens[-1] in lclm.end_tokens
 
 
@@ -185,6 +189,19 @@ def test_a_folder_that_is_not_complete_is_refused(tmp_path: Path, capsys: pytest
     shutil.rmtree(folder / "adapter")
     assert execute(command) == 2
     assert "has no folder 'adapter'; download all of its files" in capsys.readouterr().err
+
+
+def test_of_several_checkpoints_the_newest_whole_one_is_read(tmp_path: Path, lclm: Backbone) -> None:
+    whole = copied(tmp_path)
+    run = tmp_path / "run"
+    for step in (9, 100, 1000):
+        shutil.copytree(whole, run / f"checkpoint_{step}")
+    (run / "checkpoint_9" / "model_config.json").write_text("damaged")
+    shutil.rmtree(run / "checkpoint_1000" / "encoder")  # was being written when the training ended
+    assert load_backbone(run).trained == load_backbone(whole).trained
+    shutil.rmtree(run / "checkpoint_100")
+    with pytest.raises(CheckpointError, match=r"checkpoint_9.*model_config\.json cannot be read"):
+        load_backbone(run)
 
 
 def test_a_tokenizer_without_the_marks_is_refused(tmp_path: Path) -> None:

@@ -40,10 +40,11 @@ def choose_tokens(logits: Tensor, rows: Sequence[DecodingRow]) -> Tensor:
 def _penalise(scores: Tensor, row: DecodingRow) -> None:
     """Apply the repetition penalty to logits [v], in place (CTRL, section 4.1).
 
-    The logits of tokens in the prompt or in the reply are divided by the penalty if positive, and multiplied by it
-    otherwise, as inference servers do.
+    The logits of tokens in the reply, and unless `penalised` is "reply" of those in the prompt, are divided by the
+    penalty if positive, and multiplied by it otherwise, as inference servers do.
     """
-    seen = torch.tensor(sorted({token for token in [*row.rendered.tokens, *row.tokens] if token >= 0}))
+    prompt = row.rendered.tokens if row.sampling.penalised == "all" else ()
+    seen = torch.tensor(sorted({token for token in (*prompt, *row.tokens) if token >= 0}), dtype=torch.long)
     values, penalty = scores[seen], row.sampling.repetition_penalty
     scores[seen] = torch.where(values > 0, values / penalty, values * penalty)
 

@@ -7,6 +7,7 @@ read where they are; nothing is converted or copied.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from memfold.backbone.model import Backbone
 
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
+CHECKPOINT = re.compile(r"checkpoint_([0-9]+)")  # folders of a training run
 FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")  # of a model on a hub: no pickled weights
 
 
@@ -37,10 +39,12 @@ class Source:
 class Layout(Protocol):
     """A layout of model folders.
 
-    `marker` is the file whose content tells it, and `system` what its models are trained for.
+    `marker` is the file whose content tells it, `folders` are those that stand beside it, and `system` is what its
+    models are trained for.
     """
 
     marker: str
+    folders: tuple[str, ...]
     system: str
 
     def matches(self, content: Mapping[str, Any]) -> bool:
@@ -66,7 +70,7 @@ def load_published(where: str | Path, device: str, dtype: str, offline: bool) ->
     if layout is None:
         return None
     folder = Path(where) if Path(where).is_dir() else _snapshot(str(where), offline)
-    return layout.load(Source(str(where), folder, device, dtype))
+    return layout.load(Source(str(where), _whole(folder, layout), device, dtype))
 
 
 def published_system(where: str | Path) -> str | None:
@@ -127,10 +131,25 @@ def read_tensors(folder: Path, wanted: str, file: str = WEIGHTS) -> dict[str, Te
 def _layout(where: str | Path, offline: bool) -> Layout | None:
     """Return the layout of a model; None if it has none of them."""
     for layout in (cast(Layout, load("layout", name, LAYOUTS)) for name in LAYOUTS):
-        marker = _file(where, layout.marker, offline)
+        marker = _file(_whole(Path(where), layout) if Path(where).is_dir() else where, layout.marker, offline)
         if marker is not None and layout.matches(read_json(marker)):
             return layout
     return None
+
+
+def _whole(folder: Path, layout: Layout) -> Path:
+    """Return the folder that has all parts of a model: the given one, or else its newest `checkpoint_N` that has them.
+
+    If none has them, it is the given one, whose missing parts the loader names.
+    """
+
+    def has_all(each: Path) -> bool:
+        return (each / layout.marker).is_file() and all((each / name).is_dir() for name in layout.folders)
+
+    if has_all(folder):
+        return folder
+    numbered = [(int(found[1]), path) for path in folder.iterdir() if (found := CHECKPOINT.fullmatch(path.name))]
+    return next((path for _, path in sorted(numbered, reverse=True) if has_all(path)), folder)
 
 
 def _file(where: str | Path, name: str, offline: bool) -> Path | None:

@@ -18,23 +18,29 @@ class ReadSettings:
     """The reading settings of every system.
 
     `style` and `chat_template` are those of `memfold.core.prompt`.  `max_tokens` limits the tokens of a reply, and
-    `thinking` those of the thoughts before it.
+    `thinking` those of the thoughts before it.  `repetition_penalty` divides the positive logits of the tokens that a
+    reply already has, and multiplies the negative ones; 1 is none.  An endpoint applies it to the prompt, too.
     """
 
     style: Style = "recall"
     chat_template: ChatTemplate = "flat"
     max_tokens: int = 160
     thinking: int = 0
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         require_known("style", self.style, STYLES)
         require_known("chat_template", self.chat_template, CHAT_TEMPLATES)
         require(self.max_tokens > 0, "max_tokens", self.max_tokens, "1 token or more")
         require(self.thinking >= 0, "thinking", self.thinking, "0 or more tokens")
+        require(self.repetition_penalty > 0, "repetition_penalty", self.repetition_penalty, "above 0; 1 is none")
 
     def sampling(self, limit: int | None = None) -> SamplingParams:
         """Return greedy sampling of a reply of at most `limit` tokens (None: of an answer), thoughts aside."""
-        return SamplingParams(max_tokens=(self.max_tokens if limit is None else limit) + self.thinking)
+        most = (self.max_tokens if limit is None else limit) + self.thinking
+        if self.repetition_penalty == 1:
+            return SamplingParams(most)
+        return SamplingParams(most, repetition_penalty=self.repetition_penalty, penalised="reply")
 
 
 @dataclass(frozen=True)

