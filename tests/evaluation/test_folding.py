@@ -1,7 +1,9 @@
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from memfold.core.scheduler import answer
 from memfold.core.types import BlockRef, Call, Memory, Text
 from memfold.evaluation import folding
 from memfold.evaluation.folding import Folding, slot_bytes
-from memfold.evaluation.runner import Evaluation
+from memfold.evaluation.runner import Evaluation, run
 from memfold.memory.combine import splice
 from memfold.systems.shared.folding import fold
 
@@ -79,6 +81,26 @@ def test_only_what_goes_together_is_spliced(evaluate: Evaluate) -> None:
 def test_without_cases_nothing_is_folded(evaluate: Evaluate) -> None:
     evaluation = evaluate("pooled:4")
     assert Folding(evaluation.candidates[0].system, evaluation.model).memories([]) == {}
+
+
+def test_a_document_is_folded_once_for_those_that_only_read_differently(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    labels = ("pooled:4", "pooled:4/unfold=64", "pooled:16", "retrieval", "full")
+    evaluation = evaluate(*labels, lengths=(160,), questions=2, splits=("in",))
+    made: list[str] = []
+    plain = folding.fold
+
+    def watched(system: Any, documents: Any, model: Any) -> Any:
+        made.extend(f"{system.name}:{system.ratio}" for _ in documents)
+        return plain(system, documents, model)
+
+    monkeypatch.setattr(folding, "fold", watched)
+    records = run(evaluation, tmp_path)
+    assert Counter(made) == {"pooled:4": 2, "pooled:16": 2, "retrieval:None": 2, "full:None": 2}
+    seconds = {(record.system, record.case): record.cost.fold_seconds for record in records}
+    for case in {record.case for record in records}:
+        assert seconds["pooled:4", case] == seconds["pooled:4/unfold=64", case]
 
 
 @pytest.mark.parametrize("label", ["kvbank/chunk=16", "pooled:4", "retrieval"])

@@ -12,6 +12,7 @@ which is mapped, so that a block is read from it when it is needed.  Its slots a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,17 +33,48 @@ IN_MEMORY = 1 << 30  # bytes of slots that are kept in the main memory
 FILE_DTYPE = "bfloat16"
 
 
+class Foldings:
+    """The folding of each candidate; those that fold alike and only read differently share one."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._made: list[Folding] = []
+
+    def of(self, system: AnySystem) -> Folding:
+        """Return the folding of a system."""
+        for folding in self._made:
+            if folding.system.name == system.name and folding.system.fold == system.fold:
+                return folding
+        self._made.append(Folding(system, self.model))
+        return self._made[-1]
+
+
 class Folding:
-    """Folds for one system; the pieces that the last cases needed are kept for the next."""
+    """Folds for systems with the same settings of folding; what the last cases needed is kept for the next.
+
+    `seconds` is the time that a document of the last cases took.
+    """
 
     def __init__(self, system: AnySystem, model: Model) -> None:
-        self.system, self.model = system, model
+        self.system, self.model, self.seconds = system, model, 0.0
         self._kept: dict[str, Memory] = {}
+        self._last: dict[int, Memory] = {}
 
     def memories(self, cases: Sequence[Case]) -> dict[int, Memory]:
         """Return the memory of each document of these cases, by its seed."""
+        wanted = {case.seed for case in cases}
+        self._last = {seed: memory for seed, memory in self._last.items() if seed in wanted}
+        fresh = [case for case in cases if case.seed not in self._last]
+        if fresh:
+            started = time.perf_counter()
+            made = self._fold_all(fresh)
+            self.seconds = (time.perf_counter() - started) / len(made)
+            self._last |= made
+        return dict(self._last)
+
+    def _fold_all(self, cases: Sequence[Case]) -> dict[int, Memory]:
         by_seed = {case.seed: case for case in cases}
-        slots = self.system.capabilities.slots
+        slots = self.system.settled([case.sample.document for case in by_seed.values()], self.model).stores_slots
         in_pieces = {seed: case for seed, case in by_seed.items() if case.pieces and slots}
         whole = {seed: case for seed, case in by_seed.items() if seed not in in_pieces}
         folded = dict(zip(whole, self._fold(list(whole.values())), strict=True))
@@ -82,6 +114,7 @@ def fold_into_file(system: AnySystem, document: Document, model: Model) -> Memor
     Raises:
         DataError: if the temporary folder has no room for it.
     """
+    system = system.settled([document], model)
     with TemporaryDirectory(prefix="memfold-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "document.mem"
         manifest = Manifest(

@@ -6,7 +6,6 @@ Samples that the folder already holds are not asked again.  The suite and the re
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -20,12 +19,13 @@ from memfold.core.policy import Policy
 from memfold.core.scheduler import Scheduler
 from memfold.core.types import Memory, Trace
 from memfold.evaluation.candidate import Candidate
-from memfold.evaluation.folding import Folding
+from memfold.evaluation.folding import Folding, Foldings
 from memfold.evaluation.judging import judged
 from memfold.evaluation.reading import reading_figures
 from memfold.evaluation.records import Record, RecordFile, Spent
 from memfold.evaluation.sampling import sampling_of
 from memfold.evaluation.suite import Case, Options, Score, Suite, arguments_of
+from memfold.evaluation.wrong_answers import wrong_class
 from memfold.scoring.expansion import expansions, invented_names
 from memfold.scoring.judge import Judge
 from memfold.session import policy_of
@@ -90,14 +90,14 @@ def _run(evaluation: Evaluation, folder: Path, policy: Policy | None, on_record:
     positions = cache_positions(model)
     policy = policy or policy_of(model, positions)
     most = sys.maxsize if model.has_weights else ENDPOINT_CASES
-    foldings = {candidate.label: Folding(candidate.system, model) for candidate in evaluation.candidates}
+    foldings = Foldings(model)
     longest = max(candidate.system.read.sampling().max_tokens for candidate in evaluation.candidates)
     cases = evaluation.suite.cases(evaluation.options, model)
     limited = (replace(case, reply_tokens=case.reply_tokens or longest) for case in cases)
     for batch in batches(limited, AHEAD * positions, most):
         for candidate in evaluation.candidates:
             waiting = [case for case in batch if (candidate.label, case.key) not in file.done]
-            asked = _ask(evaluation, candidate, foldings[candidate.label], waiting, policy, positions)
+            asked = _ask(evaluation, candidate, foldings.of(candidate.system), waiting, policy, positions)
             for record in asked if evaluation.judge is None else judged(asked, evaluation.judge):
                 file.append(record)
                 notify(record)
@@ -143,9 +143,8 @@ def _ask(
     if not cases:
         return
     suite, model = evaluation.suite, evaluation.model
-    started = time.perf_counter()
-    memories = folding.memories(cases)
-    fold_seconds = (time.perf_counter() - started) / len(memories)
+    settings = candidate.system.settings  # how it reads may differ from how another candidate of the folding does
+    memories = {seed: replace(memory, settings=settings) for seed, memory in folding.memories(cases).items()}
     jobs = [_job(evaluation, candidate, case, memories[case.seed]) for case in cases]
     longest_call = candidate.system.capabilities.call_positions or sys.maxsize
     max_concurrency = max(1, positions // max(min(case.size, longest_call) + case.reply_tokens for case in cases))
@@ -154,7 +153,8 @@ def _ask(
         score = Score("", False) if trace.answer is None else suite.score(case, trace, model)
         read = reading_figures(trace, memories[case.seed], case.sample.evidence)
         score = replace(score, figures=score.figures | read)
-        yield _record(suite.name, candidate, case, trace, score, fold_seconds)
+        wrong = None if score.correct else wrong_class(trace, memories[case.seed], case.sample)
+        yield replace(_record(suite.name, candidate, case, trace, score, folding.seconds), wrong=wrong)
 
 
 def _job(evaluation: Evaluation, candidate: Candidate, case: Case, memory: Memory) -> Job:
