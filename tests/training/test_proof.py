@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from two_processes import launched
 
@@ -38,6 +39,22 @@ def test_a_stage_runs_two_steps(name: str, tmp_path: Path) -> None:
     assert run.backbone.chat_template == ("chatml" if made.stage == "sft" else "flat")
     assert run.backbone.trained["pooled"]["wrapper"] == "slot"
     assert START in run.backbone.tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize(
+    "name", ["pooled/cpt1", "pooled/cpt2", "pooled/sft", "kvbank/cpt1", "kvbank/sft", "recurrent/sft"]
+)
+def test_the_recipes_of_the_packaged_model_train_adapters_alone(name: str, tmp_path: Path) -> None:
+    """On a small model and synthetic files in place of its own."""
+    system, stage = name.split("/")
+    path = RECIPES.parent / system / "smollm2" / f"{stage}.toml"
+    recipe = replace(read_recipe(path), architecture="qwen2.5-0.5b")
+    run = prepare(replace(small(recipe, tmp_path, 1), fqlora=recipe.fqlora), tmp_path / "run")
+    before = {name: weight.clone() for name, weight in run.backbone.parameters()}
+    assert all(value > 0 for value in step(run)["loss"].values())
+    changed = {name for name, weight in run.backbone.parameters() if not torch.equal(weight, before[name])}
+    assert changed
+    assert all("lora" in name or name.startswith("heads.") for name in changed)
 
 
 # A step, a checkpoint, two more; then the two again from the checkpoint.

@@ -33,7 +33,7 @@ def shrunk(recipe: Recipe, parent: str) -> Recipe:
         replace(
             entry,
             sizes=(min(LONGEST, *entry.sizes),),
-            samples=min(entry.samples, 3),
+            samples=1 if entry.task == "spread" else min(entry.samples, 3),
             level=min(entry.level, 1),
             kinds=(),
         )

@@ -9,6 +9,7 @@ from memfold.tasks.task import Task
 
 TASKS = {
     "almanac": "memfold.tasks.almanac.task:almanac",
+    "spread": "memfold.tasks.almanac.spread:spread",
     "prose": "memfold.tasks.prose:prose",
     "filler": "memfold.tasks.prose:filler",
     "needle": "memfold.tasks.needle:needle",
@@ -35,6 +36,7 @@ _NEEDLES = "memfold.tasks.needle:NEEDLES"
 # task -> the kinds of what it makes, of which a recipe may choose some; the others have none
 KINDS = {
     "almanac": "memfold.tasks.almanac.questions:ALL_KINDS",
+    "spread": "memfold.tasks.almanac.spread:KINDS",
     "needle": _NEEDLES,
     "reconstruction": _NEEDLES,
     "continuation": _NEEDLES,

@@ -136,6 +136,11 @@ def _hotpotqa(number: int, text: str, question: str, answer: str) -> dict[str, A
     }
 
 
+def _squad(number: int, text: str, question: str, answer: str) -> dict[str, Any]:
+    found = {"text": answer, "answer_start": len(text) + 1}
+    return {"id": str(number), "question": question, "context": f"{text} {answer}.", "answers": [found]}
+
+
 def _triviaqa(number: int, text: str, question: str, answer: str) -> dict[str, Any]:
     return {
         "question": question,
@@ -176,6 +181,7 @@ def _text(number: int, text: str, question: str, answer: str) -> dict[str, Any]:
 
 LAYOUTS = {
     "hotpotqa": _hotpotqa,
+    "squad": _squad,
     "triviaqa": _triviaqa,
     "natural-questions": _natural_questions,
     "ragbench": _ragbench,

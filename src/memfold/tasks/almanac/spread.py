@@ -64,7 +64,7 @@ def spread(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[S
     Raises:
         ConfigError: for an unknown kind, two hops below level 2, or a document too short for its questions.
     """
-    kinds = options.kinds or KINDS
+    kinds = options.kinds or (KINDS if options.level >= 2 else KINDS[:1])
     for kind in kinds:
         if kind not in KINDS:
             raise unknown("kind of question", kind, KINDS)
@@ -74,7 +74,7 @@ def spread(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[S
     _insert(rng, world, articles)
     _shorten(articles, size, encode)
     document = Document(f"almanac-{seed}-{size}", text=_text(articles))
-    return [sample_of(draft, document, options) for draft in world.drafts]
+    return [sample_of(draft, document, options, "spread") for draft in world.drafts]
 
 
 def names_in(text: str) -> set[str]:

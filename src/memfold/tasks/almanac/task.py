@@ -51,11 +51,11 @@ def almanac(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[
     return [sample_of(draft, document, options) for draft in drafts]
 
 
-def sample_of(draft: Draft, document: Document, options: TaskOptions) -> Sample:
+def sample_of(draft: Draft, document: Document, options: TaskOptions, task: str = "almanac") -> Sample:
     """Return a question about a document with its evidence there."""
     spans, support = evidence(draft.facts)
     return Sample(
-        task="almanac",
+        task=task,
         document=document,
         question=draft.question,
         answers=draft.answers,
