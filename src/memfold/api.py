@@ -105,7 +105,7 @@ def fold_documents(
     Raises:
         DataError: for slots that are not finite.
     """
-    started = time.perf_counter()
+    started, session = time.perf_counter(), session.settled(documents)
     memory = fold_memory(documents, session, progress)
     return FoldedMemory(memory, session, time.perf_counter() - started, tuple(skipped))
 

@@ -43,6 +43,7 @@ def respond(memory: Memory, session: Session, trace: Trace, warning: str | None,
     if trace.answer is None:
         return Response(trace, model.name, fold_seconds)
     warnings = (
+        trace.answer.warning,
         warning or _passage_warning(memory, model, question),
         unended(trace, session.system, model, memory.holds_text),
     )

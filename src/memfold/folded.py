@@ -11,11 +11,14 @@ from typing import Any
 
 from memfold.checks import memory_warning, respond
 from memfold.core.arguments import check_callable, check_path, check_positive, check_type, strings
+from memfold.core.config import require
 from memfold.core.errors import ConfigError
 from memfold.core.job import Job
 from memfold.core.registry import AnySystem, check_keeps_text, check_slot_dtype
 from memfold.core.scheduler import MAX_CONCURRENCY, Scheduler, answer
-from memfold.core.types import Memory, Trace
+from memfold.core.stored_trace import Asked
+from memfold.core.trace_file import OnCall, Recording, TraceFile
+from memfold.core.types import Memory, Step, Trace
 from memfold.folding import Progress, fold_memory, memory_name
 from memfold.memory import check_target, claimed, same_encoder, save_memory
 from memfold.memory.reader import read_manifest
@@ -55,20 +58,34 @@ class FoldedMemory:
         """A warning that the text is unlike the training text of the model, so answers are unreliable; else None."""
         return memory_warning(self.memory, self.session.model)
 
-    def ask(self, question: str, on_token: OnToken | None = None) -> Response:
+    def ask(
+        self,
+        question: str,
+        on_token: OnToken | None = None,
+        *,
+        trace: str | Path | None = None,
+        resume: bool = False,
+        on_call: OnCall | None = None,
+    ) -> Response:
         """Answer one question; `on_token` receives the text of the reply as it is generated.
 
+        `on_call` receives each call with its reply as soon as it has one, and the file `trace` keeps them.  With
+        `resume`, the file exists already: the replies in it are used, and the calls that are missing are made.
+
         Raises:
-            DataError: for an empty question, or a text that exceeds the context window of the model.
+            DataError: for an empty question, a text that exceeds the context window of the model, or a `trace` that
+                exists or, with `resume`, has calls of something else.
             CallError: if the model or the endpoint fails.
-            TypeError: for a question that is not a string.
+            TypeError: for an argument of another type.
         """
         check_type("question", question, str, "a string")
         check_callable("on_token", on_token)
-        trace = answer(self._job(question), self._policy, on_token)
-        if trace.failure is not None:
-            raise trace.failure.exception()
-        return self._response(trace)
+        with self._recording(trace, resume, [question], on_call) as recording:
+            ended = answer(self._job(question, recording.recorded(0)), self._policy, on_token, recording.add)
+            recording.end(0, ended)
+        if ended.failure is not None:
+            raise ended.failure.exception()
+        return self._response(ended)
 
     def ask_many(self, questions: Sequence[str]) -> list[Response]:
         """Answer questions in batches and return the responses in order; a failed question has its `error` set.
@@ -80,17 +97,48 @@ class FoldedMemory:
         return [responses[number] for number in range(len(responses))]
 
     def answers(
-        self, questions: Sequence[str], max_concurrency: int = MAX_CONCURRENCY
+        self,
+        questions: Sequence[str],
+        max_concurrency: int = MAX_CONCURRENCY,
+        *,
+        trace: str | Path | None = None,
+        resume: bool = False,
+        on_call: OnCall | None = None,
     ) -> Iterator[tuple[int, Response]]:
         """Answer questions in batches; yield (index of the question, response) in the order in which they finish.
 
+        `trace`, `resume` and `on_call` are those of `ask`; one file has the calls of all questions.
+
         Raises:
             ConfigError, TypeError: for a `max_concurrency` below 1, or anything but strings in a list.
+            DataError: for a `trace` that cannot be used.
         """
         check_positive("max_concurrency", max_concurrency)
-        jobs = map(self._job, strings("questions", questions))
-        traces = Scheduler(self._policy, max_concurrency).run(jobs)
-        return ((number, self._response(trace)) for number, trace in traces)
+        asked = strings("questions", questions)
+        return self._answers(asked, max_concurrency, self._recording(trace, resume, asked, on_call))
+
+    def _answers(
+        self, questions: Sequence[str], max_concurrency: int, recording: Recording
+    ) -> Iterator[tuple[int, Response]]:
+        with recording:
+            jobs = (self._job(question, recording.recorded(number)) for number, question in enumerate(questions))
+            for number, ended in Scheduler(self._policy, max_concurrency, on_step=recording.add).run(jobs):
+                recording.end(number, ended)
+                yield number, self._response(ended)
+
+    def _recording(
+        self, trace: str | Path | None, resume: bool, questions: Sequence[str], on_call: OnCall | None
+    ) -> Recording:
+        """Return where the calls of these questions are stored."""
+        check_callable("on_call", on_call)
+        check_type("resume", resume, bool, "true or false")
+        if trace is None:
+            require(not resume, "resume", resume, "false without a trace to continue")
+            return Recording(on_call)
+        check_path("trace", trace)
+        session = self.session
+        asked = [Asked.of(question, session.system, self.memory, session.model) for question in questions]
+        return TraceFile(Path(trace), asked, resume, on_call)
 
     def answering(self, **settings: Any) -> FoldedMemory:
         """Return the same memory with other reading settings: `style` ("bare", "recall", "free") in every system, and
@@ -138,7 +186,7 @@ class FoldedMemory:
         check_type("keep_text", keep_text, bool, "true or false")
         check_type("dtype", dtype, (str, type(None)), "a string")
         check_type("force", force, bool, "true or false")
-        check_keeps_text(self.memory.system, keep_text)
+        check_keeps_text(self.session.system, keep_text)
         check_slot_dtype(self.memory.system, dtype)
         with claimed(path) as lock:
             check_target(path, self.memory.sha256, grown=self._continues(Path(path)), force=force)
@@ -181,8 +229,8 @@ class FoldedMemory:
     def _with(self, system: AnySystem) -> FoldedMemory:
         return FoldedMemory(self.memory, replace(self.session, system=system), self.fold_seconds, self.skipped)
 
-    def _job(self, question: str) -> Job:
-        return Job(self.session.system, self.memory, question)
+    def _job(self, question: str, recorded: tuple[Step | None, ...]) -> Job:
+        return Job(self.session.system, self.memory, question, recorded=recorded)
 
     def _response(self, trace: Trace) -> Response:
         return respond(self.memory, self.session, trace, self.warning, self.fold_seconds)

@@ -25,7 +25,9 @@ from memfold.memory import (
     claimed,
     open_stored,
     sort_out,
+    verify,
 )
+from memfold.memory.reader import read_manifest
 from memfold.memory.slots import check_finite
 from memfold.session import Session, check_extends
 from memfold.systems.shared.folding import without_gradients
@@ -55,11 +57,28 @@ def fold_file(
         ConfigError: if `keep_text` is false and the memory is the text itself.
         DataError: if the file is being written by another process, is one of the documents, or would be replaced.
     """
-    check_keeps_text(session.system.name, keep_text)
+    session = session.settled(documents)
+    check_keeps_text(session.system, keep_text)
     manifest = _manifest(documents, session, dtype, keep_text)
     with claimed(path, input_paths(documents), lock) as held:
         check_target(path, manifest.sha256, force=force)
         _write(documents, held, session, manifest, None, progress, on_resume)
+
+
+def is_folded(
+    documents: Sequence[Document],
+    path: str | Path,
+    session: Session,
+    *,
+    keep_text: bool = True,
+    dtype: str = "bfloat16",
+) -> bool:
+    """Return whether a path has the memory that `fold_file` would write; all of it is read, and nothing is folded."""
+    expected = _manifest(documents, session.settled(documents), dtype, keep_text)
+    try:
+        return read_manifest(path) == expected and not verify(path)
+    except DataError:  # it is not whole
+        return False
 
 
 def append_file(
@@ -104,6 +123,7 @@ def fold_memory(documents: Sequence[Document], session: Session, progress: Progr
     Raises:
         DataError: for slots that are not finite.
     """
+    session = session.settled(documents)
     blocks: list[Block] = []
     with without_gradients(session.model):
         for block in session.system.compress(documents, session.model):

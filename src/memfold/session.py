@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from memfold.backbone.published import published_system
 from memfold.backbone.record import SETTINGS_FILE, read_record
 from memfold.backbone.resolve import resolve_model
 from memfold.core import registry
+from memfold.core.document import Document
 from memfold.core.errors import CallError, CheckpointError, ConfigError, DataError
 from memfold.core.model import Model, ModelRecord
 from memfold.core.policy import Policy
@@ -72,6 +73,10 @@ class Session:
         properties = (self.model.name, *sizes)
         known_properties = {name: value for name, value in zip(DESCRIPTIVE, properties, strict=True) if value}
         return self.system.settings | known_properties
+
+    def settled(self, documents: Sequence[Document]) -> Session:
+        """Return the session that folds these documents: what depends on their length is decided."""
+        return replace(self, system=self.system.settled(documents, self.model))
 
     def policy(self) -> Policy:
         """Create the policy of the model."""
@@ -177,10 +182,9 @@ def session_for(
 
 
 def _kept_settings(memory: Memory | Manifest, model: Model) -> dict[str, Any]:
-    """Return the settings that folding fixed in a memory, if the model was not trained for one choice of them."""
-    if memory.system in model.trained:
-        return {}
-    names = [field.name for field in fields(registry.system_class(memory.system).groups[0])]
+    """Return the settings that folding fixed in a memory; of those that the model was trained for, none."""
+    kind = registry.system_class(memory.system)
+    names = kind.kept if memory.system in model.trained else [field.name for field in fields(kind.groups[0])]
     return {name: memory.settings[name] for name in names if name in memory.settings}
 
 
@@ -214,7 +218,8 @@ def check_extends(memory: Memory | Manifest, session: Session) -> None:
         DataError: for another system, other settings, or slots of another encoder.
     """
     system, model = session.system, session.model
-    check_readable(_complete(memory), model, system=system.name, settings=system.fixed)
+    kept = {name: system.settings[name] for name in system.kept}
+    check_readable(_complete(memory), model, system=system.name, settings=system.fixed | kept)
     if memory.fingerprint != encoder_of(system, model) and system.capabilities.slots:
         raise DataError(
             f"model {model.name!r} reads this memory, but another one folded it; append with the model that folded it"
@@ -240,11 +245,10 @@ def _check_slot_size(memory: Memory, system: AnySystem, model: Model) -> None:
     """
     size = system.slot_size(model)
     for block in memory.blocks if size is not None else ():
-        found = 0 if block.slots is None else block.slots.shape[-1]
-        if found != size:
+        if block.slot_size != size:
             raise DataError(
-                f"this memory has slots of {found} values, model {model.name!r} reads slots of {size}; use the model "
-                "that folded it, or fold the document again"
+                f"this memory has slots of {block.slot_size} values, model {model.name!r} reads slots of {size}; use "
+                "the model that folded it, or fold the document again"
             )
 
 

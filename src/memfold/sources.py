@@ -19,7 +19,7 @@ from memfold.core.arguments import check_path, check_type, strings
 from memfold.core.document import Document
 from memfold.core.errors import DataError, DocumentError
 from memfold.readers.files import READABLE, is_memory_head, is_pipe, open_document, read_stream, shown_name
-from memfold.readers.folder import HIDDEN, files_in
+from memfold.readers.folder import HIDDEN, Listing, files_in
 
 Source = str | Path | Sequence[str | Path]
 Texts = Sequence[str] | Mapping[str, str]
@@ -67,6 +67,16 @@ class Inputs:
     searched: bool = False
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A file that was found and not read: its `path`, the path from the folder that all named paths have in common
+    (`relative`), and the name of its document."""
+
+    path: Path
+    relative: Path
+    source: str
+
+
 def given_inputs(source: Source | None, texts: Texts | None, memory: Known | None = None) -> Inputs:
     """Return the distinct documents of the one argument that is given, without those that a memory holds.
 
@@ -101,12 +111,7 @@ def gather(paths: Iterable[str | Path], stdin: BinaryIO | None = None) -> Inputs
     Raises:
         DataError: for a named file that cannot be read, or a folder without a single file that can be read.
     """
-    paths = list(paths)
-    if "" in paths:  # such as an empty variable of a shell; as a path it would be the current folder
-        raise DataError("the name of a document is empty; name a file or a folder")
-    named = [Path(os.path.expanduser(path)) for path in paths]
-    if not named:
-        raise DataError(f"no documents; name at least one file ({READABLE})")
+    named = _named_paths(paths)
     folder = _common_folder([path for path in named if not is_pipe(path) and (stdin is None or str(path) != STDIN)])
     opened: dict[str, Document] = {}
     skipped: dict[str, Skipped] = {}
@@ -125,6 +130,31 @@ def gather(paths: Iterable[str | Path], stdin: BinaryIO | None = None) -> Inputs
             opened[key] = open_document(path, shown_name(path) if is_pipe(path) else _name(path, folder))
     left_out = [each for path, each in skipped.items() if path not in opened]
     return Inputs(list(opened.values()), (*left_out, *repeated), searched)
+
+
+def list_files(paths: Iterable[str | Path]) -> tuple[list[Listed], list[Skipped]]:
+    """List files, and the files of folders, each once and without reading them, and what is skipped in folders.
+
+    Raises:
+        DataError: for a named path that is neither a file nor a folder.
+    """
+    named = _named_paths(paths)
+    folder = _common_folder(named)
+    found: dict[str, Listed] = {}
+    skipped: dict[str, Skipped] = {}
+    for path in named:
+        if is_pipe(path):
+            raise DocumentError(path, "is a pipe, and no memory file can be named after it; give a file")
+        if not (os.path.isfile(path) or os.path.isdir(path)):
+            open_document(path)  # raises, and says what is there
+        listing = files_in(path) if os.path.isdir(path) else Listing([path])
+        for left_out, reason in listing.left_out:
+            skipped[os.path.abspath(left_out)] = Skipped(_name(left_out, folder), reason)
+        for file in listing.files:
+            whole = os.path.abspath(file)
+            relative = os.path.relpath(whole, folder or Path(whole).anchor)
+            found[whole] = Listed(Path(whole), Path(relative), _name(file, folder))
+    return list(found.values()), [each for whole, each in skipped.items() if whole not in found]
 
 
 def distinct(inputs: Inputs, memory: Known | None = None, where: str = "the memory") -> Inputs:
@@ -222,6 +252,20 @@ def _is_text(source: str) -> bool:
     if "\n" in source or not source.strip() or len(source) > LONGEST_PATH:
         return True
     return " " in source and not _FILE_NAME.search(source) and not os.path.lexists(os.path.expanduser(source))
+
+
+def _named_paths(paths: Iterable[str | Path]) -> list[Path]:
+    """Return the named paths, with the home folder for `~`.
+
+    Raises:
+        DataError: for an empty name, or no name.
+    """
+    paths = list(paths)
+    if "" in paths:  # such as an empty variable of a shell; as a path it would be the current folder
+        raise DataError("the name of a document is empty; name a file or a folder")
+    if not paths:
+        raise DataError(f"no documents; name at least one file ({READABLE})")
+    return [Path(os.path.expanduser(path)) for path in paths]
 
 
 def _common_folder(named: Sequence[Path]) -> str:

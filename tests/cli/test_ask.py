@@ -228,8 +228,8 @@ def test_a_damaged_memory_is_refused(cli: Cli, folded: str, model: tuple[str, st
         (whole[:100], "is truncated"),
         (bytes(altered), "was altered after it was written"),
         (
-            whole.replace(b'"version":"1"', b'"version":"7"'),
-            "has format version '7', but this version of memfold reads '1'",
+            whole.replace(b'"version":"2"', b'"version":"7"'),
+            "has format version '7', but this version of memfold reads '1' and '2'",
         ),
         (b"Just a text.", "is not a memory file"),
     ]
@@ -249,7 +249,8 @@ def test_the_calls_of_answers_are_written_for_inspect(cli: Cli) -> None:
     assert result.code == 0
     shown = cli("inspect", "a.jsonl").out
     assert shown.startswith("question 1 (recurrent)\n  question  Where was Ada born?\n  step      1, update, block 0: ")
-    assert cli("ask", "notes.txt", "Who?", "--trace", "a.jsonl").message == "a.jsonl exists already; give another name"
+    exists = cli("ask", "notes.txt", "Who?", "--trace", "a.jsonl").message
+    assert exists == "a.jsonl exists already; continue it with --resume (resume=True), or give another name"
     assert cli("ask", "notes.txt", "Who?", "--trace", "a.txt").message.startswith(
         "--trace a.txt is not possible; use a"
     )

@@ -12,7 +12,7 @@ from scripted_policy import ScriptedPolicy
 
 from memfold.core.document import Document
 from memfold.core.errors import CallError, ConfigError, DataError, Failure, MemfoldError
-from memfold.core.job import DIVERGED, Job
+from memfold.core.job import Job, diverged
 from memfold.core.model import Model
 from memfold.core.policy import Request, complete
 from memfold.core.prompt import Style
@@ -163,7 +163,7 @@ def test_the_second_call_holds_the_first_reply(memory: Memory) -> None:
     assert [step.reply.text for step in trace.steps] == ["[who]", "[who [who]]"]
     assert trace.answer == Answer("[who [who]]")
     assert (trace.question, trace.system, trace.failure) == ("who", "scripted", None)
-    read = {"style": "recall", "chat_template": "flat", "max_tokens": 160, "thinking": 0}
+    read = {"style": "recall", "chat_template": "flat", "max_tokens": 160, "thinking": 0, "repetition_penalty": 1.0}
     assert trace.settings == {"flavour": "plain"} | read
 
 
@@ -444,9 +444,46 @@ def test_recorded_steps_are_fed_back_without_asking_again(memory: Memory, steps:
     policy = echo()
     again = answer(replace(job, recorded=whole.steps[:kept]), policy)
     assert (again.steps, again.answer, again.failure) == (whole.steps, whole.answer, None)
-    parallel_cut = steps is three_at_once and kept in (1, 2)  # part of parallel calls is asked again as a whole
-    usable = 0 if parallel_cut else min(kept, len(whole.steps))
-    assert policy.calls == [step.call for step in whole.steps[usable:]]
+    assert policy.calls == [step.call for step in whole.steps[kept:]]
+
+
+@pytest.mark.parametrize("missing", [(0,), (1,), (0, 2), (1, 3), (0, 1, 2)])
+def test_only_the_missing_ones_of_parallel_calls_are_made(memory: Memory, missing: tuple[int, ...]) -> None:
+    job = Job(Scripted(three_at_once), memory, "q")
+    whole = answer(job, echo())
+    recorded = tuple(None if number in missing else step for number, step in enumerate(whole.steps))
+    policy = echo()
+    again = answer(replace(job, recorded=recorded), policy)
+    assert (again.steps, again.answer) == (whole.steps, whole.answer)
+    assert policy.calls == [whole.steps[number].call for number in missing]
+
+
+def test_every_step_is_told_once_as_soon_as_it_has_a_reply(memory: Memory) -> None:
+    """Of parallel calls, the quick ones first; recorded steps before those that are made."""
+    told: list[tuple[int, int, Step]] = []
+    policy = echo(slow=lambda call: 2 if text_of(call) == "q0" else 0)
+    job = Job(Scripted(three_at_once), memory, "q")
+    whole = answer(job, policy, on_step=lambda *step: told.append(step))
+    assert told == [(0, number, whole.steps[number]) for number in (1, 2, 0, 3)]
+    told.clear()
+    recorded = (None, whole.steps[1])
+    answer(replace(job, recorded=recorded), policy, on_step=lambda *step: told.append(step))
+    assert told == [(0, number, whole.steps[number]) for number in (1, 2, 0, 3)]
+    told.clear()
+    jobs = [Job(Scripted(single_call), memory, question) for question in "ab"]
+    traces = dict(Scheduler(echo(), 1, on_step=lambda *step: told.append(step)).run(jobs))
+    assert told == [(number, 0, traces[number].steps[0]) for number in (0, 1)]
+
+
+def test_an_error_of_what_is_told_ends_the_run_and_frees_the_policy(memory: Memory) -> None:
+    def full(number: int, index: int, step: Step) -> None:
+        raise DataError("the disk is full")
+
+    policy = echo()
+    with pytest.raises(DataError, match="the disk is full"):
+        answer(Job(Scripted(note_then_answer), memory, "q"), policy, on_step=full)
+    assert len(policy.calls) == 1
+    assert policy.executions[0].closed
 
 
 def test_recorded_steps_of_another_run_are_an_error_on_their_trace(memory: Memory) -> None:
@@ -460,9 +497,10 @@ def test_recorded_steps_of_another_run_are_an_error_on_their_trace(memory: Memor
         Job(system, memory, "fine"),
     ]
     traces = finished(jobs, policy)
-    failure = Failure("system", "CallError", DIVERGED)
+    failure = diverged(0)
     assert [trace.failure for trace in traces] == [failure, failure, None]
-    assert str(failure) == f"system: {DIVERGED}"
+    assert isinstance(failure.exception(), DataError)
+    assert str(failure.exception()).startswith("call 1 differs from the recorded one; repeat what was recorded")
     assert traces[2].answer == Answer("[fine [fine]]")
     assert set(map(text_of, policy.calls)) == {"fine", "fine [fine]"}
 

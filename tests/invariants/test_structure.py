@@ -23,7 +23,7 @@ LAYERS = (
     {"sources"},
     {"systems", "tasks", "scoring", "session"},
     {"training", "evaluation", "folding", "checks"},
-    {"folded"},
+    {"corpus", "folded"},
     {"api"},
     {"bench", "rl"},
     {"cli"},
@@ -36,7 +36,7 @@ SETTERS = {"answering", "changed", "make_system", "system_for", "of", "with_sett
 MOST_LINES, MOST_FUNCTION_LINES, MOST_NESTING = 400, 80, 3
 FORBIDDEN = {"utils", "util", "helpers", "helper", "common", "misc", "v2", "new", "old"}
 HEAVY = {"torch", "transformers", "accelerate", "peft", "bitsandbytes", "vllm", "lm_eval"}
-HEAVY |= {"matplotlib", "bm25s", "pypdfium2", "docx", "bs4", "markdownify", "trafilatura", "lxml", "pyarrow"}
+HEAVY |= {"matplotlib", "bm25s", "pypdfium2", "docx", "bs4", "markdownify", "trafilatura", "lxml", "pyarrow", "ray"}
 BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match, ast.AsyncFor, ast.AsyncWith, ast.TryStar)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 

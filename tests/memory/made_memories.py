@@ -15,6 +15,7 @@ from torch import Tensor
 
 from memfold.core.types import Block, Memory
 from memfold.memory import Manifest, MemoryWriter
+from memfold.memory.manifest import CHECKSUMS, Contents, decode, encode, tensors
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
@@ -98,6 +99,29 @@ def small_memory(dtype: str = "bfloat16") -> Memory:
 
 def manifest_of(memory: Memory, dtype: str = "bfloat16", keep_text: bool = True) -> Manifest:
     return Manifest(memory.system, memory.settings, memory.fingerprint, memory.sources, memory.sha256, dtype, keep_text)
+
+
+def parsed(path: Path) -> tuple[Manifest, Contents, dict[str, tuple[int, int]]]:
+    """The header of a file, and where in the file each tensor begins and ends."""
+    data = path.read_bytes()
+    length = 8 + int.from_bytes(data[:8], "little")
+    manifest, contents = decode(data[8:length])
+    return manifest, contents, {one.name: (length + one.start, length + one.end) for one in tensors(manifest, contents)}
+
+
+def without_checksums(path: Path) -> None:
+    """Write a file again as it was written before there were checksums, in version 1 of the format."""
+    data, (manifest, contents, places) = path.read_bytes(), parsed(path)
+    hashes = {name: value for name, value in contents.tensors.items() if name != CHECKSUMS}
+    parts = [data[start:end] for name, (start, end) in places.items() if name != CHECKSUMS]
+    path.write_bytes(encode(manifest, replace(contents, tensors=hashes)) + b"".join(parts))
+
+
+def flip(path: Path, offset: int, bit: int = 0) -> None:
+    """Alter one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1 << bit
+    path.write_bytes(data)
 
 
 def write_some(path: Path, memory: Memory, dtype: str, count: int) -> None:

@@ -23,9 +23,10 @@ from made_memories import make_memory, manifest_of, small_memory
 
 from memfold.core.errors import DataError
 from memfold.core.types import Block, Memory
-from memfold.memory import MemoryWriter, describe, open_memory, open_stored, save_memory
+from memfold.memory import MemoryWriter, describe, open_memory, open_stored, save_memory, verify
 from memfold.memory.manifest import COLUMNS, Contents, Manifest, canonical, decode, tensors
 from memfold.memory.reader import HEADER_LIMIT
+from memfold.memory.slots import checksum
 from memfold.memory.table import EXPANSION, FREE_CHARACTERS, FREE_TOTAL, compress
 
 Parts = dict[str, bytes]
@@ -37,7 +38,7 @@ def craft(path: Path, values: dict[str, Any], parts: Parts) -> None:
     """Write a file whose manifest holds any values, with digests that are right."""
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
     text = canonical({"tensors": hashes} | values)
-    metadata = {"format": "memfold-memory", "version": "1", "manifest": text}
+    metadata = {"format": "memfold-memory", "version": "2" if "checksums" in parts else "1", "manifest": text}
     header: dict[str, Any] = {"__metadata__": metadata | {"manifest_sha256": hashlib.sha256(text.encode()).hexdigest()}}
     for tensor in announced(values | {"tensors": hashes}):
         offsets = [tensor.start, tensor.end]
@@ -74,17 +75,18 @@ def table_of(parts: Parts) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def read_all(path: Path) -> Memory:
-    """Open a file and read all of its text."""
+    """Open a file and read all of its text and slots."""
     memory = open_memory(path)
     for block in memory.blocks:
         block.read()
+        _ = block.slots
     return memory
 
 
 def refused(path: Path, *, most: int | None = None) -> str:
     """The message with which a file is refused by all that open one; it takes at most `most` bytes."""
     most = 64 * path.stat().st_size + SPARE if most is None else most
-    for use in (read_all, lambda path: list(open_stored(path).blocks()), describe):
+    for use in (read_all, lambda path: list(open_stored(path).blocks()), describe, verify):
         assert measured(use, path) < most, use
     with pytest.raises(DataError) as caught:
         read_all(path)
@@ -135,7 +137,7 @@ def test_no_crafted_numbers_do_harm(data: st.DataObject, dtype: str, keep_text: 
             values |= {"characters": total["char_end"] - total["char_start"], "text_bytes": total["text_bytes"]}
         parts["table"] = table.tobytes()
         craft(path, values, parts)
-        for use in (read_all, lambda path: list(open_stored(path).blocks()), describe):
+        for use in (read_all, lambda path: list(open_stored(path).blocks()), describe, verify):
             assert measured(use, path) < 64 * size + SPARE
         try:
             after = read_all(path)
@@ -287,9 +289,8 @@ def test_the_writer_refuses_what_the_reader_would(path: Path, change: dict[str, 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_slots_that_are_not_finite_are_refused_when_written_and_when_opened(
-    path: Path, dtype: str, value: float
-) -> None:
+def test_slots_that_are_not_finite_are_refused_when_written_and_when_read(path: Path, dtype: str, value: float) -> None:
+    """Even if hashes and checksums are right; a file without checksums is refused when it is opened."""
     memory = small_memory("float32")
     wrong = torch.tensor([[0.0, value, 0.0, 0.0]] * memory.blocks[3].slot_count)
     with pytest.raises(DataError, match=r"not finite .*float16.*; use it in bfloat16 or float32"):
@@ -304,8 +305,20 @@ def test_slots_that_are_not_finite_are_refused_when_written_and_when_opened(
     name = "scales" if dtype == "int8" else "slots"
     kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     last = torch.tensor([value], dtype=kind).view(torch.uint8).numpy().tobytes()
-    craft(path, values, parts | {name: parts[name][: -len(last)] + last})
-    with pytest.raises(DataError, match="has slots that are not finite"):
+    parts |= {name: parts[name][: -len(last)] + last}
+    count, scales = memory.blocks[4].slot_count, parts.get("scales", b"")
+    own = checksum(
+        parts["slots"][-count * 4 * kind.itemsize :] if not scales else parts["slots"][-count * 4 :],
+        scales[-count * 4 :],
+    )
+    craft(path, values, parts | {"checksums": parts["checksums"][:-4] + own.to_bytes(4, "little")})
+    opened = open_memory(path)
+    assert opened.blocks[3].slots is not None
+    with pytest.raises(DataError, match=r"the slots of block 4 .* are not finite"):
+        _ = opened.blocks[4].slots
+    del parts["checksums"]
+    craft(path, values, parts)
+    with pytest.raises(DataError, match=r"the slots of block 4 .* are not finite"):
         open_memory(path)
 
 

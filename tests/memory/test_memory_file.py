@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from made_memories import make_memory, memories, random_bits, same_bits, small_memory
+from made_memories import make_memory, memories, random_bits, same_bits, small_memory, without_checksums
 from safetensors import safe_open
 
 from memfold.core.errors import DataError
@@ -36,8 +36,9 @@ SETTINGS = {
 
 
 def message(path: Path) -> str:
+    """What is said of a file that cannot be opened, or whose slots cannot be read."""
     with pytest.raises(DataError) as caught:
-        open_memory(path)
+        _ = [block.slots for block in open_memory(path).blocks]
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
     return str(caught.value)
@@ -101,9 +102,9 @@ def test_other_files_are_refused_and_never_unpickled(tmp_path: Path) -> None:
 def test_another_format_version_is_named_beside_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.fold"
     with monkeypatch.context() as patch:
-        patch.setattr(manifest, "VERSION", 7)
+        patch.setattr(manifest, "VERSIONS", ("6", "7"))
         save_memory(small_memory(), path)
-    assert "format version '7', but this version of memfold reads '1'" in message(path)
+    assert "format version '7', but this version of memfold reads '1' and '2'" in message(path)
 
 
 def test_a_table_that_contradicts_its_manifest_is_refused_even_when_hashed_right(tmp_path: Path) -> None:
@@ -189,20 +190,30 @@ def test_the_file_calls_the_chat_template_frame_and_settings_do_not(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("dtype", "sha256"),
+    ("dtype", "first", "second"),
     [
-        ("bfloat16", "2813f52ef4c0fa74de290d629024ad2fe8de6001c043b6b920ad3d0cbb5af2ce"),
-        ("int8", "45839b0bfab2b7a6e9f6a1b07980489c7eeca16d26671fde0971ab4d2c52564f"),
+        (
+            "bfloat16",
+            "2813f52ef4c0fa74de290d629024ad2fe8de6001c043b6b920ad3d0cbb5af2ce",
+            "9bad1cc29e3b9f3d09468993fe6bf52aa6a89c3a1a1b9fcb262a3cace78bcaf2",
+        ),
+        (
+            "int8",
+            "45839b0bfab2b7a6e9f6a1b07980489c7eeca16d26671fde0971ab4d2c52564f",
+            "467f8847e2b00e68bddca1c321882e2de3695eb888579df5272bdbf807bee930",
+        ),
     ],
 )
-def test_the_bytes_of_a_file_of_this_version(tmp_path: Path, dtype: str, sha256: str) -> None:
+def test_the_bytes_of_a_file_of_each_version(tmp_path: Path, dtype: str, first: str, second: str) -> None:
     """Without text, whose compressed bytes depend on the version of zlib."""
     path, slots = tmp_path / "a.fold", torch.arange(12.0).view(3, 4) / 8
     settings = {"ratio": 4, "window": 64, "chat_template": "chatml", "style": "bare"}
     block = Block(0, 0, 0, 9, 0, 11, slots, "Ann signed.")
     memory = Memory("m", "pooled", settings, "encoder-1", ("a.txt",), [block], ("0" * 64,))
     save_memory(memory, path, dtype=dtype, keep_text=False)
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == second
+    without_checksums(path)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == first
 
 
 def test_the_safetensors_library_reads_it(tmp_path: Path) -> None:
@@ -262,7 +273,8 @@ def test_slots_take_exactly_their_share_and_the_rest_keeps_its_budget(tmp_path: 
     sizes = describe(path)
     parts, per_token = sizes["bytes"], sizes["bytes_per_token"]
     assert parts["slots"] == chunks * 4096 // 16 * 8 * 2
-    assert parts["rest"] == parts["table"] + parts["header"] == path.stat().st_size - parts["slots"] - parts["text"]
+    parts_of_rest = parts["table"] + parts["checksums"] + parts["header"]
+    assert parts["rest"] == parts_of_rest == path.stat().st_size - parts["slots"] - parts["text"]
     assert parts["rest"] <= 4096 + 64 * chunks
     assert parts["total"] == path.stat().st_size
     assert per_token["slots"] == 8 * 2 / 16

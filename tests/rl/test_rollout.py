@@ -13,6 +13,7 @@ from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.backbone.score import logprobs
 from memfold.core.document import Document
+from memfold.core.trace_json import read_trace, trace_record
 from memfold.core.types import Sample, Trace
 from memfold.rl.collect import Group, collect
 from memfold.rl.losses import MEANS
@@ -21,7 +22,7 @@ from memfold.rl.recipe import RlRecipe
 from memfold.rl.replay import Turn, passes, score, turns_of
 from memfold.rl.rewards import Reward, Rules
 from memfold.rl.rollout import Rollouts, RolloutSampling, roll_out
-from memfold.rl.trace_file import read_trace, trace_record, write_groups
+from memfold.rl.trace_file import write_groups
 from memfold.rl.update import Sums, Trainer
 from memfold.systems.recurrent.system import Recurrent
 from memfold.systems.shared.folding import fold

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from memfold.core.errors import CallError, CheckpointError, ConfigError, DataError, Failure
+from memfold.core.trace_json import WANTS, read_trace, trace_record
 from memfold.core.types import (
     Answer,
     BlockRef,
@@ -30,7 +31,7 @@ from memfold.core.types import (
     Wants,
 )
 from memfold.rl import trace_file
-from memfold.rl.trace_file import WANTS, read_trace, trace_record, write_groups
+from memfold.rl.trace_file import write_groups
 
 SAMPLING = SamplingParams(max_tokens=9, temperature=0.7, top_p=0.9, top_k=5, repetition_penalty=1.1, seed=3)
 WRITTEN = Reply(

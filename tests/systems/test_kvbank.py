@@ -480,6 +480,47 @@ def test_a_second_pass_stops_where_the_note_is_unchanged(memory: Memory) -> None
     assert asked(scores, memory, gate="head", passes=3)[1] == asked(scores, memory, gate="head")[1]
 
 
+def test_the_gate_sees_the_candidates_of_question_and_note(backbone: Backbone) -> None:
+    """The question shares words with the first block alone, the note with the third."""
+    sentences = ("Ada was born in the house of Lor. ", "Bel has a boat. ", "Lor lives near the sea. ", "Tor is old. ")
+    chunk = max(len(backbone.encode(each)) for each in sentences) + 1
+    _, memory = bank("".join(sentences), backbone, compressor="recent", chunk=chunk, borders="sentence")
+    texts = [block.read() or "" for block in memory.blocks]
+    first, third = ([word in text for text in texts].index(True) for word in ("Ada", "lives"))
+    assert first != third
+
+    def seen(**read: object) -> list[int]:
+        def reply(call: Call) -> Reply | str:
+            return Reply(score=2.0) if isinstance(call.wants, HeadScore) else "Lor"
+
+        calls = asked(reply, memory, gate="head", **read)[1]
+        return [block_of(call) for call in calls if isinstance(call.wants, HeadScore)]
+
+    assert seen() == list(range(len(texts)))
+    assert seen(candidates=1) == [first]
+    assert seen(candidates=2, passes=2) == [first, third]
+    bm25 = asked(lambda call: "Lor", memory, gate="bm25", most=2, passes=2)[1]
+    assert [block_of(call) for call in bm25 if call.purpose == "update"] == [first, third]
+
+
+def test_reading_ends_at_the_first_answer(memory: Memory) -> None:
+    """The note answers once it has two parts; a note that stays as it is is not asked."""
+
+    def reply(call: Call) -> Reply | str:
+        if call.purpose == "update":
+            return {0: "one", 1: "one", 2: "one two"}.get(block_of(call), "one two three")
+        return "Velm" if "two" in text_of(call) else ABSENT
+
+    trace, calls = asked(reply, memory, gate="open", style="bare", stop="answered")
+    assert [call.purpose for call in calls] == ["update", "answer", "update", "update", "answer"]
+    assert trace.answer is not None
+    assert trace.answer.text == "Velm"
+    whole, more = asked(reply, memory, gate="open", style="bare")
+    assert len(more) == len(memory.blocks) + 1
+    assert whole.answer is not None
+    assert whole.answer.text == "Velm"
+
+
 def test_blocks_end_after_sentences_unless_they_are_exact(trained: Backbone) -> None:
     _, made = bank(TEXT, trained, compressor="trained")
     assert len(made.blocks) > 2

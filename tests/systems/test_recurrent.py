@@ -20,6 +20,7 @@ from memfold.backbone.score import logprobs
 from memfold.core.document import Document, text_chunks
 from memfold.core.errors import ConfigError, DataError
 from memfold.core.job import Job
+from memfold.core.prompt import ABSENT
 from memfold.core.registry import make_system
 from memfold.core.scheduler import Scheduler, answer
 from memfold.core.types import (
@@ -122,7 +123,10 @@ def test_a_note_is_limited_by_its_setting() -> None:
         "max_tokens": 160,
         "thinking": 0,
         "overflow": "sentence",
+        "repetition_penalty": 1.0,
         "passes": 1,
+        "candidates": 0,
+        "stop": "end",
         "prompts": "short",
         "adapters": False,
     }
@@ -212,6 +216,25 @@ def test_a_second_pass_begins_with_the_note_of_the_first() -> None:
 def test_a_pass_that_changes_nothing_is_the_last() -> None:
     calls, _ = ask("first", "", "", "", "", "", LAST, passes=3)
     assert len(calls) == 7
+
+
+def test_a_pass_reads_the_candidates_of_question_and_note() -> None:
+    """Each block is one sentence; the question names what is in one of them, and the note leads to another."""
+    calls, _ = ask("It stands in Velm.", "", LAST, passes=2, candidates=1)
+    blocks = [part.index for call in calls for part in call.parts if isinstance(part, BlockRef)]
+    assert len(blocks) == 2
+    assert [call.purpose for call in calls] == ["update"] * 2 + ["answer"]
+
+
+def test_reading_ends_at_the_first_answer() -> None:
+    calls, trace = ask("first", ABSENT, "", "second", "Velm", style="bare", stop="answered")
+    assert [call.purpose for call in calls] == ["update", "answer", "update", "update", "answer"]
+    assert isinstance(trace.answer, Answer)
+    assert trace.answer.text == "Velm"
+    calls, trace = ask("first", ABSENT, "", "", ABSENT, style="bare", stop="answered")
+    assert [call.purpose for call in calls] == ["update", "answer", "update", "update", "answer"]
+    assert isinstance(trace.answer, Answer)
+    assert trace.answer.text == ABSENT
 
 
 def test_the_answer_is_cited_from_the_text() -> None:

@@ -74,15 +74,16 @@ def test_every_system_is_tested_here() -> None:
             "pooled",
             "ratio groups shortest longest window mask pooling projection wrapper positions chunk "
             "start_token end_token",
-            "style chat_template max_tokens thinking cite unfold doubt gap draw",
+            "style chat_template max_tokens thinking repetition_penalty cite unfold doubt gap draw",
             "ratios max_gap",
         ),
-        ("full", "chunk", "style chat_template max_tokens thinking", "read_loss"),
-        ("retrieval", "chunk", "style chat_template max_tokens thinking top", ""),
+        ("full", "chunk", "style chat_template max_tokens thinking repetition_penalty", "read_loss"),
+        ("retrieval", "chunk", "style chat_template max_tokens thinking repetition_penalty top", ""),
         (
             "recurrent",
             "chunk",
-            "style chat_template max_tokens thinking note overflow passes prompts adapters",
+            "style chat_template max_tokens thinking repetition_penalty "
+            "note overflow passes candidates stop prompts adapters",
             "rank unchanged",
         ),
     ],
@@ -170,10 +171,13 @@ def test_published_settings_are_the_defaults_but_for_pooled_memory() -> None:
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("pooled", ("cite", "unfold", "doubt")),
-        ("full", ()),
-        ("retrieval", ("top",)),
-        ("recurrent", ("note", "overflow", "passes", "prompts", "adapters")),
+        ("pooled", ("repetition_penalty", "cite", "unfold", "doubt")),
+        ("full", ("repetition_penalty",)),
+        ("retrieval", ("repetition_penalty", "top")),
+        (
+            "recurrent",
+            ("repetition_penalty", "note", "overflow", "passes", "candidates", "stop", "prompts", "adapters"),
+        ),
     ],
 )
 def test_what_may_change_for_one_answer(name: str, settings: tuple[str, ...]) -> None:

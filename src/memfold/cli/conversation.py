@@ -74,12 +74,19 @@ def _line() -> str | None:
 
 def _reply(memory: FoldedMemory, question: str, console: Console, as_json: bool) -> None:
     from memfold.cli.output import print_json, show, show_warning
+    from memfold.cli.reading import reading
 
     if as_json:
         print_json(memory.ask(question).record())
         return
     streamed = Unboxed()
-    response = memory.ask(question, lambda text: console.print(streamed(text), end="", style="italic", markup=False))
+    with reading(memory.memory) as on_call:
+
+        def write(text: str) -> None:
+            on_call.stop()
+            console.print(streamed(text), end="", style="italic", markup=False)
+
+        response = memory.ask(question, write, on_call=on_call)
     console.print(streamed.rest(), style="italic", markup=False)
     show_warning(response, console)
     show(response, console, streamed=True)

@@ -36,13 +36,12 @@ def distinct_inputs(inputs: Inputs, stored: Known | None = None, where: str = ""
 
     If a folder was named, the lines also name the documents.
     """
-    from memfold.cli.output import notes
     from memfold.sources import distinct
 
     found = distinct(inputs, stored, where)
     lines = [f"folding {document.source}" for document in found.documents] if found.searched else []
-    for line in (*_cut(lines, "folding"), *_cut([f"skipped: {each}" for each in found.skipped], "skipped:")):
-        notes().print(on_one_line(line), markup=False)
+    show_lines(lines, "folding")
+    show_lines([f"skipped: {each}" for each in found.skipped], "skipped:")
     return found
 
 
@@ -51,6 +50,10 @@ def records(skipped: Sequence[Skipped]) -> list[dict[str, Any]]:
     return [asdict(each) for each in skipped]
 
 
-def _cut(lines: Sequence[str], label: str) -> list[str]:
+def show_lines(lines: Sequence[str], label: str) -> None:
+    """Print lines on standard error; of many, the first ones, and after the `label` how many there are more."""
+    from memfold.cli.output import notes
+
     more = [f"{label} {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else []
-    return [*lines[:SHOWN], *more]
+    for line in (*lines[:SHOWN], *more):
+        notes().print(on_one_line(line), markup=False)

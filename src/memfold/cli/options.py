@@ -50,7 +50,11 @@ Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to; i
 
 Trace = Annotated[
     Path | None,
-    typer.Option("--trace", help="Write all calls of the answers to a new .jsonl file, for memfold inspect."),
+    typer.Option("--trace", help="Write each call to a new .jsonl file as soon as it is done, for memfold inspect."),
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with an interrupted reading: use the replies in the file of --trace."),
 ]
 BUDGET = 256  # tokens that --unfold reads again
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,11 @@ class Sizes:
 
     @classmethod
     def of(cls, path: Path) -> Sizes:
-        """Read and check a memory file."""
+        """Read a memory file, and check all of it but slots that have checksums."""
         description = describe(path)
         system = rebuild(description["system"], description["settings"])
-        return cls(
-            description | {"ratio": system.ratio}, system.effective_ratio(description["tokens"], description["slots"])
-        )
+        description |= {"ratio": system.ratio, "stores_slots": system.stores_slots}
+        return cls(description, system.effective_ratio(description["tokens"], description["slots"]))
 
     @property
     def tokens(self) -> int:
@@ -38,9 +38,12 @@ class Sizes:
         effective = None if self.effective is None else round(self.effective, 3)
         return self.description | {"effective_ratio": effective}
 
-    def show(self, title: str, details: bool = False) -> None:
-        """Print a line for each figure; `details` adds lines on the documents, the system and the model."""
-        rows = [*(self._origin() if details else ()), *self._numbers()]
+    def show(self, title: str, details: bool = False, last: Sequence[tuple[str, str]] = ()) -> None:
+        """Print a line for each figure; `details` adds lines on the documents, the system and the model.
+
+        `last` are more lines, each with its label.
+        """
+        rows = [*(self._origin() if details else ()), *self._numbers(), *last]
         screen().print("\n".join([title, *(f"  {name:10}{on_one_line(value)}" for name, value in rows)]), markup=False)
 
     def _ratio(self) -> str:
@@ -69,7 +72,9 @@ class Sizes:
     def _numbers(self) -> list[tuple[str, str]]:
         found, sizes, each = self.description, self.description["bytes"], self.description["bytes_per_token"]
         rows = [("tokens", f"{found['tokens']:,} in {found['characters']:,} characters")]
-        if found["ratio"]:
+        if found["ratio"] and not found["stores_slots"]:
+            rows.append(("slots", f"made from the text when they are read, at ratio {found['ratio']}; none is stored"))
+        elif found["ratio"]:
             rows += [
                 ("slots", f"{found['slots']:,} of {found['hidden']} values in {found['dtype']}"),
                 ("ratio", self._ratio()),

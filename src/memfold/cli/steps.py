@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 from memfold.cli.printable import on_one_line
@@ -19,16 +19,16 @@ Line = tuple[str, str]  # a label and a text
 Recorded = Mapping[str, Any]  # a step of a trace file
 
 
-def describe(steps: Sequence[Recorded]) -> list[Line]:
-    """Return lines for the calls of a trace, in order."""
+def describe(steps: Sequence[Recorded], unfinished: bool = False) -> list[Line]:
+    """Return lines for the calls of a trace, in order; after the last one of an `unfinished` trace, more may follow."""
     lines: list[Line] = []
     note = ""
     groups = [list(group) for _, group in groupby(steps, lambda step: step["call"]["purpose"] == GATE)]
     number = 0
-    for group, following in zip(groups, [*groups[1:], []], strict=True):
+    for group, following in pairwise([*groups, []]):
         if group[0]["call"]["purpose"] == GATE:
             opened = _block(following[0]) if following else None
-            lines += _decisions(group, opened)
+            lines += _decisions(group, opened, undecided=unfinished and not following)
             continue
         for step in group:
             number += 1
@@ -40,16 +40,18 @@ def describe(steps: Sequence[Recorded]) -> list[Line]:
     return lines
 
 
-def _decisions(group: Sequence[Recorded], opened: int | None) -> Iterator[Line]:
-    """Yield what the gate decided: which blocks stay closed, and which one is opened."""
+def _decisions(group: Sequence[Recorded], opened: int | None, undecided: bool) -> Iterator[Line]:
+    """Yield what the gate decided: which blocks stay closed, and which one is opened; if `undecided`, what it saw."""
     scores: dict[int, float] = {}
-    for block, calls in groupby(group, _block):
-        if block is not None:
-            scores[block] = _score(list(calls))
-    closed = list(scores)[: list(scores).index(opened)] if opened in scores else list(scores)
-    if closed:
-        many = f"block {closed[0]}" if len(closed) == 1 else f"{len(closed)} blocks, {_ranges(closed)}"
-        yield "gate", f"{many}: closed, score at most {max(scores[block] for block in closed):.2f}"
+    for block, grouped in groupby(group, _block):
+        calls = list(grouped)
+        if block is not None and (len(calls) > 1 or calls[0]["reply"]["score"] is not None):
+            scores[block] = _score(calls)  # half of a pair of calls has none
+    seen = list(scores)[: list(scores).index(opened)] if opened in scores else list(scores)
+    if seen:
+        many = f"block {seen[0]}" if len(seen) == 1 else f"{len(seen)} blocks, {_ranges(seen)}"
+        state = "not decided yet" if undecided else "closed"
+        yield "gate", f"{many}: {state}, score at most {max(scores[block] for block in seen):.2f}"
     if opened in scores:
         yield "gate", f"block {opened}: opened, score {scores[opened]:.2f}"
 
@@ -85,7 +87,8 @@ def _reply(step: Recorded) -> str:
     text = on_one_line(" ".join(reply["text"].split()))
     text = text if len(text) <= BEGINNING else f"{text[:BEGINNING]} ..."
     read = "" if block is None else f", block {block}"
-    return f"{step['call']['purpose']}{read}: {len(reply['tokens'])} tokens ({reply['finish']}) {text}"
+    tokens = reply["usage"]["reply"] if reply.get("usage") else len(reply["tokens"])  # an endpoint sends no tokens
+    return f"{step['call']['purpose']}{read}: {tokens} tokens ({reply['finish']}) {text}"
 
 
 def _changes(before: str, after: str) -> Iterator[Line]:

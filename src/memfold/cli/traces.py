@@ -16,6 +16,7 @@ from memfold.cli.printable import on_one_line, printable
 from memfold.cli.steps import Line, describe
 from memfold.core.config import build, require
 from memfold.core.errors import ConfigError, DataError
+from memfold.core.stored_trace import begins_trace, read_traces
 from memfold.scoring.expansion import Expansion
 
 SUFFIX, SAMPLES = ".jsonl", "samples.jsonl"
@@ -35,16 +36,23 @@ class Recorded:
     def title(self) -> str:
         """Return which reply it is, and its reward."""
         record = self.record
+        if self.unfinished:
+            return f"{record['case']} ({record['system']}): unfinished, calls so far: {len(record['trace']['steps'])}"
         if not record["accepted"] and self.reward is None and not record.get("error"):
             return f"{record['case']} ({record['system']})"
         reward = "no reward" if self.reward is None else f"reward {self.reward:g}"
         error = f", error: {record['error']}" if record.get("error") else ""
         return f"{record['case']} ({record['system']}, {record['kind'] or 'no kind'}): {reward}{error}"
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether the question was interrupted, or is being answered."""
+        return bool(self.record.get("unfinished"))
+
     def steps(self) -> list[Line]:
-        """Return lines for the calls of a trace; none for a trace of a single call."""
+        """Return lines for the calls of a trace; none for a trace of a single call, which is the answer."""
         steps = (self.record.get("trace") or {}).get("steps", [])
-        return describe(steps) if len(steps) > 1 else []
+        return describe(steps, self.unfinished) if len(steps) > 1 or self.unfinished else []
 
     def marked(self) -> Text:
         """Return the reply with its expansions between marks and in colour, and invented names in red."""
@@ -96,7 +104,8 @@ def show_replies(replies: Sequence[Recorded]) -> None:
             console.print(f"  accepted  {on_one_line(', '.join(map(str, record['accepted'])))}", markup=False)
         for label, line in reply.steps():
             console.print(f"  {label:<8}  {on_one_line(line)}", markup=False)
-        console.print(Text("  reply     ").append_text(reply.marked()))
+        if not reply.unfinished:
+            console.print(Text("  reply     ").append_text(reply.marked()))
         if expansions:
             exact = sum(expansion.verbatim for expansion in expansions)
             fidelity = sum(expansion.fidelity for expansion in expansions) / len(expansions)
@@ -133,6 +142,10 @@ def _lines(path: Path) -> Iterator[Recorded]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise DataError(f"cannot read {path}: {reason}; give a .jsonl file that eval or rl wrote") from None
+    if begins_trace(lines[0]):
+        traces = read_traces(path).items()
+        yield from (Recorded(stored.record(case), None, (), ()) for case, stored in traces)
+        return
     if not _is_json(lines[-1]):  # half a line at the end, left by a kill or by a run that is writing it
         lines.pop()
     for number, line in ((number, line) for number, line in enumerate(lines, 1) if line.strip()):

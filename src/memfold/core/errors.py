@@ -36,6 +36,10 @@ class DocumentError(DataError):
         self.reason = reason
 
 
+class BusyError(DataError):
+    """A file or folder that another process is writing."""
+
+
 class CheckpointError(MemfoldError):
     """Weights, a tokenizer or a run folder that are missing, damaged or inconsistent."""
 
@@ -43,7 +47,7 @@ class CheckpointError(MemfoldError):
 class CallError(MemfoldError):
     """A question or a training step failed at run time.
 
-    `boundary` names the component that failed: system, policy, judge, reward or training.
+    `boundary` names the component that failed: system, policy, judge, reward, training or worker.
     """
 
     exit_code = 1

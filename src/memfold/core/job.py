@@ -6,8 +6,7 @@ Scheduling of the calls is in `memfold.core.scheduler`.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from memfold.core.errors import DataError, Failure
@@ -17,7 +16,8 @@ from memfold.core.system import AnswerSteps
 from memfold.core.types import Answer, Call, Cost, Memory, Reply, SamplingParams, Step, Trace
 
 Sampling = Callable[[Call, int], SamplingParams]
-DIVERGED = "the recorded calls differ from the calls of this system; resume with the settings of the recorded run"
+OnStep = Callable[[int, int, Step], None]  # number of the job, number of the step
+RECORDED = "recorded"  # the boundary of a failure of recorded steps
 
 
 def check_question(question: str) -> None:
@@ -30,21 +30,30 @@ def check_question(question: str) -> None:
         raise DataError(f"the question is not UTF-8 text: see character {error.start + 1}; correct it") from None
 
 
+def diverged(number: int) -> Failure:
+    """Return the failure of a job whose call `number`, counted from 0, is not the recorded one."""
+    return Failure(
+        RECORDED,
+        DataError.__name__,
+        f"call {number + 1} differs from the recorded one; repeat what was recorded, with the same version of memfold",
+    )
+
+
 @dataclass(frozen=True)
 class Job:
     """One question to answer.
 
     `sampling(call, number)` returns the sampling parameters of a call, numbered from 0; they replace the parameters of
-    the call, so the trace records the ones that were used.  `recorded` holds the steps of an interrupted run; their
-    replies are reused instead of sampling new ones.  `ask` replaces the system's `answer`, for callers that make the
-    calls themselves.
+    the call, so the trace records the ones that were used.  `recorded` holds the steps of an interrupted run, None in
+    place of a call without a reply; their replies are reused instead of sampling new ones.  `ask` replaces the system's
+    `answer`, for callers that make the calls themselves.
     """
 
     system: AnySystem
     memory: Memory
     question: str
     sampling: Sampling | None = None
-    recorded: tuple[Step, ...] = ()
+    recorded: tuple[Step | None, ...] = ()
     ask: Callable[[Memory, str], AnswerSteps] | None = None
 
 
@@ -56,7 +65,6 @@ class Running:
     job: Job
     generator: AnswerSteps
     started: float
-    recorded: deque[Step]
     calls: tuple[Call, ...] = ()
     replies: dict[int, Reply] = field(default_factory=dict)
     requests: dict[Request, int] = field(default_factory=dict)
@@ -71,23 +79,37 @@ class Running:
         """Whether the job has an answer or has failed."""
         return self.answer is not None or self.failure is not None
 
-    def take(self, calls: tuple[Call, ...]) -> tuple[Reply, ...] | None:
-        """Set the next calls and return their recorded replies.
-
-        Returns None if the calls must be sent to the policy or the job has failed.  If only some of several parallel
-        calls are recorded, all of them are sent again.
-        """
+    def take(self, calls: tuple[Call, ...]) -> None:
+        """Set the next calls, and their replies as far as they are recorded; another call than the recorded one is a
+        failure."""
         sampling, first = self.job.sampling, len(self.steps)
         if sampling is not None:
             calls = tuple(call.sampled(sampling(call, number)) for number, call in enumerate(calls, first))
-        self.calls = tuple(calls)
-        steps = [self.recorded.popleft() for _ in self.calls[: len(self.recorded)]]
-        if [step.call for step in steps] != list(self.calls[: len(steps)]):
-            self.failure = Failure("system", "CallError", DIVERGED)
-        if self.failure is not None or len(steps) < len(self.calls):
-            return None
-        self.steps += steps
-        return tuple(step.reply for step in steps)
+        self.calls, self.replies = tuple(calls), {}
+        for index, step in enumerate(self.job.recorded[first : first + len(self.calls)]):
+            if step is None:
+                continue
+            if step.call != self.calls[index]:
+                self.failure = diverged(first + index)
+                return
+            self.replies[index] = step.reply
+
+    def tell(self, on_step: OnStep | None, indices: Iterable[int]) -> None:
+        """Hand on those of the calls that have got a reply."""
+        for index in indices:
+            if on_step is not None:
+                on_step(self.number, len(self.steps) + index, Step(self.calls[index], self.replies[index]))
+
+    @property
+    def waits(self) -> bool:
+        """Whether one of the calls has no reply yet."""
+        return len(self.replies) < len(self.calls)
+
+    def complete(self) -> tuple[Reply, ...]:
+        """Add the calls with their replies to the steps, and return the replies in the order of the calls."""
+        replies = tuple(self.replies[index] for index in range(len(self.calls)))
+        self.steps += [Step(call, reply) for call, reply in zip(self.calls, replies, strict=True)]
+        return replies
 
     def trace(self) -> Trace:
         """The trace of the job so far, with its cost."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Self
 
-from memfold.core.errors import DataError
+from memfold.core.errors import BusyError, DataError
 from memfold.core.outputs import check_folder, writing
 
 if sys.platform == "win32":
@@ -27,6 +27,7 @@ LOCK = "lock"
 BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 ATTEMPTS = 100
+FAR = 1 << 30  # a byte that no file reaches: Windows lets nobody read what is locked
 
 
 class FolderLock:
@@ -35,7 +36,7 @@ class FolderLock:
     The folder is made with its parents; of these, what is empty is removed with the lock.
 
     Raises:
-        DataError: if another process, or another writer of this one, has it; nothing is waited for.
+        BusyError: if another process, or another writer of this one, has it; nothing is waited for.
     """
 
     makes_parents: ClassVar[bool] = True
@@ -119,7 +120,7 @@ class FolderLock:
             file.close()
         if failure is not None:
             raise failure
-        raise DataError(f"another process is writing {self._subject}; wait for it or choose another {self._another}")
+        raise BusyError(f"another process is writing {self._subject}; wait for it or choose another {self._another}")
 
     def _locked(self, file: BinaryIO) -> bool:
         try:
@@ -150,10 +151,25 @@ def locked(folder: Path, lock: FolderLock | None = None) -> Iterator[FolderLock]
         yield own
 
 
-def _lock(file: BinaryIO) -> None:
-    """Lock a file, or raise an `OSError` at once."""
+def lock_open(file: BinaryIO, path: Path) -> None:
+    """Lock an open file until it is closed; others can still read it.
+
+    Raises:
+        DataError: if another process, or another writer of this one, has it; nothing is waited for.
+    """
+    try:
+        _lock(file, FAR)
+    except OSError as error:
+        if error.errno in BUSY:
+            raise DataError(f"another process is writing {path}; wait for it or choose another name") from None
+        if error.errno not in UNLOCKABLE:  # a file that is only added to is of use without a lock, too
+            raise
+
+
+def _lock(file: BinaryIO, at: int = 0) -> None:
+    """Lock a file, on Windows its byte number `at`, or raise an `OSError` at once."""
     if sys.platform == "win32":
-        file.seek(0)
+        file.seek(at)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

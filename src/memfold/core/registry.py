@@ -103,15 +103,16 @@ def encoder_of(system: AnySystem, model: Model) -> str:
     return model.readable[0] if system.capabilities.slots else ""
 
 
-def check_keeps_text(name: str, keep_text: bool) -> None:
+def check_keeps_text(system: AnySystem, keep_text: bool) -> None:
     """Refuse to store a memory without its text if it holds nothing else.
 
     Raises:
         ConfigError: with the name of the system.
     """
-    if not keep_text and not has_slots(name):
+    if not keep_text and not system.stores_slots:
+        here = " with these settings" if system.capabilities.slots else ""
         raise ConfigError(
-            f"a memory of system {name!r} is the text itself, so the text must be stored; leave --no-text "
+            f"a memory of system {system.name!r}{here} is the text itself, so the text must be stored; leave --no-text "
             "(keep_text=False) out"
         )
 

@@ -15,9 +15,9 @@ from dataclasses import replace
 from itertools import count
 
 from memfold.core.errors import DataError, Failure
-from memfold.core.job import Job, Running, check_question
+from memfold.core.job import Job, OnStep, Running, check_question
 from memfold.core.policy import Policy, Request
-from memfold.core.types import Answer, Reply, Step, Trace
+from memfold.core.types import Answer, Reply, Trace
 
 MAX_CONCURRENCY = 32
 
@@ -28,11 +28,18 @@ class Scheduler:
     """Answers up to `max_concurrency` jobs concurrently; use it in a `with` block, or call `run`.
 
     `on_text(job number, text)` receives the replies that may be the answer as they are generated, with a line break
-    between two of them, or the full reply of a job without such a call (`MemorySystem.may_answer`).
+    between two of them, or the full reply of a job without such a call (`MemorySystem.may_answer`).  `on_step(job
+    number, step number, step)` receives each call with its reply as soon as it has one, recorded ones included.
     """
 
-    def __init__(self, policy: Policy, max_concurrency: int = MAX_CONCURRENCY, on_text: OnText | None = None) -> None:
-        self.max_concurrency, self.on_text = max_concurrency, on_text
+    def __init__(
+        self,
+        policy: Policy,
+        max_concurrency: int = MAX_CONCURRENCY,
+        on_text: OnText | None = None,
+        on_step: OnStep | None = None,
+    ) -> None:
+        self.max_concurrency, self.on_text, self.on_step = max_concurrency, on_text, on_step
         self._execution = policy.start()
         self._numbers = count()
         self._waiting: deque[tuple[int, Job]] = deque()
@@ -108,7 +115,7 @@ class Scheduler:
 
     def _begin(self, number: int, job: Job) -> None:
         generator = (job.ask or job.system.answer)(job.memory, job.question)
-        running = Running(number, job, generator, time.perf_counter(), deque(job.recorded))
+        running = Running(number, job, generator, time.perf_counter())
         running.cancelled = number in self._cancelled
         self._cancelled.discard(number)
         self._running[number] = running
@@ -123,25 +130,29 @@ class Scheduler:
         """Run a generator until it yields calls without recorded replies, and submit those to the policy."""
         while True:
             try:
-                recorded = running.take(running.generator.send(replies))  # type: ignore[arg-type]
+                running.take(running.generator.send(replies))  # type: ignore[arg-type]
             except StopIteration as stop:
                 self._end(running, stop.value)
                 return
             except Exception as error:  # a failure is recorded; the other jobs go on
                 running.failure = Failure.of("system", error)
                 return
-            if recorded is None:
+            running.tell(self.on_step, running.replies)
+            if running.finished:
+                return
+            if running.waits:
                 break
-            replies = recorded
-        if not running.finished:
-            self._send(running)
+            replies = running.complete()
+        self._send(running)
 
     def _send(self, running: Running) -> None:
-        """Submit the calls of a job to the policy."""
-        running.replies, running.requests = {}, {}
+        """Submit the calls of a job that have no reply yet to the policy."""
+        running.requests = {}
         if running.first_token and any(map(running.job.system.may_answer, running.calls)):
             self._show(running, "\n")
         for index, call in enumerate(running.calls):
+            if index in running.replies:
+                continue
             listen = self._listener(running) if running.job.system.may_answer(call) else None
             request = Request(running.job.system, running.job.memory, call, listen)
             running.requests[request] = index
@@ -160,12 +171,12 @@ class Scheduler:
             for pending in running.requests.keys() & self._owners.keys():
                 self._execution.cancel(pending)
             return
-        running.replies[running.requests[request]] = outcome
-        if len(running.replies) == len(running.calls):
-            replies = tuple(running.replies[index] for index in range(len(running.calls)))
-            running.steps += [Step(call, reply) for call, reply in zip(running.calls, replies, strict=True)]
+        index = running.requests[request]
+        running.replies[index] = outcome
+        running.tell(self.on_step, [index])
+        if not running.waits:
             running.requests = {}
-            self._advance(running, replies)
+            self._advance(running, running.complete())
 
     def _end(self, running: Running, answer: Answer | None) -> None:
         if answer is None:
@@ -184,8 +195,11 @@ class Scheduler:
             self.on_text(running.number, text)
 
 
-def answer(job: Job, policy: Policy, on_text: Callable[[str], None] | None = None) -> Trace:
-    """Answer one job and return its trace; `on_text` receives the text of the answer as it is generated."""
+def answer(
+    job: Job, policy: Policy, on_text: Callable[[str], None] | None = None, on_step: OnStep | None = None
+) -> Trace:
+    """Answer one job and return its trace; `on_text` receives the text of the answer as it is generated, `on_step` each
+    call with its reply."""
     show = None if on_text is None else lambda number, text: on_text(text)
-    ((_, trace),) = Scheduler(policy, 1, show).run([job])
+    ((_, trace),) = Scheduler(policy, 1, show, on_step).run([job])
     return trace

@@ -145,6 +145,7 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
     groups: ClassVar[tuple[type, type, type]]
     drawn: ClassVar[tuple[str, ...]] = ()  # settings that `draw` samples for each training batch
     tokens: ClassVar[tuple[str, ...]] = ()  # special tokens that the system adds to a tokenizer
+    kept: ClassVar[tuple[str, ...]] = ()  # folding settings that a memory keeps whatever its model was trained with
 
     def __init__(self, fold: FoldT | None = None, read: ReadT | None = None, train: TrainT | None = None) -> None:
         fold_group, read_group, train_group = self.groups
@@ -209,12 +210,21 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
         """The settings that must be equal in a memory and in the system that reads it; none for a memory of text."""
         return {}
 
+    def settled(self: SystemT, documents: Sequence[Document], model: Model) -> SystemT:
+        """Return the system with which these documents are folded: what depends on their length is decided."""
+        return self
+
     # --- capabilities and ratios
 
     @property
     def capabilities(self) -> Capabilities:
         """Capabilities of the system; by default, those of a memory of text."""
         return Capabilities()
+
+    @property
+    def stores_slots(self) -> bool:
+        """Whether a memory stores slots; otherwise it stores the text alone."""
+        return self.capabilities.slots
 
     @property
     def ratio(self) -> int | None:
@@ -288,7 +298,7 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
         raise ConfigError(f"system {self.name!r} has no slots that a reply could attend to")
 
     def slot_size(self, model: Model) -> int | None:
-        """Return the number of values of a slot that the model reads; None for a memory of text, or if any will do."""
+        """Return the number of values of a slot that a memory stores; None if it stores none, or if any will do."""
         return None
 
     def slot_parts(self, model: Model) -> int:

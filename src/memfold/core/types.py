@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from memfold.core.block import Block as Block
 from memfold.core.errors import Failure
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from memfold.core.document import Document
 
 Finish = Literal["stop", "length", "repetition", "cancelled"]
+Penalised = Literal["all", "reply"]
 Cached = TypeVar("Cached")
 
 
@@ -57,7 +57,10 @@ Part = Text | BlockRef | TemplatePart
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """Sampling parameters and length limit of a reply.  `temperature` 0 is greedy decoding; `top_k` 0 is no limit."""
+    """Sampling parameters and length limit of a reply.  `temperature` 0 is greedy decoding; `top_k` 0 is no limit.
+
+    `penalised`: the repetition penalty applies to the tokens of the prompt and the reply, or to those of the reply.
+    """
 
     max_tokens: int = 256
     temperature: float = 0.0
@@ -65,6 +68,7 @@ class SamplingParams:
     top_k: int = 0
     repetition_penalty: float = 1.0
     seed: int = 0
+    penalised: Penalised = "all"
 
 
 @dataclass(frozen=True)
@@ -188,11 +192,15 @@ class Recall:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to one question (`text`), the full reply that it was extracted from, and its citations."""
+    """The answer to one question (`text`), the full reply that it was extracted from, and its citations.
+
+    `warning` says what the system met that makes the answer unreliable, such as blocks that it could not read.
+    """
 
     text: str
     reply: str = ""
     citations: tuple[Citation, ...] = ()
+    warning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -279,58 +287,11 @@ class Sample:
         return f"{', '.join(self.answers[:-1])} and {self.answers[-1]}"
 
 
-class StoredText(Protocol):
-    """The text of a block in a memory file, which is loaded on demand."""
-
-    def read(self) -> str:
-        """Read the text of the chunk from the file; the result is not cached."""
-        ...
-
-
-@dataclass(frozen=True)
-class Block:
-    """The part of a memory that stands for one chunk.
-
-    `slots` has shape [n, d]; it is None for systems whose memory is the text itself.  The system defines the meaning of
-    the d values of a slot, such as an embedding, or the keys and values of a position.  `slot_tokens` is the number of
-    document tokens of each slot, or None if the settings of the system determine it.  A block made by folding holds
-    its `text`; a block of a memory file has a reference to it (`stored`).  `read` works with both.
-    """
-
-    index: int
-    source: int  # index of the document within the memory
-    token_start: int
-    token_end: int
-    char_start: int
-    char_end: int
-    slots: Tensor | None = None
-    text: str | None = None
-    slot_tokens: tuple[int, ...] | None = None
-    stored: StoredText | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def token_count(self) -> int:
-        """Number of document tokens that the block stands for."""
-        return self.token_end - self.token_start
-
-    @property
-    def slot_count(self) -> int:
-        """Number of slots of the block; 0 for a block of text."""
-        return 0 if self.slots is None else len(self.slots)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the fields for pickling, with a copy of the slots: a view would take the whole file with it."""
-        return vars(self) | ({} if self.slots is None else {"slots": self.slots.detach().clone()})
-
-    def read(self) -> str | None:
-        """Return the text of the chunk, or None if the memory holds no text."""
-        return self.stored.read() if self.text is None and self.stored is not None else self.text
-
-
 @dataclass
 class Memory:
     """An ordered list of blocks, with the settings of the system and the fingerprint of the encoder that made slots.
 
+    `dtype` is the data type in which the memory file stores slots; None for a memory that was not read from a file.
     Data that a system derives from the blocks and reuses, such as a search index, is cached on the memory (`cached`)
     and freed together with it.
     """
@@ -342,6 +303,7 @@ class Memory:
     sources: tuple[str, ...]
     blocks: list[Block]
     sha256: tuple[str, ...] = ()
+    dtype: str | None = None
     _cache: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __repr__(self) -> str:

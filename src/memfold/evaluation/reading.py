@@ -20,9 +20,9 @@ def reading_figures(trace: Trace, memory: Memory, evidence: Sequence[Span]) -> d
     A span of evidence, in characters of the only document of the memory, counts if every block that it overlaps was
     read.  A trace without calls that score or read blocks one by one has no such figures.
     """
-    if not any(_blocks(step) for step in trace.steps if step.call.purpose in (GATE, UPDATE)):
+    if not any(blocks_of(step) for step in trace.steps if step.call.purpose in (GATE, UPDATE)):
         return {}
-    read = {index for step in trace.steps if step.call.purpose in (UPDATE, ANSWER) for index in _blocks(step)}
+    read = {index for step in trace.steps if step.call.purpose in (UPDATE, ANSWER) for index in blocks_of(step)}
     figures = {BLOCKS_READ: float(len(read))}
     if evidence:
         unread = [block for number, block in enumerate(memory.blocks) if number not in read]
@@ -33,5 +33,6 @@ def reading_figures(trace: Trace, memory: Memory, evidence: Sequence[Span]) -> d
     return figures
 
 
-def _blocks(step: Step) -> list[int]:
+def blocks_of(step: Step) -> list[int]:
+    """Return the numbers of the blocks that a call scores or reads."""
     return [part.index for part in step.call.parts if isinstance(part, BlockRef)]

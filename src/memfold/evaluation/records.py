@@ -44,7 +44,8 @@ class Record:
     """One line of `samples.jsonl`.  `system` is the label, `ratio` the setting (None for systems without one).
 
     `figures` are the suite's own scores; offsets in `citations` and `evidence` are characters of the document.
-    `expansions` are where the reply writes the document out again, `invented` the names that it makes up.
+    `expansions` are where the reply writes the document out again, `invented` the names that it makes up.  `wrong` is
+    the class of a wrong answer (`memfold.evaluation.wrong_answers`), if it has one.
     """
 
     case: str
@@ -68,6 +69,7 @@ class Record:
     figures: dict[str, float] = field(default_factory=dict)
     error: str | None = None
     cost: Spent = Spent()
+    wrong: str | None = None
 
 
 class RecordFile:

@@ -80,7 +80,7 @@ def concatenate(memories: Sequence[Memory]) -> Memory:
                 sources.append(source)
         for block in memory.blocks:
             if block.source in moved:
-                blocks.append(replace(block, index=len(blocks), source=moved[block.source]))
+                blocks.append(block.moved(index=len(blocks), source=moved[block.source]))
     name = hashlib.sha256(canonical([[memory.name, memory.sha256] for memory in memories]).encode()).hexdigest()[:16]
     return replace(first, name=name, sources=tuple(sources), blocks=blocks, sha256=tuple(places))
 
@@ -102,8 +102,7 @@ def splice(source: str, memories: Sequence[Memory]) -> Memory:
     for memory in memories:
         _check_joins(first, memory)
         for block in memory.blocks:
-            moved = _moved(block, tokens, characters)
-            blocks.append(replace(moved, index=len(blocks), source=0))
+            blocks.append(_moved(block, tokens, characters).moved(index=len(blocks), source=0))
         if memory.blocks:
             tokens, characters = blocks[-1].token_end, blocks[-1].char_end
     return replace(first, name=source, sources=(source,), blocks=blocks, sha256=())
@@ -169,8 +168,7 @@ def _model_of(memory: Memory | Manifest, other: str | None = None) -> str:
 
 def _moved(block: Block, tokens: int, characters: int) -> Block:
     """Return the same block, with this many tokens and characters of the document before it."""
-    return replace(
-        block,
+    return block.moved(
         token_start=block.token_start + tokens,
         token_end=block.token_end + tokens,
         char_start=block.char_start + characters,

@@ -20,7 +20,7 @@ class WriteLock(FolderLock):
     Its folder is removed with the lock if it holds no block.
 
     Raises:
-        DataError: if another process, or another writer of this one, has it; nothing is waited for.
+        BusyError: if another process, or another writer of this one, has it; nothing is waited for.
     """
 
     makes_parents: ClassVar[bool] = False

@@ -5,6 +5,10 @@ the header from the parsed values and compares bytes, which finds every change. 
 with seven columns.  `slot_tokens`, the number of tokens of each slot, is stored only if the system records it.  The
 system defines the meaning of the values of a slot.  The data itself is in `writer` and `reader`.  Big-endian machines
 are not supported.
+
+There are two versions of the format.  A file with slots is of version 2: `checksums` has, for each block, the CRC-32 of
+the bytes of its slots and then of its scales, so that a block can be checked alone.  A file of text has no slots and is
+of version 1, and so are files with slots that were written before there were checksums; both versions are read.
 """
 
 from __future__ import annotations
@@ -19,7 +23,8 @@ from typing import Any
 from memfold.core.errors import DataError, unknown
 
 FORMAT = "memfold-memory"
-VERSION = 1
+VERSIONS = ("1", "2")  # without and with checksums
+CHECKSUMS = "checksums"
 COLUMNS = ("source", "token_start", "token_end", "char_start", "char_end", "slot_count", "text_bytes")
 STORED_NAMES = {"chat_template": "frame"}  # settings that the file format calls otherwise
 # properties of the model that a memory records in addition to the settings of the system, for `memfold inspect`
@@ -110,6 +115,8 @@ def tensors(manifest: Manifest, contents: Contents) -> list[Tensor]:
     shapes: list[tuple[str, str, int, tuple[int, ...]]] = [("table", "I64", 8, (contents.blocks, len(COLUMNS)))]
     if "slot_tokens" in contents.tensors:
         shapes.append(("slot_tokens", "I32", 4, (contents.slots,)))
+    if CHECKSUMS in contents.tensors:
+        shapes.append((CHECKSUMS, "U32", 4, (contents.blocks,)))
     if contents.hidden and manifest.dtype == "int8":
         parts = manifest.slot_parts
         shapes.append(("scales", "F32", 4, (contents.slots, parts) if parts > 1 else (contents.slots,)))
@@ -143,7 +150,7 @@ def encode(manifest: Manifest, contents: Contents) -> bytes:
     header: dict[str, Any] = {
         "__metadata__": {
             "format": FORMAT,
-            "version": str(VERSION),
+            "version": VERSIONS[CHECKSUMS in contents.tensors],
             "manifest": text,
             "manifest_sha256": hashlib.sha256(text.encode()).hexdigest(),
         }
@@ -173,9 +180,10 @@ def decode(body: bytes) -> tuple[Manifest, Contents]:
         raise DataError(
             f"is not a memory file: its format is {found!r}, not {FORMAT!r}; give a file that memfold fold wrote"
         )
-    if version != str(VERSION):
+    if version not in VERSIONS:
+        ours = " and ".join(map(repr, VERSIONS))
         raise DataError(
-            f"has format version {version!r}, but this version of memfold reads '{VERSION}'; fold the document again"
+            f"has format version {version!r}, but this version of memfold reads {ours}; fold the document again"
         )
     try:
         text = metadata["manifest"]
@@ -207,7 +215,7 @@ def _sound(manifest: Manifest, contents: Contents) -> bool:
         and all(isinstance(text, str) for text in texts)
         and set(contents.tensors) == {tensor.name for tensor in tensors(manifest, contents)}
         and contents.blocks > 0
-        and (contents.hidden > 0 or contents.slots == 0)
+        and (contents.hidden > 0 or (contents.slots == 0 and CHECKSUMS not in contents.tensors))
         and manifest.slot_parts > 0
         and contents.hidden % manifest.slot_parts == 0
         and (manifest.keep_text or contents.text_bytes == 0)

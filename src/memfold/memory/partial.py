@@ -20,7 +20,7 @@ from typing import BinaryIO
 from memfold.core.errors import DataError
 from memfold.core.lock import LOCK
 
-DATA = ("slots", "scales", "slot_tokens", "text")
+DATA = ("slots", "scales", "slot_tokens", "checksums", "text")
 IDENTITY, ROWS, WHOLE = "manifest.json", "rows", "memory"
 NEW_IDENTITY = f"{IDENTITY}.new"
 BLOCKS = (WHOLE, ROWS, *DATA)

@@ -1,10 +1,12 @@
 """Opens a memory file, checks it, and describes its content.
 
-The whole file is checked before it is used: the header against its digest, the size, each tensor against its hash, the
-block table against the totals of the manifest, and slots for values that are not finite.  Memory is allocated only in
-proportion to the size of the file (`memfold.memory.table`).  Slots stay in the file, which is mapped; text is
-decompressed block by block when it is read.  Nothing is unpickled.  A file that is changed in place while it is open is
-not protected; a new fold replaces the file instead.
+All but the slots is checked when a file is opened: the header against its digest, the size, each tensor against its
+hash, and the block table against the totals of the manifest.  Slots stay in the file, which is mapped; those of each
+block are checked when they are first read (`memfold.memory.stored`), so opening a file does not take longer the more
+slots it has, and a damaged block leaves the others usable.  `verify` checks them all.  A file without checksums, as
+were written before there were any, is checked as a whole when it is opened.  Memory is allocated only in proportion to
+the size of the file (`memfold.memory.table`).  Text is decompressed block by block when it is read.  Nothing is
+unpickled.  A file that is changed in place while it is open is not protected; a new fold replaces the file instead.
 """
 
 from __future__ import annotations
@@ -13,8 +15,7 @@ import hashlib
 import mmap
 import os
 import stat
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -23,9 +24,10 @@ import numpy as np
 
 from memfold.core.errors import DataError
 from memfold.core.types import Block, Memory
-from memfold.memory.manifest import COLUMNS, SLOT_TYPES, Contents, Manifest, decode, tensors
+from memfold.memory.manifest import CHECKSUMS, COLUMNS, SLOT_TYPES, Contents, Manifest, decode, tensors
 from memfold.memory.partial import DATA
-from memfold.memory.slots import dequantise, is_finite, torch_type
+from memfold.memory.slots import checksum, torch_type
+from memfold.memory.stored import ALTERED, StoredSegment, StoredSlots
 from memfold.memory.table import is_sound
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 READ_BYTES = 1 << 20
 HEADER_LIMIT = 100_000_000  # that of safetensors
-ALTERED = "was altered after it was written; fold the document again"
+SLOTS = ("slots", "scales")  # the parts that are checked block by block
+SHOWN = 5  # damaged blocks that a message names
 
 
 @dataclass(frozen=True)
@@ -45,39 +48,10 @@ class Layout:
     data: int
     digest: str
 
-
-@dataclass(frozen=True)
-class StoredSegment:
-    """The compressed text of one block: a range of a mapped file, or its bytes if the memory was pickled."""
-
-    path: Path
-    mapped: mmap.mmap | bytes
-    start: int
-    end: int
-    characters: int
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the fields for pickling, with the bytes of the text instead of the mapped file."""
-        data = bytes(self.mapped[self.start : self.end])
-        return vars(self) | {"mapped": data, "start": 0, "end": len(data)}
-
-    def read(self) -> str:
-        """Decompress and return the text; it is not cached.
-
-        Raises:
-            DataError: if its length differs from the block table.
-        """
-        engine = zlib.decompressobj()
-        try:
-            text = engine.decompress(self.mapped[self.start : self.end], 4 * self.characters + 1).decode()
-        except (zlib.error, UnicodeDecodeError):
-            text = ""
-        if len(text) != self.characters:
-            raise DataError(
-                f"{self.path}: the text of a block does not have the {self.characters} characters of its table; it "
-                f"{ALTERED}"
-            )
-        return text
+    @property
+    def has_checksums(self) -> bool:
+        """Whether each block has a checksum of its slots."""
+        return CHECKSUMS in self.contents.tensors
 
 
 @dataclass(frozen=True)
@@ -111,6 +85,8 @@ class StoredMemory:
                     file.seek(at[name])
                     data[name] = file.read(size)
                     at[name] += size
+                if self.layout.contents.hidden and not self.layout.has_checksums:
+                    data[CHECKSUMS] = checksum(data["slots"], data["scales"]).to_bytes(4, "little")
                 yield (*row, self.layout.contents.hidden), data
 
     def _size(self, name: str, row: list[int]) -> int:
@@ -118,19 +94,44 @@ class StoredMemory:
         column = dict(zip(COLUMNS, row, strict=True))
         width = SLOT_TYPES[self.manifest.dtype][1] * self.layout.contents.hidden
         slots = column["slot_count"]
-        scales = 4 * slots * self.manifest.slot_parts
-        return {"slots": width * slots, "scales": scales, "slot_tokens": 4 * slots, "text": column["text_bytes"]}[name]
+        sizes = {"slots": width * slots, "scales": 4 * slots * self.manifest.slot_parts, "slot_tokens": 4 * slots}
+        return (sizes | {CHECKSUMS: 4, "text": column["text_bytes"]})[name]
 
 
 def open_stored(path: str | Path) -> StoredMemory:
-    """Check a memory file and return it for adding documents.
+    """Check a whole memory file and return it for adding documents.
 
     Raises:
-        DataError: as `open_memory`.
+        DataError: as `open_memory`, and for damaged blocks; the message names them.
     """
     path = Path(path)
     with _open(path) as file:
-        return StoredMemory(path, _verify(path, file))
+        stored = StoredMemory(path, _verify(path, file))
+    damaged = _damaged(stored)
+    if damaged:
+        raise DataError(damage(path, damaged))
+    return stored
+
+
+def verify(path: str | Path) -> list[str]:
+    """Check a whole memory file, slots included, and return the names of the blocks whose slots are damaged.
+
+    Raises:
+        DataError: as `open_memory`, and for slots that were altered together with their checksums.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        return _damaged(StoredMemory(path, _verify(path, file)))
+
+
+def damage(path: str | Path, blocks: Sequence[str]) -> str:
+    """Return the message that some blocks of a file are damaged.
+
+    >>> damage("a.fold", ["block 3 (a.txt, characters 10 to 20)"])
+    'a.fold has 1 damaged block: block 3 (a.txt, characters 10 to 20); fold the document again'
+    """
+    named = ", ".join(blocks[:SHOWN]) + (f" and {len(blocks) - SHOWN} more" if len(blocks) > SHOWN else "")
+    return f"{path} has {len(blocks)} damaged block{'s' * (len(blocks) > 1)}: {named}; fold the document again"
 
 
 def read_manifest(path: str | Path) -> Manifest | None:
@@ -146,7 +147,8 @@ def read_manifest(path: str | Path) -> Manifest | None:
 def open_memory(path: str | Path) -> Memory:
     """Check a memory file and open it; `Block.slots` are views of the mapped file (float32 copies for int8).
 
-    The memory's `name` is derived from its content.
+    The memory's `name` is derived from its content.  Slots are checked when they are first read, which raises a
+    `DataError` for a damaged block; those of a file without checksums are checked here.
 
     Raises:
         DataError: if the file is missing, truncated, altered, not a memory file, or of another format version.
@@ -156,15 +158,19 @@ def open_memory(path: str | Path) -> Memory:
         layout = _verify(path, file)
         # a private copy on write: torch wants memory that it could write to, the file stays as it is
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    manifest = layout.manifest
+    manifest, blocks = layout.manifest, _blocks(path, mapped, layout)
+    if not layout.has_checksums:
+        for block in blocks:
+            block.check()
     return Memory(
         name=layout.digest[:16],
         system=manifest.system,
         settings=manifest.settings,
         fingerprint=manifest.fingerprint,
         sources=manifest.sources,
-        blocks=_blocks(path, mapped, layout),
+        blocks=blocks,
         sha256=manifest.sha256,
+        dtype=manifest.dtype,
     )
 
 
@@ -172,7 +178,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     """Return the counts and sizes of a memory file: `bytes` of each part, and bytes per token of the documents.
 
     `bytes["slots"]` includes the scales of int8; `bytes["rest"]` is all but slots and text.  `kv_cache` is None unless
-    the settings hold `kv_bytes_per_token`.
+    the settings hold `kv_bytes_per_token`.  `checksums` says whether each block has one; slots that have are not read.
 
     Raises:
         DataError: as `open_memory`.
@@ -197,11 +203,13 @@ def describe(path: str | Path) -> dict[str, Any]:
         "tokens": contents.tokens,
         "characters": contents.characters,
         "slots": contents.slots,
+        "checksums": layout.has_checksums,
         "bytes": {
             "total": total,
             "slots": slots,
             "text": text,
             "table": sizes["table"],
+            "checksums": sizes.get(CHECKSUMS, 0),
             "header": layout.data,
             "rest": total - slots - text,
         },
@@ -246,7 +254,7 @@ def _header(path: Path, file: BinaryIO) -> tuple[Manifest, Contents, bytes]:
 
 
 def _verify(path: Path, file: BinaryIO) -> Layout:
-    """Parse the header and check the rest of the file against it."""
+    """Parse the header and check the rest of the file against it, except slots that have checksums."""
     manifest, contents, body = _header(path, file)
     size = os.fstat(file.fileno()).st_size
     placed, data = tensors(manifest, contents), 8 + len(body)
@@ -256,12 +264,39 @@ def _verify(path: Path, file: BinaryIO) -> Layout:
         raise DataError(
             f"{path} is {what}: {size} bytes instead of the {expected} in its header; fold the document again"
         )
+    layout = Layout(manifest, contents, data, hashlib.sha256(body).hexdigest())
     for tensor in placed:
-        if _hash(file, tensor.end - tensor.start) != contents.tensors[tensor.name]:
-            raise DataError(f"{path} is damaged: its {tensor.name} part {ALTERED}")
+        if tensor.name not in SLOTS or not layout.has_checksums:
+            file.seek(data + tensor.start)
+            if _hash(file, tensor.end - tensor.start) != contents.tensors[tensor.name]:
+                raise DataError(f"{path} is damaged: its {tensor.name} part was altered {ALTERED}")
     file.seek(data)
     _check_table(path, file.read(placed[0].end), manifest, contents)
-    return Layout(manifest, contents, data, hashlib.sha256(body).hexdigest())
+    return layout
+
+
+def _damaged(stored: StoredMemory) -> list[str]:
+    """Return the names of the blocks whose slots do not have their checksums; all blocks are read.
+
+    Raises:
+        DataError: if all have, but the slots do not have the hash of the file.
+    """
+    layout = stored.layout
+    if not layout.has_checksums:
+        return []  # `_verify` has read everything
+    names: list[str] = []
+    digests = {name: hashlib.sha256() for name in SLOTS if name in layout.contents.tensors}
+    for index, (row, data) in enumerate(stored.blocks()):
+        for name, digest in digests.items():
+            digest.update(data[name])
+        if checksum(data["slots"], data["scales"]) != int.from_bytes(data[CHECKSUMS], "little"):
+            source, token_start, token_end, char_start, char_end, *_ = row
+            block = Block(index, source, token_start, token_end, char_start, char_end)
+            names.append(block.where(stored.manifest.sources[source]))
+    for name, digest in digests.items():
+        if not names and digest.hexdigest() != layout.contents.tensors[name]:
+            raise DataError(f"{stored.path} is damaged: its {name} part was altered {ALTERED}")
+    return names
 
 
 def _hash(file: BinaryIO, size: int) -> str:
@@ -282,17 +317,20 @@ def _blocks(path: Path, mapped: mmap.mmap, layout: Layout) -> list[Block]:
     slots = _tensor(mapped, layout, "slots", torch_type(manifest.dtype)) if contents.hidden else None
     scales = _tensor(mapped, layout, "scales", torch_type("float32")) if "scales" in placed else None
     lengths = _slot_tokens(path, mapped, layout) if "slot_tokens" in placed else None
+    checks = _checksums(mapped, layout) if layout.has_checksums else None
     text = layout.data + placed["text"].start if "text" in placed else 0
     blocks, slot = [], 0
     for index, row in enumerate(table.tolist()):
         source, token_start, token_end, char_start, char_end, count, text_bytes = row
-        own = None if slots is None else slots[slot : slot + count]
-        if own is not None and scales is not None:
-            own = dequantise(own, scales[slot : slot + count])
-        _check_slots(path, own)
+        own = slice(slot, slot + count)
         stored = StoredSegment(path, mapped, text, text + text_bytes, char_end - char_start) if text_bytes else None
-        block = Block(index, source, token_start, token_end, char_start, char_end, own, stored=stored)
-        blocks.append(block if lengths is None else replace(block, slot_tokens=tuple(lengths[slot : slot + count])))
+        counts = None if lengths is None else tuple(lengths[own])
+        block = Block(index, source, token_start, token_end, char_start, char_end, slot_tokens=counts, stored=stored)
+        if slots is not None:
+            where, check = block.where(manifest.sources[source]), None if checks is None else checks[index]
+            held = StoredSlots(slots[own], None if scales is None else scales[own], check, path, where)
+            block = replace(block, slots=held)
+        blocks.append(block)
         slot, text = slot + count, text + text_bytes
     return blocks
 
@@ -303,10 +341,10 @@ def _check_table(path: Path, data: bytes, manifest: Manifest, contents: Contents
         raise DataError(f"{path} is damaged: its block table does not agree with its manifest; fold the document again")
 
 
-def _check_slots(path: Path, values: torch.Tensor | None) -> None:
-    """Refuse slots, or scales of slots, that are not finite: no answer from them would be meaningful."""
-    if values is not None and not is_finite(values):
-        raise DataError(f"{path} has slots that are not finite (NaN or infinity); fold the document again")
+def _checksums(mapped: mmap.mmap, layout: Layout) -> list[int]:
+    """Return the checksum of each block."""
+    stored = next(tensor for tensor in tensors(layout.manifest, layout.contents) if tensor.name == CHECKSUMS)
+    return list(np.frombuffer(mapped, "<u4", layout.contents.blocks, layout.data + stored.start).tolist())
 
 
 def _slot_tokens(path: Path, mapped: mmap.mmap, layout: Layout) -> list[int]:

@@ -3,11 +3,16 @@
 `float32` and `bfloat16` are lossless for slots of the same dtype and round other slots.  `int8` makes smaller files: it
 stores a float32 scale s = max|x| / 127 (at least 1.2e-38) for each slot, or for each of its equal parts, such as the
 keys of one head, and integers q in -127..127 with x ~ q * s.  The error |x - q * s| is at most 0.5001 * s, which is
-under 0.4 % of the largest value of the part.  Only the file is smaller: int8 slots become float32 when it is opened.
+under 0.4 % of the largest value of the part.  Only the file is smaller: int8 slots become float32 when they are read.
+
+The slots of each block have a checksum, so that a block is checked when it is first read, and one that is damaged
+leaves the others usable.  CRC-32 finds accidents: every change within 32 bits, and all but one in four billion of the
+others.  What is altered on purpose is found by the SHA-256 of all slots (`memfold.memory.reader.verify`).
 """
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING
 
 from memfold.core.errors import DataError
@@ -37,6 +42,11 @@ def to_bytes(slots: Tensor, dtype: str, parts: int = 1) -> tuple[bytes, bytes]:
         return _raw(stored), b""
     quantised, scales = quantise(slots, parts)
     return _raw(quantised), _raw(scales)
+
+
+def checksum(slots: bytes | memoryview, scales: bytes | memoryview) -> int:
+    """Return the CRC-32 of the bytes of the slots of a block, and then of its scales."""
+    return zlib.crc32(scales, zlib.crc32(slots))
 
 
 def quantise(slots: Tensor, parts: int = 1) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,24 @@ from memfold.core.errors import DataError
 from memfold.core.outputs import copy_rights
 from memfold.core.types import Block, Memory
 from memfold.memory.lock import WriteLock
-from memfold.memory.manifest import COLUMNS, LARGEST, VERSION, Contents, Manifest, canonical, encode, stored, tensors
+from memfold.memory.manifest import (
+    CHECKSUMS,
+    COLUMNS,
+    LARGEST,
+    VERSIONS,
+    Contents,
+    Manifest,
+    canonical,
+    encode,
+    stored,
+    tensors,
+)
 from memfold.memory.partial import ROWS, WHOLE, PartialFolder, final_path
-from memfold.memory.slots import to_bytes
+from memfold.memory.slots import checksum, to_bytes
 from memfold.memory.table import compress
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COPY_BYTES = 1 << 20
 
@@ -62,7 +76,7 @@ class MemoryWriter:
             raise DataError(f"cannot write {self.path}: it is a folder; choose another name")
         if not self.path.parent.is_dir():
             raise DataError(f"cannot write {self.path}: there is no folder {self.path.parent}; choose another place")
-        identity = canonical(stored(manifest) | {"version": VERSION, "folding": dict(folding or {})})
+        identity = canonical(stored(manifest) | {"version": VERSIONS[-1], "folding": dict(folding or {})})
         self._partial: PartialFolder | None = None
         self._lock, self._own_lock = lock or WriteLock(self.path), lock is None
         self._before = _state(final_path(self.path))
@@ -215,28 +229,28 @@ def _encode(block: Block, manifest: Manifest, hidden: int | None) -> tuple[tuple
     for start, end in ((block.token_start, block.token_end), (block.char_start, block.char_end)):
         if not 0 <= start <= end < LARGEST:
             raise DataError(f"block from {start} to {end}; a block must not start before 0 or end before its start")
-    count, size = _slot_shape(block)
+    values = block.slots
+    count, size = (0, 0) if values is None else _slot_shape(block.index, values)
     if hidden not in (None, size):
         raise DataError(f"block with slots of {size} values after slots of {hidden}; all slots must have one size")
     if size % manifest.slot_parts:
         raise DataError(f"slots of {size} values cannot be divided into {manifest.slot_parts} equal parts")
-    slots, scales = (b"", b"") if block.slots is None else to_bytes(block.slots, manifest.dtype, manifest.slot_parts)
+    slots, scales = (b"", b"") if values is None else to_bytes(values, manifest.dtype, manifest.slot_parts)
     lengths = block.slot_tokens or ()
     if lengths and len(lengths) != count:
         raise DataError(f"block {block.index} has {count} slots and the token counts of {len(lengths)}")
     slot_tokens = np.array(lengths, "<i4").tobytes()
     text = _compress(block) if manifest.keep_text else b""
     row = (block.source, block.token_start, block.token_end, block.char_start, block.char_end, count, len(text), size)
-    return row, {"slots": slots, "scales": scales, "slot_tokens": slot_tokens, "text": text}
+    check = b"" if values is None else checksum(slots, scales).to_bytes(4, "little")
+    return row, {"slots": slots, "scales": scales, "slot_tokens": slot_tokens, CHECKSUMS: check, "text": text}
 
 
-def _slot_shape(block: Block) -> tuple[int, int]:
-    """Number and size of a block's slots; 0 and 0 for a block of text."""
-    if block.slots is None:
-        return 0, 0
-    if block.slots.dim() != 2 or block.slots.shape[1] < 1:
-        raise DataError(f"block {block.index} has slots of shape {tuple(block.slots.shape)}; allowed: [slots, size]")
-    return block.slots.shape[0], block.slots.shape[1]
+def _slot_shape(index: int, slots: Tensor) -> tuple[int, int]:
+    """Number and size of the slots of a block."""
+    if slots.dim() != 2 or slots.shape[1] < 1:
+        raise DataError(f"block {index} has slots of shape {tuple(slots.shape)}; allowed: [slots, size]")
+    return slots.shape[0], slots.shape[1]
 
 
 def _compress(block: Block) -> bytes:
@@ -278,6 +292,8 @@ def _contents(partial: PartialFolder, manifest: Manifest, table: NDArray[np.int6
         raise DataError(f"{recorded} of {total['slot_count']} slots have token counts; all must have one, or none")
     if recorded:
         hashes["slot_tokens"] = ""  # reserves its place; the hash follows
+    if (partial.path / CHECKSUMS).stat().st_size:
+        hashes[CHECKSUMS] = ""
     contents = Contents(
         blocks=len(table),
         tokens=total["token_end"] - total["token_start"],

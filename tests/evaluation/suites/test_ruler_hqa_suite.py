@@ -17,6 +17,7 @@ from memfold.evaluation.runner import Evaluation, run
 from memfold.evaluation.suite import Case, Options, with_options
 from memfold.evaluation.suites.ruler_hqa import RulerHqaSuite, length_name
 from memfold.evaluation.table import Table
+from memfold.evaluation.wrong_answers import CLASSES
 
 Evaluate = Callable[..., Evaluation]
 SMALL = {"lengths": (512, 1024), "questions": 12, "splits": ("in",), "per_document": 4}
@@ -186,6 +187,24 @@ def test_work_is_that_of_questions_without_error_and_tables_with_few_records() -
     assert RulerHqaSuite().tables([], ["kvbank"]) == []
 
 
+def test_classes_of_wrong_answers_are_shares_of_those_that_have_one() -> None:
+    classes = ["early anchoring", "early anchoring", "missed", "other"]
+    records: Group = [
+        *(replace(record(f"in/7168/one-hop/0.{n}", "kvbank"), wrong=name) for n, name in enumerate(classes)),
+        replace(record("in/7168/one-hop/0.4", "kvbank"), correct=True, wrong="missed"),  # a judge found it right
+        record("in/7168/one-hop/0.5", "kvbank", error="down"),
+        record("in/7168/one-hop/0.0", "full"),
+    ]
+    table = RulerHqaSuite().tables(records, ["full", "kvbank"])[-1]
+    assert table.title == "Wrong answers, split in"
+    assert table.columns == ("one-way reading", "early anchoring", "missed", "mix-up", "other")
+    (row,) = table.rows
+    assert row.names == ("7K", "kvbank")
+    assert [cell.value for cell in row.cells] == [0, 0.5, 0.25, 0, 0.25]
+    assert {cell.count for cell in row.cells} == {4}
+    assert row.cells[1].low == pytest.approx(0.150, abs=1e-3), "Wilson's, for 2 of 4"
+
+
 def test_blocks_that_a_gate_opened_are_figures_of_the_record(evaluate: Evaluate, tmp_path: Path) -> None:
     label = "kvbank/chunk=128/note=4/threshold=0.2"
     options = {"lengths": (512,), "questions": 2, "splits": ("in",), "per_document": 2, "max_tokens": 4}
@@ -195,6 +214,7 @@ def test_blocks_that_a_gate_opened_are_figures_of_the_record(evaluate: Evaluate,
         assert found.figures.keys() == {"exact", "contained", "either_way", "blocks_read", "evidence_read"}
         assert found.figures["evidence_read"] in (0.0, 0.5, 1.0)
         assert 0 <= found.figures["blocks_read"] <= 5
+        assert (found.wrong in CLASSES) is not found.correct
 
 
 @pytest.mark.parametrize(

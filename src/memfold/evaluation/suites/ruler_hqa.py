@@ -32,6 +32,7 @@ from memfold.evaluation.reading import BLOCKS_READ, EVIDENCE_READ
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed
 from memfold.evaluation.table import Cell, Figure, Table, mean, proportion
+from memfold.evaluation.wrong_answers import CLASSES
 from memfold.scoring.metrics import answered, holds_answer
 from memfold.scoring.squad import contained_either_way
 from memfold.tasks.almanac.spread import KINDS, spread
@@ -101,7 +102,8 @@ class RulerHqaSuite:
         return Score(text, right, figures)
 
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
-        """Return for each split: accuracy by length, the loss from the shortest to the longest, and work a question."""
+        """Return for each split: accuracy by length, the loss from the shortest to the longest, work a question, and
+        the classes of wrong answers if any has one."""
         tables = []
         for split, own in splits(records):
             kinds = list(dict.fromkeys(map(_kind, own)))
@@ -111,6 +113,7 @@ class RulerHqaSuite:
             tables.append(Table(f"RULER-HQA, split {split}", ("tokens", "system"), columns, rows, note))
             tables += lost_with_length(own, labels, split, _right)
             tables.append(_work(own, labels, split))
+            tables += _wrong(own, labels, split)
         return tables
 
     def plots(self, records: Sequence[Record], labels: Sequence[str]) -> list[Figure]:
@@ -209,6 +212,21 @@ def _work(records: Group, labels: Sequence[str], split: str) -> Table:
     )
     rows = grid(records, labels, cells, length_name)
     return Table(f"Work for a question, split {split}", ("tokens", "system"), columns, rows, note)
+
+
+def _wrong(records: Group, labels: Sequence[str], split: str) -> list[Table]:
+    """Return the shares of the classes among the wrong answers that have one; no table if none has."""
+    classed = [record for record in records if record.wrong is not None and not record.correct]
+    if not classed:
+        return []
+
+    def cells(own: Group) -> list[Cell]:
+        return [proportion([record.wrong == name for record in own]) for name in CLASSES]
+
+    asked = {record.system for record in classed}
+    rows = grid(classed, [label for label in labels if label in asked], cells, length_name)
+    note = "Shares of the wrong answers of systems that read block by block, told by rules from each trace."
+    return [Table(f"Wrong answers, split {split}", ("tokens", "system"), CLASSES, rows, note)]
 
 
 def _in_thousands(records: Group, labels: Sequence[str]) -> dict[str, list[tuple[float, Cell]]]:

@@ -1,7 +1,7 @@
 """The gate: the probability that a block helps with a question, given the note so far.
 
 There are three: a trained classifier on the last hidden state (LycheeMemory, section 3.3), the model itself, asked for
-yes or no, and BM25, which looks at the text alone.  None of them generates text.
+yes or no, and BM25, which looks at the texts of block, question and note.  None of them generates text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from memfold.core.system import ask_all
 from memfold.core.types import Call, HeadScore, Likelihood, Memory, Part, Reply
 from memfold.systems.kvbank.prompts import NO, YES, block_message, helps
 from memfold.systems.kvbank.settings import GATE, GATE_HEAD, KvbankFold, KvbankRead
-from memfold.systems.shared.passages import PassageIndex
+from memfold.systems.shared.candidates import candidates
 
 MOST = 8  # blocks that BM25 opens if `most` is 0
 Scores = Generator[tuple[Call, ...], tuple[Reply, ...], list[float]]
@@ -36,7 +36,8 @@ def gate_scores(
         odds = [sum(reply.logprobs) for reply in replies]
         return [_sigmoid(yes - no) for yes, no in zip(odds[::2], odds[1::2], strict=True)]
     if read.gate == "bm25":
-        return _word_overlap(read, memory, question, indices)
+        best = candidates(memory, question, note, read.most or MOST)
+        return [float(index in best) for index in indices]
     return [1.0] * len(indices)
 
 
@@ -60,13 +61,6 @@ def _parts(fold: KvbankFold, read: KvbankRead, memory: str, index: int, question
     return block_message(
         fold, memory, index, after_memory(read.chat_template, helps(read.chat_template, question, note), None)
     )
-
-
-def _word_overlap(read: KvbankRead, memory: Memory, question: str, indices: Sequence[int]) -> list[float]:
-    """Return 1 for the `most` blocks that share the rarest words with the question, otherwise 0."""
-    index = memory.cached("passages", lambda: PassageIndex([block.read() or "" for block in memory.blocks]))
-    best = {number for number, score in index.best(question, read.most or MOST) if score > 0}
-    return [float(number in best) for number in indices]
 
 
 def _sigmoid(logit: float) -> float:

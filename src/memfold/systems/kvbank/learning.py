@@ -7,14 +7,18 @@ from dataclasses import asdict
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from memfold.core.config import require
+from memfold.core.document import Document
 from memfold.core.footprint import Footprint, Pass
-from memfold.core.model import ModelRecord
+from memfold.core.model import Model, ModelRecord
 from memfold.core.system import Capabilities, HeadOutput, MemorySystem, SystemT
 from memfold.systems.kvbank.settings import (
     BATCH_TOKENS,
+    BYTES,
     COMPRESSOR,
     GATE,
     GATE_HEAD,
+    GIGABYTE,
     HEAD,
     PAPER,
     REASONER,
@@ -42,6 +46,7 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
 
     groups = (KvbankFold, KvbankRead, KvbankTrain)
     drawn = ("ratio",)
+    kept = ("store",)
 
     @classmethod
     def published(cls: type[SystemT]) -> SystemT:
@@ -56,10 +61,10 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """All folding settings except those of chunks, whose lengths the blocks of a memory have, unless positions
-        depend on them."""
+        """All folding settings except what a memory stores, and those of chunks, whose lengths its blocks have, unless
+        positions depend on them."""
         free = () if self.fold.positions == "unrotated" else ("chunk", "borders")
-        return {name: value for name, value in asdict(self.fold).items() if name not in free}
+        return {name: value for name, value in asdict(self.fold).items() if name not in (*free, *self.kept)}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -67,12 +72,30 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
         text = self.read.reading == "text"
         return Capabilities(
             slots=True,
-            rereads_text=text or self.read.gate == "bm25",
+            rereads_text=text or self.read.gate == "bm25" or self.read.candidates > 0 or not self.stores_slots,
             consecutive=False,
             pass_tokens=BATCH_TOKENS,
             untrained=self.fold.compressor != "trained",
             call_positions=(self.fold.chunk if text else self.fold.slots(self.fold.chunk)) + 2 * self.read.note,
         )
+
+    @property
+    def stores_slots(self) -> bool:
+        """Whether a memory stores its blocks."""
+        return self.fold.store != "text"
+
+    def settled(self: KvbankT, documents: Sequence[Document], model: Model) -> KvbankT:
+        """Return the system that stores blocks, or text if the blocks would take more room, if that is to be chosen."""
+        if self.fold.store != "auto":
+            return self
+        most = GIGABYTE * self.read.gigabytes * self.fold.ratio / (BYTES * (self.slot_size(model) or 1))
+        tokens = 0
+        for document in documents:
+            for piece in document.pieces():
+                tokens += len(model.tokenize(piece)[0])
+                if tokens > most:
+                    return self.changed(store="text")
+        return self.changed(store="blocks")
 
     @property
     def ratio(self) -> int:
@@ -90,8 +113,10 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
         """Add the memory token, the head of the gate and the adapters to a model, and freeze the base weights.
 
         Raises:
-            ConfigError: for a training ratio that the other settings do not allow.
+            ConfigError: for a training ratio that the other settings do not allow, or blocks that are made later, which
+                no gradient reaches.
         """
+        require(self.fold.store == "blocks", "store", self.fold.store, "'blocks' in training")
         for ratio in self.train.ratios:
             self.changed(ratio=ratio)
         from memfold.systems.kvbank.head import add_parts
@@ -118,7 +143,8 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
 
         A gate that was trained stays the one to use after a stage that opens every block.
         """
-        settings = asdict(self.fold) | {name: getattr(self.read, name) for name in READING}
+        settings = {name: value for name, value in asdict(self.fold).items() if name not in self.kept}
+        settings |= {name: getattr(self.read, name) for name in READING}
         settings |= {"gate": "head"} if previous.get("gate") == "head" else {}
         del settings["ratio"]
         return settings | {"ratios": sorted({*previous.get("ratios", ()), *self.train.ratios})}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from memfold.core.config import require, require_known
 from memfold.core.settings import ReadSettings, TrainSettings
-from memfold.systems.shared.notes import NOTE, OVERFLOWS, Overflow
+from memfold.systems.shared.notes import NOTE, OVERFLOWS, STOPS, Overflow, Stop
 from memfold.systems.shared.tagged import PROMPTS, Prompts
 
 Compressor = Literal["trained", "reconstruction", "expected", "norm", "recent", "random"]
@@ -16,13 +17,17 @@ Gate = Literal["head", "ask", "bm25", "open"]
 Reading = Literal["note", "text", "block"]
 Borders = Literal["sentence", "exact"]
 Letter = Literal["q", "k", "v", "o"]
+Store = Literal["blocks", "text", "auto"]
 
 COMPRESSORS: tuple[Compressor, ...] = ("trained", "reconstruction", "expected", "norm", "recent", "random")
 POSITION_RULES: tuple[PositionRule, ...] = ("slots", "original", "unrotated")
 BORDERS: tuple[Borders, ...] = ("sentence", "exact")
+STORES: tuple[Store, ...] = ("blocks", "text", "auto")
 GATES: tuple[Gate, ...] = ("head", "ask", "bm25", "open")
+WITHOUT_SLOTS: tuple[Gate, ...] = ("bm25", "open")  # gates that do not look at the slots of a block
 READINGS: tuple[Reading, ...] = ("note", "text", "block")
 BATCH_TOKENS = 8192  # tokens of text in one forward pass of the compressor, unless a single window has more
+GIGABYTE, BYTES = 10**9, 2  # the unit of `gigabytes`, and bytes of a value in 16 bits
 HEAD = "kvbank"  # name of the head in a model folder
 GATE_HEAD = f"{HEAD}.gate"
 COMPRESSOR, REASONER, GATE = "compressor", "reasoner", "gate"  # the adapters
@@ -45,6 +50,9 @@ class KvbankFold:
     they were in the pass that made them; "unrotated", not at all, as the public release of LycheeMemory reads them: the
     prompt then goes on after the slots of a whole chunk, however many the block has.
 
+    `store` says what a memory keeps: "blocks"; "text", of which the blocks are made when they are read (`made`); or
+    "auto", the blocks if they take no more than `gigabytes` in 16 bits, else the text.
+
     If `opening` is true, the beginning of the prompt stands before the block, otherwise after it, as in that release.
     If `adapters` is false, the weights of the model itself compress and read, as in that release.
     """
@@ -57,6 +65,7 @@ class KvbankFold:
     borders: Borders = "sentence"
     opening: bool = True
     adapters: bool = True
+    store: Store = "blocks"
 
     def __post_init__(self) -> None:
         require(1 <= self.ratio <= 64, "ratio", self.ratio, "1 to 64")
@@ -68,6 +77,7 @@ class KvbankFold:
         require(usable, "window", self.window, f"0 with compressor = {self.compressor!r}, which reads a chunk at once")
         require(self.chunk > 0, "chunk", self.chunk, "1 token or more")
         require_known("borders", self.borders, BORDERS)
+        require_known("store", self.store, STORES)
 
     def slots(self, tokens: int) -> int:
         """Return the number of slots of a chunk of `tokens` tokens."""
@@ -87,8 +97,12 @@ class KvbankRead(ReadSettings):
     of the opened blocks in place of their keys and values, which the gate still sees.  "block" answers from the best
     block alone, with one call.  `ahead` is the largest number of blocks that the gate scores together while the note is
     unchanged.  With more than one of `passes` (the paper: 1), the gate sees the closed blocks again after the last one,
-    if the note has changed since: evidence may stand before what shows that it matters.  `prompts` is "short", or
-    "tagged" for weights that were trained with the published prompts (`tagged`).
+    if the note has changed since: evidence may stand before what shows that it matters.  With `candidates`, it sees in
+    each pass only that many blocks, found by BM25 in view of the note (`shared.candidates`); 0 is all.  With `stop`
+    "answered", the question is asked after each change of the note, and reading ends at the first answer.  `prompts` is
+    "short", or "tagged" for weights that were trained with the published prompts (`tagged`).
+
+    `gigabytes` (of 10^9 bytes) is the room for blocks that are made when they are read: those used last are kept.
     """
 
     gate: Gate = "ask"
@@ -99,7 +113,10 @@ class KvbankRead(ReadSettings):
     overflow: Overflow = "sentence"
     ahead: int = 16
     passes: int = 1
+    candidates: int = 0
+    stop: Stop = "end"
     prompts: Prompts = "short"
+    gigabytes: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,7 +128,10 @@ class KvbankRead(ReadSettings):
         require_known("overflow", self.overflow, OVERFLOWS)
         require(self.ahead > 0, "ahead", self.ahead, "1 block or more")
         require(self.passes > 0, "passes", self.passes, "1 or more")
+        require(self.candidates >= 0, "candidates", self.candidates, "1 block or more, or 0 for all")
+        require_known("stop", self.stop, STOPS)
         require_known("prompts", self.prompts, PROMPTS)
+        require(0 <= self.gigabytes < math.inf, "gigabytes", self.gigabytes, "0 or more")
 
 
 @dataclass(frozen=True)

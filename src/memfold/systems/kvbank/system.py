@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -37,14 +36,17 @@ from memfold.core.types import (
     Trace,
 )
 from memfold.core.window import shorten
+from memfold.systems.kvbank.bank import Bank, is_sound, next_sound, with_damage
 from memfold.systems.kvbank.gate import gate_scores, head_call
 from memfold.systems.kvbank.learning import KvbankLearning
 from memfold.systems.kvbank.prefixes import Prefixes
 from memfold.systems.kvbank.prompts import around_last_note, block_message, update
-from memfold.systems.kvbank.settings import BATCH_TOKENS, REASONER
-from memfold.systems.shared.blocks import Cut, chunk_batches, chunk_block, render_text
+from memfold.systems.kvbank.settings import BATCH_TOKENS, GIGABYTE, REASONER, WITHOUT_SLOTS
+from memfold.systems.shared.blocks import Cut, chunk_batches, chunk_block, render_text, text_blocks
+from memfold.systems.shared.candidates import candidates
 from memfold.systems.shared.citations import cite_reply
-from memfold.systems.shared.notes import EMPTY, answer_from, misleading, noted_parts, write_note
+from memfold.systems.shared.folding import without_gradients
+from memfold.systems.shared.notes import EMPTY, answer_from, early_answer, misleading, noted_parts, write_note
 from memfold.systems.shared.replies import ended_reply, scripted_step
 
 if TYPE_CHECKING:
@@ -55,30 +57,6 @@ if TYPE_CHECKING:
     from memfold.systems.kvbank.rotation import Rotation
 
 BEST = 3  # blocks that are named if none is opened
-
-
-@dataclass
-class Bank:
-    """What is known of the blocks of a memory for one question: the last score of each, and the note it was made with;
-    which blocks were opened."""
-
-    blocks: range
-    scores: dict[int, float] = field(default_factory=dict)
-    notes: dict[int, str] = field(default_factory=dict)
-    opened: set[int] = field(default_factory=set)
-
-    def unseen(self, note: str) -> list[int]:
-        """Return the closed blocks that were not scored with this note, in order."""
-        return [index for index in self.blocks if index not in self.opened and self.notes.get(index) != note]
-
-    def scored(self, index: int, note: str, score: float, threshold: float) -> bool:
-        """Keep the score of a block, and return whether it opens the block."""
-        self.scores[index], self.notes[index] = score, note
-        if score > threshold:
-            self.opened.add(index)
-        return score > threshold
-
-
 Opened = Generator[tuple[Call, ...], tuple[Reply, ...], int | None]
 _ROTATIONS: WeakKeyDictionary[PreTrainedModel, Rotation] = WeakKeyDictionary()
 
@@ -91,7 +69,10 @@ class Kvbank(KvbankLearning):
     # --- folding
 
     def compress(self, documents: Sequence[Document], model: Model, done: int = 0) -> Iterator[Block]:
-        """Yield blocks with slots [n, d], n = tokens / ratio, d = layers x 2 x heads x size."""
+        """Yield blocks with slots [n, d], n = tokens / ratio, d = layers x 2 x heads x size, or with text alone."""
+        if not self.stores_slots:
+            yield from islice(text_blocks(documents, model, self.fold.chunk, self._cut), done, None)
+            return
         backbone = model.weights()
         rotation, before = _rotation(backbone), self._before(backbone)
         for batch in chunk_batches(documents, backbone, self.fold.chunk, BATCH_TOKENS, self._cut):
@@ -118,11 +99,11 @@ class Kvbank(KvbankLearning):
             return compress_chunks(backbone, chunks, before, self.fold, rotation)
         return [select(backbone, tokens, before, self.fold, rotation) for tokens in chunks]
 
-    def slot_size(self, model: Model) -> int:
-        """Return the number of values of a slot: keys and values of all layers and heads."""
+    def slot_size(self, model: Model) -> int | None:
+        """Return the number of values of a slot: keys and values of all layers and heads; None if none is stored."""
         from memfold.systems.kvbank.blocks import shape_of
 
-        return shape_of(model.weights()).values
+        return shape_of(model.weights()).values if self.stores_slots else None
 
     def slot_parts(self, model: Model) -> int:
         """Return a part for the keys, and one for the values, of each head and layer."""
@@ -131,8 +112,10 @@ class Kvbank(KvbankLearning):
         return shape_of(model.weights()).parts
 
     def check_memory(self, memory: Memory) -> None:
-        """Check that each block has as many slots as its tokens require."""
-        for block in memory.blocks:
+        """Check that each block has as many slots as its tokens require, or that the memory holds its text."""
+        if not self.stores_slots and not memory.holds_text:
+            raise DataError(f"memory {memory.name!r} has neither slots nor text; fold it again")
+        for block in memory.blocks if self.stores_slots else ():
             if block.slot_count != self.fold.slots(block.token_count):
                 raise DataError(
                     f"memory {memory.name!r} has {block.slot_count} slots for the {block.token_count} tokens of block "
@@ -145,17 +128,37 @@ class Kvbank(KvbankLearning):
         """Read the blocks that the gate opens, one call for each, and answer with one more call."""
         if self.read.reading == "block":
             return (yield from self._answer_from_block(memory, question))
-        note, bank = EMPTY, Bank(range(len(memory.blocks)))
+        bank = Bank(range(len(memory.blocks)))
+        answer = yield from self._read(memory, question, bank)
+        return with_damage(answer, memory, bank.damaged)
+
+    def _read(self, memory: Memory, question: str, bank: Bank) -> AnswerSteps:
+        note = EMPTY
         for _ in range(self.read.passes):
-            waiting = deque(bank.unseen(note))
+            waiting = self._waiting(memory, question, note, bank)
             while waiting and not 0 < self.read.most <= len(bank.opened):
                 index = yield from self._next_open(memory, question, note, waiting, bank)
                 if index is None:
                     break
                 update = partial(self._update, memory.name, index, question, note)
-                note = (yield from write_note(update, self.read.note, self.read.overflow)) or note
+                last, note = note, (yield from write_note(update, self.read.note, self.read.overflow)) or note
+                answering = partial(self._from_note, memory, question, note)
+                early = yield from early_answer(self.read.stop, last, note, answering)
+                if early is not None:
+                    return early
         if not bank.opened:
             return _nothing_opened(memory, question, bank.scores)
+        return (yield from self._from_note(memory, question, note))
+
+    def _waiting(self, memory: Memory, question: str, note: str, bank: Bank) -> deque[int]:
+        """Return the closed blocks that the gate should see in view of a note, in order."""
+        closed = bank.unseen(note)
+        if not self.read.candidates:
+            return deque(closed)
+        best = candidates(memory, question, note, self.read.candidates)
+        return deque(index for index in closed if index in best)
+
+    def _from_note(self, memory: Memory, question: str, note: str) -> AnswerSteps:
         reply = yield from ask(self._last(question, note, self.read.style))
         answer = final_answer(reply.text, self.read.style)
         return Answer(answer, reply.text, cite_reply(memory, question, reply, answer))
@@ -168,24 +171,42 @@ class Kvbank(KvbankLearning):
         """
         ahead = 1
         while waiting:
-            indices = list(islice(waiting, ahead))
+            indices = self._seen_by_gate(memory, waiting, ahead, bank)
             values = yield from gate_scores(self.fold, self.read, memory, question, note, indices)
             for value in values:
                 index = waiting.popleft()
-                if bank.scored(index, note, value, self.read.threshold):
+                opens = bank.scored(index, note, value, self.read.threshold)
+                if opens and self._can_read(memory, index, bank):
                     return index
             ahead = min(2 * ahead, self.read.ahead)
         return None
 
     def _answer_from_block(self, memory: Memory, question: str) -> AnswerSteps:
         """Answer with one call over the block with the highest score."""
-        best = 0
-        if len(memory.blocks) > 1:
-            values = yield from gate_scores(self.fold, self.read, memory, question, EMPTY, range(len(memory.blocks)))
-            best = max(range(len(values)), key=values.__getitem__)
+        count = len(memory.blocks)
+        bank = Bank(range(count))
+        indices = self._seen_by_gate(memory, deque(range(count)), count, bank) if count > 1 else [0]
+        if count > 1:
+            values = yield from gate_scores(self.fold, self.read, memory, question, EMPTY, indices)
+            order = sorted(range(len(values)), key=values.__getitem__, reverse=True)
+            indices = [indices[number] for number in order]
+        best = next(index for index in indices if self._can_read(memory, index, bank))
         reply = yield from ask(self._direct(memory.name, best, question, self.read.style))
         answer = final_answer(reply.text, self.read.style)
-        return Answer(answer, reply.text, cite_reply(memory, question, reply, answer))
+        found = Answer(answer, reply.text, cite_reply(memory, question, reply, answer))
+        return with_damage(found, memory, bank.damaged)
+
+    def _seen_by_gate(self, memory: Memory, waiting: deque[int], count: int, bank: Bank) -> list[int]:
+        """Return the first `count` of the blocks that wait, without those that are damaged if the gate reads slots."""
+        if self.read.gate in WITHOUT_SLOTS:
+            return list(islice(waiting, count))
+        return next_sound(memory, waiting, count, bank.damaged)
+
+    def _can_read(self, memory: Memory, index: int, bank: Bank) -> bool:
+        """Return whether a block can be read, and take it from those opened if not; text can be read in any case."""
+        sound = self.read.reading == "text" or is_sound(memory, index, bank.damaged)
+        bank.opened -= bank.damaged
+        return sound
 
     def render(self, memory: Memory, call: Call, model: Model) -> Rendered:
         """Render a call: its block as a prefix of keys and values, the rest as tokens after it.
@@ -199,7 +220,7 @@ class Kvbank(KvbankLearning):
         backbone, builder = model.weights(), SequenceBuilder()
         block = memory.blocks[blocks[0]]
         before = self._before(backbone)
-        prefix = self._prefix(memory, block, backbone, tuple(before))
+        prefix = self._prefix(memory, blocks[0], backbone, tuple(before))
         builder.next = start = self._length(block, len(before))
         for tokens in backbone.prompt(call.parts, self.read.chat_template):
             builder.text(tokens)
@@ -208,21 +229,43 @@ class Kvbank(KvbankLearning):
         if end > model.window:
             advice = shorten(self.name, model, memory.token_count, model.window - (end - start))
             raise DataError(
-                f"a block of {block.slot_count} slots, its prompt and a reply of {call.sampling.max_tokens} tokens end "
-                f"at position {end}, the model's window is {model.window}; {advice}"
+                f"a block of {self.fold.slots(block.token_count)} slots, its prompt and a reply of "
+                f"{call.sampling.max_tokens} tokens end at position {end}, the model's window is {model.window}; "
+                f"{advice}"
             )
         return builder.rendered(prefix, call.adapter)
 
-    def _prefix(self, memory: Memory, block: Block, backbone: Backbone, before: tuple[int, ...]) -> Prefix:
+    def _prefix(self, memory: Memory, index: int, backbone: Backbone, before: tuple[int, ...]) -> Prefix:
         from memfold.systems.kvbank.blocks import opening, prefix_of
 
         kept = memory.cached("prefixes", lambda: Prefixes(2 * self.read.ahead))
         first = kept.get(before, lambda: opening(backbone, before)) if before else None
-        assert block.slots is not None, "blocks of a KV memory bank have slots"
-        slots = block.slots
+        rotation, rule = _rotation(backbone), self.fold.positions
         return kept.get(
-            block.index, lambda: prefix_of(slots, first, _rotation(backbone), self.fold.positions, backbone)
+            index,
+            lambda: prefix_of(self._slots_of(memory, index, backbone, before), first, rotation, rule, backbone),
         )
+
+    def _slots_of(self, memory: Memory, index: int, backbone: Backbone, before: Sequence[int]) -> Tensor:
+        """Return the slots of a block, which are made if the memory keeps only its text.
+
+        Where not every block is needed, one is made alone; otherwise with those that folding compresses with it.
+        """
+        from memfold.systems.kvbank.made import MadeBlocks, as_stored
+
+        stored = memory.blocks[index].slots
+        if stored is not None:
+            return stored
+
+        def compress(chunks: Sequence[Sequence[int]]) -> list[Tensor]:
+            with without_gradients(backbone):
+                slots = self._slots(backbone, chunks, before, _rotation(backbone))
+            return [as_stored(each, memory.dtype, self.slot_parts(backbone)) for each in slots]
+
+        together = BATCH_TOKENS if self.fold.compressor == "trained" else 0
+        made = memory.cached("made blocks", lambda: MadeBlocks(memory, backbone.tokenize, together))
+        alone = self.read.gate == "bm25" or self.read.candidates > 0
+        return made.slots(index, compress, GIGABYTE * self.read.gigabytes, alone)
 
     def _before(self, backbone: Backbone) -> list[int]:
         """Return the tokens before every block, which begin the prompt; they are not compressed."""
@@ -234,9 +277,10 @@ class Kvbank(KvbankLearning):
         """Return the position of the prompt after a block (`KvbankFold.positions`)."""
         if self.fold.positions == "unrotated":
             return before + self.fold.slots(self.fold.chunk)
+        slots = self.fold.slots(block.token_count)
         if self.fold.positions == "slots":
-            return before + block.slot_count
-        return before + block.token_count + (block.slot_count if self.fold.compressor == "trained" else 0)
+            return before + slots
+        return before + block.token_count + (slots if self.fold.compressor == "trained" else 0)
 
     # --- calls and training
 

@@ -38,14 +38,18 @@ from memfold.core.types import (
 )
 from memfold.systems.recurrent.prompts import around_last_note, around_part
 from memfold.systems.shared.blocks import render_text, text_blocks
+from memfold.systems.shared.candidates import candidates
 from memfold.systems.shared.citations import cite_reply
 from memfold.systems.shared.linear import linear_modules, matrices
 from memfold.systems.shared.notes import (
     EMPTY,
     NOTE,
     OVERFLOWS,
+    STOPS,
     Overflow,
+    Stop,
     answer_from,
+    early_answer,
     fitting_chunk,
     fitting_note,
     misleading,
@@ -79,7 +83,9 @@ class RecurrentRead(ReadSettings):
     """`note` is the maximum number of tokens in the note, `overflow` what becomes of one that is longer (`notes`).
 
     With more than one of `passes` (the paper: 1), the text is read again from its beginning with the note so far,
-    unless a pass has not changed the note: evidence may stand before what shows that it matters.
+    unless a pass has not changed the note: evidence may stand before what shows that it matters.  With `candidates`,
+    each pass reads only that many chunks, found by BM25 in view of the note (`shared.candidates`); 0 is all.  With
+    `stop` "answered", the question is asked after each change of the note, and reading ends at the first answer.
     `prompts` is "short", or "tagged" for weights that were trained with the published prompts (`tagged`).
     With `adapters` the adapter `READER` of the model writes notes and answers, which has to be trained.
     """
@@ -87,6 +93,8 @@ class RecurrentRead(ReadSettings):
     note: int = NOTE
     overflow: Overflow = "sentence"
     passes: int = 1
+    candidates: int = 0
+    stop: Stop = "end"
     prompts: Prompts = "short"
     adapters: bool = False
 
@@ -95,6 +103,8 @@ class RecurrentRead(ReadSettings):
         require(self.note > 0, "note", self.note, "1 token or more")
         require_known("overflow", self.overflow, OVERFLOWS)
         require(self.passes > 0, "passes", self.passes, "1 or more")
+        require(self.candidates >= 0, "candidates", self.candidates, "1 chunk or more, or 0 for all")
+        require_known("stop", self.stop, STOPS)
         require_known("prompts", self.prompts, PROMPTS)
 
 
@@ -166,13 +176,27 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
         note, read = EMPTY, 0
         for _ in range(self.read.passes):
             before = note
-            for number, block in enumerate(memory.blocks, 1):
-                part = BlockRef(memory.name, block.index)
+            for index in self._chosen(memory, question, note):
+                block, last = memory.blocks[index], note
                 read += block.token_count
-                update = partial(self._update, question, note, part, number, len(memory.blocks))
+                place = (BlockRef(memory.name, block.index), index + 1, len(memory.blocks))
+                update = partial(self._update, question, note, *place)
                 note = (yield from write_note(update, self._limit(read), self.read.overflow)) or note
+                answering = partial(self._from_note, memory, question, note)
+                early = yield from early_answer(self.read.stop, last, note, answering)
+                if early is not None:
+                    return early
             if note == before:
                 break
+        return (yield from self._from_note(memory, question, note))
+
+    def _chosen(self, memory: Memory, question: str, note: str) -> Sequence[int]:
+        """Return the numbers of the blocks that a pass reads."""
+        if not self.read.candidates:
+            return range(len(memory.blocks))
+        return candidates(memory, question, note, self.read.candidates)
+
+    def _from_note(self, memory: Memory, question: str, note: str) -> AnswerSteps:
         reply = yield from ask(self._last(question, note, self.read.style))
         answer = final_answer(reply.text, self.read.style)
         return Answer(answer, reply.text, cite_reply(memory, question, reply, answer))

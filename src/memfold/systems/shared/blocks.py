@@ -39,10 +39,11 @@ def chunk_batches(
         yield batch
 
 
-def text_blocks(documents: Sequence[Document], model: Model, size: int) -> Iterator[Block]:
-    """Yield blocks of at most `size` tokens that hold their text and end between sentences, if there is such an end."""
+def text_blocks(documents: Sequence[Document], model: Model, size: int, cut: Cut = text_chunks) -> Iterator[Block]:
+    """Yield blocks of at most `size` tokens that hold their text; they end between sentences, if there is such an end,
+    or where `cut` says."""
     for source, document in enumerate(documents):
-        for chunk in text_chunks(document, model.tokenize, size):
+        for chunk in cut(document, model.tokenize, size):
             yield chunk_block(source, chunk)
 
 

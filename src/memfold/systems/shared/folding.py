@@ -17,6 +17,7 @@ from memfold.core.types import Block, Memory
 
 def fold(system: AnySystem, documents: Sequence[Document], model: Model) -> list[Memory]:
     """Return one memory per document; the documents are compressed together, without gradients."""
+    system = system.settled(documents, model)
     blocks: list[list[Block]] = [[] for _ in documents]
     with without_gradients(model):
         for block in system.compress(documents, model):

@@ -12,12 +12,14 @@ from memfold.core.document import Chunk
 from memfold.core.errors import ConfigError
 from memfold.core.model import Model
 from memfold.core.prompt import ABSENT, Style, target
-from memfold.core.system import ask
-from memfold.core.types import Call, Reply, Sample
+from memfold.core.system import AnswerSteps, ask
+from memfold.core.types import Answer, Call, Reply, Sample
 from memfold.systems.shared.mentions import WORD, names_of, word_set
 
 Overflow = Literal["sentence", "shorter", "keep"]
 OVERFLOWS: tuple[Overflow, ...] = ("sentence", "shorter", "keep")
+Stop = Literal["end", "answered"]  # when reading ends: at the end of the text, or once the note gives an answer
+STOPS: tuple[Stop, ...] = ("end", "answered")
 
 EMPTY = "(nothing yet)"  # text of an empty note
 WORDS_PER_TOKEN = 0.75
@@ -50,6 +52,16 @@ def write_note(
     if reply.is_cut and overflow == "shorter" and limit > 1:
         reply = yield from ask(update(limit // 2))
     return _whole_sentences(reply.text) if reply.is_cut and overflow != "keep" else reply.text.strip()
+
+
+def early_answer(
+    stop: Stop, last: str, note: str, answering: Callable[[], AnswerSteps]
+) -> Generator[tuple[Call, ...], tuple[Reply, ...], Answer | None]:
+    """Return the answer of a note that differs from the `last` one, if that is when reading ends; else None."""
+    if stop != "answered" or note == last:
+        return None
+    answer = yield from answering()
+    return None if answer.text == ABSENT else answer
 
 
 def _whole_sentences(text: str) -> str:
