@@ -114,9 +114,11 @@ def test_half_a_line_at_the_end_is_left_out(read: Read, policy: ScriptedPolicy, 
     """Wherever a kill cuts the file: what is kept is the calls whose lines are whole."""
     whole = read().ask(QUESTION, trace=path)
     data = path.read_bytes()
-    for cut in range(0, len(data), 97):
-        path.write_bytes(data[:cut])
-        kept = max(0, data[:cut].count(b"\n") - 1)
+    torn = [data[:cut] for cut in range(0, len(data), 97)]
+    torn.append(data.splitlines(keepends=True)[0] + b'{"event": "call", "case": "' + b"x" * len(data))
+    for content in torn:
+        path.write_bytes(content)
+        kept = max(0, content.count(b"\n") - 1)
         policy.calls.clear()
         assert told(read().ask(QUESTION, trace=path, resume=True)) == told(whole)
         assert len(policy.calls) == len(whole.trace.steps) - kept

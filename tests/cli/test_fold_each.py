@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from command_result import Cli
 
+from memfold.corpus.engines.local import LocalEngine
 from memfold.corpus.work import Worker
 from memfold.memory import open_memory
 
@@ -83,6 +84,21 @@ def test_an_interruption_keeps_what_is_folded(
     assert result.code == 130
     assert result.message == "interrupted; what is folded is kept, run the same command again to continue"
     assert cli("fold", "texts/a.txt", "texts/inner", "-o", "memories/", *model, "--json").record["kept"] == ["a.txt"]
+
+
+def test_what_an_engine_prints_is_not_on_standard_output(
+    cli: Cli, texts: Path, model: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = LocalEngine.run
+
+    def run(*arguments: Any) -> Any:
+        print("a worker ended")
+        return plain(*arguments)
+
+    monkeypatch.setattr(LocalEngine, "run", run)
+    result = cli("fold", "texts/a.txt", "-o", "memories/", *model, "--json")
+    assert result.record["folded"] == ["a.txt"]
+    assert "a worker ended" in result.err
 
 
 REFUSED = {

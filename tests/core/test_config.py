@@ -139,7 +139,7 @@ def test_a_system_gets_the_settings_that_the_model_was_trained_with() -> None:
     assert tuple(system_class("pooled").trained_ratios(trained["pooled"])) == (4, 16, 64)
     assert system_class("full").trained_ratios({}) == ()
     with pytest.raises(
-        ConfigError, match="unknown full setting 'ratio'; known: chat_template, chunk, max_tokens, read_loss, style"
+        ConfigError, match="unknown full setting 'ratio'; known: chat_template, chunk, max_tokens, read_loss, repetition_penalty, style"
     ):
         make_system("full", model, {"ratio": 4})
     model.has_weights = False

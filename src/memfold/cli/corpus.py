@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -66,6 +68,7 @@ def _run(engine: Engine, order: Order, jobs: Sequence[Job]) -> list[Outcome]:
     places = {job.source: place for place, job in enumerate(jobs)}
     console = notes()
     columns = [TextColumn("folding"), BarColumn(), MofNCompleteColumn(), TextColumn("files"), TimeRemainingColumn()]
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with redirect_stdout(sys.stderr), progress:  # Ray prints there that a worker ended, whatever it is told
         outcomes = list(progress.track(engine.run(order, jobs), total=len(jobs)))
     return sorted(outcomes, key=lambda outcome: places[outcome.source])

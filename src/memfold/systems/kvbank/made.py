@@ -31,7 +31,7 @@ class MadeBlocks:
     """
 
     def __init__(self, memory: Memory, tokenize: Tokenize, pass_tokens: int) -> None:
-        self._memory, self._tokenize = memory, tokenize
+        self._blocks, self._sources, self._tokenize = memory.blocks, memory.sources, tokenize
         self._passes = _passes([block.token_count for block in memory.blocks], pass_tokens)
         self._tokens: dict[int, array[int]] = {}  # of each document, by its number
         self._kept: OrderedDict[int, Tensor] = OrderedDict()
@@ -63,22 +63,22 @@ class MadeBlocks:
 
     def _chunk(self, index: int) -> Sequence[int]:
         """Return the tokens of the chunk that a block stands for."""
-        block = self._memory.blocks[index]
+        block = self._blocks[index]
         if block.source not in self._tokens:
             self._tokens[block.source] = self._tokens_of(block.source)
         return self._tokens[block.source][block.token_start : block.token_end].tolist()
 
     def _tokens_of(self, source: int) -> array[int]:
         """Return the tokens of a document, read in the pieces in which it was folded."""
-        own = [block for block in self._memory.blocks if block.source == source]
+        own = [block for block in self._blocks if block.source == source]
         text = "".join(block.read() or "" for block in own)
-        tokens = array("l")
-        for piece in Document(self._memory.sources[source], text=text).pieces():
+        tokens = array("i")
+        for piece in Document(self._sources[source], text=text).pieces():
             tokens.extend(self._tokenize(piece)[0])
         expected = max(block.token_end for block in own)
         if len(tokens) != expected:
             raise DataError(
-                f"the text of {self._memory.sources[source]} has {len(tokens)} tokens, this memory was folded from "
+                f"the text of {self._sources[source]} has {len(tokens)} tokens, this memory was folded from "
                 f"{expected}; fold the document again"
             )
         return tokens
