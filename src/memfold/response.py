@@ -8,7 +8,7 @@ from typing import Any
 from memfold.core.model import Model
 from memfold.core.prompt import ABSENT, recalled
 from memfold.core.registry import AnySystem
-from memfold.core.types import Citation, Finish, Recall, Trace
+from memfold.core.types import Citation, Finish, Generate, Recall, Trace
 
 
 @dataclass(frozen=True, repr=False)
@@ -128,8 +128,8 @@ def unended(trace: Trace, system: AnySystem, model: Model, holds_text: bool) -> 
 
     `holds_text` says whether the memory holds its text.
     """
-    if not trace.steps:
-        return None
+    if not trace.steps or not isinstance(trace.steps[-1].call.wants, Generate):
+        return None  # the last call was one of a gate: the system has answered without a reply
     reply, limit = trace.steps[-1].reply, trace.steps[-1].call.sampling.max_tokens
     if reply.finish == "repetition":
         return "the reply repeats itself and was stopped; ask in other words, or use another --model"

@@ -255,3 +255,13 @@ def test_the_calls_of_answers_are_written_for_inspect(cli: Cli) -> None:
         "--trace a.txt is not possible; use a"
     )
     assert cli("ask", "notes.txt", "--trace", "b.jsonl").message.endswith("give one of them")
+
+
+def test_a_gate_that_opens_nothing_is_no_empty_reply(cli: Cli) -> None:
+    Path("notes.txt").write_text("The river Kido flows through the town of Duzonvi. " * 3)
+    result = cli("ask", "notes.txt", "Which river flows through Mihagis?", "--system", "kvbank", "--json")
+    assert result.code == 0
+    record = json.loads(result.out)
+    assert record["answer"] == "not in the text"
+    assert record["reply"].startswith("The gate opened none of 1 blocks. The highest scores: block 0: 0.")
+    assert "empty" not in (record["warning"] or "")
