@@ -4,11 +4,12 @@
 
 Each way is a whole command, `memfold fold texts -o FOLDER/`, with one thread for each worker; they run one after
 another.  `seconds` is the whole command, its start included; `folding` is without the start of the command, but with
-that of Ray and of its workers, each of which loads the model.  `load` is the load average of the machine before the
-command: what else it computed meanwhile.  `again` is the last command once more, when everything is folded.
+that of Ray and of its workers, each of which loads the model.  `processor` is the CPU seconds of the command and of all
+processes that it started, which can be compared on a machine that computes something else, too; `load` is its load
+average before the command.  `again` is the last command once more, when everything is folded.
 
 The result is one JSON object, printed and written to benchmarks/results/ray-fold.json.  Ray is started by the command,
-on this machine; the benchmark needs the extra `ray`.
+on this machine; the benchmark needs the extras `ray` and `train` (psutil).
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import psutil
 import torch
 
 from memfold.backbone.origin import commit, hardware
@@ -33,7 +35,8 @@ from memfold.tasks.filler import sentence
 
 RESULTS = Path(__file__).parent / "results"
 CHARACTERS = 4  # of a token, about
-DIGITS = 4  # of the figures
+DIGITS = 1  # behind the point
+SAMPLED = 0.2  # seconds between two looks at the CPU seconds
 
 
 def main() -> int:
@@ -96,19 +99,36 @@ def fold(place: Path, name: str, options: list[str]) -> dict[str, Any]:
     command = [sys.executable, "-m", "memfold", "fold", "texts", "-o", f"{name}/", "--json", *options]
     load, started = os.getloadavg()[0], time.perf_counter()
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+    out, spent = place / f"{name}.json", {}
+    with out.open("w") as file:
+        process = psutil.Popen(command, cwd=place, env=environment, stdout=file)
+        while process.poll() is None:
+            spent |= _spent(process)
+            time.sleep(SAMPLED)
     seconds = time.perf_counter() - started
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}: exit code {done.returncode}: {done.stderr}")
-    told = json.loads(done.stdout)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
+    told = json.loads(out.read_text())
     return {
         "folded": len(told["folded"]),
         "kept": len(told["kept"]),
         "tokens": told["tokens"],
         "seconds": round(seconds, DIGITS),
-        "folding": told["seconds"]["fold"],
+        "folding": round(told["seconds"]["fold"], DIGITS),
+        "processor": round(sum(spent.values()), DIGITS),
         "load": round(load, 2),
     }
+
+
+def _spent(process: psutil.Process) -> dict[int, float]:
+    """The CPU seconds so far of a process and of those that it started, by their numbers."""
+    found = {}
+    with suppress(psutil.NoSuchProcess):
+        for each in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                times = each.cpu_times()
+                found[each.pid] = times.user + times.system
+    return found
 
 
 def _memories(folder: Path) -> dict[str, bytes]:
