@@ -101,6 +101,7 @@ def _ruler(lengths: str, questions: int, *systems: str, per_document: int = 16) 
 
 BLOCKS = tuple(f"kvbank:{ratio}/reading=block/chunk=1024" for ratio in (4, 8, 16))
 BANK, SEARCHED, OPEN = "kvbank", "kvbank/candidates=8", "kvbank/gate=open"
+QUICK = (BANK, SEARCHED, OPEN, "recurrent", "retrieval")
 # what reads every block costs minutes a question where the text is long
 RULER = {
     "gate": _ruler("7168,28672", 256, BANK, SEARCHED, "retrieval"),
@@ -131,7 +132,7 @@ PARTS = (
         size=_questions(240),
     ),
     _eval("blocks", "almanac", *FACTS, *_systems("full", *BLOCKS), lengths=SHORT, size=_questions(240)),
-    Part("ruler-hqa", RULER, {"gate": _ruler("1024,2048", 8, BANK, SEARCHED, OPEN, "recurrent", "retrieval", per_document=4)}),
+    Part("ruler-hqa", RULER, {"gate": _ruler("1024,2048", 8, *QUICK, per_document=4)}),
     Part("longest", LONGEST, {"longest": _ruler("1024,2048", 8, BANK, SEARCHED, "retrieval", per_document=4)}),
     _eval("fidelity", "fidelity", *_systems("pooled:16"), lengths="64,256,512,2048", size=_questions(180), quick=3),
     _eval("reconstruction", *RECONSTRUCTION, lengths="256,512,1024,2048", size=_questions(80)),

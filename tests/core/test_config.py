@@ -138,9 +138,8 @@ def test_a_system_gets_the_settings_that_the_model_was_trained_with() -> None:
     assert make_system("pooled", model).settings["ratio"] == 16
     assert tuple(system_class("pooled").trained_ratios(trained["pooled"])) == (4, 16, 64)
     assert system_class("full").trained_ratios({}) == ()
-    with pytest.raises(
-        ConfigError, match="unknown full setting 'ratio'; known: chat_template, chunk, max_tokens, read_loss, repetition_penalty, style"
-    ):
+    known = "chat_template, chunk, max_tokens, read_loss, repetition_penalty, style"
+    with pytest.raises(ConfigError, match=f"unknown full setting 'ratio'; known: {known}"):
         make_system("full", model, {"ratio": 4})
     model.has_weights = False
     with pytest.raises(ConfigError, match="system 'pooled' is not possible with model 'tiny'"):
