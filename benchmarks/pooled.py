@@ -60,7 +60,7 @@ def _measure(part: Part, arguments: argparse.Namespace, path: Path) -> int:
     """Run the commands of a part and write their results to one file."""
     measured: dict[str, Any] = {}
     commands: dict[str, str] = {}
-    plots: list[Path] = []
+    plots: dict[str, Path] = {}
     for name, words in (part.quick if arguments.quick else part.commands).items():
         folder = arguments.out / part.name / name
         if words[0] == "bench":
@@ -75,18 +75,18 @@ def _measure(part: Part, arguments: argparse.Namespace, path: Path) -> int:
             return code
         written = folder / (f"{words[1]}.json" if words[0] == "bench" else "result.json")
         measured[name] = json.loads(written.read_text(encoding="utf-8"))
-        plots += sorted(folder.glob("*.png"))
+        for plot in sorted(folder.glob("*.png")):  # commands of a part may draw plots of the same name
+            plots[f"{path.stem}-{name}-{plot.name}" if len(part.commands) > 1 else f"{path.stem}-{plot.name}"] = plot
     path.parent.mkdir(parents=True, exist_ok=True)
-    names = [f"{path.stem}-{plot.name}" for plot in plots]
-    for plot, name in zip(plots, names, strict=True):
-        with whole_file(path.parent / name) as partial:
+    for drawn, plot in plots.items():
+        with whole_file(path.parent / drawn) as partial:
             shutil.copyfile(plot, partial)
     content = {
         "part": part.name,
         "commands": commands,
         "options": arguments.options,
         "results": measured,
-        "plots": names,
+        "plots": list(plots),
     }
     write_text(path, json.dumps(content, indent=1) + "\n")
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from memfold.evaluation.records import Record
 from memfold.evaluation.table import Cell, Row, Table, difference
@@ -26,6 +26,16 @@ def lengths(records: Group) -> list[int | None]:
 def shown(length: int | None) -> str:
     """Return a length as a table writes it."""
     return ALL if length is None else str(length)
+
+
+def in_order(found: Iterable[str], known: Collection[str]) -> list[str]:
+    """Return each name once: the known ones in their order, then others, such as datasets, in that of the alphabet.
+
+    >>> in_order(["two-hop", "one-hop", "two-hop", "squad"], ("one-hop", "two-hop", "tracking"))
+    ['one-hop', 'two-hop', 'squad']
+    """
+    names = set(found)
+    return [name for name in known if name in names] + sorted(names.difference(known))
 
 
 def splits(records: Group) -> list[tuple[str, list[Record]]]:

@@ -20,7 +20,7 @@ from memfold.core.registry import COMPARED
 from memfold.core.types import Memory, Sample, Trace
 from memfold.evaluation import local_data
 from memfold.evaluation.candidate import Candidate
-from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, lost_with_length, splits
+from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, in_order, lost_with_length, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed, haystack_text
 from memfold.evaluation.table import Cell, Figure, Table, mean, proportion
@@ -91,7 +91,7 @@ class MultihopSuite:
         """Return for each split: right answers by length and kind, and the loss from the shortest to the longest."""
         tables = []
         for split, own in splits(records):
-            kinds = list(dict.fromkeys(map(_kind, own)))
+            kinds = in_order(map(_kind, own), KINDS)
             note = (
                 "Right: an accepted answer stands in that of the reply; of a chain every name, and `found` counts each."
             )
@@ -105,7 +105,7 @@ class MultihopSuite:
         """Return right answers over document length, a panel for each kind."""
         figures = []
         for split, own in splits(records):
-            kinds = dict.fromkeys(map(_kind, own))
+            kinds = in_order(map(_kind, own), KINDS)
             panels = [(f"{kind}, split {split}", [record for record in own if _kind(record) == kind]) for kind in kinds]
             drawn = tuple((title, curves(some, labels, _right)) for title, some in panels)
             figures.append(Figure(f"multihop-{split}", "document tokens", drawn))

@@ -23,7 +23,7 @@ from memfold.core.model import Model
 from memfold.core.registry import LONG
 from memfold.core.types import Memory, Trace
 from memfold.evaluation.candidate import Candidate
-from memfold.evaluation.grouping import Group, curves, failures, grid, of_system, splits
+from memfold.evaluation.grouping import Group, curves, failures, grid, in_order, of_system, splits
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed
 from memfold.evaluation.table import Cell, Figure, HeatMap, Plot, Table, average, proportion
@@ -102,7 +102,7 @@ class RulerSuite:
         """Return for each split: the score by kind and length, and that of the tasks of kinds that have several."""
         tables = []
         for split, own in splits(records):
-            kinds = [kind for kind in KINDS if kind in set(map(_kind, own))]
+            kinds = in_order(map(_kind, own), KINDS)
             note = (
                 "The share of the expected strings that stand in the answer.  Every kind has the same weight in the "
                 "average.  Whole words: the average if a string inside a longer word does not count.  Questions that "
@@ -118,7 +118,7 @@ class RulerSuite:
         """Return the average over document length, and for each system the kinds over document length."""
         plots: list[Plot] = []
         for split, own in splits(records):
-            kinds = [kind for kind in KINDS if kind in set(map(_kind, own))]
+            kinds = in_order(map(_kind, own), KINDS)
             panel = (f"{AVERAGE}, split {split}", curves(own, labels, partial(_average, kinds)))
             plots.append(Figure(f"ruler-{split}", "document tokens", (panel,)))
             plots += [_heat_map(of_system(own, label), label, split, kinds) for label in labels]

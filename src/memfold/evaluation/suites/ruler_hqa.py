@@ -26,7 +26,7 @@ from memfold.core.registry import LONG
 from memfold.core.types import Memory, Trace
 from memfold.evaluation import local_data
 from memfold.evaluation.candidate import Candidate
-from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, lost_with_length, splits
+from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, in_order, lost_with_length, splits
 from memfold.evaluation.headline import CONTAINED, EXACT
 from memfold.evaluation.reading import BLOCKS_READ, EVIDENCE_READ
 from memfold.evaluation.records import Record
@@ -106,7 +106,7 @@ class RulerHqaSuite:
         the classes of wrong answers if any has one."""
         tables = []
         for split, own in splits(records):
-            kinds = list(dict.fromkeys(map(_kind, own)))
+            kinds = in_order(map(_kind, own), KINDS)
             columns = ("exact", *kinds, "one-way sub-EM", "two-way sub-EM")
             note = "Right: the answer equals an accepted one.  Questions that failed are wrong in every column."
             rows = grid(own, labels, partial(_accuracy, kinds), length_name)
@@ -120,7 +120,7 @@ class RulerHqaSuite:
         """Return right answers over document length: all, and by kind of question."""
         figures = []
         for split, own in splits(records):
-            kinds = list(dict.fromkeys(map(_kind, own)))
+            kinds = in_order(map(_kind, own), KINDS)
             panels = [(ALL, own), *((kind, [record for record in own if _kind(record) == kind]) for kind in kinds)]
             drawn = tuple((f"{title}, split {split}", _in_thousands(some, labels)) for title, some in panels)
             figures.append(Figure(f"ruler-hqa-{split}", f"document tokens / {K:,}", drawn))
