@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from memfold.core.errors import ConfigError, DataError
-from memfold.tasks.datasets.corpus import check_files, draw_rows, is_held_out, text_of
+from memfold.tasks.datasets.corpus import SECTION, check_files, draw_rows, is_held_out, sections, text_of
 from memfold.tasks.local import (
     long_questions,
     packed_window,
@@ -196,6 +196,22 @@ def test_summaries(tmp_path: Path) -> None:
     path.write_text("\n".join(json.dumps(row) for row in ROWS))
     with pytest.raises(DataError, match="'summary' is missing"):
         summaries(2, 50, TaskOptions(files=(str(path),)), encode)
+
+
+def test_a_book_is_many_rows_of_whole_paragraphs(tmp_path: Path) -> None:
+    paragraphs = [f"paragraph {number} " * (1 + number % 60) for number in range(900)]
+    book = "\n\n".join(paragraphs)
+    made = list(sections(book))
+    assert "".join(made) == book
+    assert len(made) > 20
+    assert all(SECTION <= len(section) < SECTION + 2000 for section in made[:-1])
+    assert all(section.startswith("paragraph") for section in made)
+    assert list(sections("")) == [""]
+    assert list(sections("short\n\ntext")) == ["short\n\ntext"]
+    path = tmp_path / "book.txt"
+    path.write_text(book * 5)
+    assert text_of(next(draw_rows(Random(0), (str(path),)))) in book
+    assert is_held_out(text_of(next(draw_rows(Random(0), (str(path),), held_out=True))))
 
 
 def test_data_that_cannot_be_used_is_refused(tmp_path: Path) -> None:

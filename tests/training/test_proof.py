@@ -57,6 +57,16 @@ def test_the_recipes_of_the_packaged_model_train_adapters_alone(name: str, tmp_p
     assert all("lora" in name or name.startswith("heads.") for name in changed)
 
 
+def test_files_without_rows_to_validate_on_are_refused_before_training(tmp_path: Path) -> None:
+    made = recipe("qwen2.5-0.5b/cpt1", tmp_path)
+    for file in made.mixture[0].files:
+        (part,) = Path(file).iterdir()
+        part.write_text('{"text": "A text that is not held out."}\n')
+    with pytest.raises(DataError, match="too few rows to validate on"):
+        prepare(made, tmp_path / "run")
+    assert not (tmp_path / "run" / "recipe.json").exists()
+
+
 # A step, a checkpoint, two more; then the two again from the checkpoint.
 LAUNCHED = """
 import json, sys

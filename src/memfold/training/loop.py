@@ -27,7 +27,7 @@ from memfold.training.optimisers import Optimisers
 from memfold.training.parent import check_architecture, parent_of
 from memfold.training.predecessor import PredecessorLoss
 from memfold.training.processes import Processes
-from memfold.training.recipe import Entry, Recipe, StageRecipe
+from memfold.training.recipe import Entry, Recipe, StageRecipe, SupervisedEntry
 from memfold.training.run import Opening, open_run, run_lock, trained_parameters
 from memfold.training.scratch import make_backbone
 
@@ -105,6 +105,7 @@ def prepare(recipe: Recipe, folder: Path, resume: bool = False) -> Run:
         if "predecessor" in start.extra:
             predecessor.head.load_state_dict(start.extra["predecessor"])
     optimisers = opening.optimisers(named)
+    _check_data(recipe, backbone, entries)
     opening.create_folder()
     _make_ready(backbone, recipe)
     processes.wait()  # otherwise a slow process could take the first checkpoint for that of an earlier run
@@ -234,6 +235,17 @@ def _begin(recipe: Recipe, opening: Opening) -> Backbone:
 
 def _row_positions(recipe: Recipe) -> int:
     return recipe.tokens if recipe.packed else 0
+
+
+def _check_data(recipe: Recipe, backbone: Backbone, entries: Sequence[SupervisedEntry]) -> None:
+    """Read what the first validation of entries with files will read, rather than fail there after hours.
+
+    Raises:
+        DataError: if their files have no rows to train or to validate on.
+    """
+    for position, entry in enumerate(entries):
+        if entry.files:
+            batch(recipe, backbone, 0, f"validation-{position}", entry)
 
 
 def _make_ready(backbone: Backbone, recipe: Recipe) -> None:

@@ -8,6 +8,7 @@ validation.  Rows are drawn with replacement, so that an interrupted run has no 
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -25,6 +26,8 @@ from memfold.tasks.datasets.table import load_dataset
 HELD_OUT = 50
 KEYS = ("text", "content")  # the usual names of the text field of pretraining data
 CACHED_FILES = 4
+SECTION = 10_000  # characters of a text, some pages
+PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*")
 READ_BYTES = 1 << 20  # of JSON Lines, at one position
 
 
@@ -72,6 +75,20 @@ def questions_of(dataset: str, files: tuple[str, ...], held_out: bool) -> tuple[
     if not samples:
         raise DataError(f"{', '.join(files)}: no question {_use(held_out)} (one in {HELD_OUT} is held out); add rows")
     return samples
+
+
+def sections(text: str) -> Iterator[str]:
+    """Yield a text in sections of `SECTION` characters or more, each of whole paragraphs: a book is many rows.
+
+    Joined, they are the text.
+    """
+    start = 0
+    for border in PARAGRAPH.finditer(text):
+        if border.end() - start >= SECTION:
+            yield text[start : border.end()]
+            start = border.end()
+    if start < len(text) or not text:
+        yield text[start:]
 
 
 def _use(held_out: bool) -> str:
@@ -137,12 +154,15 @@ def _row_group(rng: Random, path: Path) -> Iterator[Row]:
 
 @lru_cache(maxsize=CACHED_FILES)
 def _whole(path: Path) -> tuple[Row, ...]:
-    """All rows of a file; a text file is one row.
+    """All rows of a file; those of a text are its sections.
 
     Raises:
         DataError: if there are none.
     """
-    rows = tuple(read_rows(path)) if is_table(path) else (Row({"text": open_document(path).read()}, str(path), path),)
+    if is_table(path):
+        rows = tuple(read_rows(path))
+    else:
+        rows = tuple(Row({"text": text}, str(path), path) for text in sections(open_document(path).read()))
     if not rows:
         raise DataError(f"{path} has no rows; give a file with rows")
     return rows
