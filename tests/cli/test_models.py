@@ -29,7 +29,7 @@ def test_models_that_are_here_and_those_to_get(hub: Path, capsys: pytest.Capture
     assert execute(["models"]) == 0
     shown = capsys.readouterr().out.splitlines()
     lines = {line.split()[0]: line.split() for line in shown if not line.startswith("to get")}
-    assert lines["tiny"][1:3] == ["pooled", "yes"]
+    assert lines["tiny"][1:6] == ["pooled,", "full,", "kvbank,", "recurrent", "yes"]
     assert lines["lerverson/LycheeMemory-7B"][1:4] == ["kvbank", "yes", "15.5"]
     assert lines["BytedTsinghua-SIA/RL-MemoryAgent-7B"][1:3] == ["recurrent", "no"]
     name = "latent-context/0.6b-4b-LCLM-16x"

@@ -157,7 +157,7 @@ def test_the_recipes_of_lycheememory_have_its_numbers(size: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in RECIPES if "pooled" not in path.parts and path not in MADE], ids=name
+    "path", [path for path in RECIPES if "pooled" not in path.parts and "qwen2.5" in path.parts[-2]], ids=name
 )
 def test_the_recipes_of_several_calls_fit_the_devices_that_they_name(path: Path) -> None:
     made = build(RlRecipe, read_values(path))
