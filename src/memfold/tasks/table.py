@@ -30,7 +30,7 @@ TASKS = {
 DATASET_TASKS = ("questions", "long-questions")  # read the questions of a dataset
 LOCAL = ("text", "text-reconstruction", "text-continuation", "summaries", *DATASET_TASKS)  # read files of a recipe
 # make documents of text; the last two make no questions
-TEXTS = ("almanac", "needle", "summarisation", "prose", "filler")
+TEXTS = ("almanac", "spread", "needle", "summarisation", "prose", "filler")
 
 _NEEDLES = "memfold.tasks.needle:NEEDLES"
 # task -> the kinds of what it makes, of which a recipe may choose some; the others have none
