@@ -120,7 +120,8 @@ def _sampled(lines: Sequence[dict[str, Any]]) -> list[Panel]:
 
 def _plot(axis: Any, series: Series, title: str) -> None:
     for name, points in sorted(series.items()):
-        axis.plot([x for x, _ in points], [y for _, y in points], label=name, linewidth=1.2)
+        marker = "o" if len(points) == 1 else ""  # a line of one point cannot be seen
+        axis.plot([x for x, _ in points], [y for _, y in points], label=name, linewidth=1.2, marker=marker)
     axis.set_title(title, fontsize=10)
     axis.set_xlabel("step")
     axis.grid(alpha=0.3)
