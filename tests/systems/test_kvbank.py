@@ -503,6 +503,31 @@ def test_the_gate_sees_the_candidates_of_question_and_note(backbone: Backbone) -
     assert [block_of(call) for call in bm25 if call.purpose == "update"] == [first, third]
 
 
+def test_the_best_block_is_opened_first_and_scored_again_only_with_another_note(memory: Memory) -> None:
+    """Block 3 is best for an empty note; with what it says, block 1 is; then none is."""
+    notes = {3: "bridge", 1: "bridge and end", 0: "bridge"}
+
+    def reply(call: Call) -> Reply | str:
+        if not isinstance(call.wants, HeadScore):
+            return notes[block_of(call)] if call.purpose == "update" else "Velm"
+        note = "end" if "end" in text_of(call) else "bridge" if "bridge" in text_of(call) else ""
+        best = {"": {3: 2.0, 0: 1.0}, "bridge": {1: 2.0, 0: 3.0}}.get(note, {})
+        return Reply(score=best.get(block_of(call), -2.0))
+
+    trace, calls = asked(reply, memory, gate="head", order="best")
+    assert [block_of(call) for call in calls if call.purpose == "update"] == [3, 0, 1]
+    gates = [call for call in calls if isinstance(call.wants, HeadScore)]
+    count = len(memory.blocks)
+    assert len(gates) == count + (count - 1) + (count - 3), "block 0 left the note as it was"
+    assert trace.answer is not None
+    assert trace.answer.text == "Velm"
+    limited = asked(reply, memory, gate="head", order="best", most=1)[1]
+    assert [block_of(call) for call in limited if call.purpose == "update"] == [3]
+    none = asked(lambda call: Reply(score=-2.0), memory, gate="head", order="best")[0]
+    assert none.answer is not None
+    assert none.answer.text == ABSENT
+
+
 def test_reading_ends_at_the_first_answer(memory: Memory) -> None:
     """The note answers once it has two parts; a note that stays as it is is not asked."""
 

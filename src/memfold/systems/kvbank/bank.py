@@ -19,18 +19,27 @@ SHOWN = 5  # damaged blocks that a warning names
 @dataclass
 class Bank:
     """What is known of the blocks of a memory for one question: the last score of each, and the note it was made with;
-    which blocks were opened, and which are damaged."""
+    which blocks were opened, and which are damaged; the blocks that wait in a pass, and the passes that have begun."""
 
     blocks: range
     scores: dict[int, float] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
     opened: set[int] = field(default_factory=set)
     damaged: set[int] = field(default_factory=set)
+    waiting: deque[int] = field(default_factory=deque)
+    passes: int = 0
 
     def unseen(self, note: str) -> list[int]:
         """Return the closed blocks that were not scored with this note, in order."""
         done = self.opened | self.damaged
         return [index for index in self.blocks if index not in done and self.notes.get(index) != note]
+
+    def ranked(self, note: str, threshold: float) -> list[int]:
+        """Return the closed blocks whose score with this note is above the threshold, best first."""
+        done = self.opened | self.damaged
+        seen = [index for index, known in self.notes.items() if known == note and index not in done]
+        above = [index for index in seen if self.scores[index] > threshold]
+        return sorted(above, key=lambda index: -self.scores[index])
 
     def scored(self, index: int, note: str, score: float, threshold: float) -> bool:
         """Keep the score of a block, and return whether it opens the block."""

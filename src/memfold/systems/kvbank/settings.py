@@ -15,6 +15,7 @@ Compressor = Literal["trained", "reconstruction", "expected", "norm", "recent", 
 PositionRule = Literal["slots", "original", "unrotated"]
 Gate = Literal["head", "ask", "bm25", "open"]
 Reading = Literal["note", "text", "block"]
+Order = Literal["text", "best"]
 Borders = Literal["sentence", "exact"]
 Letter = Literal["q", "k", "v", "o"]
 Store = Literal["blocks", "text", "auto"]
@@ -26,6 +27,7 @@ STORES: tuple[Store, ...] = ("blocks", "text", "auto")
 GATES: tuple[Gate, ...] = ("head", "ask", "bm25", "open")
 WITHOUT_SLOTS: tuple[Gate, ...] = ("bm25", "open")  # gates that do not look at the slots of a block
 READINGS: tuple[Reading, ...] = ("note", "text", "block")
+ORDERS: tuple[Order, ...] = ("text", "best")
 BATCH_TOKENS = 8192  # tokens of text in one forward pass of the compressor, unless a single window has more
 GIGABYTE, BYTES = 10**9, 2  # the unit of `gigabytes`, and bytes of a value in 16 bits
 HEAD = "kvbank"  # name of the head in a model folder
@@ -97,7 +99,9 @@ class KvbankRead(ReadSettings):
     of the opened blocks in place of their keys and values, which the gate still sees.  "block" answers from the best
     block alone, with one call.  `ahead` is the largest number of blocks that the gate scores together while the note is
     unchanged.  With more than one of `passes` (the paper: 1), the gate sees the closed blocks again after the last one,
-    if the note has changed since: evidence may stand before what shows that it matters.  With `candidates`, it sees in
+    if the note has changed since: evidence may stand before what shows that it matters.  With
+    `order` "best" (the paper: "text"), there are no passes: with each note the gate scores all closed blocks, and the
+    best is opened, until none is above the threshold.  With `candidates`, it sees in
     each pass only that many blocks, found by BM25 in view of the note (`shared.candidates`); 0 is all.  With `stop`
     "answered", the question is asked after each change of the note, and reading ends at the first answer.  `prompts` is
     "short", or "tagged" for weights that were trained with the published prompts (`tagged`).
@@ -113,6 +117,7 @@ class KvbankRead(ReadSettings):
     overflow: Overflow = "sentence"
     ahead: int = 16
     passes: int = 1
+    order: Order = "text"
     candidates: int = 0
     stop: Stop = "end"
     prompts: Prompts = "short"
@@ -128,6 +133,7 @@ class KvbankRead(ReadSettings):
         require_known("overflow", self.overflow, OVERFLOWS)
         require(self.ahead > 0, "ahead", self.ahead, "1 block or more")
         require(self.passes > 0, "passes", self.passes, "1 or more")
+        require_known("order", self.order, ORDERS)
         require(self.candidates >= 0, "candidates", self.candidates, "1 block or more, or 0 for all")
         require_known("stop", self.stop, STOPS)
         require_known("prompts", self.prompts, PROMPTS)

@@ -133,19 +133,17 @@ class Kvbank(KvbankLearning):
         return with_damage(answer, memory, bank.damaged)
 
     def _read(self, memory: Memory, question: str, bank: Bank) -> AnswerSteps:
-        note = EMPTY
-        for _ in range(self.read.passes):
-            waiting = self._waiting(memory, question, note, bank)
-            while waiting and not 0 < self.read.most <= len(bank.opened):
-                index = yield from self._next_open(memory, question, note, waiting, bank)
-                if index is None:
-                    break
-                update = partial(self._update, memory.name, index, question, note)
-                last, note = note, (yield from write_note(update, self.read.note, self.read.overflow)) or note
-                answering = partial(self._from_note, memory, question, note)
-                early = yield from early_answer(self.read.stop, last, note, answering)
-                if early is not None:
-                    return early
+        note, next_of = EMPTY, self._best if self.read.order == "best" else self._in_order
+        while not 0 < self.read.most <= len(bank.opened):
+            index = yield from next_of(memory, question, note, bank)
+            if index is None:
+                break
+            update = partial(self._update, memory.name, index, question, note)
+            last, note = note, (yield from write_note(update, self.read.note, self.read.overflow)) or note
+            answering = partial(self._from_note, memory, question, note)
+            early = yield from early_answer(self.read.stop, last, note, answering)
+            if early is not None:
+                return early
         if not bank.opened:
             return _nothing_opened(memory, question, bank.scores)
         return (yield from self._from_note(memory, question, note))
@@ -162,6 +160,31 @@ class Kvbank(KvbankLearning):
         reply = yield from ask(self._last(question, note, self.read.style))
         answer = final_answer(reply.text, self.read.style)
         return Answer(answer, reply.text, cite_reply(memory, question, reply, answer))
+
+    def _best(self, memory: Memory, question: str, note: str, bank: Bank) -> Opened:
+        """Score all closed blocks that were not scored with this note, and open the best of all; None if no score is
+        above the threshold."""
+        waiting = self._waiting(memory, question, note, bank)
+        while waiting:
+            indices = self._seen_by_gate(memory, waiting, self.read.ahead, bank)
+            values = yield from gate_scores(self.fold, self.read, memory, question, note, indices)
+            for value in values:
+                index = waiting.popleft()
+                bank.scores[index], bank.notes[index] = value, note
+        for index in bank.ranked(note, self.read.threshold):
+            if self._can_read(memory, index, bank):
+                bank.opened.add(index)
+                return index
+        return None
+
+    def _in_order(self, memory: Memory, question: str, note: str, bank: Bank) -> Opened:
+        """Open the next block in the order of the text, in this pass or the next; None after the last pass."""
+        while True:
+            index = yield from self._next_open(memory, question, note, bank.waiting, bank)
+            if index is not None or bank.passes == self.read.passes:
+                return index
+            bank.passes += 1
+            bank.waiting = self._waiting(memory, question, note, bank)
 
     def _next_open(self, memory: Memory, question: str, note: str, waiting: deque[int], bank: Bank) -> Opened:
         """Score the `waiting` blocks in order, and take them from there, until one is opened; None if there is none.
