@@ -137,7 +137,7 @@ def test_a_sample_says_where_its_answers_stand(cli: Cli) -> None:
 def test_bad_samples_are_named(cli: Cli) -> None:
     cases = [
         (("almanak",), "unknown task 'almanak'; nearest: 'almanac'"),
-        (("cued",), "task 'cued' makes tokens, not a text with questions; use almanac, needle, summarisation"),
+        (("cued",), "task 'cued' makes tokens, not a text with questions; use almanac, spread, needle, summarisation"),
         *(((task,), f"task '{task}' reads local files that a recipe names; use almanac") for task in LOCAL),
         (("almanac", "--split", "up"), "unknown split 'up'; known: in, out"),
         (("almanac", "--level", 9), "--level = 9 is not possible; allowed: 0 to 3"),

@@ -92,7 +92,7 @@ def test_options_of_a_sample_have_an_effect_or_are_refused(cli: Cli, task: str, 
 
     name, value = OTHER[option]
     assert (made() == made(**{name: value})) == (option in WITHOUT.get(task, ()))
-    result = cli("sample", task, "--tokens", 600, option, value, "-o", "made")
+    result = cli("sample", task, "--tokens", 6000, option, value, "-o", "made")
     refused = (2, f"{option} has no effect on task '{task}'; leave it out\n")
     assert (result.code, result.err.removeprefix("memfold: ")) == refused or option not in WITHOUT.get(task, ())
     assert (result.code == 0) == (option not in WITHOUT.get(task, ()))
