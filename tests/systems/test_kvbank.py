@@ -13,7 +13,6 @@ from scripted_policy import ScriptedPolicy
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig
 
-from memfold.backbone.adapters import is_lora
 from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
@@ -41,19 +40,6 @@ MakeBackbone = Callable[..., Backbone]
 TEXT = "Ada was born in Velm. The mill of Tor stands by the river. Bel has 41 sheep, and a boat. " * 3
 QUESTION = "Where was Ada born?"
 TOKENS = (40, 41, 7, 9, 300, 12, 13, 14, 90, 3, 8)
-
-
-@pytest.fixture(scope="module")
-def trained(new_backbone: MakeBackbone) -> Backbone:
-    """A model with all parts, whose adapters, memory token and gate have an effect; not to be changed."""
-    backbone = new_backbone()
-    backbone.heads.clear()
-    Kvbank.of({"compressor_rank": 4, "reasoner_rank": 4, "gate_rank": 4}).prepare(backbone)
-    torch.manual_seed(1)
-    for name, parameter in backbone.parameters():
-        if is_lora(name) or name.startswith("heads."):
-            torch.nn.init.normal_(parameter, std=0.2)
-    return backbone
 
 
 def bank(text: str, backbone: Backbone, **settings: object) -> tuple[Kvbank, Memory]:

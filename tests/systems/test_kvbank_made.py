@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from memfold.backbone.adapters import is_lora
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.core.document import Document
@@ -30,19 +29,6 @@ MakeBackbone = Callable[..., Backbone]
 TEXT = "Ada was born in Velm. The mill of Tor stands by the river. Bel has 41 sheep, and a boat. " * 4
 QUESTION = "Where was Ada born?"
 SETTINGS: dict[str, Any] = {"chunk": 32, "note": 8, "max_tokens": 8, "style": "bare", "compressor": "trained"}
-
-
-@pytest.fixture(scope="module")
-def trained(new_backbone: MakeBackbone) -> Backbone:
-    """A model with all parts, whose adapters, memory token and gate have an effect; not to be changed."""
-    backbone = new_backbone()
-    backbone.heads.clear()
-    Kvbank.of({"compressor_rank": 4, "reasoner_rank": 4, "gate_rank": 4}).prepare(backbone)
-    torch.manual_seed(1)
-    for name, parameter in backbone.parameters():
-        if is_lora(name) or name.startswith("heads."):
-            torch.nn.init.normal_(parameter, std=0.2)
-    return backbone
 
 
 @pytest.fixture(autouse=True)

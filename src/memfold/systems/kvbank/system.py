@@ -180,19 +180,19 @@ class Kvbank(KvbankLearning):
     def _in_order(self, memory: Memory, question: str, note: str, bank: Bank) -> Opened:
         """Open the next block in the order of the text, in this pass or the next; None after the last pass."""
         while True:
-            index = yield from self._next_open(memory, question, note, bank.waiting, bank)
+            index = yield from self._next_open(memory, question, note, bank)
             if index is not None or bank.passes == self.read.passes:
                 return index
             bank.passes += 1
             bank.waiting = self._waiting(memory, question, note, bank)
 
-    def _next_open(self, memory: Memory, question: str, note: str, waiting: deque[int], bank: Bank) -> Opened:
-        """Score the `waiting` blocks in order, and take them from there, until one is opened; None if there is none.
+    def _next_open(self, memory: Memory, question: str, note: str, bank: Bank) -> Opened:
+        """Score the blocks that wait in order, and take them from there, until one is opened; None if there is none.
 
         The number of blocks that are scored together doubles while none is opened: the scores of the blocks after an
         opened one are no longer valid, because the note changes.
         """
-        ahead = 1
+        ahead, waiting = 1, bank.waiting
         while waiting:
             indices = self._seen_by_gate(memory, waiting, ahead, bank)
             values = yield from gate_scores(self.fold, self.read, memory, question, note, indices)
