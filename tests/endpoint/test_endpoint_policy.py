@@ -569,3 +569,24 @@ def test_a_key_that_cannot_be_sent_is_not_shown(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("OPENAI_API_KEY", "clé-secrète")
     with pytest.raises(ConfigError, match=r"^OPENAI_API_KEY contains a character that is not printable ASCII; set it"):
         EndpointPolicy(EndpointModel("http://localhost/v1", "m"))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_completions_are_told_by_id_and_a_key_may_be_given(
+    chat_server: ChatServer, monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "another")
+    choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
+    whole = {"id": "c7", "choices": [choice | {"message": {"role": "assistant", "content": "yes"}}]}
+    chunk = {"id": "c7", "choices": [choice | {"delta": {"content": "yes"}}]}
+    piece = sends(b"data: " + json.dumps(chunk).encode() + b"\n\ndata: [DONE]\n\n", STREAM)
+    chat_server.plan = [piece if streamed else sends(json.dumps(whole).encode())]
+    ids: list[str] = []
+    pieces: list[tuple[int, str]] = []
+    hear = into(pieces) if streamed else None
+    (reply,) = replies(chat_server, call(), on_text=hear, key=KEY, on_completion=ids.append)
+    assert isinstance(reply, Reply)
+    assert (reply.text, ids) == ("yes", ["c7"])
+    assert chat_server.headers[0]["authorization"] == f"Bearer {KEY}"
+    with pytest.raises(ConfigError, match=r"^the API key contains a character that is not printable ASCII"):
+        policy(chat_server, key="a\nb")

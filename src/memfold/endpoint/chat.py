@@ -39,11 +39,12 @@ OnPiece = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Said:
-    """The reply of an endpoint; `usage` is None if the endpoint does not report it."""
+    """The reply of an endpoint; `usage` is None if the endpoint does not report it, `id` empty if it gives none."""
 
     text: str
     finish: Finish
     usage: Usage | None
+    id: str = ""
 
 
 class Fault(Exception):
@@ -62,19 +63,22 @@ class Chat:
     """Single-message conversations with the model `model` of the endpoint at `url`; `timeout` is in seconds.
 
     `left_out` holds the parameters that the model does not take.  A parameter that is refused is added to it, and the
-    request is sent again.
+    request is sent again.  The API key is `key`, or that of the environment variable `KEY`.
 
     Raises:
         ConfigError: for an API key that cannot be sent; the message does not contain the key.
     """
 
-    def __init__(self, url: str, model: str, timeout: float, left_out: set[str] | None = None) -> None:
+    def __init__(
+        self, url: str, model: str, timeout: float, left_out: set[str] | None = None, key: str | None = None
+    ) -> None:
         self.url, self.model, self.timeout = url, model, timeout
         self.left_out = set[str]() if left_out is None else left_out
         self.connect = min(timeout, CONNECT_SECONDS)
-        self._key = os.environ.get(KEY, "").strip()
+        self._key = (os.environ.get(KEY, "") if key is None else key).strip()
         if not (self._key.isascii() and self._key.isprintable()):
-            raise ConfigError(f"{KEY} contains a character that is not printable ASCII; set it to a valid key")
+            name = KEY if key is None else "the API key"
+            raise ConfigError(f"{name} contains a character that is not printable ASCII; set it to a valid key")
 
     def client(self) -> openai.AsyncOpenAI:
         """Create a client, for use in a single event loop."""
@@ -207,7 +211,8 @@ class Chat:
             problem = "is not valid JSON" if isinstance(completion, str) else "has no choices"
             raise Fault(f"the response {problem}", CHECK_ADDRESS)
         content = getattr(getattr(choice, "message", None), "content", None)
-        return Said(content if isinstance(content, str) else "", _finish(choice), _usage(completion))
+        text = content if isinstance(content, str) else ""
+        return Said(text, _finish(choice), _usage(completion), _id(completion))
 
     def _detail(self, text: str) -> str:
         """Return an error text on one line of limited length, with the API key masked."""
@@ -234,9 +239,11 @@ async def _streamed(stream: AsyncIterator[Any], content_type: str, on_piece: OnP
     finish: Finish | None = None
     usage: Usage | None = None
     chunks = chunks_with_choice = 0
+    name = ""
     async for chunk in stream:
         chunks += 1
         usage = _usage(chunk) or usage
+        name = _id(chunk) or name
         choice = _choice(chunk)
         if choice is None:  # the last chunk has the usage only
             continue
@@ -252,7 +259,7 @@ async def _streamed(stream: AsyncIterator[Any], content_type: str, on_piece: OnP
         raise Fault("the response has no choices", CHECK_ADDRESS)
     if finish is None:
         raise Fault(f"the reply was cut off after {sum(map(len, pieces))} characters", LATER, again=True)
-    return Said("".join(pieces), finish, usage)
+    return Said("".join(pieces), finish, usage, name)
 
 
 def _choice(response: Any) -> Any:
@@ -272,6 +279,12 @@ def _usage(response: Any) -> Usage | None:
     usage = getattr(response, "usage", None)
     prompt, reply = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
     return Usage(prompt, reply) if isinstance(prompt, int) and isinstance(reply, int) else None
+
+
+def _id(response: Any) -> str:
+    """Return the id of the completion that a response or a chunk is of; empty if it gives none."""
+    name = getattr(response, "id", None)
+    return name if isinstance(name, str) else ""
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

@@ -85,14 +85,21 @@ class EndpointPolicy:
     """Sends calls to the endpoint of an `EndpointModel`, at most `max_concurrency` of them at a time.
 
     `timeout` is the maximum time in seconds without data from the endpoint: until the whole reply, or between the
-    pieces of a streamed reply.
+    pieces of a streamed reply.  `key` is an API key other than that of the environment.  `on_completion` receives the
+    id of each completion, in the order in which they end and in the thread that sends the requests.
 
     Raises:
         ConfigError: if the `openai` package is not installed, or a setting is out of range.
     """
 
     def __init__(
-        self, model: EndpointModel, max_concurrency: int = 8, timeout: float = 600.0, retries: Retries | None = None
+        self,
+        model: EndpointModel,
+        max_concurrency: int = 8,
+        timeout: float = 600.0,
+        retries: Retries | None = None,
+        key: str | None = None,
+        on_completion: Callable[[str], None] | None = None,
     ) -> None:
         require(max_concurrency >= 1, "max_concurrency", max_concurrency, "1 call or more")
         require(timeout > 0, "timeout", timeout, "more than 0 seconds")
@@ -103,7 +110,8 @@ class EndpointPolicy:
                 raise
             raise ConfigError("an endpoint needs the package openai; pip install 'memfold[endpoint]'") from None
         self.model, self.max_concurrency, self.retries = model, max_concurrency, retries or Retries()
-        self.chat: Chat = Chat(model.url, model.name, timeout, model.left_out)
+        self.on_completion = on_completion
+        self.chat: Chat = Chat(model.url, model.name, timeout, model.left_out, key)
 
     def start(self) -> Execution:
         """Start an execution with its own connections."""
@@ -267,6 +275,8 @@ class _Calls:
             retried = fault.again and not message.received
             pause = policy.retries.pause(attempt, fault.wait) if retried else None
             return _failed(policy, message, fault, attempt + 1) if pause is None else pause
+        if policy.on_completion is not None:
+            policy.on_completion(answer.id)
         return _reply(policy.model, message, answer.text, answer.finish, answer.usage)
 
 
