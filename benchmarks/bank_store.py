@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import tempfile
 import time
@@ -26,12 +25,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from result_file import write_result
 
-from memfold.backbone.origin import commit, hardware
 from memfold.core.document import Document
 from memfold.core.errors import MemfoldError
 from memfold.core.job import Job
-from memfold.core.outputs import write_text
 from memfold.core.scheduler import answer
 from memfold.core.types import Sample
 from memfold.evaluation.suite import document_seed
@@ -42,7 +40,6 @@ from memfold.systems.kvbank.system import Kvbank
 from memfold.tasks.almanac.spread import spread
 from memfold.tasks.task import TaskOptions
 
-RESULTS = Path(__file__).parent / "results"
 STORES = ("blocks", "text")
 QUESTIONS = 2
 Made = TypeVar("Made")
@@ -59,7 +56,6 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    machine = hardware(torch.device("cpu"))
     try:
         session = open_session(Kvbank.name, arguments.model)
         with tempfile.TemporaryDirectory() as folder:
@@ -67,18 +63,7 @@ def main() -> int:
     except MemfoldError as error:
         print(error, file=sys.stderr)
         return 1
-    result = {
-        "command": f"python benchmarks/bank_store.py {' '.join(sys.argv[1:])}".strip(),
-        "commit": commit(),
-        "hardware": machine,
-        "model": {"name": session.model.name, "fingerprint": session.model.identity},
-        **measured,
-    }
-    cpu = re.sub(r"[^a-z0-9]+", "-", machine["cpu"].lower()).strip("-")
-    out = arguments.out or RESULTS / f"bank-store-{cpu}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    write_result("bank_store", session.model, "cpu", measured, arguments.out)
     return 0
 
 

@@ -17,8 +17,6 @@ benchmarks/results/gate-recall-<cpu>.json.
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import sys
 import time
 from collections import defaultdict
@@ -27,13 +25,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from result_file import write_result
 
-from memfold.backbone.origin import commit, hardware
 from memfold.core.document import Chunk, chunks, text_chunks
 from memfold.core.errors import MemfoldError
 from memfold.core.model import Model
-from memfold.core.outputs import write_text
 from memfold.core.policy import Request, complete
 from memfold.core.types import Memory, Sample
 from memfold.evaluation.suite import document_seed
@@ -47,7 +43,6 @@ from memfold.systems.shared.passages import PassageIndex
 from memfold.tasks.almanac.spread import spread
 from memfold.tasks.task import TaskOptions
 
-RESULTS = Path(__file__).parent / "results"
 TOP = 8
 WITH_NOTE, WITHOUT_NOTE, BM25 = "gate, question and note", "gate, question", "bm25"
 PER_DOCUMENT = 8
@@ -75,7 +70,6 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    machine = hardware(torch.device(arguments.device))
     started = time.perf_counter()
     try:
         model = load(arguments.model, arguments.device)
@@ -83,21 +77,13 @@ def main() -> int:
     except MemfoldError as error:
         print(error, file=sys.stderr)
         return 1
-    result = {
-        "command": f"python benchmarks/gate_recall.py {' '.join(sys.argv[1:])}".strip(),
-        "commit": commit(),
-        "hardware": machine,
-        "model": {"name": model.name, "fingerprint": model.identity},
+    measured = {
         "chunk": arguments.chunk,
         "top": TOP,
         "seconds": round(time.perf_counter() - started, 1),
         "rows": rows,
     }
-    cpu = re.sub(r"[^a-z0-9]+", "-", machine["cpu"].lower()).strip("-")
-    out = arguments.out or RESULTS / f"gate-recall-{cpu}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    write_result("gate_recall", model, arguments.device, measured, arguments.out)
     return 0
 
 
