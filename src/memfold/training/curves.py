@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from memfold.core.outputs import whole_file
 
 SMOOTHING = 25
+PALETTE = 128  # colours of the picture
 
 COLUMNS = 3
 LENGTH = "reply length in tokens"
@@ -66,9 +69,12 @@ def draw(run: Path) -> Path:
         if panel.fraction:
             axis.set_ylim(0, 1)
     path = run / "curves.png"
-    with whole_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=110)
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
     plt.close(figure)
+    few = Image.open(drawn).convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE)  # a third of the bytes
+    with whole_file(path) as partial:
+        few.save(partial, format="png", optimize=True)
     return path
 
 
