@@ -18,7 +18,7 @@ from memfold.core.document import Document
 from memfold.core.errors import CallError, ConfigError, DataError, MemfoldError
 from memfold.core.stored_trace import Asked, read_traces
 from memfold.core.trace_file import TraceFile
-from memfold.core.types import Call, Generate, Reply, SamplingParams, Step, Text
+from memfold.core.types import BlockRef, Call, Generate, Reply, SamplingParams, Step, Text
 from memfold.folded import FoldedMemory
 from memfold.response import Response
 from memfold.session import Session
@@ -37,6 +37,8 @@ def says(call: Call) -> Answer:
     """A note that depends on all before it, and is not ASCII; an answer from the last one."""
     texts = [part.text for part in call.parts if isinstance(part, Text)]
     note = texts[1].removeprefix("(nothing yet)")
+    if call.purpose == "addition":
+        return f"{note} Part {len(note)} and {next(part.index for part in call.parts if isinstance(part, BlockRef))}."
     return Reply(f"{note}\u2192", (7, 8), (-0.1, -1 / 3)) if call.purpose == "update" else Reply(f"Velm {len(note)}")
 
 
@@ -96,14 +98,17 @@ def test_each_call_is_in_the_file_before_the_next_one_is_made(read: Read, policy
     assert stored.record("x")["trace"]["answer"]["text"] == response.text == f"Velm {count - 1}"
 
 
-def test_the_calls_that_are_missing_are_made_and_no_other(read: Read, policy: ScriptedPolicy, path: Path) -> None:
-    whole = read().ask(QUESTION, trace=path)
+@pytest.mark.parametrize("settings", [{}, {"parallel": True, "passes": 2, "note": 99}])
+def test_the_calls_that_are_missing_are_made_and_no_other(
+    read: Read, policy: ScriptedPolicy, path: Path, settings: dict[str, Any]
+) -> None:
+    whole = read(**settings).ask(QUESTION, trace=path)
     calls, written = [step.call for step in whole.trace.steps], path.read_bytes().splitlines(keepends=True)
     for kept in range(1, len(written) + 1):
         path.write_bytes(b"".join(written[:kept]))
         policy.calls.clear()
         steps: list[Step] = []
-        again = read().ask(QUESTION, trace=path, resume=True, on_call=steps.append)
+        again = read(**settings).ask(QUESTION, trace=path, resume=True, on_call=steps.append)
         assert policy.calls == calls[kept - 1 :]
         assert told(again) == told(whole)
         assert tuple(steps) == whole.trace.steps

@@ -54,6 +54,23 @@ def test_a_model_that_is_asked_has_odds_and_a_blank_note_changes_nothing() -> No
     ]
 
 
+def test_of_notes_that_are_merged_what_is_new_in_each_is_shown() -> None:
+    """Nothing is lost, whatever a note leaves out: the shared note keeps its sentences."""
+    steps = [written("addition", "Ada sells wool.", 0), written("addition", "(nothing yet)", 1)]
+    steps += [written("addition", "Bel has 2 boats.", 0), written("addition", "ada sells wool. Tor.", 1)]
+    assert describe([*steps, written("answer", "2")]) == [
+        ("step", "1, addition, block 0: 2 tokens (stop) Ada sells wool."),
+        ("", "+ Ada sells wool."),
+        ("step", "2, addition, block 1: 2 tokens (stop) (nothing yet)"),
+        ("", "= it adds nothing"),
+        ("step", "3, addition, block 0: 2 tokens (stop) Bel has 2 boats."),
+        ("", "+ Bel has 2 boats."),
+        ("step", "4, addition, block 1: 2 tokens (stop) ada sells wool. Tor."),
+        ("", "+ Tor."),
+        ("step", "5, answer: 2 tokens (stop) 2"),
+    ]
+
+
 def test_a_second_pass_begins_again_at_the_first_block() -> None:
     steps = [gate(block, -2.0) for block in (6, 7, 0, 1, 2, 4)]
     assert describe(steps) == [("gate", "6 blocks, 6 to 7, 0 to 2, 4: closed, score at most 0.12")]

@@ -28,5 +28,10 @@ def test_a_gate_that_opens_nothing_or_the_answer_itself_reads_the_block() -> Non
     assert reading_figures(best, MEMORY, (Span(0, 3), Span(12, 13))) == {"blocks_read": 1.0, "evidence_read": 0.5}
 
 
+def test_notes_that_are_merged_are_readings() -> None:
+    asked = trace(("addition", 0), ("addition", 1), ("answer", None))
+    assert reading_figures(asked, MEMORY, (Span(0, 3), Span(22, 23))) == {"blocks_read": 2.0, "evidence_read": 0.5}
+
+
 def test_what_reads_all_at_once_has_no_such_figures() -> None:
     assert reading_figures(trace(("answer", 0), ("answer", None)), MEMORY, (Span(0, 3),)) == {}

@@ -53,6 +53,10 @@ def update(block: int, note: str) -> Step:
     return Step(Call("update", (BlockRef("m", block), Text("?"))), Reply(note))
 
 
+def addition(block: int) -> Call:
+    return Call("addition", (BlockRef("m", block), Text("?")))
+
+
 def class_of(of: Made, *steps: Step, answer: str = "Wen") -> str | None:
     sample, memory = of
     last = Step(Call("answer", (Text("?"),)), Reply(answer))
@@ -152,6 +156,17 @@ def test_a_system_without_a_gate_reads_one_way_if_the_bridge_came_too_late() -> 
     # the second hop was noted in other words, and lost later
     lost = (update(0, "Mayor Bel Hano leads Tor."), update(1, "-"), update(2, BORN), update(3, BORN))
     assert class_of(TWO_HOP, *lost, answer="") == OTHER
+
+
+def test_blocks_of_one_round_do_not_see_each_others_notes() -> None:
+    """The first hop stands first, and only the second round reads the second hop with it in view."""
+    of = made([BORN, WOOL, LED, WEN], QUESTION, BORN, LED)
+    notes = dict.fromkeys(range(4), "(nothing yet)") | {0: BORN}
+    first = [replace(update(block, note), call=addition(block)) for block, note in notes.items()]
+    second = [replace(update(block, BORN), call=addition(block)) for block in notes]
+    assert class_of(of, *first) == ONE_WAY
+    assert class_of(of, *first, *second, answer="Hano Bel") == MIX_UP
+    assert class_of(of, *(update(block, BORN) for block in notes), answer="Hano Bel") == MIX_UP, "in sequence"
 
 
 def test_a_block_that_is_read_for_the_answer_itself_counts_as_read() -> None:

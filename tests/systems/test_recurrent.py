@@ -127,6 +127,7 @@ def test_a_note_is_limited_by_its_setting() -> None:
         "passes": 1,
         "candidates": 0,
         "stop": "end",
+        "parallel": False,
         "prompts": "short",
         "adapters": False,
     }

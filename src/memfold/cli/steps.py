@@ -1,6 +1,7 @@
 """Describes the calls of a recorded trace in lines: what the gate decided of which blocks, and what each note changed.
 
-Scores of blocks after an opened one are left out, because the gate decides on those blocks again with the new note.
+Scores of blocks after an opened one are left out, because the gate decides on those blocks again with the new note.  Of
+notes that are merged, the sentences that no earlier one had are shown, also those that the merged one has no room for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 
 from memfold.cli.printable import on_one_line
 from memfold.core.borders import sentences
-from memfold.core.system import GATE, UPDATE
+from memfold.core.system import ADDITION, GATE, UPDATE
+from memfold.systems.shared.merging import new_sentences
 
 BEGINNING = 100  # characters of a reply that are shown
 Line = tuple[str, str]  # a label and a text
@@ -22,7 +24,7 @@ Recorded = Mapping[str, Any]  # a step of a trace file
 def describe(steps: Sequence[Recorded], unfinished: bool = False) -> list[Line]:
     """Return lines for the calls of a trace, in order; after the last one of an `unfinished` trace, more may follow."""
     lines: list[Line] = []
-    note = ""
+    note, said = "", set[str]()
     groups = [list(group) for _, group in groupby(steps, lambda step: step["call"]["purpose"] == GATE)]
     number = 0
     for group, following in pairwise([*groups, []]):
@@ -37,6 +39,9 @@ def describe(steps: Sequence[Recorded], unfinished: bool = False) -> list[Line]:
                 text = step["reply"]["text"].strip() or note
                 lines += _changes(note, text)
                 note = text
+            elif step["call"]["purpose"] == ADDITION:
+                new = new_sentences(step["reply"]["text"], said)
+                lines += [("", f"+ {sentence}") for sentence in new] or [("", "= it adds nothing")]
     return lines
 
 

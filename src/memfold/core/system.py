@@ -32,6 +32,7 @@ AnswerSteps = Generator[tuple[Call, ...], tuple[Reply, ...], Answer]
 
 ANSWER = "answer"  # purpose of the calls that answer a question
 GATE, UPDATE = "gate", "update"  # purposes of calls that score a block, and that write a note
+ADDITION = "addition"  # purpose of calls that write a note of which only what is new is added to a shared one
 SLOT = -1  # placeholder for a slot in `Rendered.tokens`
 USUAL_RATIO = 16  # tokens per group in tasks that are cut into groups, for systems without slots
 

@@ -1,17 +1,18 @@
 """Which blocks of a memory a question's calls read, and whether the evidence lies in them.
 
 Systems with a gate decide block by block whether to read it.  Their traces have calls of purpose `gate`, which only
-score a block, and calls of purpose `update` or `answer`, which read one.
+score a block, and calls of purpose `update`, `addition` or `answer`, which read one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memfold.core.system import ANSWER, GATE, UPDATE
+from memfold.core.system import ADDITION, ANSWER, GATE, UPDATE
 from memfold.core.types import BlockRef, Memory, Span, Step, Trace
 
 BLOCKS_READ, EVIDENCE_READ = "blocks_read", "evidence_read"
+NOTING = (UPDATE, ADDITION)  # purposes of calls that write a note on a block
 
 
 def reading_figures(trace: Trace, memory: Memory, evidence: Sequence[Span]) -> dict[str, float]:
@@ -20,9 +21,9 @@ def reading_figures(trace: Trace, memory: Memory, evidence: Sequence[Span]) -> d
     A span of evidence, in characters of the only document of the memory, counts if every block that it overlaps was
     read.  A trace without calls that score or read blocks one by one has no such figures.
     """
-    if not any(blocks_of(step) for step in trace.steps if step.call.purpose in (GATE, UPDATE)):
+    if not any(blocks_of(step) for step in trace.steps if step.call.purpose in (GATE, *NOTING)):
         return {}
-    read = {index for step in trace.steps if step.call.purpose in (UPDATE, ANSWER) for index in blocks_of(step)}
+    read = {index for step in trace.steps if step.call.purpose in (*NOTING, ANSWER) for index in blocks_of(step)}
     figures = {BLOCKS_READ: float(len(read))}
     if evidence:
         unread = [block for number, block in enumerate(memory.blocks) if number not in read]

@@ -21,6 +21,7 @@ from memfold.core.types import Memory, Trace
 from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.folding import Folding, Foldings
 from memfold.evaluation.judging import judged
+from memfold.evaluation.note_figures import note_figures
 from memfold.evaluation.reading import reading_figures
 from memfold.evaluation.records import Record, RecordFile, Spent
 from memfold.evaluation.sampling import sampling_of
@@ -152,7 +153,8 @@ def _ask(
         case = cases[number]
         score = Score("", False) if trace.answer is None else suite.score(case, trace, model)
         read = reading_figures(trace, memories[case.seed], case.sample.evidence)
-        score = replace(score, figures=score.figures | read)
+        noted = note_figures(trace, memories[case.seed], case.sample)
+        score = replace(score, figures=score.figures | read | noted)
         wrong = None if score.correct else wrong_class(trace, memories[case.seed], case.sample)
         yield replace(_record(suite.name, candidate, case, trace, score, folding.seconds), wrong=wrong)
 

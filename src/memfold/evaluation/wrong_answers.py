@@ -1,12 +1,9 @@
 """Classes of wrong answers of systems that read block by block, told by rules from the trace and the sample.
 
 LycheeMemory (arXiv 2602.08382, appendix C) sorts wrong answers by hand; these rules tell the same causes apart.  They
-need the blocks that calls scored or read, the notes, and the supporting sentences (evidence) of the sample.  The note
-at a call is the last reply before it, unless it was blank, of a call of purpose `update`.  The first cause counts:
-evidence that is led to only by evidence that was never read says nothing.
-
-What a sentence names are its words with a capital letter and its numbers (`systems.shared.mentions`), so the rules are
-for English.  Traces without calls that score or read blocks one by one have no class, nor have questions that failed.
+need the blocks that calls scored or read, the notes, and the supporting sentences of the sample (`evidence`).  The
+first cause counts: evidence that is led to only by evidence that was never read says nothing.  Traces without calls
+that score or read blocks one by one have no class, nor have questions that failed.
 """
 
 from __future__ import annotations
@@ -17,54 +14,15 @@ from functools import cached_property
 
 from memfold.core.borders import sentences
 from memfold.core.prompt import ABSENT
-from memfold.core.system import ANSWER, GATE, UPDATE
-from memfold.core.types import Memory, Sample, Span, Step, Trace
+from memfold.core.types import Memory, Sample, Trace
 from memfold.core.words import words
-from memfold.evaluation.reading import blocks_of
+from memfold.evaluation.evidence import Evidence, Look, Names, evidence_of, looks_at, names_in
 from memfold.systems.shared.citations import sentence_index
-from memfold.systems.shared.mentions import names_of
 from memfold.systems.shared.notes import PRONOUNS
 
 ONE_WAY, ANCHORED, MISSED, MIX_UP, OTHER = "one-way reading", "early anchoring", "missed", "mix-up", "other"
 CLASSES = (ONE_WAY, ANCHORED, MISSED, MIX_UP, OTHER)  # in the order in which the rules are tried
 AROUND = 400  # characters around an occurrence of the answer in which its sentence is looked for
-
-Names = frozenset[str]
-
-
-@dataclass(frozen=True)
-class Look:
-    """One call's look at a block: whether it `reads` the block or only scores it, and the note before and after it."""
-
-    block: int
-    reads: bool
-    before: str
-    after: str
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """A supporting sentence, with those after it that refer to it by a pronoun: the blocks that it lies in, its names.
-
-    `bridges` are, for each other piece that leads to it, the names that both have, by the number of that piece.  There
-    are none if the question itself names something in it.  `subject` is what the question or a bridge names.
-    """
-
-    text: str
-    blocks: frozenset[int]
-    names: Names
-    subject: Names
-    bridges: dict[int, Names]
-
-    def is_in(self, note: str) -> bool:
-        """Return whether a note has the text, or in other words at least two names and all that it names."""
-        verbatim = f" {' '.join(words(self.text))} " in f" {' '.join(words(note))} "
-        return verbatim or (len(self.names) > 1 and self.names <= set(words(note)))
-
-    def is_led_to(self, note: str) -> bool:
-        """Return whether a note has the names that lead to it."""
-        known = set(words(note))
-        return any(names <= known for names in self.bridges.values())
 
 
 def wrong_class(trace: Trace, memory: Memory, sample: Sample) -> str | None:
@@ -73,10 +31,10 @@ def wrong_class(trace: Trace, memory: Memory, sample: Sample) -> str | None:
     The memory is that of the sample's document.  The class is None if the sample has no evidence, the question failed,
     or no block was scored or read alone.
     """
-    looks = list(_looks(trace.steps))
+    looks = list(looks_at(trace.steps))
     if trace.answer is None or not sample.evidence or not looks:
         return None
-    reading = Reading(looks, _evidence(sample, memory), _names(sample.question))
+    reading = Reading(looks, evidence_of(sample, memory), names_in(sample.question))
     if any(map(reading.is_one_way, reading.first_lost)):
         return ONE_WAY
     if any(map(reading.is_anchored, reading.first_lost)):
@@ -140,52 +98,7 @@ class Reading:
     def _has_other_statement(self, note: str) -> bool:
         """Return whether a sentence of a note names something that neither the question nor the evidence names."""
         known = self.asked.union(*(piece.names for piece in self.evidence))
-        return any(not _names(note[start:end]) <= known for start, end in sentences(note))
-
-
-def _looks(steps: Sequence[Step]) -> Iterator[Look]:
-    """Yield the looks at blocks of the calls of a trace, in order; nothing if it reads all at once."""
-    if not any(blocks_of(step) for step in steps if step.call.purpose in (GATE, UPDATE)):
-        return
-    note = ""
-    for step in steps:
-        purpose, before = step.call.purpose, note
-        if purpose == UPDATE:
-            note = step.reply.text.strip() or note
-        if purpose in (GATE, UPDATE, ANSWER):
-            yield from (Look(block, purpose != GATE, before, note) for block in blocks_of(step))
-
-
-def _evidence(sample: Sample, memory: Memory) -> list[Evidence]:
-    """Return the pieces of evidence of a sample."""
-    document, asked = sample.document.read(), _names(sample.question)
-    texts: list[str] = []
-    spans: list[list[Span]] = []
-    for span in sample.evidence:
-        text = document[span.start : span.end]
-        if texts and not PRONOUNS.isdisjoint(words(text)):
-            texts[-1] += f" {text}"
-            spans[-1].append(span)
-        else:
-            texts.append(text)
-            spans.append([span])
-    names = [_names(text) for text in texts]
-    pieces = []
-    for number, (text, own) in enumerate(zip(texts, names, strict=True)):
-        shared = {other: own & theirs for other, theirs in enumerate(names) if other != number}
-        bridges = {} if own & asked else {other: both for other, both in shared.items() if both}
-        subject = own & asked.union(*bridges.values())
-        pieces.append(Evidence(text, _blocks_with(memory, spans[number]), own, subject, bridges))
-    return pieces
-
-
-def _blocks_with(memory: Memory, spans: Sequence[Span]) -> frozenset[int]:
-    """Return the numbers of the blocks that overlap any of some ranges of characters."""
-    return frozenset(
-        number
-        for number, block in enumerate(memory.blocks)
-        if any(block.char_start < span.end and span.start < block.char_end for span in spans)
-    )
+        return any(not names_in(note[start:end]) <= known for start, end in sentences(note))
 
 
 def _is_mixed_up(answer: str, memory: Memory, sample: Sample, evidence: Sequence[Evidence]) -> bool:
@@ -211,9 +124,3 @@ def _occurrences(answer: str, text: str) -> Iterator[str]:
         own = near[start:end]
         yield own if PRONOUNS.isdisjoint(words(own)) or len(found) < 2 else f"{near[slice(*found[-2])]} {own}"
         place = lowered.find(wanted, place + 1)
-
-
-def _names(text: str) -> Names:
-    """Return the words of the names and the numbers in a text; the first word of a sentence counts as any other."""
-    parts = [f"and {text[start:end]}" for start, end in sentences(text)]
-    return frozenset(word for part in parts for name in names_of(part) for word in words(name) if len(word) > 1)

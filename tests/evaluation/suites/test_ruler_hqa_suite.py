@@ -11,6 +11,7 @@ from memfold.core.errors import ConfigError, DataError, MemfoldError
 from memfold.core.policy import Request
 from memfold.core.types import Answer, Reply, Trace
 from memfold.evaluation.grouping import Group
+from memfold.evaluation.note_figures import NOTE_FIGURES, NOTED
 from memfold.evaluation.records import Record, Spent
 from memfold.evaluation.report import write_report
 from memfold.evaluation.runner import Evaluation, run
@@ -208,13 +209,21 @@ def test_classes_of_wrong_answers_are_shares_of_those_that_have_one() -> None:
 def test_blocks_that_a_gate_opened_are_figures_of_the_record(evaluate: Evaluate, tmp_path: Path) -> None:
     label = "kvbank/chunk=128/note=4/threshold=0.2"
     options = {"lengths": (512,), "questions": 2, "splits": ("in",), "per_document": 2, "max_tokens": 4}
-    (one, other) = run(evaluate(label, suite="ruler-hqa", **options), tmp_path)
+    evaluation = evaluate(label, suite="ruler-hqa", **options)
+    (one, other) = run(evaluation, tmp_path)
     assert one.error is None
     for found in (one, other):
-        assert found.figures.keys() == {"exact", "contained", "either_way", "blocks_read", "evidence_read"}
+        own = {"exact", "contained", "either_way", "blocks_read", "evidence_read"}
+        assert found.figures.keys() - NOTE_FIGURES.keys() == own
+        assert (NOTED in found.figures) is (found.figures["blocks_read"] > 0)
         assert found.figures["evidence_read"] in (0.0, 0.5, 1.0)
         assert 0 <= found.figures["blocks_read"] <= 5
         assert (found.wrong in CLASSES) is not found.correct
+    noting = [record for record in (one, other) if NOTED in record.figures]
+    tables = evaluation.suite.tables([one, other], evaluation.labels)
+    notes = [table for table in tables if table.title == "Notes, split in"]
+    assert len(notes) == bool(noting)
+    assert all([row.cells[0].count for row in table.rows] == [len(noting)] for table in notes)
 
 
 @pytest.mark.parametrize(

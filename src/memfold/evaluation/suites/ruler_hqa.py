@@ -28,6 +28,7 @@ from memfold.evaluation import local_data
 from memfold.evaluation.candidate import Candidate
 from memfold.evaluation.grouping import ALL, Group, curves, failures, grid, in_order, lost_with_length, splits
 from memfold.evaluation.headline import CONTAINED, EXACT
+from memfold.evaluation.note_figures import NOTE_FIGURES
 from memfold.evaluation.reading import BLOCKS_READ, EVIDENCE_READ
 from memfold.evaluation.records import Record
 from memfold.evaluation.suite import Case, Options, Score, document_seed
@@ -102,8 +103,8 @@ class RulerHqaSuite:
         return Score(text, right, figures)
 
     def tables(self, records: Sequence[Record], labels: Sequence[str]) -> list[Table]:
-        """Return for each split: accuracy by length, the loss from the shortest to the longest, work a question, and
-        the classes of wrong answers if any has one."""
+        """Return for each split: accuracy by length, the loss from the shortest to the longest, work a question, what
+        notes hold and the classes of wrong answers, if there are any."""
         tables = []
         for split, own in splits(records):
             kinds = in_order(map(_kind, own), KINDS)
@@ -113,6 +114,7 @@ class RulerHqaSuite:
             tables.append(Table(f"RULER-HQA, split {split}", ("tokens", "system"), columns, rows, note))
             tables += lost_with_length(own, labels, split, _right)
             tables.append(_work(own, labels, split))
+            tables += _notes(own, labels, split)
             tables += _wrong(own, labels, split)
         return tables
 
@@ -212,6 +214,26 @@ def _work(records: Group, labels: Sequence[str], split: str) -> Table:
     )
     rows = grid(records, labels, cells, length_name)
     return Table(f"Work for a question, split {split}", ("tokens", "system"), columns, rows, note)
+
+
+def _notes(records: Group, labels: Sequence[str], split: str) -> list[Table]:
+    """Return a table of what becomes of the evidence in notes, if any system writes some."""
+    noted = [record for record in records if record.figures.keys() & NOTE_FIGURES]
+    if not noted:
+        return []
+
+    def cells(own: Group) -> list[Cell]:
+        figures = [record.figures for record in own]
+        return [mean([each[name] for each in figures if name in each], share=True) for name in NOTE_FIGURES]
+
+    asked = {record.system for record in noted}
+    rows = grid(noted, [label for label in labels if label in asked], cells, length_name)
+    columns = tuple(NOTE_FIGURES.values())
+    note = (
+        "Means of shares of a question.  Evidence noted: the supporting sentences that any note had.  Of the sentences "
+        "of the last note: the others, and those that stand in the text word for word.  Room: of the longest note."
+    )
+    return [Table(f"Notes, split {split}", ("tokens", "system"), columns, rows, note)]
 
 
 def _wrong(records: Group, labels: Sequence[str], split: str) -> list[Table]:

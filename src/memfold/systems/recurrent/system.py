@@ -3,14 +3,14 @@
 Based on MemAgent (arXiv 2507.02259, section 3.1), which reads 5,000 tokens at a time and keeps a note of at most 1,024.
 Folding keeps the text, because what can be forgotten depends on the question.  There is one call per chunk, in
 sequence, and a last call for the answer.  Unlike in the paper, a blank reply leaves the note unchanged, and a note has
-no more tokens than the text that was read for it; and a model may be trained through an adapter (`READER`), so that its
-other systems stay as they are.
+no more tokens than the text that was read for it; chunks may also be read in parallel, all with the same note; and a
+model may be trained through an adapter (`READER`), so that its other systems stay as they are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -23,7 +23,7 @@ from memfold.core.model import Model, ModelRecord
 from memfold.core.prompt import Style, final_answer, user_message
 from memfold.core.registry import PUBLISHED
 from memfold.core.settings import ReadSettings, TrainSettings
-from memfold.core.system import UPDATE, AnswerSteps, Capabilities, MemorySystem, Rendered, ask
+from memfold.core.system import ADDITION, UPDATE, AnswerSteps, Capabilities, MemorySystem, Rendered, ask
 from memfold.core.types import (
     Answer,
     Block,
@@ -32,6 +32,7 @@ from memfold.core.types import (
     Generate,
     Memory,
     Part,
+    Reply,
     Sample,
     Text,
     Trace,
@@ -41,6 +42,7 @@ from memfold.systems.shared.blocks import render_text, text_blocks
 from memfold.systems.shared.candidates import candidates
 from memfold.systems.shared.citations import cite_reply
 from memfold.systems.shared.linear import linear_modules, matrices
+from memfold.systems.shared.merging import merged_note
 from memfold.systems.shared.notes import (
     EMPTY,
     NOTE,
@@ -48,13 +50,14 @@ from memfold.systems.shared.notes import (
     STOPS,
     Overflow,
     Stop,
+    Update,
     answer_from,
     early_answer,
     fitting_chunk,
     fitting_note,
     misleading,
     noted_parts,
-    write_note,
+    write_notes,
 )
 from memfold.systems.shared.replies import scripted_step
 from memfold.systems.shared.tagged import PROMPTS, Prompts
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
 
 CHUNK = 5000  # tokens that are read at a time (section 3.1)
 SHORTEST_NOTE = 64  # tokens that a note may always have: a few sentences
+TOGETHER = 64  # calls of a parallel reading that are made at the same time
 PLACE = 2  # index of the note in the parts of every call
 READER = "reader"  # the adapter
 
@@ -86,6 +90,11 @@ class RecurrentRead(ReadSettings):
     unless a pass has not changed the note: evidence may stand before what shows that it matters.  With `candidates`,
     each pass reads only that many chunks, found by BM25 in view of the note (`shared.candidates`); 0 is all.  With
     `stop` "answered", the question is asked after each change of the note, and reading ends at the first answer.
+
+    With `parallel` (not in the paper), every chunk of a pass is read with the note that the pass began with, by calls
+    that do not depend on each other.  What is new in their notes is then added to that note, while `note` has room
+    (`shared.merging`).  Training reads in sequence (`script`).
+
     `prompts` is "short", or "tagged" for weights that were trained with the published prompts (`tagged`).
     With `adapters` the adapter `READER` of the model writes notes and answers, which has to be trained.
     """
@@ -95,6 +104,7 @@ class RecurrentRead(ReadSettings):
     passes: int = 1
     candidates: int = 0
     stop: Stop = "end"
+    parallel: bool = False
     prompts: Prompts = "short"
     adapters: bool = False
 
@@ -113,7 +123,7 @@ class RecurrentTrain(TrainSettings):
     """`rank` is the rank of the adapter, if there is one; without it the weights of the model are trained.
 
     Most parts of a text add nothing to a note.  Of a supervised sample, at most `unchanged` of them are trained, those
-    that share the most names with the question: otherwise the model mostly learns to repeat notes.
+    that look as if they could (`notes.misleading`): otherwise the model mostly learns to repeat notes.
     """
 
     rank: int = 32
@@ -172,16 +182,13 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
         return islice(text_blocks(documents, model, self.fold.chunk), done, None)
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
-        """Update the note with one call per block and pass, in sequence, and answer from the note with a last call."""
+        """Update the note with one call per block and pass, and answer from the note with a last call."""
         note, read = EMPTY, 0
         for _ in range(self.read.passes):
             before = note
-            for index in self._chosen(memory, question, note):
-                block, last = memory.blocks[index], note
-                read += block.token_count
-                place = (BlockRef(memory.name, block.index), index + 1, len(memory.blocks))
-                update = partial(self._update, question, note, *place)
-                note = (yield from write_note(update, self._limit(read), self.read.overflow)) or note
+            for indices in self._groups(memory, question, note):
+                last, note = note, (yield from self._noted(memory, question, note, indices, read))
+                read += _tokens(memory, indices)
                 answering = partial(self._from_note, memory, question, note)
                 early = yield from early_answer(self.read.stop, last, note, answering)
                 if early is not None:
@@ -190,11 +197,34 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
                 break
         return (yield from self._from_note(memory, question, note))
 
-    def _chosen(self, memory: Memory, question: str, note: str) -> Sequence[int]:
-        """Return the numbers of the blocks that a pass reads."""
-        if not self.read.candidates:
-            return range(len(memory.blocks))
-        return candidates(memory, question, note, self.read.candidates)
+    def _groups(self, memory: Memory, question: str, note: str) -> list[Sequence[int]]:
+        """Return the numbers of the blocks that a pass reads, those together that are read with the same note."""
+        chosen: Sequence[int] = range(len(memory.blocks))
+        if self.read.candidates:
+            chosen = candidates(memory, question, note, self.read.candidates)
+        return [chosen] if self.read.parallel else [[index] for index in chosen]
+
+    def _noted(
+        self, memory: Memory, question: str, note: str, indices: Sequence[int], read: int
+    ) -> Generator[tuple[Call, ...], tuple[Reply, ...], str]:
+        """Return the note after some blocks that are read with the same one, after `read` tokens of text."""
+        notes = list[str]()
+        for start in range(0, len(indices), TOGETHER):
+            together = indices[start : start + TOGETHER]
+            updates = [self._update_with(memory, question, note, index, read) for index in together]
+            notes += yield from write_notes(updates, self.read.overflow)
+        if not self.read.parallel:
+            return notes[0] or note
+        # no tokens are counted here: a note has as many characters to a token as the text
+        ratio = sum(block.char_end - block.char_start for block in memory.blocks) / max(1, memory.token_count)
+        return merged_note(note, notes, question, ratio * self._limit(read + _tokens(memory, indices)))
+
+    def _update_with(self, memory: Memory, question: str, note: str, index: int, read: int) -> Update:
+        """Return what makes the call for a block, which is read after `read` tokens of text, and its limit."""
+        block, purpose = memory.blocks[index], ADDITION if self.read.parallel else UPDATE
+        place = (BlockRef(memory.name, block.index), index + 1, len(memory.blocks))
+        update = partial(self._update, question, note, *place, purpose=purpose)
+        return update, self._limit(read + block.token_count)
 
     def _from_note(self, memory: Memory, question: str, note: str) -> AnswerSteps:
         reply = yield from ask(self._last(question, note, self.read.style))
@@ -235,12 +265,14 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
         """Return the most tokens of a note, when `read` tokens of text have been read."""
         return min(self.read.note, max(SHORTEST_NOTE, read))
 
-    def _update(self, question: str, note: str, part: Part, number: int, count: int, limit: int) -> Call:
+    def _update(
+        self, question: str, note: str, part: Part, number: int, count: int, limit: int, purpose: str = UPDATE
+    ) -> Call:
         """Return the call for part `number` of `count`, and a note of at most `limit` tokens."""
         place = (self.read.prompts, self.read.chat_template, question)
         before, between, after = around_part(*place, (number, count), limit)
         parts = user_message(Text(before), Text(note), Text(between), part, Text(after))
-        return Call(UPDATE, parts, Generate(self.read.sampling(limit)), self._reader)
+        return Call(purpose, parts, Generate(self.read.sampling(limit)), self._reader)
 
     def _last(self, question: str, note: str, style: Style) -> Call:
         before, after = around_last_note(self.read.prompts, self.read.chat_template, question, style)
@@ -250,3 +282,8 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
     @property
     def _reader(self) -> str | None:
         return READER if self.read.adapters else None
+
+
+def _tokens(memory: Memory, indices: Sequence[int]) -> int:
+    """Return the number of tokens of some blocks."""
+    return sum(memory.blocks[index].token_count for index in indices)

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
-from zlib import crc32
 
 from memfold.core.borders import sentences
 from memfold.core.document import Chunk
 from memfold.core.errors import ConfigError
 from memfold.core.model import Model
 from memfold.core.prompt import ABSENT, Style, target
-from memfold.core.system import AnswerSteps, ask
+from memfold.core.system import AnswerSteps, ask_all
 from memfold.core.types import Answer, Call, Reply, Sample
 from memfold.systems.shared.mentions import WORD, names_of, word_set
+from memfold.systems.shared.passages import PassageIndex
 
 Overflow = Literal["sentence", "shorter", "keep"]
 OVERFLOWS: tuple[Overflow, ...] = ("sentence", "shorter", "keep")
 Stop = Literal["end", "answered"]  # when reading ends: at the end of the text, or once the note gives an answer
 STOPS: tuple[Stop, ...] = ("end", "answered")
+Update = tuple[Callable[[int], Call], int]  # makes the call for a note of at most so many tokens; how many
 
 EMPTY = "(nothing yet)"  # text of an empty note
 WORDS_PER_TOKEN = 0.75
@@ -42,16 +43,27 @@ def fitting_chunk(window: int, most: int) -> int:
 def write_note(
     update: Callable[[int], Call], limit: int, overflow: Overflow
 ) -> Generator[tuple[Call, ...], tuple[Reply, ...], str]:
-    """Make the call `update` for a note of at most `limit` tokens, and return the note; it may be empty.
+    """Make the call `update` for a note of at most `limit` tokens, and return the note (`write_notes`)."""
+    (note,) = yield from write_notes([(update, limit)], overflow)
+    return note
+
+
+def write_notes(
+    updates: Sequence[Update], overflow: Overflow
+) -> Generator[tuple[Call, ...], tuple[Reply, ...], list[str]]:
+    """Make calls together, each for a note of at most its limit of tokens, and return the notes; they may be empty.
 
     `overflow` says what becomes of a note that does not end within its limit: "sentence" leaves out the sentence that
     was cut off, and those that repeat others; "shorter" first asks again, for half as many tokens; "keep" (the
     published systems) takes it as it is.
     """
-    reply = yield from ask(update(limit))
-    if reply.is_cut and overflow == "shorter" and limit > 1:
-        reply = yield from ask(update(limit // 2))
-    return _whole_sentences(reply.text) if reply.is_cut and overflow != "keep" else reply.text.strip()
+    replies = list((yield from ask_all([update(limit) for update, limit in updates])))
+    if overflow == "shorter":
+        again = [number for number, (_, limit) in enumerate(updates) if replies[number].is_cut and limit > 1]
+        shorter = yield from ask_all([updates[number][0](updates[number][1] // 2) for number in again])
+        for number, reply in zip(again, shorter, strict=True):
+            replies[number] = reply
+    return [_kept(reply, overflow) for reply in replies]
 
 
 def early_answer(
@@ -62,6 +74,11 @@ def early_answer(
         return None
     answer = yield from answering()
     return None if answer.text == ABSENT else answer
+
+
+def _kept(reply: Reply, overflow: Overflow) -> str:
+    """Return the note that is taken from a reply."""
+    return _whole_sentences(reply.text) if reply.is_cut and overflow != "keep" else reply.text.strip()
 
 
 def _whole_sentences(text: str) -> str:
@@ -123,17 +140,26 @@ def noted_parts(
     return readings
 
 
+def search_query(question: str, note: str) -> str:
+    """Return what to search for in view of a note."""
+    return question if note == EMPTY else f"{question} {note}"
+
+
 def misleading(question: str, readings: Sequence[NotedPart], count: int, model: Model) -> set[int]:
-    """Return the numbers of the readings that add nothing but share the most names with the question."""
-    names = set(names_of(question))
+    """Return the numbers of `count` readings that add nothing, though their parts look as if they could.
 
-    def shared(number: int) -> tuple[int, int]:
-        chunk = readings[number].chunk
-        words = set(WORD.findall(chunk.text or model.decode(chunk.tokens)))
-        return -len(names & words), crc32(f"{question} {number}".encode())
-
-    idle = [number for number, reading in enumerate(readings) if not reading.adds]
-    return set(sorted(idle, key=shared)[:count])
+    Those are the parts that share the rarest words with the question and the note (BM25): they state the same of
+    something else, or something else of the same.  The different notes take turns.
+    """
+    texts = {reading.chunk.index: reading.chunk.text or model.decode(reading.chunk.tokens) for reading in readings}
+    index, places = PassageIndex(list(texts.values())), list(texts)
+    ranks = list[tuple[int, int]]()
+    for note in dict.fromkeys(reading.before for reading in readings):
+        found = [places[place] for place, _ in index.best(search_query(question, note), len(places))]
+        idle = [number for number, reading in enumerate(readings) if reading.before == note and not reading.adds]
+        ordered = sorted(idle, key=lambda number: found.index(readings[number].chunk.index))
+        ranks += enumerate(ordered)
+    return {number for _, number in sorted(ranks)[:count]}
 
 
 def answer_from(note: str, sample: Sample, style: Style) -> str:
