@@ -74,7 +74,7 @@ def test_every_system_is_tested_here() -> None:
             "pooled",
             "ratio groups shortest longest window mask pooling projection wrapper positions chunk "
             "start_token end_token",
-            "style chat_template max_tokens thinking repetition_penalty cite unfold doubt gap draw",
+            "style chat_template max_tokens thinking repetition_penalty cite unfold doubt candidates gap draw",
             "ratios max_gap",
         ),
         ("full", "chunk", "style chat_template max_tokens thinking repetition_penalty", "read_loss"),
@@ -83,7 +83,7 @@ def test_every_system_is_tested_here() -> None:
             "recurrent",
             "chunk",
             "style chat_template max_tokens thinking repetition_penalty "
-            "note overflow passes candidates stop prompts adapters",
+            "note overflow passes candidates stop parallel prompts adapters",
             "rank unchanged",
         ),
     ],
@@ -171,12 +171,22 @@ def test_published_settings_are_the_defaults_but_for_pooled_memory() -> None:
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("pooled", ("repetition_penalty", "cite", "unfold", "doubt")),
+        ("pooled", ("repetition_penalty", "cite", "unfold", "doubt", "candidates")),
         ("full", ("repetition_penalty",)),
         ("retrieval", ("repetition_penalty", "top")),
         (
             "recurrent",
-            ("repetition_penalty", "note", "overflow", "passes", "candidates", "stop", "prompts", "adapters"),
+            (
+                "repetition_penalty",
+                "note",
+                "overflow",
+                "passes",
+                "candidates",
+                "stop",
+                "parallel",
+                "prompts",
+                "adapters",
+            ),
         ),
     ],
 )

@@ -40,15 +40,22 @@ class PooledLearning(MemorySystem[PooledFold, PooledRead, PooledTrain]):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Slots, unfolding and activation checkpointing; whether positions are consecutive depends on the settings."""
+        """Slots, unfolding and activation checkpointing; whether positions are consecutive depends on the settings.
+
+        With `candidates`, the length of a call does not depend on that of the documents.
+        """
+        unfolded = max(self.read.unfold, self.read.doubt)
+        block = -(-self.fold.chunk // self.fold.shortest_group)  # slots at most
+        most = self.fold.decoder_positions(self.read.candidates * block)
         return Capabilities(
             slots=True,
             unfolds=True,
-            rereads_text=max(self.read.unfold, self.read.doubt) > 0,
+            rereads_text=unfolded > 0 or self.read.candidates > 0,
             activation_checkpointing=True,
             consecutive=self.fold.positions != "strided" and not self.train.max_gap,
             pass_tokens=BATCH_TOKENS,
             untrained=False,
+            call_positions=max(most, unfolded) if self.read.candidates else None,
         )
 
     @property
@@ -68,8 +75,10 @@ class PooledLearning(MemorySystem[PooledFold, PooledRead, PooledTrain]):
         """Return a copy of the system that reads about `tokens` tokens of text again where a reply is doubtful."""
         return self.changed(doubt=tokens)
 
-    def effective_ratio(self, tokens: int, slots: int | None = None) -> float:
-        """Return document tokens per decoder position, including wrapper tokens."""
+    def effective_ratio(self, tokens: int, slots: int | None = None) -> float | None:
+        """Return document tokens per decoder position, including wrapper tokens; None if only candidates are read."""
+        if self.read.candidates:
+            return None
         return tokens / self.fold.decoder_positions(self.fold.slots(tokens) if slots is None else slots)
 
     def prepare(self, backbone: Backbone) -> None:
@@ -132,10 +141,12 @@ class PooledLearning(MemorySystem[PooledFold, PooledRead, PooledTrain]):
         return self.changed(ratio=min(self.train.ratios))
 
     def footprint(self, tokens: float) -> Footprint:
-        """Return the cost: each token is encoded once, in windows; the decoder sees slots and wrapper tokens."""
+        """Return the cost: each token is encoded once, in windows; the decoder sees slots and wrapper tokens, those of
+        the candidates if not all blocks are read."""
         count, fold = round(tokens), self.fold
+        read = min(tokens, self.read.candidates * fold.chunk) if self.read.candidates else tokens
+        positions = read * fold.decoder_positions(fold.slots(round(read))) / round(read) if count else 0.0
         windows = Pass(-(-count // fold.window_tokens), fold.window_tokens, fold.mask == "causal")
-        positions = tokens * fold.decoder_positions(fold.slots(count)) / count if count else 0.0
         return Footprint(positions, encoded=tokens, slots=fold.slots(count), passes=windows)
 
     def parameters(self, hidden_size: int) -> dict[str, int]:

@@ -1,9 +1,31 @@
-"""Maps a slot to the passage of a document whose tokens it stands for."""
+"""Reading slots: the passage of a document that a slot stands for, and how many positions a model has for them."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from memfold.core.errors import DataError
 from memfold.core.model import Model
 from memfold.core.types import Block, BlockRef, Call, Memory, Passage, Span
+from memfold.core.window import LARGER
+
+if TYPE_CHECKING:
+    from memfold.backbone.model import Backbone
+
+
+def check_length(end: int, blocks: int, backbone: Backbone) -> None:
+    """Check that a call over a number of blocks, which ends at position `end`, has no more positions than the model.
+
+    Raises:
+        DataError: with what to do.
+    """
+    limit = backbone.position_limit
+    if blocks and limit is not None and end > limit.count:
+        raise DataError(
+            f"the slots of {blocks} blocks and the prompt take {end} positions, model {backbone.name!r} has "
+            f"{limit.count}: {limit.reason}; read fewer blocks (--set candidates=N) or smaller ones (fold with --set "
+            f"chunk=N), or {LARGER}"
+        )
 
 
 def slot_passage(memory: Memory, call: Call, slot: int, ratio: int, model: Model) -> Passage:

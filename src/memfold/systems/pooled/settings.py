@@ -127,14 +127,20 @@ class PooledRead(ReadSettings):
 
     `cite`: find citations by matching the recalled text, or by attention.  `unfold`: the approximate number of tokens
     of cited text that are read again before the final answer; 0 disables unfolding.  `doubt`: the same number, for
-    replies that say something that the text does not contain (`is_doubtful`).  `gap`: the number of empty positions
-    between the memory and the text after it.  `draw`: selects one of the random layouts if positions are randomised; 0
-    is consecutive positions.  Training samples `gap` and `draw` for each batch; both are 0 in inference.
+    replies that say something that the text does not contain (`is_doubtful`).  `candidates`: the number of blocks that
+    a question reads, found by BM25 (`shared.candidates`) and laid out as if the memory had no others, so that a memory
+    of any length fits the window; 0 is all.  It needs blocks of a small `chunk`, and the text.  If fewer blocks share a
+    word with the question, the first others are read too.  Supervised training reads all blocks and refuses it.
+
+    `gap`: the number of empty positions between the memory and the text after it.  `draw`: selects one of the random
+    layouts if positions are randomised; 0 is consecutive positions.  Training samples `gap` and `draw` for each batch;
+    both are 0 in inference.
     """
 
     cite: Cite = "recall"
     unfold: int = 0
     doubt: int = 0
+    candidates: int = 0
     gap: int = 0
     draw: int = 0
 
@@ -143,6 +149,7 @@ class PooledRead(ReadSettings):
         require_known("cite", self.cite, CITES)
         require(self.unfold >= 0, "unfold", self.unfold, "0 (off) or more tokens")
         require(self.doubt >= 0, "doubt", self.doubt, "0 (off) or more tokens")
+        require(self.candidates >= 0, "candidates", self.candidates, "1 block or more, or 0 for all")
         require(self.gap >= 0, "gap", self.gap, "0 or more positions")
         require(self.draw >= 0, "draw", self.draw, "0 (consecutive) or more")
 

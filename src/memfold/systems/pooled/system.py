@@ -1,8 +1,9 @@
 """Pooled memory: every `ratio` tokens become one embedding, which the same LLM reads in place of the text.
 
-Bridging the Memorization-Utilization Gap (section 3.1).  There is one call per question; with `unfold`, a second call
-reads the text that the first reply cites, and a third is made if the second reply goes beyond that text.  See `encoder`
-and `head` for how slots are made, `positions` for where they are placed, and `learning` for training.
+Bridging the Memorization-Utilization Gap (section 3.1).  There is one call per question, over all blocks or over the
+`candidates` of a search; with `unfold`, a second call reads the text that the first reply cites, and a third is made if
+the second reply goes beyond that text.  See `encoder` and `head` for how slots are made, `positions` for where they are
+placed, and `learning` for training.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from memfold.backbone.sequence import SequenceBuilder
+from memfold.core.config import require
 from memfold.core.document import Document, chunks
 from memfold.core.errors import DataError
 from memfold.core.model import Model
@@ -33,9 +35,10 @@ from memfold.core.types import (
 )
 from memfold.systems.pooled.learning import PooledLearning
 from memfold.systems.pooled.positions import offsets
-from memfold.systems.pooled.reading import slot_passage
+from memfold.systems.pooled.reading import check_length, slot_passage
 from memfold.systems.pooled.settings import BATCH_TOKENS
 from memfold.systems.shared.blocks import chunk_batches
+from memfold.systems.shared.candidates import best_blocks
 from memfold.systems.shared.citations import cite_passages, cite_reply, follow_reply, is_doubtful
 from memfold.systems.shared.replies import ended_reply
 from memfold.systems.shared.unfolding import unfolded
@@ -85,10 +88,17 @@ class Pooled(PooledLearning):
                 )
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
-        """Answer with one call over all blocks; with `unfold` or `doubt`, further calls read the text that is cited."""
+        """Answer with one call over all blocks or the `candidates`; with `unfold` or `doubt`, further calls read the
+        text that is cited, which may be that of any block.
+
+        Raises:
+            DataError: if the memory holds no text to find candidates in, or to unfold.
+        """
         unfold, sampling = self.read.unfold, self.read.sampling()
         by_attention = self.read.cite == "attention" or not memory.holds_text
-        blocks = tuple(BlockRef(memory.name, block.index) for block in memory.blocks)
+        count = self.read.candidates
+        read = best_blocks(memory, question, count) if count else memory.blocks
+        blocks = tuple(BlockRef(memory.name, block.index) for block in read)
         closing = Text(after_memory(self.read.chat_template, question, self.read.style))
         wants = Generate(sampling, attention=by_attention)
         reply = yield from ask(Call("locate" if unfold else "answer", user_message(*blocks, closing), wants))
@@ -110,7 +120,11 @@ class Pooled(PooledLearning):
         return call.purpose == "answer" or not any(isinstance(part, BlockRef) for part in call.parts)
 
     def render(self, memory: Memory, call: Call, model: Model) -> Rendered:
-        """Render a call as text tokens and slots, with wrapper tokens and positions according to the settings."""
+        """Render a call as text tokens and slots, with wrapper tokens and positions according to the settings.
+
+        Raises:
+            DataError: if the slots and the prompt have more positions than the model computes right.
+        """
         backbone, builder = model.weights(), SequenceBuilder()
         references = [part for part in call.parts if isinstance(part, BlockRef)]
         blocks = [memory.blocks[part.index] for part in references]
@@ -127,6 +141,7 @@ class Pooled(PooledLearning):
                 if part is references[-1]:
                     builder.next += self.read.gap
             builder.end_part()
+        check_length(builder.next, len(references), backbone)
         return builder.rendered(adapter=call.adapter)
 
     def passage(self, memory: Memory, call: Call, slot: int, model: Model) -> Passage:
@@ -134,7 +149,12 @@ class Pooled(PooledLearning):
         return slot_passage(memory, call, slot, self.fold.ratio, model)
 
     def script(self, sample: Sample, model: Model, style: Style) -> Trace:
-        """Return a trace with memory, instruction, bridge and reply: the first of the answers, or else the target."""
+        """Return a trace with memory, instruction, bridge and reply: the first of the answers, or else the target.
+
+        Raises:
+            ConfigError: for `candidates`: a sample is trained with its whole memory.
+        """
+        require(not self.read.candidates, "candidates", self.read.candidates, "0 where the right reply is given")
         count = sum(1 for _ in chunks(sample.document, model.tokenize, self.fold.chunk))
         blocks = (BlockRef(sample.document.source, index) for index in range(count))
         closing = after_memory(self.read.chat_template, sample.question, style if sample.answers else None)
