@@ -282,6 +282,7 @@ class ByHand:
     window: int = 1000
     end_token: int = 3
     hidden_size: int = 4
+    position_limit: None = None
     fit: Fit = TESTED["llama"]
     embed_rows = Backbone.embed_rows
 
