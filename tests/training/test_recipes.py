@@ -153,7 +153,7 @@ def test_a_recipe_is_read_with_its_types(tmp_path: Path) -> None:
         (GOOD + "levle = 4\n", "unknown key 'mixture[0].levle'; nearest: 'mixture[0].level'"),
         (
             GOOD + "settings = { raitos = [4] }\n",
-            "mixture[0].settings: unknown pooled setting 'raitos'; nearest: 'ratios'; known: chat_template, ",
+            "mixture[0].settings: unknown pooled setting 'raitos'; nearest: 'ratios'; known: candidates, ",
         ),
         (
             GOOD + 'system = "recurrent"\nsettings = { notes = 9 }\n',

@@ -124,9 +124,8 @@ def _train(loop: ModuleType, recipe: StageRecipe, folder: Path, resume: bool) ->
     if int(os.environ.get("RANK", "0")):  # only the first of several processes reports
         loop.train(recipe, folder, resume)
         return
-    _warn_of_precision(recipe)
     try:
-        with training(recipe.steps) as report:
+        with training(recipe.steps, _warning(recipe)) as report:
             loop.train(recipe, folder, resume, report)
     except KeyboardInterrupt:
         saved = any(folder.glob("step-??????"))
@@ -136,21 +135,19 @@ def _train(loop: ModuleType, recipe: StageRecipe, folder: Path, resume: bool) ->
     notes().print(f"done: the model is in {folder / 'model'}, the curves are in {plot}", markup=False)
 
 
-def _warn_of_precision(recipe: StageRecipe) -> None:
-    """Say that a recipe trains in bfloat16 where that is slow, before hours are spent."""
+def _warning(recipe: StageRecipe) -> str | None:
+    """Return a warning if a recipe trains in bfloat16 and this machine is slow at that."""
     import torch
 
     from memfold.backbone.device import computes_bfloat16
-    from memfold.cli.output import notes
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if recipe.precision == "bfloat16" and not computes_bfloat16(device):
-        notes().print(
-            "warning: this processor has no instructions for bfloat16, so training takes several times as long as in "
-            'float32; add precision = "float32" to a copy of the recipe',
-            style="yellow",
-            markup=False,
-        )
+    if recipe.precision == "float32" or computes_bfloat16(device):
+        return None
+    return (
+        "this processor has no instructions for bfloat16, so training takes several times as long as in float32; add "
+        'precision = "float32" to a copy of the recipe'
+    )
 
 
 def _check_size(planner: ModuleType, recipe: StageRecipe, folder: Path, dry_run: bool) -> None:
@@ -183,7 +180,9 @@ def _show_plan(loop: ModuleType, recipe: StageRecipe, folder: Path) -> None:
         f"run       {folder}",
     ]
     screen().print("\n".join(lines), markup=False)
-    _warn_of_precision(recipe)
+    warning = _warning(recipe)
+    if warning:
+        screen().print(f"warning   {warning}", markup=False)
 
 
 def _weights(loop: ModuleType, recipe: StageRecipe) -> str:

@@ -20,11 +20,11 @@ Report = Callable[[dict[str, Any]], None]
 
 
 @contextmanager
-def training(steps: int) -> Iterator[Report]:
-    """Yield the function to which a training loop reports its metrics."""
+def training(steps: int, warning: str | None = None) -> Iterator[Report]:
+    """Yield the function to which a training loop reports its metrics; the first time, it prints the warning."""
     console = notes()
     if not console.is_terminal:
-        yield _Log(console, steps)
+        yield _warning_first(_Log(console, steps), console, warning)
         return
     columns = [TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}")]
     progress = Progress(*columns, TimeRemainingColumn(), console=console)
@@ -39,7 +39,19 @@ def training(steps: int) -> Iterator[Report]:
             if "validation" in metrics:
                 live.console.print(_table(f"step {metrics['step']}, held out", metrics["validation"]))
 
-        yield report
+        yield _warning_first(report, console, warning)
+
+
+def _warning_first(report: Report, console: Console, warning: str | None) -> Report:
+    """Return a function that prints a warning, if there is one, before the first report."""
+    waiting = [] if warning is None else [warning]
+
+    def reported(metrics: dict[str, Any]) -> None:
+        while waiting:
+            console.print(f"warning: {waiting.pop()}", style="yellow", markup=False)
+        report(metrics)
+
+    return reported
 
 
 class _Log:
