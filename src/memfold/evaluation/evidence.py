@@ -14,7 +14,7 @@ from memfold.core.borders import sentences
 from memfold.core.system import ADDITION, ANSWER, GATE, UPDATE
 from memfold.core.types import Memory, Sample, Span, Step
 from memfold.core.words import words
-from memfold.evaluation.reading import NOTING, blocks_of
+from memfold.evaluation.reading import NOTING, blocks_of, is_by_block
 from memfold.systems.shared.mentions import names_of
 from memfold.systems.shared.notes import PRONOUNS
 
@@ -58,7 +58,7 @@ class Evidence:
 
 def looks_at(steps: Sequence[Step]) -> Iterator[Look]:
     """Yield the looks at blocks of the calls of a trace, in order; nothing if it reads all at once."""
-    if not any(blocks_of(step) for step in steps if step.call.purpose in (GATE, *NOTING)):
+    if not is_by_block(steps):
         return
     note, added, last = "", list[str](), -1  # what a round of additions has written, and the last block that it read
     for step in steps:

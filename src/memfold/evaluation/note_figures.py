@@ -12,6 +12,7 @@ from memfold.core.types import Generate, Memory, Sample, Trace
 from memfold.core.words import words
 from memfold.evaluation.evidence import evidence_of, looks_at
 from memfold.evaluation.reading import NOTING
+from memfold.systems.shared.citations import sentence_index
 
 NOTED, KEPT = "evidence_noted", "evidence_kept"
 BESIDE, COPIED, FILLED = "note_beside", "note_copied", "note_filled"
@@ -46,10 +47,10 @@ def note_figures(trace: Trace, memory: Memory, sample: Sample) -> dict[str, floa
             if isinstance(step.call.wants, Generate)
         ),
     }
-    found = [" ".join(words(last[start:end])) for start, end in sentences(last)]
+    found = [last[start:end] for start, end in sentences(last)]
     if found:
-        text = f" {' '.join(words(sample.document.read()))} "
         proven = [f" {' '.join(words(piece.text))} " for piece in evidence]
-        figures[BESIDE] = sum(not any(f" {each} " in piece for piece in proven) for each in found) / len(found)
-        figures[COPIED] = sum(f" {each} " in text for each in found) / len(found)
+        beside = [not any(f" {' '.join(words(each))} " in piece for piece in proven) for each in found]
+        figures[BESIDE] = sum(beside) / len(found)
+        figures[COPIED] = sum(map(sentence_index(memory).contains, found)) / len(found)
     return figures

@@ -21,7 +21,7 @@ def reading_figures(trace: Trace, memory: Memory, evidence: Sequence[Span]) -> d
     A span of evidence, in characters of the only document of the memory, counts if every block that it overlaps was
     read.  A trace without calls that score or read blocks one by one has no such figures.
     """
-    if not any(blocks_of(step) for step in trace.steps if step.call.purpose in (GATE, *NOTING)):
+    if not is_by_block(trace.steps):
         return {}
     read = {index for step in trace.steps if step.call.purpose in (*NOTING, ANSWER) for index in blocks_of(step)}
     figures = {BLOCKS_READ: float(len(read))}
@@ -32,6 +32,11 @@ def reading_figures(trace: Trace, memory: Memory, evidence: Sequence[Span]) -> d
         )
         figures[EVIDENCE_READ] = 1 - missed / len(evidence)
     return figures
+
+
+def is_by_block(steps: Sequence[Step]) -> bool:
+    """Return whether calls score or read blocks one by one; other traces read all at once."""
+    return any(blocks_of(step) for step in steps if step.call.purpose in (GATE, *NOTING))
 
 
 def blocks_of(step: Step) -> list[int]:
