@@ -131,7 +131,7 @@ def test_pages_are_read_one_at_a_time(tmp_path: Path, make_pdf: MakePdf) -> None
     def peak(pages: int) -> int:
         """The most bytes in use after any page."""
         path = tmp_path / "a.pdf"
-        path.write_bytes(make_pdf(*["\n".join(["word " * 20] * 40)] * pages))
+        path.write_bytes(make_pdf(*["\n".join(["word " * 80] * 40)] * pages))
         gc.collect()
         gc.freeze()  # what other tests left need not be looked at after every page
         tracemalloc.start()
@@ -144,7 +144,7 @@ def test_pages_are_read_one_at_a_time(tmp_path: Path, make_pdf: MakePdf) -> None
         return max(used)
 
     peak(1)  # allocates what the library caches
-    text = (16 - 6) * len("word " * 800)
+    text = (16 - 6) * len("word " * 3200)  # far more than what the library keeps of a page, 1 KB
     assert peak(16) - peak(6) < text / 4
 
 

@@ -12,6 +12,7 @@ from itertools import islice
 
 from memfold.core.errors import DataError
 from memfold.core.types import Answer, Memory
+from memfold.systems.kvbank.prefetch import prefetch
 
 SHOWN = 5  # damaged blocks that a warning names
 
@@ -66,8 +67,12 @@ def is_sound(memory: Memory, index: int, damaged: set[int]) -> bool:
 
 
 def next_sound(memory: Memory, waiting: deque[int], count: int, damaged: set[int]) -> list[int]:
-    """Return the first `count` of the blocks that wait, without those that are damaged, which wait no longer."""
+    """Return the first `count` of the blocks that wait, without those that are damaged, which wait no longer.
+
+    Twice as many after them, at most the next batch, are read from the disk in the meantime.
+    """
     first = [waiting.popleft() for _ in range(min(count, len(waiting)))]
+    prefetch(memory, islice(waiting, 2 * count))
     sound = [index for index in first if is_sound(memory, index, damaged)]
     waiting.extendleft(reversed(sound))
     return sound
