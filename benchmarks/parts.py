@@ -107,7 +107,14 @@ RULER = {
     "gate": _ruler("7168,28672", 256, BANK, SEARCHED, "retrieval"),
     "every-block": _ruler("7168", 32, OPEN, "recurrent"),
 }
-LONGEST = {"longest": _ruler("114688,458752,1835008", 48, BANK, SEARCHED, "retrieval")}
+# a search before reading, so that a question costs the same at every length; blocks are made when they are read
+SLOTS = "pooled/chunk=512/candidates=8"
+BESIDE = ("retrieval", f"{SEARCHED}/store=text", "recurrent/candidates=8")
+LONGEST = {
+    "searched": _ruler("7168,28672,114688,458752,1835008,3670016", 192, *BESIDE),
+    "slots": _ruler("7168,28672,114688,458752", 128, SLOTS),  # folding takes a minute for 300,000 tokens
+    "full": _ruler("7168", 32, "full"),
+}
 RECONSTRUCTION = ("reconstruction", *_systems("pooled:16", "pooled:4"))
 
 PARTS = (
@@ -133,7 +140,7 @@ PARTS = (
     ),
     _eval("blocks", "almanac", *FACTS, *_systems("full", *BLOCKS), lengths=SHORT, size=_questions(240)),
     Part("ruler-hqa", RULER, {"gate": _ruler("1024,2048", 8, *QUICK, per_document=4)}),
-    Part("longest", LONGEST, {"longest": _ruler("1024,2048", 8, BANK, SEARCHED, "retrieval", per_document=4)}),
+    Part("longest", LONGEST, {"longest": _ruler("1024,2048", 8, "full", SLOTS, *BESIDE, per_document=4)}),
     _eval("fidelity", "fidelity", *_systems("pooled:16"), lengths="64,256,512,2048", size=_questions(180), quick=3),
     _eval("reconstruction", *RECONSTRUCTION, lengths="256,512,1024,2048", size=_questions(80)),
     _haystack("needle", lengths=NEEDLE, quick=22),

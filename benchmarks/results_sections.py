@@ -167,7 +167,7 @@ SECTIONS = (
     ),
     Section(
         "The longest texts",
-        "none; questions about texts of up to 1.75M tokens from a stored bank",
+        "none; all systems side by side, with a search before reading, so that a question costs the same at every length",
         "longest",
         ("tokens", "system", "right", "one hop", "two hops", "calls", "blocks read", "evidence read", "seconds"),
         quality.very_long,

@@ -628,6 +628,12 @@ def test_a_block_beyond_the_window_is_refused(new_backbone: MakeBackbone) -> Non
 # --- storage and training
 
 
+def test_a_model_reads_as_it_was_trained_to_read() -> None:
+    settings = {"compressor": "trained", "chunk": 256, "gate": "head", "order": "best", "note": 64, "passes": 2}
+    trained = Kvbank.of(Kvbank.trained_settings(Kvbank.of(settings).record({})))
+    assert {name: trained.settings[name] for name in settings} == settings
+
+
 def test_a_bank_on_disk_answers_as_in_memory(trained: Backbone, tmp_path: Path) -> None:
     trained.trained["kvbank"] = Kvbank.of({"compressor": "trained", "gate": "open"}).record({})
     save_backbone(trained, tmp_path / "model")

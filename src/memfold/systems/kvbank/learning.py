@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from memfold.backbone.model import Backbone
 
 DEFAULT_RATIO = 4  # default for a model that was trained at several ratios
-READING = ("gate", "reading", "note", "passes")  # reading settings that a model is trained for
+READING = ("gate", "reading", "note", "passes", "order")  # reading settings that a model is trained for
 POSITIVE = 3.0  # weight of blocks that should be opened in the loss of the gate (section 3.3.1)
 _GATE = f"heads.{GATE_HEAD}"
 KvbankT = TypeVar("KvbankT", bound="KvbankLearning")
