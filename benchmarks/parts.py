@@ -115,6 +115,7 @@ LONGEST = {
     "slots": _ruler("7168,28672,114688,458752", 128, SLOTS),  # folding takes a minute for 300,000 tokens
     "full": _ruler("7168", 32, "full"),
 }
+LOOPS = (BANK, SEARCHED, OPEN, "recurrent/passes=1")  # the published algorithms beside the search
 RECONSTRUCTION = ("reconstruction", *_systems("pooled:16", "pooled:4"))
 
 PARTS = (
@@ -123,6 +124,7 @@ PARTS = (
     _bench("growth", "fold", "--runs", "3", "--warmups", "1", lengths=GROWTH),
     _bench("rollout", "rollout", lengths="512,4096"),
     _bench("systems", "systems", lengths="2048,8192,32768"),
+    _bench("systems-128k", "systems", *_systems(*LOOPS), "--runs", "1", "--warmups", "0", lengths="131072"),
     _bench("first-token-7b", "first-token", "--architecture", "7b", needs="cuda"),
     Part("wrapper", _wrapper(SHORT, 1000), _wrapper("128", 4), needs="slot-model"),
     _almanac("facts", *FACTS),

@@ -274,4 +274,12 @@ SECTIONS = (
         speed.system_costs,
         plots=True,
     ),
+    Section(
+        "Systems that read block by block, at 128K tokens",
+        "`kvbank` answers from a stored bank 6 times sooner than `recurrent` with one pass, and 3.5 times sooner than "
+        "without its gate",
+        "systems-128k",
+        COSTS,
+        speed.loops,
+    ),
 )

@@ -121,6 +121,15 @@ def system_costs(file: Json) -> Outcome:
     return Outcome(rows, None, summary)
 
 
+def loops(file: Json) -> Outcome:
+    """How much sooner the KV memory bank answers than what reads every chunk, at one length."""
+    rows = system_costs(file).rows
+    seconds = {label: median(result["answer_seconds"]) for label, result in _entries(file)[0]["systems"].items()}
+    gains = [seconds[label] / seconds["kvbank"] for label in ("recurrent/passes=1", "kvbank/gate=open")]
+    summary = f"`kvbank` answers {gains[0]:.1f} times sooner than `recurrent` and {gains[1]:.1f} times sooner than without its gate"
+    return Outcome(rows, gains[0] >= 6 and gains[1] >= 3.5, summary)
+
+
 def _entries(file: Json) -> list[Json]:
     """The measurements of a benchmark, one for each length."""
     return list(only_result(file)["lengths"])
