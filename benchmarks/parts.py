@@ -111,9 +111,9 @@ RULER = {
 SLOTS = "pooled/chunk=512/candidates=8"
 BESIDE = ("retrieval", f"{SEARCHED}/store=text", "recurrent/candidates=8")
 LONGEST = {
-    "searched": _ruler("7168,28672,114688,458752,1835008,3670016", 192, *BESIDE),
-    "slots": _ruler("7168,28672,114688,458752", 128, SLOTS),  # folding takes a minute for 300,000 tokens
-    "full": _ruler("7168", 32, "full"),
+    "searched": _ruler("7168,28672,114688,458752,1835008,3670016", 96, *BESIDE),
+    "slots": _ruler("7168,28672,114688,458752", 64, SLOTS),  # folding takes a minute for 300,000 tokens
+    "full": _ruler("7168", 16, "full"),
 }
 LOOPS = (BANK, SEARCHED, OPEN, "recurrent/passes=1")  # the published algorithms beside the search
 RECONSTRUCTION = ("reconstruction", *_systems("pooled:16", "pooled:4"))

@@ -43,6 +43,17 @@ def test_decisions_and_changes_of_the_note() -> None:
     ]
 
 
+def test_all_blocks_are_scored_before_the_best_is_opened() -> None:
+    steps = [gate(0, -2.0), gate(1, 3.0), gate(2, 1.0), gate(3, 0.0), written("update", "Ada.", 1), gate(0, -3.0)]
+    assert describe(steps, best=True) == [
+        ("gate", "3 blocks, 0, 2 to 3: closed, score at most 0.73"),
+        ("gate", "block 1: opened, score 0.95"),
+        ("step", "1, update, block 1: 2 tokens (stop) Ada."),
+        ("", "+ Ada."),
+        ("gate", "block 0: closed, score at most 0.05"),
+    ]
+
+
 def test_a_model_that_is_asked_has_odds_and_a_blank_note_changes_nothing() -> None:
     steps = [*asked(0, -0.1, -2.1), written("update", "Ada.", 0), written("update", " ", 1)]
     assert describe(steps) == [

@@ -1,7 +1,7 @@
 """Describes the calls of a recorded trace in lines: what the gate decided of which blocks, and what each note changed.
 
-Scores of blocks after an opened one are left out, because the gate decides on those blocks again with the new note.  Of
-notes that are merged, the sentences that no earlier one had are shown, also those that the merged one has no room for.
+Where blocks are opened in the order of the text, scores of blocks after an opened one are left out, because the gate
+decides on those blocks again with the new note.  Of notes that are merged, the sentences that no earlier one had are shown, also those that the merged one has no room for.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ Line = tuple[str, str]  # a label and a text
 Recorded = Mapping[str, Any]  # a step of a trace file
 
 
-def describe(steps: Sequence[Recorded], unfinished: bool = False) -> list[Line]:
-    """Return lines for the calls of a trace, in order; after the last one of an `unfinished` trace, more may follow."""
+def describe(steps: Sequence[Recorded], unfinished: bool = False, best: bool = False) -> list[Line]:
+    """Return lines for the calls of a trace, in order; after the last one of an `unfinished` trace, more may follow.
+
+    With `best`, the gate scored all blocks before the best one was opened.
+    """
     lines: list[Line] = []
     note, said = "", set[str]()
     groups = [list(group) for _, group in groupby(steps, lambda step: step["call"]["purpose"] == GATE)]
@@ -30,7 +33,7 @@ def describe(steps: Sequence[Recorded], unfinished: bool = False) -> list[Line]:
     for group, following in pairwise([*groups, []]):
         if group[0]["call"]["purpose"] == GATE:
             opened = _block(following[0]) if following else None
-            lines += _decisions(group, opened, undecided=unfinished and not following)
+            lines += _decisions(group, opened, unfinished and not following, best)
             continue
         for step in group:
             number += 1
@@ -45,14 +48,17 @@ def describe(steps: Sequence[Recorded], unfinished: bool = False) -> list[Line]:
     return lines
 
 
-def _decisions(group: Sequence[Recorded], opened: int | None, undecided: bool) -> Iterator[Line]:
+def _decisions(group: Sequence[Recorded], opened: int | None, undecided: bool, best: bool) -> Iterator[Line]:
     """Yield what the gate decided: which blocks stay closed, and which one is opened; if `undecided`, what it saw."""
     scores: dict[int, float] = {}
     for block, grouped in groupby(group, _block):
         calls = list(grouped)
         if block is not None and (len(calls) > 1 or calls[0]["reply"]["score"] is not None):
             scores[block] = _score(calls)  # half of a pair of calls has none
-    seen = list(scores)[: list(scores).index(opened)] if opened in scores else list(scores)
+    seen = list(scores)
+    if opened in scores:
+        at = seen.index(opened)
+        seen = seen[:at] + (seen[at + 1 :] if best else [])
     if seen:
         many = f"block {seen[0]}" if len(seen) == 1 else f"{len(seen)} blocks, {_ranges(seen)}"
         state = "not decided yet" if undecided else "closed"

@@ -51,8 +51,9 @@ class Recorded:
 
     def steps(self) -> list[Line]:
         """Return lines for the calls of a trace; none for a trace of a single call, which is the answer."""
-        steps = (self.record.get("trace") or {}).get("steps", [])
-        return describe(steps, self.unfinished) if len(steps) > 1 or self.unfinished else []
+        trace = self.record.get("trace") or {}
+        steps, best = trace.get("steps", []), (trace.get("settings") or {}).get("order") == "best"
+        return describe(steps, self.unfinished, best) if len(steps) > 1 or self.unfinished else []
 
     def marked(self) -> Text:
         """Return the reply with its expansions between marks and in colour, and invented names in red."""
