@@ -167,7 +167,7 @@ SECTIONS = (
     ),
     Section(
         "The longest texts",
-        "none; all systems side by side, with a search before reading, so that a question costs the same at every length",
+        "none; all systems side by side, with a search before reading, so that the cost does not depend on the length",
         "longest",
         ("tokens", "system", "right", "one hop", "two hops", "calls", "blocks read", "evidence read", "seconds"),
         quality.very_long,

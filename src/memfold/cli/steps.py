@@ -1,7 +1,8 @@
 """Describes the calls of a recorded trace in lines: what the gate decided of which blocks, and what each note changed.
 
 Where blocks are opened in the order of the text, scores of blocks after an opened one are left out, because the gate
-decides on those blocks again with the new note.  Of notes that are merged, the sentences that no earlier one had are shown, also those that the merged one has no room for.
+decides on those blocks again with the new note.  Of notes that are merged, the sentences that no earlier one had are
+shown, also those that the merged one has no room for.
 """
 
 from __future__ import annotations
