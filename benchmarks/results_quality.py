@@ -83,6 +83,15 @@ def very_long(file: Json) -> Outcome:
     return Outcome(rows, lost < 5 and right[0] >= 0.85, summary)
 
 
+def side_by_side(file: Json) -> Outcome:
+    """The same figures of every system, one length after the other; the systems may have other lengths."""
+    rows = very_long(file).rows
+    lengths = list(dict.fromkeys(row[0] for row in rows))
+    rows.sort(key=lambda row: lengths.index(row[0]))
+    at_the_longest = [f"`{row[1]}` has {row[2].split(' [')[0]}" for row in rows if row[0] == lengths[-1]]
+    return Outcome(rows, None, f"at {lengths[-1]} tokens {', '.join(at_the_longest)}")
+
+
 def citations(file: Json) -> Outcome:
     """Whether the citations of right answers name the evidence."""
     rows = rows_of(file, "Citations")

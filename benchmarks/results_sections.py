@@ -170,7 +170,7 @@ SECTIONS = (
         "none; all systems side by side, with a search before reading, so that the cost does not depend on the length",
         "longest",
         ("tokens", "system", "right", "one hop", "two hops", "calls", "blocks read", "evidence read", "seconds"),
-        quality.very_long,
+        quality.side_by_side,
     ),
     Section(
         "Fidelity of slots",
