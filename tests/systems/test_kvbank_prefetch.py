@@ -93,6 +93,11 @@ def test_a_damaged_block_that_was_read_ahead_is_still_reported(backbone: Backbon
     assert held[2].threads[0] is not current_thread()
 
 
+def test_blocks_in_ram_start_no_thread(backbone: Backbone) -> None:
+    (memory,) = fold(Kvbank.of(SETTINGS), [Document("a.txt", text=TEXT)], backbone)
+    assert prefetch(memory, [0, 1]) is None
+
+
 def test_a_block_is_read_ahead_once(backbone: Backbone) -> None:
     memory, held = stored(backbone)
     first, second = prefetch(memory, [1, 2]), prefetch(memory, [2, 3])

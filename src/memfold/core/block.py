@@ -112,6 +112,11 @@ class Block:
         """Return the text of the chunk, or None if the memory holds no text."""
         return self.stored.read() if self.text is None and self.stored is not None else self.text
 
+    @property
+    def stores_slots(self) -> bool:
+        """Whether the slots are in a memory file, from which they are read and checked on demand."""
+        return isinstance(vars(self)["slots"], StoredSlots)
+
     def check(self) -> None:
         """Check the slots that are stored in a memory file; those of other blocks need no check.
 

@@ -16,9 +16,12 @@ from memfold.core.types import Memory
 
 
 def prefetch(memory: Memory, indices: Iterable[int]) -> Thread | None:
-    """Begin to read some blocks of a memory, each once; return the thread, or None if there is nothing to read."""
+    """Begin to read some blocks of a memory, each once; return the thread, or None if there is nothing to read.
+
+    Blocks whose slots are in RAM need no reading.
+    """
     begun: set[int] = memory.cached("prefetched", set)
-    new = [index for index in indices if index not in begun]
+    new = [index for index in indices if index not in begun and memory.blocks[index].stores_slots]
     if not new:
         return None
     begun.update(new)
