@@ -1,9 +1,11 @@
-"""The environment that a command gives its threads."""
+"""The environment that a command gives its threads, and how its process ends."""
 
 from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +75,22 @@ def test_garbage_is_collected_as_usual_after_the_imports() -> None:
     assert gc.get_threshold() == usual
     assert gc.callbacks == callbacks
     assert gc.get_freeze_count() > frozen, "what was imported is not looked at again"
+
+
+ENDING = """
+import atexit, threading, time
+from memfold.cli.process import end_process
+
+# the interpreter waits for this thread when it is finalised
+threading.Thread(target=lambda: time.sleep(1) or print("finalised")).start()
+atexit.register(print, "left")
+print("done", end=" ")
+end_process(3)
+"""
+
+
+@pytest.mark.parametrize(("processes", "printed"), [("1", "done finalised\nleft\n"), ("2", "done left\n")])
+def test_one_of_several_processes_does_not_finalise_its_interpreter(processes: str, printed: str) -> None:
+    environment = os.environ | {"WORLD_SIZE": processes}
+    done = subprocess.run([sys.executable, "-c", ENDING], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (3, printed, "")

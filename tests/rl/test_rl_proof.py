@@ -103,6 +103,7 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+from memfold.cli.process import end_process
 from memfold.core.config import build
 from memfold.rl import loop
 from memfold.rl.proof import small
@@ -125,6 +126,7 @@ if run.processes.first:
     found = {"lines": lines, "spread": spread, "resumed": resumed}
     (folder / "both" / "found.json").write_text(json.dumps(found))
 run.processes.close()
+end_process(0)
 """
 
 

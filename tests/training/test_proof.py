@@ -74,6 +74,7 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+from memfold.cli.process import end_process
 from memfold.training import loop, sharding
 from memfold.training.proof import small
 from memfold.training.recipe import read_recipe
@@ -92,6 +93,7 @@ if run.processes.first:
     found = {"steps": steps, "resumed": resumed, "held out": held_out}
     (folder / "both" / "found.json").write_text(json.dumps(found))
 run.processes.close()
+end_process(0)
 """
 
 

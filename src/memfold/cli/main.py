@@ -18,7 +18,7 @@ import typer
 from memfold.backbone.quick_start import quick_start
 from memfold.cli import ask, bench, demo, eval, export, fold, inspect, models, sample, train
 from memfold.cli.printable import escape_what_streams_cannot_encode, printable, read_ascii_input_as_utf8
-from memfold.cli.process import leave_garbage, set_up_process
+from memfold.cli.process import end_process, set_up_process
 from memfold.core.errors import MemfoldError
 from memfold.core.outputs import FULL, reason
 
@@ -56,9 +56,7 @@ def start(
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its exit code; this is the entry point."""
     set_up_process()
-    code = execute(arguments)
-    leave_garbage()
-    sys.exit(code)
+    end_process(execute(arguments))
 
 
 def execute(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Sets up the process of a command, before NumPy and PyTorch are imported: its threads and its garbage collector.
+"""Sets up the process of a command, before NumPy and PyTorch are imported, and ends it.
 
 What the user set in the environment stays.  Left out: the Python API, which changes neither the environment nor the
 garbage collector of a program.
@@ -6,9 +6,12 @@ garbage collector of a program.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 # Threads that wait for work sleep.  By default they spin, which takes the time of other processes; those of OpenBLAS,
 # which NumPy starts for each processor when it is imported, do so for 2 ** 26 cycles each.
@@ -39,9 +42,20 @@ def set_up_process() -> None:
     gc.callbacks.append(collect_as_usual)
 
 
-def leave_garbage() -> None:
-    """Tell the garbage collector to leave what there is to the end of the process, which is about to come."""
+def end_process(code: int) -> NoReturn:
+    """Exit with this code, and collect no garbage before.
+
+    One of several processes of a training (`torchrun`) does not finalise its interpreter: a thread of PyTorch that
+    asks for it at that moment would abort a process whose work is done ("terminate called without an active
+    exception").
+    """
     gc.freeze()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def allowed_threads() -> int | None:
