@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from command import measured_command
 
 from memfold.backbone.origin import commit, hardware
 from memfold.core.outputs import write_text
@@ -29,7 +26,6 @@ from memfold.tasks.task import TaskOptions
 RESULTS = Path(__file__).parent / "results"
 PAGE_WORDS = 4000
 SEED = 1 << 42
-FOLD = "import sys; from memfold.cli.main import run; run(sys.argv[1:])"
 
 
 def main() -> None:
@@ -68,20 +64,9 @@ def fold(folder: Path, document: str, model: str) -> dict[str, Any]:
     source, memory = folder / "document.txt", folder / "document.fold"
     source.write_text(document, encoding="utf-8")
     memory.unlink(missing_ok=True)
-    command = [sys.executable, "-c", FOLD, "fold", str(source), "-o", str(memory), "--model", model, "--json"]
-    started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None, "a pipe was requested"
-        printed = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"folding {len(document)} characters failed with exit code {process.returncode}")
-    reported = json.loads(printed)
+    reported, costs = measured_command("fold", str(source), "-o", str(memory), "--model", model)
     keys = ("tokens", "slots", "blocks", "dtype", "hidden", "ratio", "bytes", "bytes_per_token", "effective_ratio")
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes per unit of ru_maxrss
-    seconds = {"seconds": round(time.perf_counter() - started, 2), "fold_seconds": reported["seconds"]["fold"]}
-    return {key: reported[key] for key in keys} | seconds | {"peak_bytes": usage.ru_maxrss * unit}
+    return {key: reported[key] for key in keys} | costs | {"fold_seconds": reported["seconds"]["fold"]}
 
 
 if __name__ == "__main__":

@@ -115,6 +115,9 @@ LONGEST = {
     "slots": _ruler("7168,28672,114688,458752", 64, SLOTS),  # folding takes a minute for 300,000 tokens
     "full": _ruler("7168", 16, "full"),
 }
+# the settings of reading, one changed at a time
+VARIED = ("note=32", "note=64", "chunk=256", "passes=1", "parallel=true", "candidates=8", "stop=answered")
+NOTES = ("recurrent", *(f"recurrent/{setting}" for setting in VARIED))
 LOOPS = (BANK, SEARCHED, OPEN, "recurrent/passes=1")  # the published algorithms beside the search
 RECONSTRUCTION = ("reconstruction", *_systems("pooled:16", "pooled:4"))
 
@@ -143,6 +146,7 @@ PARTS = (
     _eval("blocks", "almanac", *FACTS, *_systems("full", *BLOCKS), lengths=SHORT, size=_questions(240)),
     Part("ruler-hqa", RULER, {"gate": _ruler("1024,2048", 8, *QUICK, per_document=4)}),
     Part("longest", LONGEST, {"longest": _ruler("1024,2048", 8, "full", SLOTS, *BESIDE, per_document=4)}),
+    Part("notes", {"notes": _ruler("7168", 32, *NOTES)}, {"notes": _ruler("1024", 4, *NOTES[:2], per_document=4)}),
     _eval("fidelity", "fidelity", *_systems("pooled:16"), lengths="64,256,512,2048", size=_questions(180), quick=3),
     _eval("reconstruction", *RECONSTRUCTION, lengths="256,512,1024,2048", size=_questions(80)),
     _haystack("needle", lengths=NEEDLE, quick=22),

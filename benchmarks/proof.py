@@ -85,7 +85,9 @@ def _work(arguments: argparse.Namespace) -> None:
 
 
 def _is_sampled(name: str) -> bool:
-    return name.rsplit("/", 1)[-1].startswith(SAMPLED)
+    from memfold.training.recipe_file import read_values
+
+    return bool(read_values(ROOT / "recipes" / f"{name}.toml")["stage"] == SAMPLED)
 
 
 def _supervised(name: str, folder: Path, processes: int) -> tuple[Any, Steps]:

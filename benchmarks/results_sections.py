@@ -173,6 +173,13 @@ SECTIONS = (
         quality.side_by_side,
     ),
     Section(
+        "Settings of `recurrent`",
+        "none; notes of 128 tokens, chunks of 512, two passes over the text, and one of these changed at a time",
+        "notes",
+        ("tokens", "system", "right", "one hop", "two hops", "calls", "blocks read", "evidence read", "seconds"),
+        quality.side_by_side,
+    ),
+    Section(
         "Fidelity of slots",
         "a reconstruction loss below 0.1 nats a token, at which the pooled paper ends its first phase",
         "fidelity",

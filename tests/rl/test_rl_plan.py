@@ -107,6 +107,16 @@ def test_what_a_plan_counts_is_what_trains(tmp_path: Path) -> None:
         assert plan(replace(made, architecture="qwen2.5-7b")).weights.trained == counted
 
 
+def test_what_trains_the_gate_is_counted(tmp_path: Path) -> None:
+    path = RECIPES.parent / "kvbank/qwen2.5-3b/gate.toml"
+    shape = SHAPES["qwen2.5-3b"].reduced()
+    made = small(build(RlRecipe, read_values(path)), tmp_path)
+    counted = sum(weight.numel() for weight in prepare(made, tmp_path / "run").trainer.optimisers.parameters)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SHAPES, "qwen2.5-3b", shape)
+        assert plan(replace(made, architecture="qwen2.5-3b")).weights.trained == counted
+
+
 def test_notes_are_written_and_every_trajectory_reads_on_its_own() -> None:
     """28,000 tokens in 6 chunks of 5,000: 6 notes of 1,024 are read and written, then an answer of 1,024."""
     made = build(RlRecipe, read_values(RECIPES.parent / "recurrent/qwen2.5-7b/rl.toml"))

@@ -85,6 +85,7 @@ def test_the_recipes_are_shipped() -> None:
         "recurrent/qwen2.5-14b/rl.toml",
         "kvbank/tiny/rl.toml",
         "kvbank/tiny/rl-frozen.toml",
+        "kvbank/tiny/gate.toml",
         "kvbank/qwen2.5-3b/rl.toml",
         "kvbank/qwen2.5-7b/rl.toml",
     }
@@ -142,10 +143,11 @@ def test_the_recipes_of_lycheememory_have_its_numbers(size: str) -> None:
     assert (recipe.questions, recipe.questions // recipe.updates, recipe.rollouts) == (128, 16, 12)
     assert recipe.steps * recipe.updates == pytest.approx(150, abs=4)
     assert (recipe.memory, recipe.options.beta, recipe.groups[0].lr) == ("end-to-end", 1e-3, 3e-5)
-    first, joint, gate = (read_recipe(folder / f"{name}.toml") for name in ("cpt1", "sft", "gate"))
+    first, joint = (read_recipe(folder / f"{name}.toml") for name in ("cpt1", "sft"))
+    gate = build(RlRecipe, read_values(folder / "gate.toml"))
     assert (first.steps, first.micro_batches * first.hardware.devices, first.groups[0].lr) == (5000, 8, 1e-4)
     assert first.settings["ratios"] == [2, 4, 8, 16]
-    assert gate.groups[0].lr == 5e-5
+    assert (gate.objective, gate.memory, gate.groups[0].lr) == ("heads", "frozen", 5e-5)
     chain = [made.parent for made in (joint, recipe, gate)]
     assert chain == [f"runs/kvbank-qwen2.5-{size}-{name}" for name in ("cpt1", "sft", "rl")]
     for made in (first, joint, recipe, gate):

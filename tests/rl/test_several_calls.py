@@ -19,6 +19,7 @@ from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.backbone.score import Scores, logprobs
 from memfold.core.document import Document
+from memfold.core.errors import ConfigError
 from memfold.core.registry import AnySystem
 from memfold.core.types import Call, HeadScore, Memory, Reply, Sample, Step, Trace
 from memfold.rl import update
@@ -247,6 +248,38 @@ def test_gate_calls_of_rollouts_cost_no_pass_and_train_nothing(
         assert [len(own) for own in turns] == [
             sum(not isinstance(each.call.wants, HeadScore) for each in trace.steps) for trace in group.traces
         ]
+
+
+def test_the_gate_learns_from_rollouts_and_nothing_else_does(bank_recipe: RlRecipe, tmp_path: Path) -> None:
+    """Objective `heads`: blocks of the evidence get higher scores, those of other blocks get lower ones."""
+    settings = BANK | {"gate": "head", "threshold": 0.5, "unchanged": 4}
+    made = replace(
+        bank_recipe,
+        objective="heads",
+        memory="frozen",
+        reward="exact",
+        algorithm={"kl": "none", "beta": 0.0},
+        settings=settings,
+        freeze=FROZEN[:3],
+        groups=(Rates(("*",), lr=1e-2),),
+    )
+    run = prepare(made, tmp_path)
+    before = weights(run.backbone)
+    line = step(run)
+    assert line["norm"] > 0
+    assert {name for name in changed(run, before) if "lora" in name or "heads" in name}
+    assert all(".gate." in name or name.startswith("heads.kvbank.gate") for name in changed(run, before))
+    trained = [each for group in run.groups for trace in group.traces for each in trace.steps if each.call.trained]
+    assert {each.reply.score for each in trained} == {0.0, 1.0}
+    assert all(isinstance(each.call.wants, HeadScore) for each in trained)
+    losses = [run.trainer.step(run.groups, 0).figures["loss"] for _ in range(8)]
+    assert losses[-1] < 0.8 * losses[0], losses
+
+
+def test_rewards_and_the_kl_say_nothing_to_heads(bank_recipe: RlRecipe) -> None:
+    for name in ("dapo", "lychee"):
+        with pytest.raises(ConfigError, match="are not possible with objective = 'heads'"):
+            replace(bank_recipe, objective="heads", preset=name, algorithm={})
 
 
 def test_a_gate_that_opens_nothing_is_a_trajectory_without_turns(bank_recipe: RlRecipe, tmp_path: Path) -> None:

@@ -307,11 +307,7 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
         return 1
 
     def check_memory(self, memory: Memory) -> None:
-        """Check that the blocks of a memory are consistent with the settings of the system.
-
-        Raises:
-            DataError: for an inconsistent memory; the message gives both values.
-        """
+        """Raise a `DataError`, with both values, if the blocks of a memory do not match the settings of the system."""
 
     # --- training
 
@@ -363,6 +359,10 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
         rng.choice((USUAL_RATIO,))
         rng.random()
         return self
+
+    def labelled(self, sample: Sample, memory: Memory, trace: Trace) -> Trace:
+        """Return the trace of a rollout with labels as the scores of heads, and nothing else to train."""
+        raise ConfigError(f"system {self.name!r} has no head that learns from labels; use objective = 'reward'")
 
     def losses(self, outputs: Sequence[HeadOutput]) -> dict[str, Tensor]:
         """Return additional losses by name, already weighted, from the head outputs of the trained calls."""

@@ -15,6 +15,7 @@ from memfold.rl.rewards import JUDGE, REWARDS
 from memfold.training.recipe import StageRecipe
 
 FROZEN, END_TO_END = "frozen", "end-to-end"
+REWARD, HEADS = "reward", "heads"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class RlRecipe(StageRecipe):
     """A stage of reinforcement learning.
 
     A step draws `questions`, samples `rollouts` replies to each, and makes `updates` updates of equally many questions.
+    With `objective = "reward"` the replies learn from their advantages.  With `"heads"` they are not trained: the
+    questions have labels for what the heads of systems scored in the rollouts (`MemorySystem.labelled`).
     With `memory = "frozen"` memories come from the parent and only the decoder is trained; with `"end-to-end"`
     documents are compressed with gradient.  The two are the same for systems whose memory is text.  `reward` is a name
     of `memfold.rl.rewards`, `judge`, or `path.py:function`.  `preset` names an algorithm, `algorithm` overrides its
@@ -46,6 +49,7 @@ class RlRecipe(StageRecipe):
     """
 
     stage: Literal["rl"]
+    objective: Literal["reward", "heads"] = "reward"
     memory: Literal["frozen", "end-to-end"] = "frozen"
     reward: str = "exact"
     judge: JudgeSettings = JudgeSettings()
@@ -104,6 +108,12 @@ class RlRecipe(StageRecipe):
             raise ConfigError(
                 f"algorithm.credit = 'turn' with reward {self.reward!r} is not possible: it rewards answers, not "
                 "turns; use your own function, path.py:function, or credit = 'trajectory'"
+            )
+        if self.objective == HEADS and (self.options.dynamic or self.options.kl != "none"):
+            raise ConfigError(
+                f"algorithm.dynamic = {str(self.options.dynamic).lower()} and algorithm.kl = {self.options.kl!r} are "
+                f"not possible with objective = {HEADS!r}, which learns nothing from rewards and replies; set dynamic "
+                "= false, kl = 'none' and beta = 0"
             )
         buffer, limit = self.options.overlong_buffer, self.reply_tokens
         require(buffer <= limit, "algorithm.overlong_buffer", buffer, f"0 to reply_tokens, {limit}")

@@ -12,6 +12,8 @@ from memfold.core.document import Document
 from memfold.core.footprint import Footprint, Pass
 from memfold.core.model import Model, ModelRecord
 from memfold.core.system import Capabilities, HeadOutput, MemorySystem, SystemT
+from memfold.core.types import Memory, Sample, Trace
+from memfold.systems.kvbank.labels import labelled
 from memfold.systems.kvbank.settings import (
     BATCH_TOKENS,
     BYTES,
@@ -174,10 +176,14 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
         rng.random()
         return self.changed(ratio=ratio)
 
+    def labelled(self, sample: Sample, memory: Memory, trace: Trace) -> Trace:
+        """Return a trace in which the scores of the gate are labels; see `labels`."""
+        return labelled(sample, memory, trace, self.read.overflow, self.train.unchanged)
+
     def losses(self, outputs: Sequence[HeadOutput]) -> dict[str, Tensor]:
         """Return the loss of the gate: binary cross-entropy, with a larger weight for blocks that should be opened.
 
-        A step of a supervised sample holds its label (1 or 0) as its score.  Gate calls of rollouts are not trained.
+        A trained step holds its label (1 or 0) as its score (`script`, `labelled`).
         """
         if not outputs:
             return {}

@@ -63,7 +63,7 @@ def write_notes(
         shorter = yield from ask_all([updates[number][0](updates[number][1] // 2) for number in again])
         for number, reply in zip(again, shorter, strict=True):
             replies[number] = reply
-    return [_kept(reply, overflow) for reply in replies]
+    return [kept_note(reply, overflow) for reply in replies]
 
 
 def early_answer(
@@ -76,7 +76,7 @@ def early_answer(
     return None if answer.text == ABSENT else answer
 
 
-def _kept(reply: Reply, overflow: Overflow) -> str:
+def kept_note(reply: Reply, overflow: Overflow) -> str:
     """Return the note that is taken from a reply."""
     return _whole_sentences(reply.text) if reply.is_cut and overflow != "keep" else reply.text.strip()
 
@@ -118,12 +118,7 @@ def noted_parts(
     Raises:
         ConfigError: for a sample that is not a question with supporting sentences; `reader` is what reads them.
     """
-    answered = bool(sample.support) or sample.expected == ABSENT
-    if not sample.answers or not answered or len(sample.support) != len(sample.evidence):
-        raise ConfigError(
-            f"task {sample.task!r} cannot train {reader}: its notes consist of the supporting sentences of an answer; "
-            "use a task that has them, such as almanac"
-        )
+    check_supported(sample, reader)
     noted: set[int] = set()
     readings = list[NotedPart]()
     waiting = _with_support(sample, parts, model)
@@ -175,16 +170,40 @@ def _with_support(sample: Sample, parts: Sequence[Chunk], model: Model) -> list[
     for chunk in parts:
         # a document given as token ids has no character offsets
         end = chunk.char_end or start + len(model.decode(chunk.tokens))
-        found.append((chunk, {number for number, span in enumerate(sample.evidence) if start < span.end <= end}))
+        found.append((chunk, held_support(sample, start, end)))
         start = end
     return found
 
 
-def _knowable(sample: Sample, noted: Set[int], held: Set[int]) -> set[int]:
-    """Return the supporting sentences of a part that question and note lead to, directly or through one another."""
+def check_supported(sample: Sample, reader: str) -> None:
+    """Raise a `ConfigError` for a sample that is not a question with supporting sentences; `reader` reads them."""
+    answered = bool(sample.support) or sample.expected == ABSENT
+    if not sample.answers or not answered or len(sample.support) != len(sample.evidence):
+        raise ConfigError(
+            f"task {sample.task!r} cannot train {reader}: its notes consist of the supporting sentences of an answer; "
+            "use a task that has them, such as almanac"
+        )
+
+
+def adds_to(note: str, sample: Sample, held: Set[int]) -> bool:
+    """Return whether a part that holds these supporting sentences has one that a note lacks and leads to."""
+    noted = {number for number, sentence in enumerate(sample.support) if sentence in note}
+    return bool(_knowable(sample, noted, held, note) - noted)
+
+
+def held_support(sample: Sample, start: int, end: int) -> set[int]:
+    """Return the numbers of the supporting sentences that end in these characters of the document."""
+    return {number for number, span in enumerate(sample.evidence) if start < span.end <= end}
+
+
+def _knowable(sample: Sample, noted: Set[int], held: Set[int], note: str = "") -> set[int]:
+    """Return the supporting sentences of a part that question and note lead to, directly or through one another.
+
+    `note` is what a reader has written, if that is more than the sentences that are `noted`.
+    """
     known = set(noted)
     for _ in held:
-        names = names_of(" ".join([sample.question, *(sample.support[number] for number in sorted(known))]))
+        names = names_of(" ".join([sample.question, note, *(sample.support[number] for number in sorted(known))]))
         for number in sorted(held - known):
             own = set(WORD.findall(sample.support[number]))
             refers = "there" in own or not PRONOUNS.isdisjoint(map(str.casefold, own))
