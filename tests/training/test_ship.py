@@ -75,6 +75,38 @@ def test_adapters_that_were_trained_beside_each_other_are_shipped_together(
     assert set(ship(runs, tmp_path / "others").roles) == {"reader"}, "adapters of other weights"
 
 
+def test_what_two_runs_changed_of_one_shipment_is_shipped_together(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of the runs has trained one of the two adapters, and the first a head, too."""
+    monkeypatch.setattr(shipping, "_limits", lambda backbone: (1.0, 1.0))
+    backbone = load_backbone(run / "model")
+    for role in ("gate", "reader"):
+        add_role(backbone, role, 2, 4.0, ("q_proj",))
+    backbone.trained |= {"gate": {"number": 0}, "reader": {"number": 0}}
+    backbone.provenance = {"stages": []}
+    save_backbone(backbone, tmp_path / "before")
+    head = next(name for name, _ in backbone.parameters() if name.startswith("heads."))
+    runs = []
+    for number, role in enumerate(("gate", "reader"), 1):
+        beside = tmp_path / f"run-{role}"
+        shutil.copytree(run, beside)
+        changed = load_backbone(tmp_path / "before")
+        for name, parameter in changed.parameters():
+            if f".{role}." in name or (name == head and number == 1):
+                torch.nn.init.constant_(parameter, number)
+        changed.trained = {**changed.trained, role: {"number": number}}
+        shutil.rmtree(beside / "model")
+        save_backbone(changed, beside / "model")
+        runs.append(beside)
+    shipped = ship(runs, tmp_path / "assets", after=tmp_path / "before")
+    values = {name: float(value.detach().mean()) for name, value in shipped.parameters()}
+    assert {values[name] for name in values if ".gate." in name} == {1.0}
+    assert {values[name] for name in values if ".reader." in name} == {2.0}
+    assert values[head] == 1.0
+    assert (shipped.trained["gate"], shipped.trained["reader"]) == ({"number": 1}, {"number": 2})
+
+
 def test_a_shipment_after_another_keeps_its_stages_and_curves(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

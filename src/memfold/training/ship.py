@@ -2,11 +2,12 @@
 
     python -m memfold.training.ship runs/pooled-tiny-base runs/pooled-tiny-cpt1 ... --to src/memfold/assets/tiny
 
-Runs are given in the order of training; the model of the last one is shipped, with the adapters of earlier runs that it
-lacks: those of two systems may be trained from one parent, beside each other.  With `--after FOLDER`, the stages and
-curves of an earlier shipment come before those of the runs, so that only the new runs are needed.  With `--keep 0.3`,
-the shipped weights are 0.3 times those of the earlier shipment plus 0.7 times those of the last run: averaging the
-weights of a model before and after further training keeps what the further training would lose (Wortsman et al., 2022).
+Runs are given in the order of training; the model of the last one is shipped, with what earlier runs have trained and
+it has not: adapters of two systems may be trained from one parent, beside each other.  With `--after FOLDER`, the
+stages and curves of an earlier shipment come before those of the runs, so that only the new runs are needed.  With
+`--keep 0.3`, the shipped weights are 0.3 times those of the earlier shipment plus 0.7 times those of the last run:
+averaging the weights of a model before and after further training keeps what the further training would lose (Wortsman
+et al., 2022).
 """
 
 from __future__ import annotations
@@ -53,16 +54,16 @@ def ship(runs: Sequence[Path], target: Path, after: Path | None = None, keep: fl
     """
     require(0 <= keep < 1 and (after is not None or not keep), "keep", keep, "0 to below 1, with an earlier shipment")
     _check_target(target)
-    earlier = load_backbone(after).provenance["stages"] if after is not None else []
     curves = {path.name: path.read_bytes() for path in sorted(after.glob("curves-*.png"))} if after is not None else {}
     backbone = load_backbone(model_folder(str(runs[-1])))
+    before = load_backbone(after) if after is not None else None
     for run in reversed(runs[:-1]):
-        _adopt(backbone, load_backbone(model_folder(str(run))))
-    if after is not None and keep:
-        _average(backbone, load_backbone(after), keep)
+        _adopt(backbone, load_backbone(model_folder(str(run))), before)
+    if before is not None and keep:
+        _average(backbone, before, keep)
     backbone.familiar_loss, backbone.familiar_characters = _limits(backbone)
     backbone.provenance = {
-        "stages": [*earlier, *(stage(run) for run in runs)],
+        "stages": [*(before.provenance["stages"] if before is not None else []), *(stage(run) for run in runs)],
         "kept": keep,
         "hardware": hardware(backbone.device),
         "commit": commit(),
@@ -104,19 +105,30 @@ def stage(run: Path) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _adopt(backbone: Backbone, other: Backbone) -> None:
-    """Add the adapters, and the records of systems, that a model with the same base weights has and this one lacks."""
-    missing = other.roles.keys() - backbone.roles.keys()
+def _adopt(backbone: Backbone, other: Backbone, before: Backbone | None) -> None:
+    """Take the adapters, heads and records of systems that a model with the same base weights has trained.
+
+    Those are what this model lacks, and what is in it as it was `before`, in the model that both started from.
+    """
     base, others = without_roles(dict(backbone.model.named_parameters())), dict(other.model.named_parameters())
-    if not missing or not all(torch.equal(weight, base[name]) for name, weight in without_roles(others).items()):
+    if not all(torch.equal(weight, base[name]) for name, weight in without_roles(others).items()):
         return  # adapters of other weights are of no use
-    for role in sorted(missing):
+    for role in sorted(other.roles.keys() - backbone.roles.keys()):
         adapter = other.roles[role]
         add_role(backbone, role, adapter.rank, adapter.alpha, adapter.targets)
         own = dict(backbone.model.named_parameters())
         for name in (name for name in others if is_lora(name) and f".{role}." in name):
             own[name].copy_(others[name])
-    backbone.trained = other.trained | backbone.trained
+    own, old = dict(backbone.parameters()), dict(before.parameters()) if before is not None else {}
+    for name, weight in dict(other.parameters()).items():
+        if name in own and name in old and torch.equal(own[name], old[name]):
+            own[name].copy_(weight)
+    changed = {
+        name: record
+        for name, record in backbone.trained.items()
+        if before is None or record != before.trained.get(name)
+    }
+    backbone.trained = backbone.trained | other.trained | changed
 
 
 @torch.no_grad()
