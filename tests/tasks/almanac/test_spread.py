@@ -37,6 +37,13 @@ def test_documents_have_their_length_and_the_evidence_stands_where_it_is_said_to
             assert all(text.count(sentence) == 1 for sentence in named)
 
 
+def test_kinds_take_turns_from_document_to_document_where_there_are_fewer_questions(encode: Encode) -> None:
+    kinds = ("two-hop", "one-hop")
+    single = [made(encode, 400, seed, samples=1, kinds=kinds)[0].kind for seed in range(12)]
+    assert set(single) == set(kinds)
+    assert [sample.kind for sample in made(encode, 600, 3, samples=3, kinds=kinds)] == ["two-hop", "one-hop", "two-hop"]
+
+
 def test_the_facts_of_a_question_stand_apart(encode: Encode) -> None:
     orders = set()
     for seed in range(8):

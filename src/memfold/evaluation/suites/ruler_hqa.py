@@ -148,7 +148,7 @@ def _generated(options: Options, model: Model) -> Iterator[Case]:
         page, asked = 0, 0
         while asked < questions:
             wanted = min(options.per_document, questions - asked)
-            turn = tuple(kinds[(asked + number) % len(kinds)] for number in range(len(kinds)))
+            turn = tuple(kinds[(asked + number) % len(kinds)] for number in range(min(wanted, len(kinds))))
             task = TaskOptions(level=options.level, split=split, samples=wanted, kinds=turn)
             seed = document_seed(RulerHqaSuite.name, options.seed, options.level, split, length, page)
             for number, sample in enumerate(spread(seed, length, task, model.encode)):
