@@ -29,7 +29,7 @@ from memfold.session import load
 from memfold.tasks.almanac.spread import spread
 from memfold.tasks.task import TaskOptions
 
-SYSTEMS = ("kvbank", "kvbank/candidates=8", "recurrent/passes=1", "pooled/chunk=512/candidates=8")
+SYSTEMS = ("kvbank", "kvbank/ahead=8", "kvbank/candidates=8", "recurrent/passes=1", "pooled/chunk=512/candidates=8")
 SENTENCE = "The town of Velm was founded in 1733.\n"
 
 
