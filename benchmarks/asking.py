@@ -26,7 +26,7 @@ from memfold.core.errors import MemfoldError
 from memfold.core.registry import system_class
 from memfold.evaluation.suite import document_seed
 from memfold.session import load
-from memfold.tasks.almanac.spread import spread
+from memfold.tasks.almanac.spread import KINDS, spread
 from memfold.tasks.task import TaskOptions
 
 SYSTEMS = ("kvbank", "kvbank/ahead=8", "kvbank/candidates=8", "recurrent/passes=1", "pooled/chunk=512/candidates=8")
@@ -45,7 +45,7 @@ def main() -> int:
     try:
         model = load(arguments.model)
         seed = document_seed("asking", arguments.seed, arguments.tokens)
-        sample = spread(seed, arguments.tokens, TaskOptions(samples=1), model.encode)[0]
+        sample = spread(seed, arguments.tokens, TaskOptions(kinds=KINDS), model.encode)[0]
     except MemfoldError as error:
         print(error, file=sys.stderr)
         return error.exit_code

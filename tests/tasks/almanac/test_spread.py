@@ -41,6 +41,7 @@ def test_kinds_take_turns_from_document_to_document_where_there_are_fewer_questi
     kinds = ("two-hop", "one-hop")
     single = [made(encode, 400, seed, samples=1, kinds=kinds)[0].kind for seed in range(12)]
     assert set(single) == set(kinds)
+    assert {made(encode, 400, seed, samples=1)[0].kind for seed in range(4)} == {"one-hop"}, "as the suite has them"
     assert [sample.kind for sample in made(encode, 600, 3, samples=3, kinds=kinds)] == ["two-hop", "one-hop", "two-hop"]
 
 

@@ -58,8 +58,9 @@ class _World:
 def spread(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
     """Return `options.samples` questions, their kinds in turn, about one document of at most `size` tokens.
 
-    With fewer questions than kinds, the turn begins with any of them.  The document is shorter by a few sentences at
-    most.  The facts of a two-hop question stand about a tenth of it apart or more, in any order.
+    If there are fewer questions than `options.kinds`, the turn begins with any of them, so that all occur in training.
+    The document is shorter by a few sentences at most.  The facts of a two-hop question stand about a tenth of it apart
+    or more, in any order.
 
     Raises:
         ConfigError: for an unknown kind, two hops below level 2, or a document too short for its questions.
@@ -69,7 +70,7 @@ def spread(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[S
         if kind not in KINDS:
             raise unknown("kind of question", kind, KINDS)
     rng = Random(seed)
-    first = rng.randrange(len(kinds)) if options.samples < len(kinds) else 0
+    first = rng.randrange(len(kinds)) if options.samples < len(options.kinds) else 0
     turn = [kinds[(first + number) % len(kinds)] for number in range(options.samples)]
     world = _world(rng, size, options, turn, encode)
     articles = _filler(rng, size - _tokens(world, encode), _articles(rng, world.names(), options, encode), encode)
