@@ -277,6 +277,8 @@ def test_the_gate_learns_from_rollouts_and_nothing_else_does(bank_recipe: RlReci
 
 
 def test_rewards_and_the_kl_say_nothing_to_heads(bank_recipe: RlRecipe) -> None:
+    made = replace(bank_recipe, objective="heads", algorithm={"kl": "none", "beta": 0.0}, reward="exact")
+    assert "heads learn from labels, reward exact is only measured" in made.plan
     for name in ("dapo", "lychee"):
         with pytest.raises(ConfigError, match="are not possible with objective = 'heads'"):
             replace(bank_recipe, objective="heads", preset=name, algorithm={})

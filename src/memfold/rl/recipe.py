@@ -15,7 +15,7 @@ from memfold.rl.rewards import JUDGE, REWARDS
 from memfold.training.recipe import StageRecipe
 
 FROZEN, END_TO_END = "frozen", "end-to-end"
-REWARD, HEADS = "reward", "heads"
+HEADS = "heads"
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,12 @@ class RlRecipe(StageRecipe):
     @property
     def plan(self) -> str:
         """The size of a run in one line."""
+        learned = f"reward {self.reward}, preset {self.preset}"
+        if self.objective == HEADS:
+            learned = f"heads learn from labels, reward {self.reward} is only measured"
         return (
             f"{self.steps:,} steps of {self.questions} questions x {self.rollouts} replies of at most "
-            f"{self.reply_tokens} tokens; memory {self.memory}, reward {self.reward}, preset {self.preset}, "
-            f"engine {self.engine}"
+            f"{self.reply_tokens} tokens; memory {self.memory}, {learned}, engine {self.engine}"
         )
 
 
