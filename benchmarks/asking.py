@@ -19,7 +19,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from command import measured_command
+from command import NO_ANSWER, measured_command
 from result_file import write_result
 
 from memfold.core.errors import MemfoldError
@@ -76,7 +76,8 @@ def ask(label: str, text: str, question: str, model: str, folder: Path) -> dict[
     source.write_text(text, encoding="utf-8")
     memory.unlink(missing_ok=True)
     measured_command("fold", str(source), "-o", str(memory), "--system", system, "--model", model, *_set(settings))
-    response, costs = measured_command("ask", str(memory), question, "--model", model, *_set(asked))
+    words = ("ask", str(memory), question, "--model", model, *_set(asked))
+    response, costs = measured_command(*words, accepted=(0, NO_ANSWER))
     return costs | {"answer": response["answer"], "calls": response["usage"]["calls"]}
 
 

@@ -25,6 +25,7 @@ class Section:
 
 GAINS = ("full, s", "memory, s", "speed-up", "predicted", "measured / predicted", "paper, 7B", "break-even questions")
 FIRST_TOKEN = ("tokens", "wrapper", *GAINS)
+VERY_LONG = ("tokens", "system", "right", "one hop", "two hops", "calls", "blocks read", "evidence read", "seconds")
 MEMORY = ("tokens", "full MB", "slot MB", "span MB", "with folding MB", "slot / full", "span / full")
 KINDS = ("system", "all", "one hop", "two hops", "comparison", "listing", "counting")
 REPLIES = ("replies that expand", "of their tokens", "fidelity", "verbatim", "expansion has the answer")
@@ -162,21 +163,21 @@ SECTIONS = (
         "`kvbank` with its gate: 90 % of one-hop and 80 % of two-hop questions at 7K tokens, and less than 5 points "
         "lost with length. Questions share documents, so intervals are too narrow",
         "ruler-hqa",
-        ("tokens", "system", "right", "one hop", "two hops", "calls", "blocks read", "evidence read", "seconds"),
+        VERY_LONG,
         quality.very_long,
     ),
     Section(
         "The longest texts",
         "none; all systems side by side, with a search before reading, so that the cost does not depend on the length",
         "longest",
-        ("tokens", "system", "right", "one hop", "two hops", "calls", "blocks read", "evidence read", "seconds"),
+        VERY_LONG,
         quality.side_by_side,
     ),
     Section(
         "Settings of `recurrent`",
         "none; notes of 128 tokens, chunks of 512, two passes over the text, and one of these changed at a time",
         "notes",
-        ("tokens", "system", "right", "one hop", "two hops", "calls", "blocks read", "evidence read", "seconds"),
+        VERY_LONG,
         quality.side_by_side,
     ),
     Section(

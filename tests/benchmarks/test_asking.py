@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ def test_settings_of_folding_are_given_to_fold_and_those_of_reading_to_both(
 ) -> None:
     commands: list[tuple[str, ...]] = []
 
-    def measured(*words: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    def measured(*words: str, accepted: Sequence[int] = (0,)) -> tuple[dict[str, Any], dict[str, Any]]:
         commands.append(words)
         response = {"answer": "Velm", "usage": {"calls": 3}}
         return response, {"seconds": 1.0, "peak_bytes": 100 * len(commands)}

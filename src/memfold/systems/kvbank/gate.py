@@ -46,8 +46,8 @@ def head_call(
 ) -> Call:
     """Return the call of the trained gate for a block.
 
-    Its score is a training target in supervised samples, which have labels, and not in rollouts: the gate is trained
-    outside of reinforcement learning, because its decision is discrete (section 3.3.1).
+    Its score is a training target where there are labels, in supervised samples and in `labels`.  Rewards train
+    nothing, because the decision of the gate is discrete (section 3.3.1).
     """
     parts = _parts(fold, read, memory, index, question, note)
     return Call("gate", parts, HeadScore(GATE_HEAD), GATE, trained)
