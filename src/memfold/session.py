@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from memfold.backbone.device import check_device, check_dtype
 from memfold.backbone.named.table import NAMED, TINY
-from memfold.backbone.published import published_system
+from memfold.backbone.published import published_record, published_system
 from memfold.backbone.record import SETTINGS_FILE, read_record
 from memfold.backbone.resolve import resolve_model
 from memfold.core import registry
@@ -109,9 +109,7 @@ def default_system(model: str) -> str:
     record = _record(model)
     if record is None:
         where = resolve_model(model)
-        if where in registry.PUBLISHED:
-            return registry.PUBLISHED[where]
-        return published_system(where) or registry.TEXT_DEFAULT
+        return published_system(where) or registry.published_for(where) or registry.TEXT_DEFAULT
     return registry.default_for(record.trained)
 
 
@@ -141,10 +139,14 @@ def _check_possible(system: str, model: str, ratio: int | None, settings: Mappin
     if record is not None:
         make_system(system, record, ratio, settings)
         return
-    made = registry.system_class(system).of(settings or {})
-    where = Path(resolve_model(model))
+    name = resolve_model(model)
+    if name in registry.PUBLISHED and not Path(name).is_dir():
+        return  # what its settings may be depends on files that may not be here yet
+    where, trained = Path(name), published_record(name)
+    kind = registry.system_class(system)
+    made = kind.of(kind.trained_settings(trained.get(system, {})) | dict(settings or {}))
     plain = where.is_dir() and not (where / SETTINGS_FILE).exists()
-    if plain and not made.capabilities.untrained and published_system(where) is None:
+    if plain and not made.capabilities.untrained and not trained:
         raise CheckpointError(
             f"model {_name(model, str(where))!r} was not trained for system {system!r}; train it for that, or use a "
             f"--system whose memory is text ({', '.join(registry.text_systems())})"
@@ -182,9 +184,10 @@ def session_for(
 
 
 def _kept_settings(memory: Memory | Manifest, model: Model) -> dict[str, Any]:
-    """Return the settings that folding fixed in a memory; of those that the model was trained for, none."""
+    """Return the settings that folding fixed in a memory; of those that memfold trained the model for, none."""
     kind = registry.system_class(memory.system)
-    names = kind.kept if memory.system in model.trained else [field.name for field in fields(kind.groups[0])]
+    fixed = model.trained_here and memory.system in model.trained
+    names = kind.kept if fixed else [field.name for field in fields(kind.groups[0])]
     return {name: memory.settings[name] for name in names if name in memory.settings}
 
 

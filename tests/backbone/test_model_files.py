@@ -106,7 +106,7 @@ def test_a_model_that_is_larger_than_the_memory_is_refused_before_it_is_loaded(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = sum(weight.numel() for weight in load_file(folder / WEIGHTS).values())
-    check_files(folder, "cpu", torch.float32)
+    check_files([folder], "model", "cpu", torch.float32)
     monkeypatch.setattr(model_files, "GB", 1e3)
     monkeypatch.setattr(model_files, "device_bytes", lambda device: 3 * values)
     has = f"has {3 * values / 1e3:.1f} GB; use "

@@ -14,7 +14,7 @@ from memfold.backbone.model import Backbone
 from memfold.core.errors import ConfigError
 from memfold.core.registry import DEFAULT, SYSTEMS, TEXT_DEFAULT, default_for, has_slots
 from memfold.memory import open_memory
-from memfold.session import default_system
+from memfold.session import default_system, open_session
 
 LCLM = Path(__file__).parents[1] / "fixtures" / "lclm" / "ratio4_tied" / "checkpoint"
 
@@ -33,6 +33,18 @@ def test_the_shipped_model_a_published_one_and_an_address() -> None:
     assert default_system("http://localhost:1/v1#some") == TEXT_DEFAULT
     with pytest.raises(ConfigError, match="unknown model 'tinny'"):
         default_system("tinny")
+
+
+def test_a_folder_that_is_called_as_published_weights_are(tmp_path: Path, new_backbone: Any) -> None:
+    """Some published weights have an ordinary layout, and a download into a folder of one's own has no id."""
+    folders = [tmp_path / name for name in ("RL-MemoryAgent-7B", "another")]
+    for folder in folders:
+        save_backbone(new_backbone(), folder)
+        (folder / "memfold.json").unlink()
+        (folder / "heads.safetensors").unlink()
+    assert [default_system(str(folder)) for folder in folders] == ["recurrent", TEXT_DEFAULT]
+    opened = [open_session("recurrent", str(folder)).system.settings["prompts"] for folder in folders]
+    assert opened == ["tagged", "short"]
 
 
 def test_another_system_than_the_usual_is_told(

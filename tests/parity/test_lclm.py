@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 import torch
 from recorded import CLOSE, CLOSE_LOGITS, recorded, variants
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from memfold.backbone import model_files
 from memfold.backbone.folder import load_backbone, save_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.policy import LocalPolicy
 from memfold.cli.main import execute
 from memfold.core.document import Document
-from memfold.core.errors import CheckpointError
+from memfold.core.errors import CheckpointError, ConfigError
 from memfold.core.job import Job
 from memfold.core.policy import Request
 from memfold.core.registry import make_system
@@ -32,6 +34,7 @@ from memfold.systems.shared.folding import fold
 
 SPAN = re.compile(r"<\|memory_start\|>(.*?)<\|memory_end\|>", re.DOTALL)
 STEPS = 12
+PARTS = ("decoder", "encoder")
 FOLDERS = [pytest.param(path, id=path.name) for path in variants("lclm")]
 
 
@@ -186,9 +189,18 @@ def test_a_folder_that_is_not_complete_is_refused(tmp_path: Path, capsys: pytest
     (folder / "adapter" / "adapter.safetensors").write_bytes(b"torn")
     assert execute(command) == 2
     assert "adapter.safetensors cannot be read" in capsys.readouterr().err
+    (folder / "adapter" / "adapter.safetensors").rename(folder / "adapter" / "adapter.pt")
+    assert execute(command) == 2
+    assert "holds pickled weights only (adapter.pt), which can run code" in capsys.readouterr().err
+    (folder / "adapter" / "adapter.pt").unlink()
+    assert execute(command) == 2
+    assert "adapter lacks adapter.safetensors; the download is not complete" in capsys.readouterr().err
     shutil.rmtree(folder / "adapter")
     assert execute(command) == 2
     assert "has no folder 'adapter'; download all of its files" in capsys.readouterr().err
+    (folder / "model_config.json").write_text('{"kind": "another"}')
+    assert execute(command) == 2
+    assert "holds no config.json: the download is not complete, or the folder has a layout" in capsys.readouterr().err
 
 
 def test_of_several_checkpoints_the_newest_whole_one_is_read(tmp_path: Path, lclm: Backbone) -> None:
@@ -224,6 +236,39 @@ def test_a_text_is_folded_and_asked_about(tmp_path: Path, capsys: pytest.Capture
     response = json.loads(capsys.readouterr().out)
     assert response["answer"]
     assert response["citations"][0]["text"] == "Ada was born in Velm."
+
+
+def test_a_decoder_in_several_files_with_an_output_layer_of_its_own(lclm: Backbone, tmp_path: Path) -> None:
+    """As larger decoders are published: without tied embeddings, with an index."""
+    folder = copied(tmp_path) / "decoder"
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = -weights["model.embed_tokens.weight"]
+    (folder / "model.safetensors").unlink()
+    names = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(sorted(weights))}
+    for file in set(names.values()):
+        save_file({name: weights[name] for name in weights if names[name] == file}, folder / file, {"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    untied, prompt = load_backbone(folder.parent), "<|memory_start|>Ada of Velm.<|memory_end|>Who?"
+    ours, theirs = (logits_of(model, rendered(model, prompt), []) for model in (untied, lclm))
+    torch.testing.assert_close(ours, -theirs, atol=CLOSE_LOGITS, rtol=0)
+    (folder / file).unlink()
+    with pytest.raises(
+        CheckpointError, match=r"decoder lacks 1 of 2 files with weights .*the download is not complete"
+    ):
+        load_backbone(folder.parent)
+
+
+def test_decoder_and_encoder_must_fit_into_the_memory_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = copied(tmp_path)
+    parts = [4 * sum(w.numel() for w in load_file(folder / name / "model.safetensors").values()) for name in PARTS]
+    monkeypatch.setattr(model_files, "GB", 1e3)
+    monkeypatch.setattr(model_files, "device_bytes", lambda device: sum(parts) - 1)
+    with pytest.raises(ConfigError, match=rf"model .* needs {sum(parts) / 1e3:.1f} GB in float32, device 'cpu' has"):
+        load_backbone(folder)
+    monkeypatch.setattr(model_files, "device_bytes", lambda device: sum(parts))
+    load_backbone(folder)
 
 
 def test_the_adapter_makes_the_slots(lclm: Backbone) -> None:

@@ -23,8 +23,10 @@ from memfold.core.policy import Request
 from memfold.core.registry import make_system
 from memfold.core.system import Rendered
 from memfold.core.types import Block, BlockRef, Call, Generate, Memory, Part, Reply, SamplingParams, Text
+from memfold.memory import open_memory
 from memfold.systems.kvbank.blocks import from_slots, shape_of
 from memfold.systems.kvbank.compressor import compress_chunks
+from memfold.systems.kvbank.lychee import PROJECTION
 from memfold.systems.kvbank.rotation import rotation_of
 from memfold.systems.kvbank.settings import HEAD
 from memfold.systems.kvbank.system import Kvbank
@@ -44,6 +46,22 @@ def install(source: Path, folder: Path) -> Path:
     tokenizer = byte_tokenizer(("<|im_start|>", "<|im_end|>", "<|endoftext|>"), "<|im_end|>")
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def configure(folder: Path, **options: Any) -> None:
+    """Change options of memory tokens in a configuration; None removes one."""
+    config = json.loads((folder / "config.json").read_text()) | {
+        f"lychee_memory_{name}": value for name, value in options.items()
+    }
+    (folder / "config.json").write_text(
+        json.dumps({name: value for name, value in config.items() if value is not None})
+    )
+
+
+def changed(folder: Path, **options: Any) -> Path:
+    """A model folder whose configuration has other options of memory tokens."""
+    configure(install(variants("lychee")[0], folder), **options)
     return folder
 
 
@@ -103,7 +121,7 @@ def test_the_record_of_the_weights(lychee: Backbone, original: Path) -> None:
     system = kvbank(lychee)
     assert (system.fold.ratio, system.fold.window, system.fold.chunk) == (4, 32, 64)
     assert (system.fold.positions, system.fold.opening, system.fold.adapters) == ("unrotated", False, False)
-    assert (system.read.gate, system.read.note) == ("open", 1024)
+    assert (system.read.gate, system.read.note) == ("open", 128)  # of a window of 1,024 tokens; 1,024 of 8,192 or more
     assert list(lychee.heads[HEAD].own) == config["lychee_memory_param"]  # type: ignore[arg-type,union-attr]
 
 
@@ -223,19 +241,62 @@ def test_parts_that_a_folder_lacks_begin_as_the_models_own(tmp_path: Path) -> No
     assert torch.equal(head.own["q"][2].weight, weights["model.layers.2.self_attn.lychee_memory_q_proj.weight"])
 
 
+@pytest.mark.parametrize("letters", ["", "qkv"])
+def test_letters_that_weights_do_not_have_are_projected_as_text_is(tmp_path: Path, letters: str) -> None:
+    """Such weights compress and read like those whose projections of these letters are copies of the model's."""
+    without, copies = (changed(tmp_path / name) for name in ("without", "copies"))
+    weights = load_file(without / "model.safetensors")
+    lacking = {name for name in weights if (found := PROJECTION.fullmatch(name)) and found[2] not in letters}
+    configure(without, param=list(letters))
+    save_file({name: weight for name, weight in weights.items() if name not in lacking}, without / "model.safetensors")
+    copied = {name: weights[name.replace("lychee_memory_", "")].clone() for name in lacking}
+    save_file(weights | copied, copies / "model.safetensors")
+    models = [load_backbone(folder) for folder in (without, copies)]
+    tokens, prompt = list(range(50)), list(b"Who?")
+    slots = [compressed(model, tokens, kvbank(model)) for model in models]
+    torch.testing.assert_close(slots[0], slots[1], atol=1e-6, rtol=1e-5)
+    (own, _, _), (copy, _, _) = (
+        greedy(model, rendered(model, kvbank(model), each, prompt)) for model, each in zip(models, slots, strict=True)
+    )
+    torch.testing.assert_close(own, copy, atol=1e-5, rtol=1e-5)
+    shipped = compressed(load_backbone(changed(tmp_path / "all")), tokens, kvbank(models[0]))
+    assert not torch.allclose(slots[0], shipped, atol=1e-2)
+
+
+def test_a_configuration_without_a_window_has_that_of_the_program(tmp_path: Path) -> None:
+    folder = changed(tmp_path / "model", window=None, stride=None, ratio=[2, 4, 8])
+    fold = kvbank(load_backbone(folder)).fold
+    assert (fold.window, fold.chunk, fold.ratio) == (1024, 2048, 4)
+
+
+def test_a_memory_token_can_begin_as_the_beginning_token(tmp_path: Path) -> None:
+    folder = changed(tmp_path / "model", embed_init="bos")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.lychee_memory_embed_tokens.weight"]
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"bos_token_id = None in its configuration, .*download all of its files"):
+        load_backbone(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"bos_token_id": 256}))
+    head: Any = load_backbone(folder).heads[HEAD]
+    assert torch.equal(head.token, weights["model.embed_tokens.weight"][256])
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("attn", "segmentation", "lychee_memory_attn = 'segmentation'; only 'full-coverage' is supported"),
         ("sink_size", 4, "lychee_memory_sink_size = 4; only 0"),
         ("stride", 16, "lychee_memory_stride = 16 and lychee_memory_window = 32; windows that overlap"),
+        ("attend_prev", False, "lychee_memory_attend_prev = False; only True"),
         ("param", ["q", "k"], "weights that its configuration does not name: .*'o', 'v'"),
+        ("param", "qx", "lychee_memory_param = 'qx'; only a list of q, k, v, o"),
+        ("ratio", [4, 0], r"lychee_memory_ratio = \[4, 0\]; only whole numbers above 0"),
+        ("window", "32", "lychee_memory_window = '32'; only whole numbers above 0"),
     ],
 )
 def test_options_that_are_computed_otherwise_are_refused(tmp_path: Path, name: str, value: Any, message: str) -> None:
-    folder = install(variants("lychee")[0], tmp_path / "model")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {f"lychee_memory_{name}": value}))
+    folder = changed(tmp_path / "model", **{name: value})
     with pytest.raises(CheckpointError, match=message):
         load_backbone(folder)
 
@@ -243,8 +304,6 @@ def test_options_that_are_computed_otherwise_are_refused(tmp_path: Path, name: s
 def test_a_text_is_folded_and_asked_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The commands that real weights need, on the small ones: a memory of blocks, and an answer that cites the text."""
     folder = install(variants("lychee")[0], tmp_path / "model")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4096}))
     (tmp_path / "a.txt").write_text("Ada was born in Velm. The mill of Tor stands by the river. " * 2)
     model = ["--model", str(folder)]
     assert execute(["fold", str(tmp_path / "a.txt"), "-o", str(tmp_path / "a.fold"), "--system", "kvbank", *model]) == 0
@@ -255,3 +314,22 @@ def test_a_text_is_folded_and_asked_about(tmp_path: Path, capsys: pytest.Capture
     answer = json.loads(capsys.readouterr().out)
     assert answer["answer"]
     assert answer["citations"][0]["text"] == "Ada was born in Velm."
+
+
+def test_a_memory_of_other_windows_is_read_as_it_was_folded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The release sets window and chunk when it runs, whatever its configuration says."""
+    folder = changed(tmp_path / "model")
+    (tmp_path / "a.txt").write_text("Ada was born in Velm. The mill of Tor stands by the river. " * 2)
+    model, memory = ["--model", str(folder)], str(tmp_path / "a.fold")
+    assert (
+        execute(["fold", str(tmp_path / "a.txt"), "-o", memory, "--set", "window=16", "--set", "chunk=48", *model]) == 0
+    )
+    assert [block.token_count for block in open_memory(memory).blocks] == [48, 48, 22]
+    capsys.readouterr()
+    assert execute(["ask", memory, "Where was Ada born?", "--json", "--max-tokens", "8", *model]) == 0
+    assert json.loads(capsys.readouterr().out)["answer"]
+    assert execute(["fold", str(tmp_path / "a.txt"), "-o", memory, "--set", "window=6", *model]) == 2
+    assert (
+        "window = 6 is not possible; allowed: 0 (the whole chunk) or a multiple of the ratio 4"
+        in capsys.readouterr().err
+    )

@@ -146,6 +146,16 @@ def test_a_recipe_is_read_with_its_types(tmp_path: Path) -> None:
     assert (recipe.parent, recipe.schedule.kind, recipe.steps) == ("runs/x", "cosine", 3)
 
 
+def test_settings_of_an_entry_are_checked_with_those_of_the_recipe(tmp_path: Path) -> None:
+    """A window needs a trained compressor, which the recipe names for all entries."""
+    shared = '[settings]\ncompressor = "trained"\nchunk = 64\n'
+    entry = 'system = "kvbank"\nsettings = { window = 32 }\n'
+    recipe = read_recipe(write(tmp_path, GOOD + entry + shared))
+    assert recipe.system(recipe.mixture[0]).fold.window == 32
+    with pytest.raises(ConfigError, match=r"mixture\[0\]\.settings: window = 32 is not possible; allowed: 0 with"):
+        read_recipe(write(tmp_path, GOOD + entry))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

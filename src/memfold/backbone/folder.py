@@ -95,7 +95,7 @@ def load_plain(
         ConfigError, CheckpointError: as `load_backbone`.
     """
     if (folder := _local(where, offline)) is not None:
-        check_files(folder, device, DTYPES[dtype])
+        check_files([folder], folder.name, device, DTYPES[dtype])
     try:
         model = load_weights(where, DTYPES[dtype], offline, own, tied)
         tokenizer = _load_tokenizer(where, offline)

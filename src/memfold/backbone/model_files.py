@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from memfold.core.errors import CheckpointError, ConfigError
 
-INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
+CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 POINTER = b"version https://git-lfs"
@@ -25,24 +26,45 @@ GB = 1e9
 _CONVERTED = {"F64", "F32", "BF16", "F16"}  # data types that are converted; others stay as they are stored
 
 
-def check_files(folder: Path, device: str, dtype: torch.dtype) -> None:
-    """Check that the weights and the tokenizer of a folder are complete, and that the weights fit on a device.
+def check_files(folders: Sequence[Path], model: str, device: str, dtype: torch.dtype) -> None:
+    """Check that each folder of a model is complete, and that the weights of all of them fit on a device.
 
     Raises:
         CheckpointError: for files that are missing, cut off or pickled.
         ConfigError: for a model that is larger than the memory of the device; the message names both sizes.
     """
-    files = _weight_files(folder)
+    for folder in folders:
+        if not (folder / CONFIG).is_file():
+            raise CheckpointError(
+                f"{folder} holds no {CONFIG}: the download is not complete, or the folder has a layout that memfold "
+                "does not read (docs/models.md)"
+            )
+    files = [file for folder in folders for file in _weight_files(folder)]
     needed = sum(_size(file, dtype) for file in files)
-    if not any(next(folder.glob(pattern), None) for pattern in TOKENIZERS):
-        raise CheckpointError(f"{folder} holds no tokenizer (tokenizer.json); {AGAIN}")
+    for folder in folders:
+        if not any(next(folder.glob(pattern), None) for pattern in TOKENIZERS):
+            raise CheckpointError(f"{folder} holds no tokenizer (tokenizer.json); {AGAIN}")
     memory = device_bytes(device)
     if memory is not None and needed > memory:
         name, fitting = str(dtype).removeprefix("torch."), sum(_size(file, torch.bfloat16) for file in files)
         shorter = 'dtype="bfloat16" (from Python), ' if dtype == torch.float32 and fitting <= memory else ""
         raise ConfigError(
-            f"model {folder.name!r} needs {needed / GB:.1f} GB in {name}, device {device!r} has {memory / GB:.1f} GB; "
+            f"model {model!r} needs {needed / GB:.1f} GB in {name}, device {device!r} has {memory / GB:.1f} GB; "
             f"use {shorter}another device or a smaller model"
+        )
+
+
+def check_pickled(folder: Path, convert: str) -> None:
+    """Refuse a folder without safetensors files if it has pickled weights; `convert` is how to convert them.
+
+    Raises:
+        CheckpointError: with the name of such a file.
+    """
+    pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
+    if pickled:
+        raise CheckpointError(
+            f"{folder} holds pickled weights only ({pickled[0]}), which can run code when they are loaded; use the "
+            f"safetensors files of the model, or convert them where you trust them: {convert}"
         )
 
 
@@ -94,13 +116,7 @@ def _weight_files(folder: Path) -> list[Path]:
         return [folder / name for name in names]
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
-    pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
-    if pickled:
-        raise CheckpointError(
-            f"{folder} holds pickled weights only ({pickled[0]}), which can run code when they are loaded; use the "
-            "safetensors files of the model, or convert them where you trust them: "
-            "AutoModelForCausalLM.from_pretrained(OLD).save_pretrained(NEW)"
-        )
+    check_pickled(folder, "AutoModelForCausalLM.from_pretrained(OLD).save_pretrained(NEW)")
     raise CheckpointError(f"{folder} holds no weights ({WEIGHTS}); {AGAIN}")
 
 

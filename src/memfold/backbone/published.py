@@ -51,6 +51,14 @@ class Layout(Protocol):
         """Return whether a folder has this layout, by the content of its marker."""
         ...
 
+    def record(self, name: str, folder: Path) -> dict[str, Any]:
+        """Return what the weights of a folder were trained for, without reading them; `name` is for messages.
+
+        Raises:
+            CheckpointError: as `load`, for options that are not supported.
+        """
+        ...
+
     def load(self, source: Source) -> Backbone:
         """Load the model of a folder.
 
@@ -77,6 +85,21 @@ def published_system(where: str | Path) -> str | None:
     """Return the system of a model in one of the known layouts, in a folder or the local cache; None for any other."""
     layout = _layout(where, offline=True)
     return None if layout is None else layout.system
+
+
+def published_record(where: str | Path) -> dict[str, Any]:
+    """Return what such a model was trained for, by the name of its system, without reading its weights.
+
+    It is empty for a model in none of the known layouts, or one that is neither in a folder nor in the local cache.
+
+    Raises:
+        CheckpointError: for options that are not supported.
+    """
+    layout = _layout(where, offline=True)
+    if layout is None:
+        return {}
+    folder = Path(where) if Path(where).is_dir() else _snapshot(str(where), offline=True)
+    return {layout.system: layout.record(str(where), _whole(folder, layout))}
 
 
 def check_options(model: str, config: Mapping[str, Any], required: Mapping[str, Any]) -> None:
@@ -113,12 +136,17 @@ def read_tensors(folder: Path, wanted: str, file: str = WEIGHTS) -> dict[str, Te
     """
     from safetensors import SafetensorError, safe_open
 
+    from memfold.backbone.model_files import AGAIN, check_pickled
+
     files = {file}
     if (folder / INDEX).exists():
         names: dict[str, str] = read_json(folder / INDEX).get("weight_map", {})
         files = {part for name, part in names.items() if wanted in name}
     tensors: dict[str, Tensor] = {}
     for part in sorted(files):
+        if not (folder / part).is_file():
+            check_pickled(folder, "safetensors.torch.save_file(torch.load(OLD, weights_only=True), NEW)")
+            raise CheckpointError(f"{folder} lacks {part}; {AGAIN}")
         try:
             with safe_open(folder / part, "pt") as opened:
                 found = [name for name in opened.keys() if wanted in name]  # noqa: SIM118

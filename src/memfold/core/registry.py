@@ -84,6 +84,15 @@ def default_for(trained: Mapping[str, Any]) -> str:
     return next((name for name in SYSTEMS if name in trained), TEXT_DEFAULT)
 
 
+def published_for(model: str) -> str | None:
+    """Return the system that published weights were trained for; None for any other model.
+
+    `model` is their id, or the path or name of a folder that is called as the weights are.
+    """
+    name = model.rpartition("/")[2]
+    return next((system for known, system in PUBLISHED.items() if name == known.rpartition("/")[2]), None)
+
+
 def has_slots(name: str) -> bool:
     """Return whether the memories of a system hold slots, which bind them to an encoder; otherwise they are text.
 

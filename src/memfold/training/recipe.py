@@ -79,10 +79,6 @@ class Entry:
             if name is not None:
                 require_known(kind, name, known)
         self._check_kinds()
-        try:
-            self.kind.of(self.settings)
-        except ConfigError as error:
-            raise ConfigError(f"settings: {error}") from None
         require(0 < self.weight < math.inf, "weight", self.weight, "above 0")
         require(bool(self.sizes) and min(self.sizes) > 0, "sizes", self.sizes, "one or more positive numbers")
         self.options(None, held_out=False)  # which checks its own ranges
@@ -259,8 +255,12 @@ class StageRecipe:
         kinds = {entry.kind for entry in self.mixture} or {system_class(name) for name in SYSTEMS}
         _check_names("settings", self.settings, kinds)
         for number, entry in enumerate(self.mixture):
-            self.system(entry)
-            _check_names(f"mixture[{number}].settings", entry.settings, {entry.kind})
+            where = f"mixture[{number}].settings"
+            try:
+                self.system(entry)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}" if entry.settings else str(error)) from None
+            _check_names(where, entry.settings, {entry.kind})
 
     def _check_activation_checkpointing(self) -> None:
         """Refuse systems whose calls need a key/value cache, which activation checkpointing turns off."""

@@ -8,12 +8,15 @@ published, so every block is opened.  The block stands before the whole prompt, 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memfold.backbone.published import Source, check_options, read_json, read_tensors
 from memfold.core.errors import CheckpointError
-from memfold.systems.kvbank.settings import HEAD, KvbankFold
+from memfold.systems.kvbank.settings import HEAD
+from memfold.systems.shared.notes import fitting_note
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,9 +28,10 @@ MARK = "lychee_memory"
 EMBEDDING = f"model.{MARK}_embed_tokens.weight"
 UNUSED = ("similarity_head.",)  # no part of compressing, reading or the loop
 PROJECTION = re.compile(rf"model\.layers\.(\d+)\.self_attn\.{MARK}_([qkvo])_proj\.(weight|bias)")
+LETTERS = ("q", "k", "v", "o")
+WINDOW, RATIO = 1024, 4  # tokens: the program's own window where a configuration has none, and the ratio of the release
 WINDOWS = 2  # of a chunk: the release reads chunks of 4,096 tokens in windows of 2,048
-REQUIRED = {"attn": "full-coverage", "pos": "interleave", "sink_size": 0, "parallel_window": 1}
-NOTE = 1024  # tokens
+REQUIRED = {"attn": "full-coverage", "pos": "interleave", "sink_size": 0, "parallel_window": 1, "attend_prev": True}
 
 
 class Lychee:
@@ -39,36 +43,41 @@ class Lychee:
 
     def matches(self, content: Mapping[str, Any]) -> bool:
         """Return whether a configuration has settings of memory tokens."""
-        return f"{MARK}_window" in content
+        return any(name.startswith(f"{MARK}_") for name in content)
 
     def load(self, source: Source) -> Backbone:
         """Load the model with the head and the record of a KV memory bank."""
         from memfold.backbone.folder import load_plain
 
         config = read_json(source.folder / self.marker)
-        record = self._record(config, source)
+        record = self.record(source.name, source.folder)
         backbone = load_plain(source.folder, source.device, source.dtype, own=(MARK, *UNUSED))
         backbone.name = source.name
         backbone.heads[HEAD] = self._head(backbone, config, read_tensors(source.folder, MARK))
         backbone.trained, backbone.published = {self.system: record}, True
         return backbone
 
-    def _record(self, config: Mapping[str, Any], source: Source) -> dict[str, Any]:
-        """Return what the weights were trained for.
+    def record(self, name: str, folder: Path) -> dict[str, Any]:
+        """Return what the weights of a model were trained for; `name` is for messages.
 
         Raises:
             CheckpointError: for options that are computed in another way.
         """
-        check_options(source.name, config, {f"{MARK}_{name}": value for name, value in REQUIRED.items()})
-        window, stride = config[f"{MARK}_window"], config.get(f"{MARK}_stride", config[f"{MARK}_window"])
+        config = read_json(folder / self.marker)
+        check_options(name, config, {f"{MARK}_{option}": value for option, value in REQUIRED.items()})
+        window = _whole_number(name, config, "window", config.get(f"{MARK}_window", WINDOW))
+        stride = config.get(f"{MARK}_stride", window)
         if window != stride:
             raise CheckpointError(
-                f"model {source.name!r} has {MARK}_stride = {stride} and {MARK}_window = {window}; windows that "
-                "overlap are not supported"
+                f"model {name!r} has {MARK}_stride = {stride} and {MARK}_window = {window}; windows that overlap are "
+                "not supported"
             )
-        ratios = config.get(f"{MARK}_ratio", [KvbankFold().ratio])
+        ratios = config.get(f"{MARK}_ratio", RATIO)
+        ratios = [
+            _whole_number(name, config, "ratio", each) for each in (ratios if isinstance(ratios, list) else [ratios])
+        ]
         return {
-            "ratios": sorted(ratios if isinstance(ratios, list) else [ratios]),
+            "ratios": sorted(ratios),
             "compressor": "trained",
             "window": window,
             "chunk": WINDOWS * window,
@@ -78,7 +87,7 @@ class Lychee:
             "adapters": False,
             "gate": "open",
             "reading": "note",
-            "note": NOTE,
+            "note": fitting_note(config.get("max_position_embeddings", sys.maxsize)),
             "prompts": "tagged",
         }
 
@@ -86,20 +95,24 @@ class Lychee:
         """Return the memory token and its projections.
 
         A part that the file lacks begins as the model's own, as in the original program: the embedding as that of the
-        end token, a projection, if a letter lacks in any layer, as that of the model in all of them.
+        end token, or of the beginning token if the configuration says so; a projection, if a letter lacks in any layer,
+        as that of the model in all of them.
         """
         import torch
 
         from memfold.systems.kvbank.head import KvbankHead
         from memfold.systems.kvbank.projections import own_projections
 
-        own = own_projections(backbone, config.get(f"{MARK}_param", []))
+        letters = config.get(f"{MARK}_param", [])
+        if not isinstance(letters, list) or not set(letters) <= set(LETTERS):
+            raise CheckpointError(
+                f"model {backbone.name!r} has {MARK}_param = {letters!r}; only a list of {', '.join(LETTERS)} is "
+                "supported"
+            )
+        own = own_projections(backbone, letters)
         head = KvbankHead(backbone.hidden_size, own)
-        table: Any = backbone.model.get_input_embeddings().weight
-        first = backbone.model.config.eos_token_id
-        first = first[0] if isinstance(first, list) else first
         with torch.no_grad():
-            head.token.copy_(tensors.pop(EMBEDDING, table[first][None])[0])
+            head.token.copy_(tensors.pop(EMBEDDING)[0] if EMBEDDING in tensors else _first_value(backbone, config))
         stored: dict[str, dict[str, Tensor]] = {}
         for name in list(tensors):
             if match := PROJECTION.fullmatch(name):
@@ -111,6 +124,34 @@ class Lychee:
             if layers.state_dict().keys() == stored.get(letter, {}).keys():
                 layers.load_state_dict(stored[letter])
         return head.to(device=backbone.device, dtype=backbone.dtype)
+
+
+def _whole_number(name: str, config: Mapping[str, Any], option: str, value: object) -> int:
+    """Return an option that counts tokens.
+
+    Raises:
+        CheckpointError: for anything but a positive whole number.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise CheckpointError(
+            f"model {name!r} has {MARK}_{option} = {config[f'{MARK}_{option}']!r}; only whole numbers above 0 are "
+            "supported"
+        )
+    return value
+
+
+def _first_value(backbone: Backbone, config: Mapping[str, Any]) -> Tensor:
+    """Return the embedding [d] that the memory token begins with."""
+    kind = "bos" if config.get(f"{MARK}_embed_init") == "bos" else "eos"
+    token = getattr(backbone.model.config, f"{kind}_token_id", None)
+    token = token[0] if isinstance(token, list) else token
+    table: Any = backbone.model.get_input_embeddings()
+    if token is None or not 0 <= token < len(table.weight):
+        raise CheckpointError(
+            f"model {backbone.name!r} has no weights {EMBEDDING}, and {kind}_token_id = {token} in its configuration, "
+            "whose embedding would stand for them; download all of its files"
+        )
+    return table.weight[token]  # type: ignore[no-any-return]
 
 
 LAYOUT = Lychee()

@@ -8,6 +8,7 @@ reads the results in place of the text, between two special tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memfold.backbone.published import Source, check_options, read_json, read_tensors
@@ -43,13 +44,16 @@ class Lclm:
     def load(self, source: Source) -> Backbone:
         """Load the decoder, with the encoder and the record of pooled memory."""
         from memfold.backbone.folder import load_plain
+        from memfold.backbone.model import DTYPES
+        from memfold.backbone.model_files import check_files
         from memfold.systems.pooled.head import read_head
 
-        folder, config = source.folder, read_json(source.folder / self.marker)
+        folder = source.folder
         for name in self.folders:
             if not (folder / name).is_dir():
                 raise CheckpointError(f"model {source.name!r} has no folder {name!r}; download all of its files")
-        record = self._record(config, source)
+        record = self.record(source.name, folder)
+        check_files([folder / DECODER, folder / ENCODER], source.name, source.device, DTYPES[source.dtype])
         backbone = load_plain(folder / DECODER, source.device, source.dtype)
         encoder = load_plain(folder / ENCODER, source.device, source.dtype, tied=True)
         vocabulary = backbone.tokenizer.get_vocab()
@@ -62,14 +66,15 @@ class Lclm:
         backbone.name, backbone.trained, backbone.published = source.name, {self.system: record}, True
         return backbone
 
-    def _record(self, config: Mapping[str, Any], source: Source) -> dict[str, Any]:
-        """Return what the weights were trained for.
+    def record(self, name: str, folder: Path) -> dict[str, Any]:
+        """Return what the weights of a model were trained for; `name` is for messages.
 
         Raises:
             CheckpointError: for options that are computed in another way.
         """
-        check_options(source.name, config, REQUIRED)
-        processor = source.folder / PROCESSOR
+        config = read_json(folder / self.marker)
+        check_options(name, config, REQUIRED)
+        processor = folder / PROCESSOR
         marks = MARKS | (read_json(processor) if processor.exists() else {})
         window = config["encoder_window_size"]
         return {

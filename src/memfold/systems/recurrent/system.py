@@ -21,7 +21,7 @@ from memfold.core.document import Document, text_chunks
 from memfold.core.footprint import Footprint
 from memfold.core.model import Model, ModelRecord
 from memfold.core.prompt import Style, final_answer, user_message
-from memfold.core.registry import PUBLISHED
+from memfold.core.registry import published_for
 from memfold.core.settings import ReadSettings, TrainSettings
 from memfold.core.system import ADDITION, UPDATE, AnswerSteps, Capabilities, MemorySystem, Rendered, ask
 from memfold.core.types import (
@@ -145,7 +145,7 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
         """Return chunk and note of the paper, or shorter ones that fit into the window, and the prompts of published
         weights."""
         fitting = {"chunk": fitting_chunk(model.window, CHUNK), "note": fitting_note(model.window)}
-        return fitting | ({"prompts": "tagged"} if PUBLISHED.get(model.name) == cls.name else {})
+        return fitting | ({"prompts": "tagged"} if published_for(model.name) == cls.name else {})
 
     @property
     def capabilities(self) -> Capabilities:
