@@ -55,6 +55,22 @@ def slots(memory: Memory) -> Tensor:
 # --- blocks
 
 
+@pytest.mark.parametrize(
+    ("settings", "rule", "length"),
+    [
+        ({"compressor": "trained"}, "slots", 5),
+        ({"compressor": "norm"}, "original", 17),
+        ({"compressor": "norm", "positions": "slots"}, "slots", 5),
+        ({"compressor": "trained", "positions": "original"}, "original", 17 + 5),
+        ({"compressor": "norm", "positions": "unrotated"}, "unrotated", 64),
+    ],
+)
+def test_keys_stay_where_they_were_if_nothing_was_trained(settings: dict[str, Any], rule: str, length: int) -> None:
+    """Unless the rule is set; a block of 17 tokens at ratio 4 takes as many positions as its keys span."""
+    fold = Kvbank.of({"ratio": 4, "chunk": 256, **settings}).fold
+    assert (fold.positions, fold.length(17)) == (rule, length)
+
+
 @pytest.mark.parametrize("positions", ["slots", "original"])
 def test_a_block_at_ratio_1_is_the_text(any_backbone: Backbone, positions: str) -> None:
     """The same reply, token by token, and the same log-probabilities as with the text itself."""

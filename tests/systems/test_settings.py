@@ -241,7 +241,7 @@ def test_pooled_memory_fixes_all_that_makes_slots_but_the_chunks() -> None:
                 untrained=False,
             ),
         ),
-        ("kvbank", Capabilities(slots=True, consecutive=False, pass_tokens=8192, call_positions=1024 + 2 * 1024)),
+        ("kvbank", Capabilities(slots=True, consecutive=False, pass_tokens=8192, call_positions=4096 + 2 * 1024)),
         ("full", Capabilities(activation_checkpointing=True)),
         ("retrieval", Capabilities(call_positions=4 * 64)),
         ("recurrent", Capabilities(activation_checkpointing=True, call_positions=5000 + 2 * 1024)),

@@ -78,7 +78,7 @@ class KvbankLearning(MemorySystem[KvbankFold, KvbankRead, KvbankTrain]):
             consecutive=False,
             pass_tokens=BATCH_TOKENS,
             untrained=self.fold.compressor != "trained",
-            call_positions=(self.fold.chunk if text else self.fold.slots(self.fold.chunk)) + 2 * self.read.note,
+            call_positions=(self.fold.chunk if text else self.fold.length(self.fold.chunk)) + 2 * self.read.note,
         )
 
     @property

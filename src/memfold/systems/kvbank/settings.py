@@ -12,7 +12,7 @@ from memfold.systems.shared.notes import NOTE, OVERFLOWS, STOPS, Overflow, Stop
 from memfold.systems.shared.tagged import PROMPTS, Prompts
 
 Compressor = Literal["trained", "reconstruction", "expected", "norm", "recent", "random"]
-PositionRule = Literal["slots", "original", "unrotated"]
+PositionRule = Literal["auto", "slots", "original", "unrotated"]
 Gate = Literal["head", "ask", "bm25", "open"]
 Reading = Literal["note", "text", "block"]
 Order = Literal["text", "best"]
@@ -21,7 +21,7 @@ Letter = Literal["q", "k", "v", "o"]
 Store = Literal["blocks", "text", "auto"]
 
 COMPRESSORS: tuple[Compressor, ...] = ("trained", "reconstruction", "expected", "norm", "recent", "random")
-POSITION_RULES: tuple[PositionRule, ...] = ("slots", "original", "unrotated")
+POSITION_RULES: tuple[PositionRule, ...] = ("auto", "slots", "original", "unrotated")
 BORDERS: tuple[Borders, ...] = ("sentence", "exact")
 STORES: tuple[Store, ...] = ("blocks", "text", "auto")
 GATES: tuple[Gate, ...] = ("head", "ask", "bm25", "open")
@@ -50,7 +50,8 @@ class KvbankFold:
 
     `positions` says how keys are rotated for reading: "slots", as positions 0, 1, 2, ... of the block; "original", as
     they were in the pass that made them; "unrotated", not at all, as the public release of LycheeMemory reads them: the
-    prompt then goes on after the slots of a whole chunk, however many the block has.
+    prompt then goes on after the slots of a whole chunk, however many the block has.  "auto" becomes "slots" with the
+    trained compressor, and "original" with any other, which answers more (docs/kvbank.md).
 
     `store` says what a memory keeps: "blocks"; "text", of which the blocks are made when they are read (`made`); or
     "auto", the blocks if they take no more than `gigabytes` in 16 bits, else the text.
@@ -62,7 +63,7 @@ class KvbankFold:
     ratio: int = 4
     compressor: Compressor = "reconstruction"
     window: int = 0
-    positions: PositionRule = "slots"
+    positions: PositionRule = "auto"
     chunk: int = 4096
     borders: Borders = "sentence"
     opening: bool = True
@@ -73,6 +74,8 @@ class KvbankFold:
         require(1 <= self.ratio <= 64, "ratio", self.ratio, "1 to 64")
         require_known("compressor", self.compressor, COMPRESSORS)
         require_known("positions", self.positions, POSITION_RULES)
+        if self.positions == "auto":
+            object.__setattr__(self, "positions", "slots" if self.compressor == "trained" else "original")
         fits = self.window == 0 or (self.window > 0 and self.window % self.ratio == 0)
         require(fits, "window", self.window, f"0 (the whole chunk) or a multiple of the ratio {self.ratio}")
         usable = self.window == 0 or self.compressor == "trained"
@@ -84,6 +87,14 @@ class KvbankFold:
     def slots(self, tokens: int) -> int:
         """Return the number of slots of a chunk of `tokens` tokens."""
         return -(-tokens // self.ratio)
+
+    def length(self, tokens: int) -> int:
+        """Return the number of positions that a block of `tokens` tokens takes, after which a prompt goes on."""
+        if self.positions == "unrotated":
+            return self.slots(self.chunk)
+        if self.positions == "slots":
+            return self.slots(tokens)
+        return tokens + (self.slots(tokens) if self.compressor == "trained" else 0)
 
 
 @dataclass(frozen=True)

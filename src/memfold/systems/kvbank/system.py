@@ -244,7 +244,7 @@ class Kvbank(KvbankLearning):
         block = memory.blocks[blocks[0]]
         before = self._before(backbone)
         prefix = self._prefix(memory, blocks[0], backbone, tuple(before))
-        builder.next = start = self._length(block, len(before))
+        builder.next = start = len(before) + self.fold.length(block.token_count)
         for tokens in backbone.prompt(call.parts, self.read.chat_template):
             builder.text(tokens)
             builder.end_part()
@@ -295,15 +295,6 @@ class Kvbank(KvbankLearning):
         if not self.fold.opening:
             return []
         return backbone.prompt((TemplatePart("before"),), self.read.chat_template)[0]
-
-    def _length(self, block: Block, before: int) -> int:
-        """Return the position of the prompt after a block (`KvbankFold.positions`)."""
-        if self.fold.positions == "unrotated":
-            return before + self.fold.slots(self.fold.chunk)
-        slots = self.fold.slots(block.token_count)
-        if self.fold.positions == "slots":
-            return before + slots
-        return before + block.token_count + (slots if self.fold.compressor == "trained" else 0)
 
     # --- calls and training
 
