@@ -13,7 +13,7 @@ from memfold.checks import memory_warning, respond
 from memfold.core.arguments import check_callable, check_path, check_positive, check_type, strings
 from memfold.core.config import require
 from memfold.core.errors import ConfigError
-from memfold.core.job import Job
+from memfold.core.job import Job, reading_together
 from memfold.core.registry import AnySystem, check_keeps_text, check_slot_dtype
 from memfold.core.scheduler import MAX_CONCURRENCY, Scheduler, answer
 from memfold.core.stored_trace import Asked
@@ -122,7 +122,8 @@ class FoldedMemory:
     ) -> Iterator[tuple[int, Response]]:
         with recording:
             jobs = (self._job(question, recording.recorded(number)) for number, question in enumerate(questions))
-            for number, ended in Scheduler(self._policy, max_concurrency, on_step=recording.add).run(jobs):
+            reading = reading_together(jobs)
+            for number, ended in Scheduler(self._policy, max_concurrency, on_step=recording.add).run(reading):
                 recording.end(number, ended)
                 yield number, self._response(ended)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -12,13 +13,13 @@ from scripted_policy import ScriptedPolicy
 
 from memfold.core.document import Document
 from memfold.core.errors import CallError, ConfigError, DataError, Failure, MemfoldError
-from memfold.core.job import Job, diverged
+from memfold.core.job import Job, SharedReplies, diverged, reading_together
 from memfold.core.model import Model
 from memfold.core.policy import Request, complete
 from memfold.core.prompt import Style
 from memfold.core.scheduler import OnText, Scheduler, answer
 from memfold.core.settings import ReadSettings, TrainSettings
-from memfold.core.system import AnswerSteps, MemorySystem, Rendered, ask, ask_all
+from memfold.core.system import AnswerSteps, Capabilities, MemorySystem, Rendered, ask, ask_all
 from memfold.core.types import (
     Answer,
     Block,
@@ -682,6 +683,102 @@ def test_a_completed_call_that_fails_raises_its_own_error(memory: Memory) -> Non
     assert policy.executions[0].closed
 
 
+# Jobs that share replies.
+
+
+def sharing(count: int, steps: Steps = note_then_answer, **changes: Any) -> list[Job]:
+    """Jobs about the same question."""
+    shared = SharedReplies()
+    return [Job(Scripted(steps), EMPTY, "q", shared=shared, **changes) for _ in range(count)]
+
+
+@pytest.mark.parametrize("max_concurrency", [1, 2, 9])
+def test_equal_calls_of_sharing_jobs_are_made_once(max_concurrency: int) -> None:
+    policy, alone = echo(slow=lambda call: 2), echo()
+    traces = finished(sharing(3), policy, max_concurrency)
+    (expected,) = finished([Job(Scripted(note_then_answer), EMPTY, "q")], alone)
+    assert [(trace.steps, trace.answer) for trace in traces] == [(expected.steps, expected.answer)] * 3
+    assert [call.purpose for call in policy.calls].count("note") == 1
+    assert [call.purpose for call in policy.calls].count("answer") == 3, "answers are streamed, each to its job"
+    assert [trace.cost.calls for trace in traces] == [2, 1, 1]
+    written = sum(trace.cost.generated_tokens for trace in traces)
+    assert written == len("[q]") + 3 * len("[q [q]]")
+
+
+def test_sampled_replies_are_not_shared() -> None:
+    policy = echo()
+    finished(sharing(3, sampling=lambda call, number: SamplingParams(8, temperature=1.0)), policy)
+    assert len(policy.calls) == 6
+
+
+def test_equal_calls_of_one_job_are_all_made() -> None:
+    def twice(memory: Memory, question: str) -> AnswerSteps:
+        first, second = yield from ask_all([wanted(question, "look")] * 2)
+        return Answer(first.text + second.text)
+
+    policy = echo(slow=lambda call: 1)
+    traces = finished(sharing(2, twice), policy)
+    assert [trace.answer for trace in traces] == [Answer("[q][q]")] * 2
+    assert 2 <= len(policy.calls) <= 3
+
+
+def test_a_call_that_fails_for_one_fails_for_those_that_wait_and_is_made_again_later() -> None:
+    policy = echo(fail=lambda call: True, slow=lambda call: 1)
+    traces = finished(sharing(3), policy, 2)
+    assert [str(trace.failure) for trace in traces] == ["policy: ValueError: cannot be rendered"] * 3
+    assert len(policy.calls) == 2
+
+
+def test_recorded_replies_are_shared_too() -> None:
+    (expected,) = finished([Job(Scripted(note_then_answer), EMPTY, "q")], echo())
+    first, second = sharing(2)
+    policy = echo()
+    traces = finished([replace(first, recorded=expected.steps[:1]), second], policy)
+    assert [trace.steps for trace in traces] == [expected.steps] * 2
+    assert [call.purpose for call in policy.calls] == ["answer", "answer"]
+
+
+@pytest.mark.parametrize("cancelled", [(0,), (1,), (0, 1)], ids=str)
+def test_a_shared_reply_is_cut_off_only_if_no_job_waits_for_it(cancelled: tuple[int, ...]) -> None:
+    scheduler = Scheduler(echo(slow=lambda call: 5))
+    for job in sharing(2):
+        scheduler.submit(job)
+    scheduler.step()
+    scheduler.step()
+    for number in cancelled:
+        scheduler.cancel(number)
+    traces = until_idle(scheduler)
+    notes = [traces[number].steps[0].reply.finish for number in (0, 1)]
+    assert notes == ["cancelled"] * 2 if cancelled == (0, 1) else notes == ["stop"] * 2
+    for number in (0, 1):
+        ended = "cancelled" if number in cancelled else "stop"
+        assert traces[number].steps[-1].reply.finish == ended
+
+
+def test_jobs_in_a_row_about_a_memory_read_it_together_as_many_as_their_system_does(memory: Memory) -> None:
+    class Together(Scripted):
+        said: tuple[str, ...] = ()
+
+        @property
+        def capabilities(self) -> Capabilities:
+            return Capabilities(questions=3)
+
+        def about(self, questions: Sequence[str]) -> Together:
+            made = Together(self.steps)
+            made.said = tuple(questions)
+            return made
+
+    system = Together(single_call)
+    jobs = [Job(system, memory, f"q{number}") for number in range(4)]
+    jobs += [Job(system, EMPTY, "q4"), Job(Scripted(single_call), EMPTY, "q5"), Job(Scripted(single_call), EMPTY, "q6")]
+    together = list(reading_together(jobs))
+    assert [job.question for job in together] == [job.question for job in jobs]
+    said = [getattr(job.system, "said", None) for job in together]
+    assert said == [("q0", "q1", "q2")] * 3 + [(), (), None, None]
+    assert together[0].shared is together[1].shared is together[2].shared is not None
+    assert [job.shared for job in together[3:]] == [None] * 4
+
+
 @dataclass(frozen=True)
 class Round:
     """Parallel calls of a random system, and what they lead to."""
@@ -752,11 +849,13 @@ EMPTY = Memory("m", "scripted", {}, "", (), [])
 def test_results_are_those_of_one_call_at_a_time(
     programs: list[Program], max_concurrency: int, random: Random, data: st.DataObject
 ) -> None:
-    expected = [one_call_at_a_time(program, f"q{number}") for number, program in enumerate(programs)]
+    shared = SharedReplies() if data.draw(st.booleans(), label="shared") else None
+    questions = [f"q{number}" if shared is None else "q" for number in range(len(programs))]
+    expected = [one_call_at_a_time(program, question) for program, question in zip(programs, questions, strict=True)]
     kept = [data.draw(st.integers(0, len(steps)), label="recorded") for steps, _, _ in expected]
     jobs = [
-        Job(Scripted(program), EMPTY, f"q{number}", recorded=expected[number][0][: kept[number]])
-        for number, program in enumerate(programs)
+        Job(Scripted(program), EMPTY, question, recorded=expected[number][0][: kept[number]], shared=shared)
+        for number, (program, question) in enumerate(zip(programs, questions, strict=True))
     ]
     streams: dict[int, list[str]] = {number: [] for number in range(len(jobs))}
     policy = ScriptedPolicy(random_reply, lambda call: random.choice((0, 0, 1, 2, 7)))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from scripted_policy import scripted
+from scripted_policy import ScriptedPolicy, scripted
 
 from memfold.backbone.adapters import is_lora
 from memfold.backbone.folder import load_backbone, save_backbone
@@ -19,7 +19,7 @@ from memfold.backbone.policy import LocalPolicy
 from memfold.backbone.score import logprobs
 from memfold.core.document import Document, text_chunks
 from memfold.core.errors import ConfigError, DataError
-from memfold.core.job import Job
+from memfold.core.job import Job, reading_together
 from memfold.core.prompt import ABSENT
 from memfold.core.registry import make_system
 from memfold.core.scheduler import Scheduler, answer
@@ -103,6 +103,44 @@ def test_the_words_around_question_note_and_chunk() -> None:
     assert question.startswith(f"\n{QUESTION}\nWrite out the sentences")
 
 
+def test_one_reading_serves_several_questions() -> None:
+    """Its notes are for all of them, and each is answered from the last note alone."""
+    questions = [QUESTION, "Where does Velm lie?"]
+    policy = scripted(*NOTES, LAST, r"\boxed{by the sea}")
+    system, about = Recurrent.of({"questions": 2}), memory()
+    traces = dict(Scheduler(policy).run(reading_together([Job(system, about, each) for each in questions])))
+    assert [call.purpose for call in policy.calls] == ["update", "update", "update", "answer", "answer"]
+    listed = "\n".join(f"{number}. {question}" for number, question in enumerate(questions, 1))
+    assert all(texts(call)[-1] == f"\n\n{listed}\nNote:\n" for call in policy.calls[:3])
+    assert [texts(call)[1] for call in policy.calls[3:]] == [NOTES[2]] * 2
+    for number, question in enumerate(questions):
+        assert question in texts(policy.calls[3 + number])[-1]
+        assert questions[1 - number] not in texts(policy.calls[3 + number])[-1]
+        assert [step.call for step in traces[number].steps] == [*policy.calls[:3], policy.calls[3 + number]]
+        assert traces[number].settings["about"] == tuple(questions)
+    assert [traces[number].answer.text for number in (0, 1)] == ["Velm", "by the sea"]  # type: ignore[union-attr]
+    assert [traces[number].cost.calls for number in (0, 1)] == [4, 1]
+
+
+def test_a_reading_for_several_questions_ends_for_each_with_its_answer() -> None:
+    """With stop = "answered", the chunks that are left are read for the question that is still open."""
+
+    def reply(call: Call) -> str:
+        if call.purpose == "update":
+            return NOTES[0] if call.parts[4] == BlockRef("m", 0) else NOTES[2]
+        lies = "lie?" in texts(call)[-1]
+        known = "sea" in texts(call)[1] if lies else True
+        return rf"\boxed{{{'by the sea' if lies else 'Velm'}}}" if known else rf"\boxed{{{ABSENT}}}"
+
+    policy = ScriptedPolicy(reply)
+    system, about = Recurrent.of({"questions": 2, "stop": "answered"}), memory()
+    jobs = [Job(system, about, each) for each in (QUESTION, "Where does Velm lie?")]
+    traces = dict(Scheduler(policy).run(reading_together(jobs)))
+    assert [traces[number].answer.text for number in (0, 1)] == ["Velm", "by the sea"]  # type: ignore[union-attr]
+    updates = [call for call in policy.calls if call.purpose == "update"]
+    assert len(updates) == 2, "the second chunk, for the question that the first one does not answer"
+
+
 def test_chat_templates_differ_in_what_stands_around_the_words() -> None:
     flat, _ = ask(*NOTES, LAST)
     plain, _ = ask(*NOTES, LAST, chat_template="message")
@@ -128,6 +166,8 @@ def test_a_note_is_limited_by_its_setting() -> None:
         "candidates": 0,
         "stop": "end",
         "parallel": False,
+        "questions": 1,
+        "about": (),
         "prompts": "short",
         "adapters": False,
     }

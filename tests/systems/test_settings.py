@@ -83,7 +83,7 @@ def test_every_system_is_tested_here() -> None:
             "recurrent",
             "chunk",
             "style chat_template max_tokens thinking repetition_penalty "
-            "note overflow passes candidates stop parallel prompts adapters",
+            "note overflow passes candidates stop parallel questions about prompts adapters",
             "rank unchanged",
         ),
     ],
@@ -184,6 +184,8 @@ def test_published_settings_are_the_defaults_but_for_pooled_memory() -> None:
                 "candidates",
                 "stop",
                 "parallel",
+                "questions",
+                "about",
                 "prompts",
                 "adapters",
             ),

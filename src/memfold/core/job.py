@@ -6,14 +6,15 @@ Scheduling of the calls is in `memfold.core.scheduler`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 from memfold.core.errors import DataError, Failure
 from memfold.core.policy import Request
 from memfold.core.registry import AnySystem
 from memfold.core.system import AnswerSteps
-from memfold.core.types import Answer, Call, Cost, Memory, Reply, SamplingParams, Step, Trace
+from memfold.core.types import Answer, Call, Cost, Generate, Memory, Reply, SamplingParams, Step, Trace
 
 Sampling = Callable[[Call, int], SamplingParams]
 OnStep = Callable[[int, int, Step], None]  # number of the job, number of the step
@@ -39,6 +40,17 @@ def diverged(number: int) -> Failure:
     )
 
 
+@dataclass(eq=False)
+class SharedReplies:
+    """The replies to calls that several jobs make alike, and the requests for those that have none yet.
+
+    Only a greedy reply that is not the answer is shared: it would be the same again, and nobody waits for its text.
+    """
+
+    replies: dict[Call, Reply] = field(default_factory=dict)
+    pending: dict[Call, Request] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Job:
     """One question to answer.
@@ -46,7 +58,8 @@ class Job:
     `sampling(call, number)` returns the sampling parameters of a call, numbered from 0; they replace the parameters of
     the call, so the trace records the ones that were used.  `recorded` holds the steps of an interrupted run, None in
     place of a call without a reply; their replies are reused instead of sampling new ones.  `ask` replaces the system's
-    `answer`, for callers that make the calls themselves.
+    `answer`, for callers that make the calls themselves.  Jobs with the same `shared` make equal calls once; a trace
+    has them all, and its cost those that were made for it.
     """
 
     system: AnySystem
@@ -55,6 +68,24 @@ class Job:
     sampling: Sampling | None = None
     recorded: tuple[Step | None, ...] = ()
     ask: Callable[[Memory, str], AnswerSteps] | None = None
+    shared: SharedReplies | None = None
+
+
+def reading_together(jobs: Iterable[Job]) -> Iterator[Job]:
+    """Yield jobs in their order; those in a row about the same memory read it together, as many as their system does
+    (`Capabilities.questions`)."""
+    for _, alike in groupby(jobs, key=lambda job: (id(job.memory), id(job.system))):
+        waiting = list(alike)
+        most = waiting[0].system.capabilities.questions
+        for start in range(0, len(waiting), most):
+            yield from _together(waiting[start : start + most])
+
+
+def _together(jobs: Sequence[Job]) -> Sequence[Job]:
+    if len(jobs) == 1:
+        return jobs
+    system, shared = jobs[0].system.about([job.question for job in jobs]), SharedReplies()
+    return [replace(job, system=system, shared=shared) for job in jobs]
 
 
 @dataclass(eq=False)
@@ -71,6 +102,7 @@ class Running:
     steps: list[Step] = field(default_factory=list)
     answer: Answer | None = None
     failure: Failure | None = None
+    borrowed: set[int] = field(default_factory=set)  # numbers of the steps that were made for another job
     first_token: float = 0.0
     cancelled: bool = False
 
@@ -93,6 +125,25 @@ class Running:
                 self.failure = diverged(first + index)
                 return
             self.replies[index] = step.reply
+        self._borrow(first)
+
+    def shared(self, call: Call) -> SharedReplies | None:
+        """Return where the reply to a call is shared with other jobs; None if it is not."""
+        wants, may_share = call.wants, not self.cancelled and not self.job.system.may_answer(call)
+        greedy = isinstance(wants, Generate) and wants.sampling.temperature == 0
+        return self.job.shared if greedy and may_share else None
+
+    def _borrow(self, first: int) -> None:
+        """Take the replies that other jobs have got to these calls, and let them have those that are recorded."""
+        for index, call in enumerate(self.calls):
+            shared = self.shared(call)
+            if shared is None:
+                continue
+            if index in self.replies:
+                shared.replies.setdefault(call, self.replies[index])
+            elif call in shared.replies:
+                self.replies[index] = shared.replies[call]
+                self.borrowed.add(first + index)
 
     def tell(self, on_step: OnStep | None, indices: Iterable[int]) -> None:
         """Hand on those of the calls that have got a reply."""
@@ -114,12 +165,13 @@ class Running:
     def trace(self) -> Trace:
         """The trace of the job so far, with its cost."""
         memory = self.job.memory
+        made = [step for number, step in enumerate(self.steps) if number not in self.borrowed]
         cost = Cost(
-            calls=len(self.steps),
+            calls=len(made),
             document_tokens=memory.token_count,
             slots=memory.slot_count,
             positions=max((step.reply.positions for step in self.steps), default=0),
-            generated_tokens=sum(step.reply.token_count for step in self.steps),
+            generated_tokens=sum(step.reply.token_count for step in made),
             seconds=time.perf_counter() - self.started,
             first_token_seconds=self.first_token,
         )

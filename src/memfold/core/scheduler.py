@@ -17,6 +17,7 @@ from itertools import count
 from memfold.core.errors import DataError, Failure
 from memfold.core.job import Job, OnStep, Running, check_question
 from memfold.core.policy import Policy, Request
+from memfold.core.requests import Requests
 from memfold.core.types import Answer, Reply, Trace
 
 MAX_CONCURRENCY = 32
@@ -41,10 +42,10 @@ class Scheduler:
     ) -> None:
         self.max_concurrency, self.on_text, self.on_step = max_concurrency, on_text, on_step
         self._execution = policy.start()
+        self._requests = Requests(self._execution)
         self._numbers = count()
         self._waiting: deque[tuple[int, Job]] = deque()
         self._running: dict[int, Running] = {}
-        self._owners: dict[Request, Running] = {}
         self._cancelled: set[int] = set()
 
     def submit(self, job: Job) -> int:
@@ -54,14 +55,16 @@ class Scheduler:
         return number
 
     def cancel(self, number: int) -> None:
-        """End the replies of a job early; a later step returns its trace, with finish reason `cancelled`."""
+        """End the replies of a job early; a later step returns its trace, with finish reason `cancelled`.
+
+        A reply that another job waits for, too, is completed before.
+        """
         if any(number == waiting for waiting, _ in self._waiting):
             self._cancelled.add(number)
         running = self._running.get(number)
         if running is not None:
             running.cancelled = True
-            for request in running.requests:
-                self._execution.cancel(request)
+            self._requests.cancel(running)
 
     @property
     def idle(self) -> bool:
@@ -77,9 +80,10 @@ class Scheduler:
         """Start waiting jobs, advance all running ones, and return (job number, trace) of those that finished."""
         while self._waiting and len(self._running) < self.max_concurrency:
             self._begin(*self._waiting.popleft())
-        if self._owners:
+        if self._requests:
             for request, outcome in self._execution.step():
-                self._receive(request, outcome)
+                for running in self._requests.finish(request, outcome):
+                    self._receive(running, request, outcome)
         done = [running for running in self._running.values() if running.finished]
         for running in done:
             del self._running[running.number]
@@ -151,25 +155,17 @@ class Scheduler:
         if running.first_token and any(map(running.job.system.may_answer, running.calls)):
             self._show(running, "\n")
         for index, call in enumerate(running.calls):
-            if index in running.replies:
-                continue
-            listen = self._listener(running) if running.job.system.may_answer(call) else None
-            request = Request(running.job.system, running.job.memory, call, listen)
-            running.requests[request] = index
-            self._owners[request] = running
-            self._execution.submit(request)
-            if running.cancelled:
-                self._execution.cancel(request)
+            if index not in running.replies:
+                listens = running.job.system.may_answer(call)
+                self._requests.submit(running, index, self._listener(running) if listens else None)
 
-    def _receive(self, request: Request, outcome: Reply | Failure) -> None:
-        running = self._owners.pop(request)
+    def _receive(self, running: Running, request: Request, outcome: Reply | Failure) -> None:
         if running.finished:  # another of its parallel calls has failed
             return
         if isinstance(outcome, Failure):
             running.failure = outcome
             running.generator.close()
-            for pending in running.requests.keys() & self._owners.keys():
-                self._execution.cancel(pending)
+            self._requests.cancel(running)
             return
         index = running.requests[request]
         running.replies[index] = outcome

@@ -107,7 +107,7 @@ class Capabilities:
     inference engines number them.  `pass_tokens`: the maximum number of tokens in one forward pass of the encoder;
     None if nothing is encoded.  `untrained`: it works with models that were not trained for it.  `call_positions`: the
     most positions of one call, without prompt and answer, however long the documents are; None if they grow with the
-    documents.
+    documents.  `questions`: how many questions one reading of a memory may serve (`MemorySystem.about`).
     """
 
     slots: bool = False
@@ -118,6 +118,7 @@ class Capabilities:
     pass_tokens: int | None = None
     untrained: bool = True
     call_positions: int | None = None
+    questions: int = 1
 
 
 @dataclass(frozen=True)
@@ -243,9 +244,7 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
         )
 
     def unfolding(self: SystemT, tokens: int) -> SystemT:
-        """Return a copy of the system that reads about `tokens` tokens of cited text again before the final answer.
-
-        `tokens` 0 disables unfolding.
+        """Return a copy of the system that reads about `tokens` tokens of cited text again, or none, before its answer.
 
         Raises:
             ConfigError: for a system that cannot unfold.
@@ -281,6 +280,10 @@ class MemorySystem(ABC, Generic[FoldT, ReadT, TrainT]):
     @abstractmethod
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """Generate the answer to a question: yield calls (`ask`, `ask_all`), receive replies, return the `Answer`."""
+
+    def about(self: SystemT, questions: Sequence[str]) -> SystemT:
+        """Return the system that makes the same calls, except the last, for each of these questions."""
+        return self
 
     def may_answer(self, call: Call) -> bool:
         """Return whether the reply to a call may be the answer, so that users see it as it is written."""

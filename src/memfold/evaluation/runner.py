@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from memfold.core.job import Job
+from memfold.core.job import Job, reading_together
 from memfold.core.lock import FolderLock, locked
 from memfold.core.model import Model
 from memfold.core.policy import Policy
@@ -146,7 +146,7 @@ def _ask(
     suite, model = evaluation.suite, evaluation.model
     settings = candidate.system.settings  # how it reads may differ from how another candidate of the folding does
     memories = {seed: replace(memory, settings=settings) for seed, memory in folding.memories(cases).items()}
-    jobs = [_job(evaluation, candidate, case, memories[case.seed]) for case in cases]
+    jobs = reading_together([_job(evaluation, candidate, case, memories[case.seed]) for case in cases])
     longest_call = candidate.system.capabilities.call_positions or sys.maxsize
     max_concurrency = max(1, positions // max(min(case.size, longest_call) + case.reply_tokens for case in cases))
     for number, trace in Scheduler(policy, max_concurrency).run(jobs):

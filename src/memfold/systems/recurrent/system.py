@@ -95,6 +95,9 @@ class RecurrentRead(ReadSettings):
     that do not depend on each other.  What is new in their notes is then added to that note, while `note` has room
     (`shared.merging`).  Training reads in sequence (`script`).
 
+    With `questions` (not in the paper), a note is written for up to that many questions that are asked together, and
+    chunks are read once for all of them.  `about` has these questions; without any, it is the one that is asked.
+
     `prompts` is "short", or "tagged" for weights that were trained with the published prompts (`tagged`).
     With `adapters` the adapter `READER` of the model writes notes and answers, which has to be trained.
     """
@@ -105,6 +108,8 @@ class RecurrentRead(ReadSettings):
     candidates: int = 0
     stop: Stop = "end"
     parallel: bool = False
+    questions: int = 1
+    about: tuple[str, ...] = ()
     prompts: Prompts = "short"
     adapters: bool = False
 
@@ -115,6 +120,7 @@ class RecurrentRead(ReadSettings):
         require(self.passes > 0, "passes", self.passes, "1 or more")
         require(self.candidates >= 0, "candidates", self.candidates, "1 chunk or more, or 0 for all")
         require_known("stop", self.stop, STOPS)
+        require(self.questions > 0, "questions", self.questions, "1 or more")
         require_known("prompts", self.prompts, PROMPTS)
 
 
@@ -150,7 +156,8 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
     @property
     def capabilities(self) -> Capabilities:
         """The length of a call does not depend on that of the documents: it has a chunk, a note, and a new note."""
-        return Capabilities(activation_checkpointing=True, call_positions=self.fold.chunk + 2 * self.read.note)
+        positions, questions = self.fold.chunk + 2 * self.read.note, self.read.questions
+        return Capabilities(activation_checkpointing=True, call_positions=positions, questions=questions)
 
     def effective_ratio(self, tokens: int, slots: int | None = None) -> None:
         """Return None: the decoder reads one chunk and a note of varying length at a time."""
@@ -183,11 +190,11 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
 
     def answer(self, memory: Memory, question: str) -> AnswerSteps:
         """Update the note with one call per block and pass, and answer from the note with a last call."""
-        note, read = EMPTY, 0
+        note, read, wanted = EMPTY, 0, self._wanted(question)
         for _ in range(self.read.passes):
             before = note
-            for indices in self._groups(memory, question, note):
-                last, note = note, (yield from self._noted(memory, question, note, indices, read))
+            for indices in self._groups(memory, wanted, note):
+                last, note = note, (yield from self._noted(memory, wanted, note, indices, read))
                 read += _tokens(memory, indices)
                 answering = partial(self._from_note, memory, question, note)
                 early = yield from early_answer(self.read.stop, last, note, answering)
@@ -196,6 +203,17 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
             if note == before:
                 break
         return (yield from self._from_note(memory, question, note))
+
+    def about(self, questions: Sequence[str]) -> Recurrent:
+        """Return the system whose notes are for all these questions."""
+        return self.changed(about=tuple(dict.fromkeys(questions)))
+
+    def _wanted(self, question: str) -> str:
+        """Return what a note is read for: a question, or the numbered list of those that share it."""
+        about = self.read.about
+        if len(about) < 2:
+            return about[0] if about else question
+        return "\n".join(f"{number}. {each}" for number, each in enumerate(about, 1))
 
     def _groups(self, memory: Memory, question: str, note: str) -> list[Sequence[int]]:
         """Return the numbers of the blocks that a pass reads, those together that are read with the same note."""
