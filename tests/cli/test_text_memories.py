@@ -130,3 +130,15 @@ def test_slots_are_never_unfolded_without_text(cli: Cli, chosen: dict[str, tuple
     assert result.message == "this memory holds no text to unfold; fold the documents without --no-text"
     with pytest.raises(MemfoldError, match="holds no text to unfold"):
         api.open("m.fold", model=chosen["first"][1]).unfolding(64)
+
+
+def test_the_usual_model_says_so_where_another_has_folded(cli: Cli, chosen: dict[str, tuple[str, str]]) -> None:
+    """The file does not choose the model that reads it."""
+    Path("a.txt").write_text("Ada Lorn was born in Velm.")
+    told = "--model tiny: m.fold was folded with first, which reads it too"
+    assert cli("fold", "a.txt", "-o", "m.fold", *chosen["first"], "--system", "full").code == 0
+    usual = cli("ask", "m.fold", "Where was Ada Lorn born?", "--json")
+    assert (usual.record["model"], told in usual.err) == ("tiny", True)
+    assert told not in cli("ask", "m.fold", "Where was Ada Lorn born?", *chosen["second"]).err
+    assert cli("fold", "a.txt", "-o", "tiny.fold", "--system", "full").code == 0
+    assert "was folded with" not in cli("ask", "tiny.fold", "Where was Ada Lorn born?").err

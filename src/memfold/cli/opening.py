@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memfold.backbone.named.table import TINY
 from memfold.cli.options import BUDGET, model_dtype, system_or_default
 from memfold.core.errors import ConfigError
-from memfold.core.registry import DEFAULT, AnySystem, system_class
+from memfold.core.registry import DEFAULT, AnySystem, has_slots, system_class
 
 if TYPE_CHECKING:
     from memfold.api import FoldedMemory
+    from memfold.memory import Manifest
 
 
 def check_rereads(unfold: bool | None, budget: int | None, system: AnySystem) -> None:
@@ -21,6 +23,15 @@ def check_rereads(unfold: bool | None, budget: int | None, system: AnySystem) ->
     given = "--no-unfold" if unfold is False else None if budget is None else f"--budget {budget}"
     if given is not None and not system.capabilities.unfolds:
         raise ConfigError(f"{given} has no effect on system {system.name!r}, which reads nothing again; leave it out")
+
+
+def _tell_reader(manifest: Manifest, source: str, model: str) -> None:
+    """Say that the usual model reads a text that was folded with another: the file does not choose its reader."""
+    from memfold.cli.output import notes
+
+    folded = manifest.settings.get("model")
+    if model == TINY and folded not in (None, TINY) and not has_slots(manifest.system):
+        notes().print(f"--model {model}: {source} was folded with {folded}, which reads it too", markup=False)
 
 
 def open_or_fold(
@@ -44,6 +55,8 @@ def open_or_fold(
     if source != "-" and is_memory(Path(source)):
         manifest = read_manifest(source)  # None if it cannot be read; opening it says why
         check(system_class(manifest.system if manifest else DEFAULT)())
+        if manifest is not None:
+            _tell_reader(manifest, source, model)
         memory = api.open(source, model=model, system=system, ratio=ratio, device=device, dtype=dtype)
         return memory.answering(**settings)
     system = system_or_default(system, model)
