@@ -269,9 +269,17 @@ def test_the_gate_learns_from_rollouts_and_nothing_else_does(bank_recipe: RlReci
     assert line["norm"] > 0
     assert {name for name in changed(run, before) if "lora" in name or "heads" in name}
     assert all(".gate." in name or name.startswith("heads.kvbank.gate") for name in changed(run, before))
-    trained = [each for group in run.groups for trace in group.traces for each in trace.steps if each.call.trained]
+    trained = [
+        each
+        for group in run.groups
+        for trace in group.traces
+        for each in group.question.system.labelled(group.question.sample, group.memory, trace).steps
+        if each.call.trained
+    ]
     assert {each.reply.score for each in trained} == {0.0, 1.0}
     assert all(isinstance(each.call.wants, HeadScore) for each in trained)
+    kept = {each.reply.score for group in run.groups for trace in group.traces for each in trace.steps}
+    assert 1.0 not in kept, "the run keeps the scores of the gate, not the labels"
     losses = [run.trainer.step(run.groups, 0).figures["loss"] for _ in range(8)]
     assert losses[-1] < 0.8 * losses[0], losses
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import torch
@@ -18,7 +18,7 @@ from memfold.core.policy import Policy
 from memfold.core.types import Memory, Trace
 from memfold.rl.engines.local import LocalEngine
 from memfold.rl.questions import Draws, Question, draw
-from memfold.rl.recipe import HEADS, RlRecipe
+from memfold.rl.recipe import RlRecipe
 from memfold.rl.rewards import Reward, Scorer, scored_traces
 from memfold.rl.rollout import Rollouts, RolloutSampling, roll_out
 from memfold.rl.shaping import answering, dynamic, informative
@@ -143,13 +143,7 @@ def collect(
                 kept.append(group)
         if not drops or counts.reasons.total() == counts.rollouts:
             break
-    return Collected([_labelled(group) for group in kept] if recipe.objective == HEADS else kept, failed, counts)
-
-
-def _labelled(group: Group) -> Group:
-    """Return a group whose traces have labels for what heads scored, and train these scores alone."""
-    system, sample = group.question.system, group.question.sample
-    return replace(group, traces=tuple(system.labelled(sample, group.memory, trace) for trace in group.traces))
+    return Collected(kept, failed, counts)
 
 
 def rewarded(

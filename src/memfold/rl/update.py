@@ -15,7 +15,7 @@ from memfold.rl.advantages import CREDITS, ESTIMATES
 from memfold.rl.collect import Group
 from memfold.rl.losses import CLIPS, MEANS, clip_mask, k1, k3
 from memfold.rl.ratios import RATIOS
-from memfold.rl.recipe import END_TO_END, RlRecipe
+from memfold.rl.recipe import END_TO_END, HEADS, RlRecipe
 from memfold.rl.replay import Pass, Turn, entropies, passes, score, turns_of
 from memfold.rl.shaping import answering, counted, overlong
 from memfold.training import activation_checkpointing
@@ -76,6 +76,8 @@ class Trainer:
                 any weight.
         """
         sums, rate, largest = Sums(), 0.0, 0.0
+        if self.recipe.objective == HEADS:
+            groups = [_labelled(group) for group in groups]
         for index in range(self.recipe.updates):
             total, rate, norm = self._update(groups[index :: self.recipe.updates], number, first=index == 0)
             sums, largest = sums + total, max(largest, norm)
@@ -242,6 +244,12 @@ class Trainer:
         if self.recipe.options.entropy:
             figures["entropy"] = sums.entropy / tokens
         return figures
+
+
+def _labelled(group: Group) -> Group:
+    """Return a group whose traces have labels for what heads scored, and train these scores alone."""
+    system, sample = group.question.system, group.question.sample
+    return replace(group, traces=tuple(system.labelled(sample, group.memory, trace) for trace in group.traces))
 
 
 def _closer(precision: str) -> str:
