@@ -119,6 +119,28 @@ def test_a_shipment_after_another_keeps_its_stages_and_curves(
     assert sorted(path.name for path in target.glob("*.png")) == ["curves-first-run.png", "curves-second-run.png"]
 
 
+def test_a_shipment_of_new_adapters_keeps_what_was_measured_of_the_weights(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limits of familiar texts and the share of an average are those of the weights that read, which are the same."""
+    earlier = load_backbone(run / "model")
+    earlier.familiar_loss, earlier.familiar_characters = 4.0, 2.0
+    earlier.provenance = {"stages": [], "kept": 0.3}
+    save_backbone(earlier, tmp_path / "earlier", dtype="bfloat16")
+    add_role(earlier, "reader", 2, 4.0, ("q_proj",))
+    shutil.rmtree(run / "model")
+    save_backbone(earlier, run / "model")
+    shipped = ship([run], tmp_path / "adapted", after=tmp_path / "earlier")
+    assert (shipped.familiar_loss, shipped.familiar_characters, shipped.provenance["kept"]) == (4.0, 2.0, 0.3)
+    monkeypatch.setattr(shipping, "_limits", lambda backbone: (1.0, 1.0))
+    with torch.no_grad():
+        earlier.model.get_input_embeddings().weight.mul_(1.1)
+    shutil.rmtree(run / "model")
+    save_backbone(earlier, run / "model")
+    shipped = ship([run], tmp_path / "trained", after=tmp_path / "earlier")
+    assert (shipped.familiar_loss, shipped.familiar_characters, shipped.provenance["kept"]) == (1.0, 1.0, 0.0)
+
+
 def test_kept_weights_are_averaged_with_those_of_the_run(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

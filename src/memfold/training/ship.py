@@ -61,7 +61,11 @@ def ship(runs: Sequence[Path], target: Path, after: Path | None = None, keep: fl
         _adopt(backbone, load_backbone(model_folder(str(run))), before)
     if before is not None and keep:
         _average(backbone, before, keep)
-    backbone.familiar_loss, backbone.familiar_characters = _limits(backbone)
+    if before is not None and _reads_alike(backbone, before):  # adapters alone were trained
+        backbone.familiar_loss, backbone.familiar_characters = before.familiar_loss, before.familiar_characters
+        keep = keep or before.provenance.get("kept", 0.0)
+    else:
+        backbone.familiar_loss, backbone.familiar_characters = _limits(backbone)
     backbone.provenance = {
         "stages": [*(before.provenance["stages"] if before is not None else []), *(stage(run) for run in runs)],
         "kept": keep,
@@ -137,6 +141,14 @@ def _average(backbone: Backbone, earlier: Backbone, keep: float) -> None:
     old = dict(earlier.parameters())
     for name, weight in dict(backbone.parameters()).items():
         weight.lerp_(old[name], keep)
+
+
+def _reads_alike(backbone: Backbone, earlier: Backbone) -> bool:
+    """Return whether two models have the same weights without their adapters, as far as 16 bits tell."""
+    own, old = (without_roles(dict(each.model.named_parameters())) for each in (backbone, earlier))
+    if own.keys() != old.keys():
+        return False
+    return all(torch.equal(own[name].bfloat16(), old[name].bfloat16()) for name in own)
 
 
 def _limits(backbone: Backbone) -> tuple[float, float]:
