@@ -3,7 +3,7 @@ import pytest
 from memfold.core.document import Document
 from memfold.core.errors import DataError
 from memfold.core.types import Sample, Span
-from memfold.tasks.distractors import Distractors
+from memfold.tasks.distractors import Distractors, published_order
 from memfold.tasks.task import Encode
 
 
@@ -32,6 +32,21 @@ def test_the_original_paragraphs_stay_in_order_among_distractors(encode: Encode)
     assert positions != [0, 0]  # they are random
     assert longer == list(Distractors(samples, encode).lengthened(200, 0))
     assert longer != list(Distractors(samples, encode).lengthened(200, 1))
+
+
+def test_the_published_order_has_its_paragraphs_at_the_places_of_the_published_data(encode: Encode) -> None:
+    """The dossier counts from 1: slots 7, 10, 17, 81, 88, 96, 109, 154, 177 and 191 of 200."""
+    order = published_order([str(number) for number in range(200)])
+    assert sorted(order.index(str(own)) + 1 for own in range(10)) == [7, 10, 17, 81, 88, 96, 109, 154, 177, 191]
+    samples = [sample(number) for number in range(40)]
+    longer = list(Distractors(samples, encode, "published").lengthened(200, 0))
+    places = set()
+    for number, lengthened in enumerate(longer):
+        paragraphs = lengthened.document.read().split("\n\n")
+        places.add((len(paragraphs), paragraphs.index(samples[number].document.read().split("\n\n")[0])))
+        (span,) = lengthened.evidence
+        assert lengthened.document.read()[span.start : span.end] == samples[number].support[0]
+    assert len(places) == len({count for count, _ in places}), "the place depends on the number of paragraphs alone"
 
 
 def test_longer_samples_are_skipped_and_small_pools_are_refused(encode: Encode) -> None:

@@ -12,7 +12,15 @@ import pytest
 from pyarrow import parquet
 
 from memfold.core.errors import ConfigError, DataError
-from memfold.tasks.datasets.corpus import SECTION, check_files, draw_rows, is_held_out, sections, text_of
+from memfold.tasks.datasets.corpus import (
+    SECTION,
+    check_files,
+    draw_rows,
+    is_held_out,
+    questions_of,
+    sections,
+    text_of,
+)
 from memfold.tasks.local import (
     long_questions,
     packed_window,
@@ -176,6 +184,53 @@ def test_a_long_question_has_its_paragraphs_among_those_of_others(tmp_path: Path
     assert len(places) > 4
     with pytest.raises(DataError, match="of 60000 tokens; give more files"):
         long_questions(0, 60_000, options, encode)
+
+
+def miller(number: int, answer: str = "miller") -> dict[str, object]:
+    """A row of HotpotQA."""
+    context = [[f"Lor {number}", ["It rains.", f"Lor {number} is a miller."]], [f"Mill {number}", ["It is old."]]]
+    facts = [[f"Lor {number}", 1]]
+    return {"question": f"What is Lor {number}?", "answer": answer, "context": context, "supporting_facts": facts}
+
+
+def written(path: Path, rows: list[dict[str, object]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_questions_that_a_model_knows_without_a_text_are_left_out(tmp_path: Path) -> None:
+    """Those with a right answer in each of two closed-book evaluations."""
+    files = (written(tmp_path / "hotpot.jsonl", [miller(number) for number in range(200)]),)
+    right = [set(range(0, 200, 2)), set(range(0, 200, 3))]
+    known = tuple(
+        written(
+            tmp_path / f"{number}.jsonl",
+            [{"question": f"What is Lor {each}?", "correct": each in numbers} for each in range(200)],
+        )
+        for number, numbers in enumerate(right)
+    )
+    everything = {sample.question for sample in questions_of("hotpotqa", files, held_out=False)}
+    left = {sample.question for sample in questions_of("hotpotqa", files, False, known)}
+    assert everything - left == {f"What is Lor {each}?" for each in range(0, 200, 6)} & everything != set()
+    options = TaskOptions(files=files, dataset="hotpotqa", known=known)
+    for seed in range(20):
+        (sample,) = long_questions(seed, 60, options, encode)
+        assert int(sample.question[12:-1]) % 6
+    with pytest.raises(DataError, match=r"3\.jsonl.*'correct' is missing; expected: true or false"):
+        questions_of("hotpotqa", files, False, (written(tmp_path / "3.jsonl", [{"question": "Who?"}]),))
+    with pytest.raises(DataError, match=r"4\.jsonl has no samples; name samples\.jsonl of a closed-book evaluation"):
+        questions_of("hotpotqa", files, False, (written(tmp_path / "4.jsonl", []),))
+
+
+def test_questions_whose_text_does_not_state_their_answer_can_be_left_out(tmp_path: Path) -> None:
+    answers = ("Miller", "a sailor", "yes")
+    files = (written(tmp_path / "h.jsonl", [miller(number, answers[number % 3]) for number in range(200)]),)
+    stated = questions_of("hotpotqa", files, held_out=False, in_text=True)
+    assert {sample.answers for sample in stated} == {("Miller",), ("yes",)}
+    assert {sample.answers for sample in questions_of("hotpotqa", files, False)} == {(each,) for each in answers}
+    only = (written(tmp_path / "sailors.jsonl", [miller(number, "a sailor") for number in range(200)]),)
+    with pytest.raises(DataError, match="no question to train on"):
+        questions_of("hotpotqa", only, held_out=False, in_text=True)
 
 
 def test_a_long_document_without_its_answer_is_skipped(tmp_path: Path) -> None:

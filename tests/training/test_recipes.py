@@ -167,7 +167,7 @@ def test_settings_of_an_entry_are_checked_with_those_of_the_recipe(tmp_path: Pat
         ),
         (
             GOOD + 'system = "recurrent"\nsettings = { notes = 9 }\n',
-            "mixture[0].settings: unknown recurrent setting 'notes'; nearest: 'note'; known: adapters, ",
+            "mixture[0].settings: unknown recurrent setting 'notes'; nearest: 'note'; known: about, adapters, ",
         ),
         (
             GOOD + "settings = { ratio = 8 }\n",
@@ -194,6 +194,13 @@ def test_settings_of_an_entry_are_checked_with_those_of_the_recipe(tmp_path: Pat
         (GOOD.split("[[")[0], "a recipe has either a mixture of at least one entry or a preset"),
         ('preset = "paper"\n' + GOOD, "a recipe has either a mixture of at least one entry or a preset"),
         (GOOD.replace('parent = "runs/x"', ""), "a recipe names either a parent to start from or a [model] to create"),
+        (
+            GOOD + 'known = ["a.jsonl"]\n',
+            "mixture[0].task 'cued' with known or in_text is not possible; only the tasks",
+        ),
+        (GOOD + "in_text = true\n", "mixture[0].task 'cued' with known or in_text is not possible; only the tasks"),
+        (GOOD + 'places = "published"\n', "mixture[0].task 'cued' with places = 'published' is not possible; only task 'long-q"),
+        (GOOD + 'places = "fixed"\n', "unknown mixture[0].places 'fixed'; known: published, random"),
         (GOOD + "level = 4\n", "mixture[0].level = 4 is not possible; allowed: 0 to 3"),
         (GOOD + "language = nan\n", "mixture[0].language = nan is not possible; allowed: 0 or more"),
         ("clip = 0\n" + GOOD, "clip = 0.0 is not possible; allowed: above 0"),

@@ -8,15 +8,16 @@ answer; questions whose answer is "yes" would lose most of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 from memfold.core.errors import DataError
 from memfold.core.types import Sample, Span
-from memfold.tasks.task import Encode
+from memfold.tasks.task import Encode, Places
 
 BREAK = "\n\n"
+PUBLISHED_SEED = 4  # with which the data of MemAgent was shuffled
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class _Paragraph:
 class Distractors:
     """The paragraphs of some samples, with which the documents of the other samples are lengthened."""
 
-    def __init__(self, samples: Iterable[Sample], encode: Encode) -> None:
-        self.samples = list(samples)
+    def __init__(self, samples: Iterable[Sample], encode: Encode, places: Places = "random") -> None:
+        self.samples, self.places = list(samples), places
         self._paragraphs = [
             _Paragraph(text, text.partition("\n")[0], len(encode(BREAK + text)), owner)
             for owner, sample in enumerate(self.samples)
@@ -100,16 +101,32 @@ class Distractors:
                 f"the paragraphs of {self.samples[number].task} fill {size - left} of {size} tokens; give more files, "
                 "or smaller --lengths"
             )
-        return _mixed(self.samples[number], original, distractors, rng)
+        own, filling = ([paragraph.text for paragraph in part] for part in (original, distractors))
+        mixed = published_order([*own, *filling]) if self.places == "published" else _mixed(own, filling, rng)
+        return _with_text(self.samples[number], BREAK.join(mixed))
 
 
-def _mixed(sample: Sample, original: list[_Paragraph], distractors: list[_Paragraph], rng: Random) -> Sample:
-    """The sample with its paragraphs in their order, at random positions among the distractors."""
-    positions = sorted(rng.sample(range(len(original) + len(distractors)), len(original)))
-    texts = [distractor.text for distractor in distractors]
-    for position, paragraph in zip(positions, original, strict=True):
-        texts.insert(position, paragraph.text)
-    text = BREAK.join(texts)
+def _mixed(own: list[str], others: list[str], rng: Random) -> list[str]:
+    """The paragraphs of a question in their order, at random places among the others."""
+    mixed = list(others)
+    for place, text in zip(sorted(rng.sample(range(len(own) + len(others)), len(own))), own, strict=True):
+        mixed.insert(place, text)
+    return mixed
+
+
+def published_order(paragraphs: Sequence[str]) -> list[str]:
+    """The paragraphs of a document, those of its question first, in the order of MemAgent's data.
+
+    That data shuffles every document with the same seed, so that of 200 paragraphs those of the question are always the
+    same ten.  It is for comparison alone: a model can learn these places.
+    """
+    shuffled = list(paragraphs)
+    Random(PUBLISHED_SEED).shuffle(shuffled)
+    return shuffled
+
+
+def _with_text(sample: Sample, text: str) -> Sample:
+    """The sample with a longer document, and its evidence in it."""
     starts = {sentence: text.find(sentence) for sentence in sample.support}
     evidence = tuple(Span(start, start + len(sentence)) for sentence, start in starts.items() if start >= 0)
     source = f"{sample.document.source}#{len(text)}"

@@ -80,8 +80,7 @@ def summaries(seed: int, size: int, options: TaskOptions, encode: Encode) -> lis
 def questions(seed: int, size: int, options: TaskOptions, encode: Encode) -> list[Sample]:
     """A question of a dataset with its document."""
     rng = Random(seed)
-    assert options.dataset is not None, "recipes of this task name a dataset"
-    samples = questions_of(options.dataset, options.files, options.held_out)
+    samples = _asked(options)
     for sample in (rng.choice(samples) for _ in range(TRIES)):
         tokens = _document_tokens(rng, sample, size, encode)
         if tokens:
@@ -94,19 +93,25 @@ def long_questions(seed: int, size: int, options: TaskOptions, encode: Encode) -
     """A question of a dataset with a document of about `size` tokens, and its evidence in it.
 
     The paragraphs of other questions fill the document, as in the training data of MemAgent (arXiv 2507.02259), where
-    about 200 make 28,000 tokens.  Those of questions that are held out are not among them.
+    about 200 make 28,000 tokens.  Those of questions that are held out are not among them.  The paragraphs of the
+    question stand at random places, or at those of the published data.
     """
     rng = Random(seed)
     assert options.dataset is not None, "recipes of this task name a dataset"
-    samples = questions_of(options.dataset, options.files, options.held_out)
+    samples = _asked(options)
     pool = questions_of(options.dataset, options.files, held_out=False)
     for sample in (rng.choice(samples) for _ in range(TRIES)):
-        long = next(
-            Distractors([sample, *_others(rng, sample, pool, size, encode)], encode).lengthened(size, seed), None
-        )
+        distractors = Distractors([sample, *_others(rng, sample, pool, size, encode)], encode, options.places)
+        long = next(distractors.lengthened(size, seed), None)
         if long is not None and long.question == sample.question and len(long.evidence) == len(long.support):
             return [replace(long, task="long-questions")]
     raise _too_long(size, options)
+
+
+def _asked(options: TaskOptions) -> Sequence[Sample]:
+    """The questions to draw from."""
+    assert options.dataset is not None, "recipes of these tasks name a dataset"
+    return questions_of(options.dataset, options.files, options.held_out, options.known, options.in_text)
 
 
 def _others(rng: Random, sample: Sample, pool: Sequence[Sample], size: int, encode: Encode) -> list[Sample]:

@@ -27,7 +27,8 @@ TASKS = {
     "questions": "memfold.tasks.local:questions",
     "long-questions": "memfold.tasks.local:long_questions",
 }
-DATASET_TASKS = ("questions", "long-questions")  # read the questions of a dataset
+LONG_QUESTIONS = "long-questions"  # among paragraphs of other questions
+DATASET_TASKS = ("questions", LONG_QUESTIONS)  # read the questions of a dataset
 LOCAL = ("text", "text-reconstruction", "text-continuation", "summaries", *DATASET_TASKS)  # read files of a recipe
 # make documents of text; the last two make no questions
 TEXTS = ("almanac", "spread", "needle", "summarisation", "prose", "filler")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from memfold.core.config import require, require_known
 from memfold.core.types import Sample
@@ -16,6 +16,8 @@ from memfold.core.types import Sample
 Encode = Callable[[str], list[int]]
 
 SPLITS = ("in", "out")
+Places = Literal["random", "published"]
+PLACES: tuple[Places, ...] = ("random", "published")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class TaskOptions:
     about a document, and `kinds` restricts the kinds of question (empty: all kinds of the level).  `bridges` are the
     fewest and the most bridge chunks of a continuation, `ratio` is their length in tokens, and `filler` the fraction of
     filler sentences.  Tasks on local data read `files`, which for questions have the layout of `dataset`, and with
-    `held_out` only the rows that are held out for validation.
+    `held_out` only the rows that are held out for validation.  Of questions, those are left out that a model knows
+    without a text (`known` names samples of closed-book evaluations) and, with `in_text`, those none of whose answers
+    stands in their document.  `places` says where a long document has the paragraphs of its own question.
     """
 
     level: int = 3
@@ -39,6 +43,9 @@ class TaskOptions:
     files: tuple[str, ...] = ()
     dataset: str | None = None
     held_out: bool = False
+    known: tuple[str, ...] = ()
+    in_text: bool = False
+    places: Places = "random"
 
     def __post_init__(self) -> None:
         require(0 <= self.level <= 3, "level", self.level, "0 to 3")
@@ -47,6 +54,7 @@ class TaskOptions:
         require(0 <= self.bridges[0] <= self.bridges[1], "bridges", self.bridges, "the minimum, then the maximum")
         require(self.ratio > 0, "ratio", self.ratio, "1 or more")
         require(0 <= self.filler <= 1, "filler", self.filler, "0 to 1")
+        require_known("places", self.places, PLACES)
 
 
 class Task(Protocol):

@@ -20,8 +20,8 @@ from memfold.core.prompt import ChatTemplate
 from memfold.core.registry import DEFAULT, SYSTEMS, AnySystem, SystemClass, system_class
 from memfold.core.system import USUAL_RATIO
 from memfold.tasks.datasets.table import DATASETS
-from memfold.tasks.table import DATASET_TASKS, LOCAL, TASKS, kinds_of
-from memfold.tasks.task import TaskOptions
+from memfold.tasks.table import DATASET_TASKS, LOCAL, LONG_QUESTIONS, TASKS, kinds_of
+from memfold.tasks.task import Places, TaskOptions
 from memfold.training.fqlora import FQLoRA
 from memfold.training.hardware import Hardware
 from memfold.training.recipe_file import read_values
@@ -59,6 +59,7 @@ class Entry:
     `weight` is relative to the other entries.  `sizes` lists document lengths in tokens, of which one is drawn.
     `settings` are those of the system, over the recipe's.  `samples` is the number of questions per document.  `files`
     are the local files or folders of a task on local data, `dataset` names their layout if they hold questions.
+    `known`, `in_text` and `places` are those of `TaskOptions`, for such questions.
     """
 
     task: str
@@ -72,6 +73,9 @@ class Entry:
     filler: float = 0.0
     files: tuple[str, ...] = ()
     dataset: str | None = None
+    known: tuple[str, ...] = ()
+    in_text: bool = False
+    places: Places = "random"
 
     def __post_init__(self) -> None:
         named = [("task", self.task, TASKS), ("system", self.system, SYSTEMS), ("dataset", self.dataset, DATASETS)]
@@ -91,6 +95,16 @@ class Entry:
             raise ConfigError(
                 f"task {self.task!r} with dataset = {self.dataset!r} is not possible; only the tasks "
                 f"{', '.join(DATASET_TASKS)} take a dataset, and they require one"
+            )
+        if (self.known or self.in_text) and self.dataset is None:
+            raise ConfigError(
+                f"task {self.task!r} with known or in_text is not possible; only the tasks {', '.join(DATASET_TASKS)} "
+                "take them"
+            )
+        if self.places != "random" and self.task != LONG_QUESTIONS:
+            raise ConfigError(
+                f"task {self.task!r} with places = {self.places!r} is not possible; only task {LONG_QUESTIONS!r} takes "
+                "places"
             )
 
     def _check_kinds(self) -> None:
@@ -122,6 +136,9 @@ class Entry:
             files=self.files,
             dataset=self.dataset,
             held_out=held_out,
+            known=self.known,
+            in_text=self.in_text,
+            places=self.places,
         )
 
 

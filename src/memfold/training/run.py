@@ -100,7 +100,7 @@ def open_run(recipe: StageRecipe, folder: Path, resume: bool) -> Opening:
     """
     processes = Processes()
     resolved = json.loads(json.dumps(asdict(recipe)))
-    check_files([file for entry in recipe.mixture for file in entry.files])
+    check_files([file for entry in recipe.mixture for file in (*entry.files, *entry.known)])
     return Opening(recipe, folder, processes, checkpoint.start(folder, resolved, resume), resolved)
 
 

@@ -26,6 +26,7 @@ from memfold.tasks.datasets.table import load_dataset
 HELD_OUT = 50
 KEYS = ("text", "content")  # the usual names of the text field of pretraining data
 CACHED_FILES = 4
+ANYWHERE = ("yes", "no")  # answers that no text has to state
 SECTION = 10_000  # characters of a text, some pages
 PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*")
 READ_BYTES = 1 << 20  # of JSON Lines, at one position
@@ -69,12 +70,49 @@ def is_held_out(text: str) -> bool:
     return zlib.crc32(text.encode("utf-8", "replace")) % HELD_OUT == 0
 
 
-def questions_of(dataset: str, files: tuple[str, ...], held_out: bool) -> tuple[Sample, ...]:
-    """All samples of a dataset for training or, with `held_out`, for validation."""
+def questions_of(
+    dataset: str, files: tuple[str, ...], held_out: bool, known: tuple[str, ...] = (), in_text: bool = False
+) -> tuple[Sample, ...]:
+    """All samples of a dataset for training or, with `held_out`, for validation.
+
+    Left out are questions with a right answer in each of the files `known` (`known_questions`) and, with `in_text`,
+    those none of whose answers stands in the document; yes and no need not.
+
+    Raises:
+        DataError: if no sample is left, or a file cannot be used.
+    """
     samples = _questions(dataset, files)[held_out]
+    if known:
+        without = known_questions(known)
+        samples = tuple(sample for sample in samples if sample.question not in without)
+    if in_text:
+        samples = tuple(sample for sample in samples if _states_answer(sample))
     if not samples:
         raise DataError(f"{', '.join(files)}: no question {_use(held_out)} (one in {HELD_OUT} is held out); add rows")
     return samples
+
+
+@lru_cache(maxsize=CACHED_FILES)
+def known_questions(files: tuple[str, ...]) -> frozenset[str]:
+    """The questions that were answered right in each of some files of samples of `memfold eval`.
+
+    MemAgent and LycheeMemory leave out of their training what a model answers without a text, twice out of two times.
+
+    Raises:
+        DataError: for a file that has no such samples.
+    """
+    right = []
+    for file in files:
+        rows = list(read_rows(Path(file)))
+        if not rows:
+            raise DataError(f"{file} has no samples; name samples.jsonl of a closed-book evaluation")
+        right.append({row.text("question") for row in rows if row.flag("correct")})
+    return frozenset.intersection(*map(frozenset, right))
+
+
+def _states_answer(sample: Sample) -> bool:
+    text = sample.document.read().casefold()
+    return any(answer.casefold() in ANYWHERE or answer.casefold() in text for answer in sample.answers)
 
 
 def sections(text: str) -> Iterator[str]:
