@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -23,6 +24,7 @@ PALETTE = 128  # colours of the picture
 
 COLUMNS = 3
 LENGTH = "reply length in tokens"
+TITLE_WIDTH = 56  # characters of a line: more would reach into the next panel
 # panel title -> the reinforcement learning figures in it
 WATCHED = {
     LENGTH: ("length",),
@@ -128,7 +130,7 @@ def _plot(axis: Any, series: Series, title: str) -> None:
     for name, points in sorted(series.items()):
         marker = "o" if len(points) == 1 else ""  # a line of one point cannot be seen
         axis.plot([x for x, _ in points], [y for _, y in points], label=name, linewidth=1.2, marker=marker)
-    axis.set_title(title, fontsize=10)
+    axis.set_title(fill(title, TITLE_WIDTH), fontsize=10)
     axis.set_xlabel("step")
     axis.grid(alpha=0.3)
     if series:
