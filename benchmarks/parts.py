@@ -116,16 +116,7 @@ LONGEST = {
     "full": _ruler("7168", 16, "full"),
 }
 # the settings of reading, one changed at a time
-VARIED = (
-    "note=32",
-    "note=64",
-    "chunk=256",
-    "passes=1",
-    "parallel=true",
-    "candidates=8",
-    "stop=answered",
-    "questions=4",
-)
+VARIED = ("note=32", "note=64", "chunk=256", "passes=1", "parallel=true", "candidates=8", "stop=answered")
 NOTES = ("recurrent", *(f"recurrent/{setting}" for setting in VARIED), "kvbank/reading=text")
 LOOPS = (BANK, SEARCHED, OPEN, "recurrent/passes=1")  # the published algorithms beside the search
 RECONSTRUCTION = ("reconstruction", *_systems("pooled:16", "pooled:4"))

@@ -199,7 +199,10 @@ def test_settings_of_an_entry_are_checked_with_those_of_the_recipe(tmp_path: Pat
             "mixture[0].task 'cued' with known or in_text is not possible; only the tasks",
         ),
         (GOOD + "in_text = true\n", "mixture[0].task 'cued' with known or in_text is not possible; only the tasks"),
-        (GOOD + 'places = "published"\n', "mixture[0].task 'cued' with places = 'published' is not possible; only task 'long-q"),
+        (
+            GOOD + 'places = "published"\n',
+            "mixture[0].task 'cued' with places = 'published' is not possible; only task 'long-q",
+        ),
         (GOOD + 'places = "fixed"\n', "unknown mixture[0].places 'fixed'; known: published, random"),
         (GOOD + "level = 4\n", "mixture[0].level = 4 is not possible; allowed: 0 to 3"),
         (GOOD + "language = nan\n", "mixture[0].language = nan is not possible; allowed: 0 or more"),
