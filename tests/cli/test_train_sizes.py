@@ -44,7 +44,7 @@ def test_reinforcement_learning_is_planned_without_weights_or_data(cli: Cli, siz
     shown = re.sub(r"\s+", " ", result.out)
     assert f"stage rl of qwen2.5-{size}, starting from runs/pooled-qwen2.5-{size}-sft" in shown
     assert "steps 300 of 128 questions x" in shown
-    assert "25% pooled/questions (hotpotqa), documents of 4096 tokens" in shown
+    assert "33% pooled/questions (hotpotqa), documents of 4096 tokens" in shown
     assert re.search(r"memory about \d+\.\d GB on each: .* keys and values of replies", shown)
 
 

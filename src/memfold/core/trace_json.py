@@ -48,7 +48,7 @@ def read_trace(record: Mapping[str, Any]) -> Trace:
     return Trace(
         question=record["question"],
         system=record["system"],
-        settings=record["settings"],
+        settings={name: tuple(each) if isinstance(each, list) else each for name, each in record["settings"].items()},
         steps=tuple(map(read_step, record["steps"])),
         answer=answer,
         reward=record["reward"],
