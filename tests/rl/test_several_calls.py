@@ -356,3 +356,26 @@ def test_a_trained_gate_is_used_after_a_stage_that_opens_every_block() -> None:
     opening, gated = Kvbank.of(BANK), Kvbank.of(BANK | {"gate": "head"})
     assert opening.record({})["gate"] == "open"
     assert opening.record(gated.record({})) == gated.record({})
+
+
+def test_an_adapter_that_the_parent_lacks_begins_as_the_parent(
+    recipe: RlRecipe, new_backbone: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    """MemAgent begins with an instruct model: the KL to it is 0 at first, and the new adapter learns."""
+    save_backbone(new_backbone(), tmp_path / "model")
+    made = replace(
+        recipe,
+        parent=str(tmp_path / "model"),
+        mixture=(Entry("almanac", 1.0, (96,), system="recurrent", level=0),),
+        settings={"adapters": True, "rank": 2, "chunk": 64, "note": 8},
+        preset="memagent",
+        algorithm={},
+        freeze=FROZEN[:3],
+        groups=(Rates(("*",), lr=1e-2),),
+        tokens=2000,
+    )
+    run = prepare(made, tmp_path / "run")
+    before = weights(run.backbone)
+    line = step(run)
+    assert line["figures"]["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert {name for name in changed(run, before) if ".reader." in name}

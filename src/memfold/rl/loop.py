@@ -125,6 +125,7 @@ def prepare(recipe: RlRecipe, folder: Path, resume: bool = False) -> Run:
     if recipe.options.beta:
         reference = opening.load(model_folder(str(recipe.parent)), processes.device)
         reference.encoder = None  # it only scores replies, with memories that exist already
+        _prepare_systems(recipe, reference)  # an adapter that the parent lacks has no effect at first
         _only_read(reference, recipe, processes.device)
     processes.wait()  # otherwise a slow process could take the first checkpoint for that of an earlier run
     trainer = Trainer(recipe, backbone, optimisers, processes, reference)
