@@ -77,8 +77,7 @@ def load_published(where: str | Path, device: str, dtype: str, offline: bool) ->
     layout = _layout(where, offline)
     if layout is None:
         return None
-    folder = Path(where) if Path(where).is_dir() else _snapshot(str(where), offline)
-    return layout.load(Source(str(where), _whole(folder, layout), device, dtype))
+    return layout.load(Source(str(where), _parts(where, layout, offline), device, dtype))
 
 
 def published_system(where: str | Path) -> str | None:
@@ -98,8 +97,7 @@ def published_record(where: str | Path) -> dict[str, Any]:
     layout = _layout(where, offline=True)
     if layout is None:
         return {}
-    folder = Path(where) if Path(where).is_dir() else _snapshot(str(where), offline=True)
-    return {layout.system: layout.record(str(where), _whole(folder, layout))}
+    return {layout.system: layout.record(str(where), _parts(where, layout, offline=True))}
 
 
 def check_options(model: str, config: Mapping[str, Any], required: Mapping[str, Any]) -> None:
@@ -163,6 +161,11 @@ def _layout(where: str | Path, offline: bool) -> Layout | None:
         if marker is not None and layout.matches(read_json(marker)):
             return layout
     return None
+
+
+def _parts(where: str | Path, layout: Layout, offline: bool) -> Path:
+    """Return the folder with the parts of a model; one that is only on the hub is downloaded, unless `offline`."""
+    return _whole(Path(where) if Path(where).is_dir() else _snapshot(str(where), offline), layout)
 
 
 def _whole(folder: Path, layout: Layout) -> Path:

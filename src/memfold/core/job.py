@@ -50,6 +50,13 @@ class SharedReplies:
     replies: dict[Call, Reply] = field(default_factory=dict)
     pending: dict[Call, Request] = field(default_factory=dict)
 
+    def withdraw(self, request: Request) -> bool:
+        """Let no other job wait for a request from now on; return whether one could have waited before."""
+        if self.pending.get(request.call) is not request:
+            return False
+        del self.pending[request.call]
+        return True
+
 
 @dataclass(frozen=True)
 class Job:

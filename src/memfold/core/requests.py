@@ -46,9 +46,8 @@ class Requests:
     def finish(self, request: Request, outcome: Reply | Failure) -> list[Running]:
         """Return the jobs that have waited for a request, and keep its reply for those that share it."""
         owners = self._owners.pop(request)
-        if _withdrawn(owners[0], request) and isinstance(outcome, Reply):
-            shared = owners[0].job.shared
-            assert shared is not None, "it was pending there"
+        shared = owners[0].job.shared
+        if shared is not None and shared.withdraw(request) and isinstance(outcome, Reply):
             shared.replies[request.call] = outcome
         return owners
 
@@ -57,14 +56,6 @@ class Requests:
         for request in running.requests:
             owners = self._owners.get(request)
             if owners and all(owner.cancelled or owner.finished for owner in owners):
-                _withdrawn(running, request)
+                if running.job.shared is not None:
+                    running.job.shared.withdraw(request)
                 self._execution.cancel(request)
-
-
-def _withdrawn(running: Running, request: Request) -> bool:
-    """Let no other job wait for a request from now on; return whether one could have waited before."""
-    shared = running.job.shared
-    if shared is None or shared.pending.get(request.call) is not request:
-        return False
-    del shared.pending[request.call]
-    return True

@@ -11,11 +11,11 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from memfold.backbone.published import Source, check_options, read_json, read_tensors
 from memfold.core.errors import CheckpointError
-from memfold.systems.kvbank.settings import HEAD
+from memfold.systems.kvbank.settings import HEAD, PAPER, Letter
 from memfold.systems.shared.notes import fitting_note
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ MARK = "lychee_memory"
 EMBEDDING = f"model.{MARK}_embed_tokens.weight"
 UNUSED = ("similarity_head.",)  # no part of compressing, reading or the loop
 PROJECTION = re.compile(rf"model\.layers\.(\d+)\.self_attn\.{MARK}_([qkvo])_proj\.(weight|bias)")
-LETTERS = ("q", "k", "v", "o")
-WINDOW, RATIO = 1024, 4  # tokens: the program's own window where a configuration has none, and the ratio of the release
+LETTERS = get_args(Letter)
+WINDOW = 1024  # tokens, of the program itself where a configuration has none
 WINDOWS = 2  # of a chunk: the release reads chunks of 4,096 tokens in windows of 2,048
 REQUIRED = {"attn": "full-coverage", "pos": "interleave", "sink_size": 0, "parallel_window": 1, "attend_prev": True}
 
@@ -72,7 +72,7 @@ class Lychee:
                 f"model {name!r} has {MARK}_stride = {stride} and {MARK}_window = {window}; windows that overlap are "
                 "not supported"
             )
-        ratios = config.get(f"{MARK}_ratio", RATIO)
+        ratios = config.get(f"{MARK}_ratio", PAPER.ratio)
         ratios = [
             _whole_number(name, config, "ratio", each) for each in (ratios if isinstance(ratios, list) else [ratios])
         ]

@@ -81,18 +81,12 @@ def questions_of(
     Raises:
         DataError: if no sample is left, or a file cannot be used.
     """
-    samples = _questions(dataset, files)[held_out]
-    if known:
-        without = known_questions(known)
-        samples = tuple(sample for sample in samples if sample.question not in without)
-    if in_text:
-        samples = tuple(sample for sample in samples if _states_answer(sample))
+    samples = _questions(dataset, files, known, in_text)[held_out]
     if not samples:
         raise DataError(f"{', '.join(files)}: no question {_use(held_out)} (one in {HELD_OUT} is held out); add rows")
     return samples
 
 
-@lru_cache(maxsize=CACHED_FILES)
 def known_questions(files: tuple[str, ...]) -> frozenset[str]:
     """The questions that were answered right in each of some files of samples of `memfold eval`.
 
@@ -134,8 +128,20 @@ def _use(held_out: bool) -> str:
 
 
 @lru_cache(maxsize=CACHED_FILES)
-def _questions(dataset: str, files: tuple[str, ...]) -> dict[bool, tuple[Sample, ...]]:
+def _questions(
+    dataset: str, files: tuple[str, ...], known: tuple[str, ...] = (), in_text: bool = False
+) -> dict[bool, tuple[Sample, ...]]:
     """The samples by whether they are held out."""
+    if known or in_text:
+        without = known_questions(known) if known else frozenset[str]()
+        return {
+            held_out: tuple(
+                sample
+                for sample in samples
+                if sample.question not in without and (not in_text or _states_answer(sample))
+            )
+            for held_out, samples in _questions(dataset, files).items()
+        }
     parts: dict[bool, list[Sample]] = {False: [], True: []}
     for sample in load_dataset(dataset, *files):
         parts[is_held_out(sample.question)].append(sample)
