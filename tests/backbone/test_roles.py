@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from memfold.backbone import adapters, merged_roles
 from memfold.backbone.adapters import Adapter, add_role, attach, is_lora
 from memfold.backbone.export import export
 from memfold.backbone.folder import load_backbone, save_backbone
@@ -290,18 +291,65 @@ def test_roles_are_read_back_bit_for_bit(trained: Backbone, saved: Path) -> None
     assert again.fingerprint() == trained.fingerprint()
 
 
-def test_roles_wait_until_one_is_used(trained: Backbone, saved: Path) -> None:
+@pytest.mark.parametrize("small", [True, False])
+def test_roles_wait_until_one_is_used(
+    trained: Backbone, saved: Path, monkeypatch: pytest.MonkeyPatch, small: bool
+) -> None:
+    """A small model merges them, without peft; the matrices of another stay beside its weights."""
     again = load_backbone(saved, roles=False)
+    size = sum(4 * weight.numel() for weight in again.model.parameters())
+    monkeypatch.setattr(merged_roles, "LARGEST", size if small else size - 1)
+    monkeypatch.setattr(adapters, "peft_library", (lambda: pytest.fail("peft")) if small else adapters.peft_library)
     assert again.roles == {}
     assert not any(map(is_lora, dict(again.parameters())))
     stored = again.fingerprint()
     with again.adapter(None):
         assert again.roles == {}
+    with pytest.raises(CheckpointError, match="has no adapter 'reader'; its adapters: gate, writer; train it first"):
+        again.adapter("reader")
     with again.adapter("gate"):
+        assert set(again.roles) == {"gate"}
+    with again.adapter("writer"):
         assert set(again.roles) == set(TARGETS)
-    said = by_role(trained)
-    assert_equal({role: by_role(again)[role] for role in said}, said)
+    assert any(map(is_lora, dict(again.parameters()))) != small
+    said = by_role(again)
+    torch.testing.assert_close(said, {role: by_role(trained)[role] for role in said}, atol=1e-4, rtol=1e-4)
     assert again.fingerprint() == stored == trained.fingerprint()
+
+
+def test_a_merged_role_leaves_the_weights_as_they_were(saved: Path) -> None:
+    """Whatever is active inside what, and if a block raises."""
+    model, plain = load_backbone(saved, roles=False), load_backbone(saved, roles=False)
+    alone = by_role(load_backbone(saved))
+    with model.adapter("gate"):
+        with model.adapter("writer"):
+            with model.adapter(None):
+                assert torch.equal(logits(model.model), logits(plain.model))
+            torch.testing.assert_close(logits(model.model), alone["writer"], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(logits(model.model), alone["gate"], atol=1e-4, rtol=1e-4)
+    with pytest.raises(KeyError), model.adapter("gate"):
+        raise KeyError
+    before, after = dict(plain.model.named_parameters()), dict(model.model.named_parameters())
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected", "of the wrong shape"])
+def test_a_merged_adapter_matches_the_model(saved: Path, change: str) -> None:
+    file = saved / "adapters" / "gate" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = next(iter(tensors))
+    if change == "unexpected":
+        tensors[name.replace("layers.", "layers.7")] = tensors[name].clone()
+    else:
+        tensors = {key: value[:-1] if key == name else value for key, value in tensors.items()}
+        if change == "missing":
+            del tensors[name]
+    save_file(tensors, file)
+    model = load_backbone(saved, roles=False)
+    for _ in range(2):  # what failed is not forgotten
+        with pytest.raises(CheckpointError, match=f"do not match its configuration; {change}: "):
+            model.adapter("gate")
 
 
 def test_a_second_generation_is_the_same(saved: Path, tmp_path: Path) -> None:

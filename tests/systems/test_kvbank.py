@@ -656,7 +656,7 @@ def test_a_bank_on_disk_answers_as_in_memory(trained: Backbone, tmp_path: Path) 
     loaded = load_backbone(tmp_path / "model", roles=False)  # as a session does
     system, made = bank(TEXT, trained, compressor="trained", gate="open")
     _, again = bank(TEXT, loaded, compressor="trained", gate="open")
-    assert torch.equal(slots(made), slots(again))
+    torch.testing.assert_close(slots(made), slots(again), atol=1e-3, rtol=1e-3)  # whose adapter is merged
     ours = answer(Job(system, made, QUESTION), LocalPolicy(trained))
     theirs = answer(Job(system, again, QUESTION), LocalPolicy(loaded))
     assert [step.reply.tokens for step in ours.steps] == [step.reply.tokens for step in theirs.steps]

@@ -92,6 +92,7 @@ def test_a_model_folder_says_all_ratios_in_place_of_one() -> None:
         "chunk": 4096,
         "start_token": "<MEM_START>",
         "end_token": "<MEM_END>",
+        "adapters": False,
         "ratios": [4, 8],
     }
     assert system.record({"ratios": [16, 4], "wrapper": "none"}) == record | {"ratios": [4, 8, 16]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,6 +62,7 @@ def adding_up() -> Any:
         hidden=hidden,
         hidden_size=1,
         heads={HEAD: head},
+        adapter=lambda role: nullcontext(),
         device=torch.device("cpu"),
     )
 

@@ -73,9 +73,9 @@ def test_every_system_is_tested_here() -> None:
         (
             "pooled",
             "ratio groups shortest longest window mask pooling projection wrapper positions chunk "
-            "start_token end_token",
+            "start_token end_token adapters",
             "style chat_template max_tokens thinking repetition_penalty cite unfold doubt candidates gap draw",
-            "ratios max_gap",
+            "ratios max_gap rank",
         ),
         ("full", "chunk", "style chat_template max_tokens thinking repetition_penalty", "read_loss"),
         ("retrieval", "chunk", "style chat_template max_tokens thinking repetition_penalty top", ""),
@@ -223,6 +223,7 @@ def test_pooled_memory_fixes_all_that_makes_slots_but_the_chunks() -> None:
         "positions": "strided",
         "start_token": "<MEM_START>",
         "end_token": "<MEM_END>",
+        "adapters": False,
     }
 
 

@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from memfold.backbone.merged_roles import swap
 from memfold.backbone.record import Quantisation
 from memfold.backbone.resolve import CONFIG_FILE
 from memfold.backbone.weights import check_names
@@ -126,7 +127,8 @@ def check_role(backbone: Backbone, role: str | None) -> None:
         CheckpointError: for an unknown role; the message lists the adapters of the model.
     """
     if role is not None and role not in backbone.roles:
-        names = ", ".join(backbone.roles) or "none"
+        stored = (folder.name for folder in backbone.stored_roles)
+        names = ", ".join((*backbone.roles, *stored)) or "none"
         raise CheckpointError(f"model {backbone.name!r} has no adapter {role!r}; its adapters: {names}; train it first")
 
 
@@ -153,8 +155,9 @@ def _activate(backbone: Backbone, role: str | None) -> None:
 
     `peft` would freeze the inactive adapters, but a backward pass may still need their gradients.
     """
+    swap(backbone.merged_roles, backbone.active_role, role)
     backbone.active_role = role
-    if not backbone.roles:
+    if len(backbone.roles) == len(backbone.merged_roles):
         return
     names = [] if role is None else [role]
     for module in backbone.model.modules():

@@ -51,7 +51,7 @@ def load_backbone(
 
     For an adapter folder, the base model is loaded and the adapter is merged into it.  If `merged` is false, the
     adapter stays separate, in the data type that it is stored in, so that training can continue.  If `roles` is false,
-    the adapters of roles are read when one of them is used for the first time.
+    the model is for reading: the adapter of a role is read when it is first used, and merged if the model is small.
 
     Raises:
         ConfigError: for an unknown dtype or an unavailable device.
@@ -75,9 +75,9 @@ def load_backbone(
     backbone = load_plain(where, device, dtype, offline)
     if (folder / SETTINGS_FILE).exists():
         _read_settings(backbone, folder)
-        backbone.stored_roles = role_files.stored_roles(folder)
-        if roles:
-            role_files.restore_roles(backbone)
+        backbone.stored_roles = () if roles else role_files.stored_roles(folder)
+        for role_folder in role_files.stored_roles(folder) if roles else ():
+            role_files.restore_role(backbone, role_folder)
         backbone.stored_fingerprint = file_fingerprint(folder)
         backbone.folder = folder
     if (folder / ENCODER_FOLDER).is_dir():

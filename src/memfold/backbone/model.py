@@ -21,6 +21,7 @@ from memfold.backbone.architectures import TESTED, UNKNOWN, Fit
 from memfold.backbone.computing import Computing
 from memfold.backbone.device import DTYPE_NAMES
 from memfold.backbone.fingerprint import fingerprint
+from memfold.backbone.merged_roles import Replaced
 from memfold.backbone.own_forward import body_of
 from memfold.backbone.tokenized import Tokenized
 from memfold.core.errors import CheckpointError, ConfigError
@@ -51,7 +52,8 @@ class Backbone(Tokenized, Computing):
     stored_fingerprint: str | None = None
     base_adapter: Adapter | None = None
     roles: dict[str, Adapter] = field(default_factory=dict)
-    stored_roles: tuple[Path, ...] = ()  # folders of adapters that are read when one of them is used
+    stored_roles: tuple[Path, ...] = ()  # folders of adapters, each of which is read when it is first used
+    merged_roles: dict[str, tuple[Replaced, ...]] = field(default_factory=dict)  # adapters without matrices
     encoder: Backbone | None = None  # separate model that makes the slots
     reads: tuple[str, ...] = ()  # fingerprints of the encoders whose memories it was trained to read; empty: itself
     folder: Path | None = None  # model folder that holds exactly these weights

@@ -1,4 +1,4 @@
-"""Writes the adapters of roles to a model folder, and reads them from there, at once or when one is first used."""
+"""Writes the adapters of roles to a model folder, and reads them from there, at once or each when it is first used."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from memfold.backbone.adapters import (
+    PREFIX,
     WEIGHTS_FILE,
+    Adapter,
+    active,
     add_role,
     check_role,
     file_name,
@@ -22,8 +25,10 @@ from memfold.backbone.adapters import (
     parameter_name,
     read_config,
 )
+from memfold.backbone.merged_roles import is_small, replaced
 from memfold.backbone.record import ROLES_FOLDER
 from memfold.backbone.resolve import CONFIG_FILE
+from memfold.backbone.weights import check_names
 
 if TYPE_CHECKING:
     from memfold.backbone.model import Backbone
@@ -32,12 +37,17 @@ if TYPE_CHECKING:
 def ready(backbone: Backbone, role: str | None) -> None:
     """Check that the model has an adapter for a role, which is read if need be; None is always accepted.
 
+    Most systems use a model without adapters, so that only those are read that are used.
+
     Raises:
-        CheckpointError: as `check_role` and `restore_roles`.
+        CheckpointError: as `check_role`, `restore_role` and `merge_role`.
     """
-    if role is not None:
-        restore_roles(backbone)
-        check_role(backbone, role)
+    restore = merge_role if is_small(backbone.model) else restore_role
+    for folder in [folder for folder in backbone.stored_roles if folder.name == role]:
+        with active(backbone, None):  # the weights of another role are not those to merge into
+            restore(backbone, folder)
+        backbone.stored_roles = tuple(other for other in backbone.stored_roles if other != folder)
+    check_role(backbone, role)
 
 
 def save_roles(backbone: Backbone, folder: Path, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
@@ -58,25 +68,43 @@ def stored_roles(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(path.parent for path in folder.glob(f"{ROLES_FOLDER}/*/{CONFIG_FILE}")))
 
 
-def restore_roles(backbone: Backbone) -> None:
-    """Add the adapters of roles that the model's folder holds, unless that is done.
-
-    Most systems use a model without them, `peft` takes a second to import, and idle adapters slow down every layer.
+def restore_role(backbone: Backbone, folder: Path) -> None:
+    """Add the adapter of a role as it is in its folder, separate from the weights, so that it can be trained.
 
     Raises:
         CheckpointError: for an adapter that is damaged or does not match the model.
     """
-    waiting, backbone.stored_roles = backbone.stored_roles, ()
-    fingerprint = backbone.stored_fingerprint
-    for role_folder in waiting:
-        rank, alpha, targets, _ = read_config(role_folder)
-        role = role_folder.name
-        add_role(backbone, role, rank, alpha, targets)
-        parameters = dict(backbone.model.named_parameters())
-        tensors = load_tensors(role_folder, WEIGHTS_FILE)
-        stored = {parameter_name(name, role): value.float() for name, value in tensors.items()}
-        fill(parameters, _matrices(parameters, role), stored, role_folder)
+    role, fingerprint = folder.name, backbone.stored_fingerprint
+    rank, alpha, targets, _ = read_config(folder)
+    add_role(backbone, role, rank, alpha, targets)
+    parameters = dict(backbone.model.named_parameters())
+    tensors = load_tensors(folder, WEIGHTS_FILE)
+    stored = {parameter_name(name, role): value.float() for name, value in tensors.items()}
+    fill(parameters, _matrices(parameters, role), stored, folder)
     backbone.stored_fingerprint = fingerprint
+
+
+def merge_role(backbone: Backbone, folder: Path) -> None:
+    """Read the adapter of a role, and merge it into copies of the weights that it changes (`merged_roles`).
+
+    Raises:
+        CheckpointError: for an adapter that is damaged or does not match the model.
+    """
+    rank, alpha, targets, _ = read_config(folder)
+    stored, scale = load_tensors(folder, WEIGHTS_FILE), alpha / rank
+    shapes, modules = dict[str, tuple[int, int]](), dict[str, nn.Linear]()
+    for name, module in backbone.model.named_modules():
+        if isinstance(module, nn.Linear) and any(f".{name}".endswith(f".{target}") for target in targets):
+            shapes[f"{PREFIX}{name}.lora_A.weight"] = rank, module.in_features
+            shapes[f"{PREFIX}{name}.lora_B.weight"] = module.out_features, rank
+            modules[name] = module
+    wrong = [name for name in shapes.keys() & stored.keys() if stored[name].shape != shapes[name]]
+    check_names(folder, shapes.keys() - stored.keys(), stored.keys() - shapes.keys(), wrong)
+    backbone.merged_roles[folder.name] = tuple(
+        replaced(module.weight, stored[f"{PREFIX}{name}.lora_A.weight"], stored[f"{PREFIX}{name}.lora_B.weight"], scale)
+        for name, module in modules.items()
+    )
+    backbone.roles[folder.name] = Adapter("", rank, alpha, targets)
 
 
 def _matrices(names: Iterable[str], role: str) -> set[str]:

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
+from memfold.backbone.adapters import without_roles
 from memfold.backbone.model import DTYPES, Backbone
 from memfold.backbone.vllm import VllmModel
 from memfold.core.errors import ConfigError, DataError, Failure
@@ -131,8 +132,8 @@ class VllmExecution:
 
 
 def _write(backbone: Backbone, folder: Path, dtype: torch.dtype) -> None:
-    """Save the model without its memory heads, which vLLM would treat as model weights."""
-    state = {name: value.to(dtype) for name, value in backbone.model.state_dict().items()}
+    """Save the model without its memory heads and adapters, which vLLM would treat as model weights."""
+    state = {name: value.to(dtype) for name, value in without_roles(backbone.model.state_dict()).items()}
     backbone.model.save_pretrained(folder, state_dict=state)
     backbone.tokenizer.save_pretrained(folder)
 
@@ -153,7 +154,12 @@ def _skips(system: str) -> str:
 
 
 def _check(rendered: Rendered, request: Request) -> None:
-    name = request.system.name
+    name, adapter = request.system.name, request.call.adapter
+    if adapter is not None:
+        raise ConfigError(
+            f"system {name!r} makes calls with the adapter {adapter!r}, but engine 'vllm' loads plain weights; set "
+            f"adapters = false, {INSTEAD}"
+        )
     if rendered.prefix is not None or not isinstance(request.call.wants, Generate):
         raise ConfigError(
             f"system {name!r} makes calls that engine 'vllm' cannot answer: it takes embeddings and writes replies, "

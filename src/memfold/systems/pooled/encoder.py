@@ -70,7 +70,8 @@ def encode_chunks(batch: Sequence[tuple[int, Chunk]], encoder: Backbone, setting
 def encode_windows(backbone: Backbone, windows: Windows, settings: PooledFold) -> Tensor:
     """Return the slots [n, d] of all windows in order, one per group, in float32."""
     parts = passes(backbone, windows, settings.ratio, settings.window_tokens)
-    slots = torch.cat([_encode(backbone, part, settings) for part in parts])
+    with backbone.adapter(settings.adapter):
+        slots = torch.cat([_encode(backbone, part, settings) for part in parts])
     if backbone.device.type == "cpu" and not torch.is_grad_enabled():
         give_back()  # the peak memory then does not depend on the length of the fold
     return slots

@@ -7,9 +7,21 @@ from dataclasses import asdict
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from memfold.core.config import require
 from memfold.core.footprint import Footprint, Pass
 from memfold.core.system import Capabilities, MemorySystem, SystemT
-from memfold.systems.pooled.settings import BATCH_TOKENS, END, HEAD, PAPER, START, PooledFold, PooledRead, PooledTrain
+from memfold.systems.pooled.settings import (
+    ADAPTER,
+    BATCH_TOKENS,
+    END,
+    HEAD,
+    PAPER,
+    START,
+    PooledFold,
+    PooledRead,
+    PooledTrain,
+)
+from memfold.systems.shared.linear import linear_modules, matrices
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -82,20 +94,27 @@ class PooledLearning(MemorySystem[PooledFold, PooledRead, PooledTrain]):
         return tokens / self.fold.decoder_positions(self.fold.slots(tokens) if slots is None else slots)
 
     def prepare(self, backbone: Backbone) -> None:
-        """Add the wrapper tokens and the head that the settings require to a model.
+        """Add the wrapper tokens, the head and the adapter that the settings require to a model.
 
         Raises:
-            ConfigError: for a training ratio that the other settings do not allow.
+            ConfigError: for a training ratio that the other settings do not allow, or an adapter beside a separate
+                encoder, which has weights of its own.
             CheckpointError: if an existing head cannot be converted to the required one.
         """
         from memfold.backbone.tokens import add_special_tokens
         from memfold.systems.pooled.head import add_head
 
+        separate = self.fold.adapters and backbone.encoder is not None
+        require(not separate, "adapters", True, "false with a separate encoder, which makes the slots without them")
         for ratio in self.train.ratios:  # raises for a ratio that is not possible
             self.changed(ratio=ratio)
         if self.fold.start_token not in backbone.tokenizer.get_vocab():
             add_special_tokens(backbone, (self.fold.start_token, self.fold.end_token))
         add_head(backbone, self.fold)
+        if self.fold.adapters:
+            from memfold.backbone.adapters import add_role
+
+            add_role(backbone, ADAPTER, self.train.rank, 2.0 * self.train.rank, linear_modules(backbone))
 
     @classmethod
     def read_head(cls, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -152,6 +171,10 @@ class PooledLearning(MemorySystem[PooledFold, PooledRead, PooledTrain]):
     def parameters(self, hidden_size: int) -> dict[str, int]:
         """Return the size of the projection, for mean pooling and a linear projection without a separate encoder."""
         return {f"heads.{HEAD}.weight": hidden_size**2}
+
+    def beside(self, modules: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+        """Return the sizes of the matrices of the adapter, if the settings ask for it."""
+        return matrices(modules, ADAPTER, self.train.rank) if self.fold.adapters else {}
 
     def encode_only(self, tokens: Sequence[int], backbone: Backbone) -> None:
         """Run the encoder without its head, over the windows and in the passes of folding, with causal attention."""

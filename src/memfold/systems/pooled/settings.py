@@ -27,6 +27,7 @@ WIDEST_WINDOW = 1024
 # Maximum tokens of a forward pass of the encoder: enough to use a GPU fully, with small memory requirements.
 BATCH_TOKENS = 8192
 HEAD = "pooled"  # name of the head in a model folder
+ADAPTER = "pooled"  # name of the adapter
 START, END = "<MEM_START>", "<MEM_END>"  # wrapper tokens
 
 
@@ -48,6 +49,9 @@ class PooledFold:
     and `end_token`.  `positions`:
     consecutive (the paper); strided, each slot at the position of the first token of its group; or randomised, which is
     random sorted positions in training and consecutive positions in inference.
+
+    With `adapters` (not in the paper), the adapter `ADAPTER` of the model makes the slots and reads them, so that the
+    weights stay as they are for other systems, and for text.
     """
 
     ratio: int = 16
@@ -63,6 +67,7 @@ class PooledFold:
     chunk: int = 4096
     start_token: str = START
     end_token: str = END
+    adapters: bool = False
 
     def __post_init__(self) -> None:
         require(1 <= self.ratio <= 1024, "ratio", self.ratio, "1 to 1024")
@@ -112,6 +117,11 @@ class PooledFold:
         """Number of tokens that the encoder sees at a time."""
         return max(self.window, self.longest_group)
 
+    @property
+    def adapter(self) -> str | None:
+        """Name of the adapter that makes and reads slots, if there is one."""
+        return ADAPTER if self.adapters else None
+
     def slots(self, tokens: int) -> int:
         """Return the number of slots of a document with `tokens` tokens; an estimate for groups at sentences."""
         return -(-tokens // self.ratio)
@@ -159,15 +169,18 @@ class PooledTrain(TrainSettings):
     """Settings that training varies between batches.
 
     One of `ratios` is sampled per batch.  In half of the batches, up to `max_gap` positions after the memory stay
-    empty, so that slots are also read from distances longer than any training document.
+    empty, so that slots are also read from distances longer than any training document.  `rank` is the rank of the
+    adapter, if there is one.
     """
 
     ratios: tuple[int, ...] = (16,)
     max_gap: int = 0
+    rank: int = 32
 
     def __post_init__(self) -> None:
         require(bool(self.ratios) and min(self.ratios) > 0, "ratios", self.ratios, "one or more positive numbers")
         require(self.max_gap >= 0, "max_gap", self.max_gap, "0 or more positions")
+        require(self.rank > 0, "rank", self.rank, "1 or more")
 
 
 # Section 3.1 and appendix I: 16 tokens per slot, each group encoded alone, mean pooling, linear projection, wrappers

@@ -101,7 +101,8 @@ class Pooled(PooledLearning):
         blocks = tuple(BlockRef(memory.name, block.index) for block in read)
         closing = Text(after_memory(self.read.chat_template, question, self.read.style))
         wants = Generate(sampling, attention=by_attention)
-        reply = yield from ask(Call("locate" if unfold else "answer", user_message(*blocks, closing), wants))
+        purpose, parts = "locate" if unfold else "answer", user_message(*blocks, closing)
+        reply = yield from ask(Call(purpose, parts, wants, self.fold.adapter))
         answer = self._answer(memory, question, reply, by_attention)
         cited = answer.citations
         if self.read.doubt and cited and not unfold and is_doubtful(memory, reply.text, answer.text):
@@ -161,7 +162,7 @@ class Pooled(PooledLearning):
         parts = user_message(*blocks, Text(closing))
         if sample.bridge:
             parts = (*parts, Text(tokens=sample.bridge))
-        step = Step(Call("answer", parts), Reply(tokens=ended_reply(sample, model, style)))
+        step = Step(Call("answer", parts, adapter=self.fold.adapter), Reply(tokens=ended_reply(sample, model, style)))
         return Trace(sample.question, self.name, self.settings, (step,))
 
     def _answer(self, memory: Memory, question: str, reply: Reply, by_attention: bool) -> Answer:
