@@ -13,6 +13,7 @@ import pytest
 import stand_in_vllm
 import torch
 
+from memfold.backbone.adapters import add_role
 from memfold.backbone.folder import load_backbone
 from memfold.backbone.model import Backbone
 from memfold.backbone.score import logprobs
@@ -178,6 +179,16 @@ def test_calls_that_are_not_plain_embeddings_are_refused(
     monkeypatch.setattr(type(question.system), "render", other)
     with pytest.raises(ConfigError, match=message):
         roll_out([question], backbone, engine, RolloutSampling(4), 1, 1)
+
+
+def test_adapters_stay_out_of_vllm_and_calls_with_one_are_refused(chosen: RlRecipe) -> None:
+    backbone = load_backbone(str(chosen.parent))
+    add_role(backbone, "pooled", 2, 4.0, ("q_proj",))
+    engine = VllmEngine(chosen, backbone, 1)
+    assert logprob_gap(rolled(engine.policy(), chosen, backbone), backbone) < 1e-4
+    adapted = replace(chosen, mixture=chosen.mixture[:1], settings=SETTINGS | {"adapters": True})
+    with pytest.raises(ConfigError, match="'pooled' makes calls with the adapter 'pooled', but engine 'vllm' loads"):
+        rolled(engine.policy(), adapted, backbone)
 
 
 @pytest.mark.parametrize(

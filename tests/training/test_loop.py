@@ -61,6 +61,7 @@ def test_a_run_records_its_recipe_metrics_and_model(recipe: Recipe, tmp_path: Pa
         "groups": "fixed",
         "shortest": 0,
         "longest": 0,
+        "adapters": False,
         "window": 64,
         "mask": "bidirectional",
         "pooling": "mean",

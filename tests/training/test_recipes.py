@@ -163,7 +163,7 @@ def test_settings_of_an_entry_are_checked_with_those_of_the_recipe(tmp_path: Pat
         (GOOD + "levle = 4\n", "unknown key 'mixture[0].levle'; nearest: 'mixture[0].level'"),
         (
             GOOD + "settings = { raitos = [4] }\n",
-            "mixture[0].settings: unknown pooled setting 'raitos'; nearest: 'ratios'; known: candidates, ",
+            "mixture[0].settings: unknown pooled setting 'raitos'; nearest: 'ratios'; known: adapters, ",
         ),
         (
             GOOD + 'system = "recurrent"\nsettings = { notes = 9 }\n',
