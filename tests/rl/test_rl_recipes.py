@@ -218,7 +218,7 @@ GOOD = 'stage = "rl"\nsteps = 3\nparent = "runs/x"\n[[mixture]]\ntask = "almanac
         (GOOD + "recall = 0.5\n", "unknown key 'mixture[0].recall'"),
         (
             GOOD + "settings = { max_gpa = 9 }\n",
-            "mixture[0].settings: unknown pooled setting 'max_gpa'; nearest: 'max_gap'; known: candidates, ",
+            "mixture[0].settings: unknown pooled setting 'max_gpa'; nearest: 'max_gap'; known: adapters, ",
         ),
     ],
 )
