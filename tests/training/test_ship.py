@@ -122,23 +122,23 @@ def test_a_shipment_after_another_keeps_its_stages_and_curves(
 def test_a_shipment_of_new_adapters_keeps_what_was_measured_of_the_weights(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Limits of familiar texts and the share of an average are those of the weights that read, which are the same."""
+    """Limits of familiar texts are those of the weights that read, which are the same."""
     earlier = load_backbone(run / "model")
     earlier.familiar_loss, earlier.familiar_characters = 4.0, 2.0
-    earlier.provenance = {"stages": [], "kept": 0.3}
+    earlier.provenance = {"stages": []}
     save_backbone(earlier, tmp_path / "earlier", dtype="bfloat16")
     add_role(earlier, "reader", 2, 4.0, ("q_proj",))
     shutil.rmtree(run / "model")
     save_backbone(earlier, run / "model")
     shipped = ship([run], tmp_path / "adapted", after=tmp_path / "earlier")
-    assert (shipped.familiar_loss, shipped.familiar_characters, shipped.provenance["kept"]) == (4.0, 2.0, 0.3)
+    assert (shipped.familiar_loss, shipped.familiar_characters) == (4.0, 2.0)
     monkeypatch.setattr(shipping, "_limits", lambda backbone: (1.0, 1.0))
     with torch.no_grad():
         earlier.model.get_input_embeddings().weight.mul_(1.1)
     shutil.rmtree(run / "model")
     save_backbone(earlier, run / "model")
     shipped = ship([run], tmp_path / "trained", after=tmp_path / "earlier")
-    assert (shipped.familiar_loss, shipped.familiar_characters, shipped.provenance["kept"]) == (1.0, 1.0, 0.0)
+    assert (shipped.familiar_loss, shipped.familiar_characters) == (1.0, 1.0)
 
 
 def test_kept_weights_are_averaged_with_those_of_the_run(
@@ -152,11 +152,28 @@ def test_kept_weights_are_averaged_with_those_of_the_run(
     earlier.provenance = {"stages": [{"run": "before"}]}
     save_backbone(earlier, tmp_path / "earlier")
     ship([run], tmp_path / "assets", after=tmp_path / "earlier", keep=0.25)
-    trained = dict(load_backbone(run / "model").parameters())
-    for name, weight in dict(load_backbone(tmp_path / "assets").parameters()).items():
+    trained, shipped = dict(load_backbone(run / "model").parameters()), load_backbone(tmp_path / "assets")
+    assert [stage.get("kept") for stage in shipped.provenance["stages"]] == [None, 0.25]
+    for name, weight in dict(shipped.parameters()).items():
         torch.testing.assert_close(weight, (trained[name] + 0.25).bfloat16().float(), atol=0.02, rtol=0.02)
     with pytest.raises(ConfigError, match="with an earlier shipment"):
         ship([run], tmp_path / "other", keep=0.25)
+
+
+def test_a_new_adapter_is_averaged_with_none(run: Path, tmp_path: Path) -> None:
+    """Its effect, the product of its two matrices, is three quarters of what was trained."""
+    earlier = load_backbone(run / "model")
+    earlier.provenance = {"stages": []}
+    save_backbone(earlier, tmp_path / "earlier", dtype="bfloat16")
+    add_role(earlier, "reader", 2, 4.0, ("q_proj",))
+    for name, weight in earlier.parameters():
+        if is_lora(name):
+            torch.nn.init.constant_(weight, 2.0)
+    shutil.rmtree(run / "model")
+    save_backbone(earlier, run / "model")
+    shipped = dict(ship([run], tmp_path / "assets", after=tmp_path / "earlier", keep=0.25).parameters())
+    assert {float(value.detach().mean()) for name, value in shipped.items() if ".lora_A." in name} == {2.0}
+    assert {float(value.detach().mean()) for name, value in shipped.items() if ".lora_B." in name} == {1.5}
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "memfold.json"])

@@ -7,7 +7,7 @@ it has not: adapters of two systems may be trained from one parent, beside each 
 stages and curves of an earlier shipment come before those of the runs, so that only the new runs are needed.  With
 `--keep 0.3`, the shipped weights are 0.3 times those of the earlier shipment plus 0.7 times those of the last run:
 averaging the weights of a model before and after further training keeps what the further training would lose (Wortsman
-et al., 2022).
+et al., 2022).  An adapter that the earlier shipment lacks has 0.7 of its effect.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ def ship(runs: Sequence[Path], target: Path, after: Path | None = None, keep: fl
         _average(backbone, before, keep)
     if before is not None and _reads_alike(backbone, before):  # adapters alone were trained
         backbone.familiar_loss, backbone.familiar_characters = before.familiar_loss, before.familiar_characters
-        keep = keep or before.provenance.get("kept", 0.0)
     else:
         backbone.familiar_loss, backbone.familiar_characters = _limits(backbone)
+    stages = [stage(run) for run in runs]
+    stages[-1] |= {"kept": keep} if keep else {}
     backbone.provenance = {
-        "stages": [*(before.provenance["stages"] if before is not None else []), *(stage(run) for run in runs)],
-        "kept": keep,
+        "stages": [*(before.provenance["stages"] if before is not None else []), *stages],
         "hardware": hardware(backbone.device),
         "commit": commit(),
     }
@@ -114,9 +114,9 @@ def _adopt(backbone: Backbone, other: Backbone, before: Backbone | None) -> None
 
     Those are what this model lacks, and what is in it as it was `before`, in the model that both started from.
     """
-    base, others = without_roles(dict(backbone.model.named_parameters())), dict(other.model.named_parameters())
-    if not all(torch.equal(weight, base[name]) for name, weight in without_roles(others).items()):
+    if not _reads_alike(backbone, other):
         return  # adapters of other weights are of no use
+    others = dict(other.model.named_parameters())
     for role in sorted(other.roles.keys() - backbone.roles.keys()):
         adapter = other.roles[role]
         add_role(backbone, role, adapter.rank, adapter.alpha, adapter.targets)
@@ -137,10 +137,17 @@ def _adopt(backbone: Backbone, other: Backbone, before: Backbone | None) -> None
 
 @torch.no_grad()
 def _average(backbone: Backbone, earlier: Backbone, keep: float) -> None:
-    """Replace the weights of a model by `keep` times those of an earlier model of the same shape plus the rest."""
+    """Replace the weights of a model by `keep` times those of an earlier model plus the rest.
+
+    An adapter adds the product of two matrices to a weight.  Where the earlier model lacks it, it adds nothing, so the
+    second matrix is averaged with zeros.
+    """
     old = dict(earlier.parameters())
     for name, weight in dict(backbone.parameters()).items():
-        weight.lerp_(old[name], keep)
+        if name in old:
+            weight.lerp_(old[name], keep)
+        elif ".lora_B." in name:
+            weight.mul_(1 - keep)
 
 
 def _reads_alike(backbone: Backbone, earlier: Backbone) -> bool:
