@@ -186,7 +186,7 @@ def save_adapter(backbone: Backbone, folder: Path, weights: Mapping[str, Tensor]
     """
     adapter = backbone.base_adapter
     assert adapter is not None, "the model must have a base adapter"
-    lora_config(adapter, 0.0).save_pretrained(str(folder))
+    save_config(adapter, folder)
     lora = {file_name(name, NAME): on_cpu(value) for name, value in weights.items() if is_lora(name)}
     save_file(lora, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     if adapter.full:
@@ -325,6 +325,13 @@ def lora_config(adapter: Adapter, dropout: float) -> Any:
         task_type="CAUSAL_LM",
         base_model_name_or_path=adapter.base,
     )
+
+
+def save_config(adapter: Adapter, folder: Path) -> None:
+    """Write the settings of an adapter in the format of `peft`, the same bytes each time: it keeps modules in a set."""
+    config = lora_config(adapter, 0.0)
+    config.target_modules = sorted(adapter.targets)
+    config.save_pretrained(str(folder))
 
 
 def file_name(name: str, adapter: str) -> str:

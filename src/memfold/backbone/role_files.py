@@ -20,10 +20,10 @@ from memfold.backbone.adapters import (
     file_name,
     fill,
     load_tensors,
-    lora_config,
     on_cpu,
     parameter_name,
     read_config,
+    save_config,
 )
 from memfold.backbone.merged_roles import is_small, replaced
 from memfold.backbone.record import ROLES_FOLDER
@@ -58,7 +58,7 @@ def save_roles(backbone: Backbone, folder: Path, weights: Mapping[str, Tensor], 
     for role, adapter in backbone.roles.items():
         role_folder = folder / ROLES_FOLDER / role
         role_folder.mkdir(parents=True, exist_ok=True)
-        lora_config(adapter, 0.0).save_pretrained(str(role_folder))
+        save_config(adapter, role_folder)
         lora = {file_name(name, role): on_cpu(weights[name]).to(dtype) for name in _matrices(weights, role)}
         save_file(lora, role_folder / WEIGHTS_FILE, metadata={"format": "pt"})
 

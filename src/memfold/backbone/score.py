@@ -16,7 +16,6 @@ from torch import Tensor
 
 from memfold.backbone.model import Backbone
 from memfold.backbone.rows import Row, RowBatch, common_positions, pack
-from memfold.backbone.slips import Slips, with_slips
 from memfold.core.document import Document
 from memfold.core.registry import AnySystem
 from memfold.core.system import HeadOutput, Prefix
@@ -105,17 +104,12 @@ class _ScoredStep:
 
 
 def logprobs(
-    backbone: Backbone,
-    system: AnySystem,
-    scored: Sequence[Scored],
-    folded: bool = False,
-    row_positions: int = 0,
-    slips: Slips | None = None,
+    backbone: Backbone, system: AnySystem, scored: Sequence[Scored], folded: bool = False, row_positions: int = 0
 ) -> Scores:
     """Score the trained steps of traces, which are grouped by the document or memory that they are about.
 
     If `folded` is set, documents are compressed without gradients, like a memory.  Documents whose traces are short
-    share a row of at most `row_positions` token positions.  With `slips`, replies are read with slips of the model.
+    share a row of at most `row_positions` token positions.
     """
     with torch.set_grad_enabled(torch.is_grad_enabled() and not folded):
         memories, slots = _memories(backbone, system, [subject for subject, _ in scored])
@@ -127,7 +121,7 @@ def logprobs(
         if step.call.trained
     ]
     rows, groups = [step.row for step in steps], [step.group for step in steps]
-    results, batches = score_rows(backbone, rows, groups, row_positions, slips)
+    results, batches = score_rows(backbone, rows, groups, row_positions)
     replies = [(step, result) for step, result in zip(steps, results, strict=True) if step.head is None]
     outputs = tuple(
         HeadOutput(step.trace, step.step, backbone.head_score(step.head, result.last))
@@ -153,7 +147,7 @@ def row_of(system: AnySystem, memory: Memory, call: Call, reply: Reply, backbone
 
 
 def score_rows(
-    backbone: Backbone, rows: Sequence[Row], groups: Sequence[int], row_positions: int = 0, slips: Slips | None = None
+    backbone: Backbone, rows: Sequence[Row], groups: Sequence[int], row_positions: int = 0
 ) -> tuple[list[RowScores], tuple[RowBatch, ...]]:
     """Return the scores of each row, in order, and the batches that were run: one per adapter and rotary table.
 
@@ -174,7 +168,6 @@ def score_rows(
         order = [index for part in parts for index in part]
         batch = pack([[rows[index] for index in part] for part in parts], backbone.device, row_positions)
         with backbone.adapter(adapter):
-            batch = with_slips(backbone, batch, slips) if slips else batch
             scores = _run(backbone, batch, [len(rows[index].targets) for index in order])
         for index, result in zip(order, scores, strict=True):
             results[index] = result

@@ -17,10 +17,9 @@ from torch import Tensor
 
 from memfold.backbone.model import Backbone
 from memfold.backbone.score import Scores, logprobs
-from memfold.backbone.slips import Slips
 from memfold.core.errors import CallError
 from memfold.training import activation_checkpointing, checkpoint, sharding
-from memfold.training.batches import Batch, batch, mixture, seed_of
+from memfold.training.batches import Batch, batch, mixture
 from memfold.training.checkpoint import Progress
 from memfold.training.encoder import give_encoder, train_encoder
 from memfold.training.fqlora import drop_out
@@ -123,8 +122,7 @@ def step(run: Run) -> dict[str, Any]:
         if recipe.fqlora is not None:  # dropout, too, must depend on nothing but the batch
             torch.manual_seed(recipe.seed * 1_000_003 + position)
         with processes.autocast(recipe.precision, not recipe.hardware.sharded):
-            how = work.entry.folded, _row_positions(recipe), _slips(recipe, work.entry, position)
-            scores = logprobs(run.backbone, work.system, work.scored, *how)
+            scores = logprobs(run.backbone, work.system, work.scored, work.entry.folded, _row_positions(recipe))
             beyond = work.system.losses(scores.outputs)
             loss = _loss(run, work, scores, beyond)
         check_finite(f"loss of step {number + 1} ({work.entry.label})", loss)
@@ -237,10 +235,6 @@ def _begin(recipe: Recipe, opening: Opening) -> Backbone:
 
 def _row_positions(recipe: Recipe) -> int:
     return recipe.tokens if recipe.packed else 0
-
-
-def _slips(recipe: Recipe, entry: SupervisedEntry, position: int) -> Slips | None:
-    return Slips(entry.slips, seed_of(recipe.seed, "slips", position)) if entry.slips else None
 
 
 def _check_data(recipe: Recipe, backbone: Backbone, entries: Sequence[SupervisedEntry]) -> None:

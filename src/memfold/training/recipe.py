@@ -150,8 +150,7 @@ class SupervisedEntry(Entry):
     `free` is the fraction with one common instruction whose answers recall or not at random, so that the model can do
     both.  `language` is the loss weight of plain language modelling on a document that is read as text.  `bridges` are
     the minimum and maximum number of bridge chunks of a continuation.  With `folded` no gradient reaches the
-    compressor, so that documents several times longer cost the same.  `slips` is the fraction of reply tokens that are
-    read as the model would have written them (`memfold.backbone.slips`).
+    compressor, so that documents several times longer cost the same.
     """
 
     bridges: tuple[int, int] = (0, 0)
@@ -159,11 +158,9 @@ class SupervisedEntry(Entry):
     free: float = 0.0
     language: float = 0.5
     folded: bool = False
-    slips: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.slips <= 1, "slips", self.slips, "0 to 1")
         require(0 <= self.recall <= 1, "recall", self.recall, "0 to 1")
         require(self.free >= 0 and self.recall + self.free <= 1, "free", self.free, "0 to 1 - recall")
         require(0 <= self.language < math.inf, "language", self.language, "0 or more")
