@@ -22,6 +22,7 @@ from memfold.core.system import Rendered
 from memfold.core.types import SamplingParams
 from memfold.systems.pooled.settings import PooledFold
 from memfold.systems.pooled.system import Pooled
+from memfold.training import tokenizer
 
 MakeBackbone = Callable[..., Backbone]
 OnText = Callable[[str], None]
@@ -50,6 +51,12 @@ def short_replies(monkeypatch: pytest.MonkeyPatch) -> None:
         return DecodingRow(rendered, replace(sampling, max_tokens=12), on_text)
 
     monkeypatch.setattr(policy, "DecodingRow", short)
+
+
+@pytest.fixture(autouse=True)
+def short_text_of_tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokenizer of a new model learns from eight pages, which takes a fiftieth of the time."""
+    monkeypatch.setattr(tokenizer, "PAGES", 8)
 
 
 @pytest.fixture
