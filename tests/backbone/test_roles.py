@@ -292,6 +292,13 @@ def test_roles_are_read_back_bit_for_bit(trained: Backbone, saved: Path) -> None
     assert again.fingerprint() == trained.fingerprint()
 
 
+def test_roles_are_not_merged_into_16_bits(saved: Path) -> None:
+    model = load_backbone(saved, dtype="bfloat16", roles=False)
+    with model.adapter("gate"):
+        assert not model.merged_roles
+        assert any(map(is_lora, dict(model.parameters())))
+
+
 @pytest.mark.parametrize("small", [True, False])
 def test_roles_wait_until_one_is_used(
     trained: Backbone, saved: Path, monkeypatch: pytest.MonkeyPatch, small: bool

@@ -25,6 +25,7 @@ from memfold.systems.pooled.settings import ADAPTER
 from memfold.systems.pooled.system import Pooled
 from memfold.tasks.almanac.task import almanac
 from memfold.tasks.task import TaskOptions
+from memfold.training import activation_checkpointing
 
 TEXT = "Ada Brisk was born in Velm in 1893. She wrote the Long Ledger in a house on the river Tarn."
 QUESTION = "Where was Ada Brisk born?"
@@ -108,6 +109,24 @@ def test_the_gradient_of_a_reply_reaches_the_adapter_where_slots_are_made_and_re
     assert Pooled().beside(modules) == {}
 
 
+def test_recomputed_layers_have_the_adapter_of_the_first_pass(trained: Backbone) -> None:
+    """The backward pass runs after the block that activates it."""
+    system = adapted()
+    sample = almanac(3, 64, TaskOptions(level=1), trained.encode)[0]
+    found = []
+    for checkpointed in (False, True):
+        with activation_checkpointing.enabled(trained, checkpointed):
+            scores = logprobs(trained, system, [(sample.document, [system.script(sample, trained, "bare")])])
+            scores.backward(-scores.logprobs.sum())
+        found.append({name: weight.grad for name, weight in trained.parameters() if weight.grad is not None})
+        for _, weight in trained.parameters():
+            weight.grad = None
+    assert found[0].keys() == found[1].keys()
+    assert any(map(is_lora, found[0]))
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, atol=1e-4, rtol=1e-4)
+
+
 def test_a_model_folder_says_that_its_slots_need_the_adapter(trained: Backbone, tmp_path: Path) -> None:
     trained.trained = {"pooled": adapted().record({})}
     save_backbone(trained, tmp_path / "model")
@@ -126,3 +145,8 @@ def test_a_missing_adapter_and_a_separate_encoder_are_named(new_backbone: Callab
     backbone.set_encoder(new_backbone(seed=1))
     with pytest.raises(ConfigError, match="adapters = True is not possible; allowed: false with a separate encoder"):
         adapted().prepare(backbone)
+    encoder = new_backbone(seed=1)
+    adapted().prepare(encoder)
+    backbone.set_encoder(encoder)  # as one that reinforcement learning has left behind
+    adapted().prepare(backbone)
+    torch.testing.assert_close(slots(backbone, adapted()), slots(encoder, adapted()))

@@ -160,6 +160,30 @@ def test_kept_weights_are_averaged_with_those_of_the_run(
         ship([run], tmp_path / "other", keep=0.25)
 
 
+def test_what_other_runs_add_is_not_averaged(run: Path, tmp_path: Path) -> None:
+    earlier = load_backbone(run / "model")
+    earlier.provenance = {"stages": []}
+    save_backbone(earlier, tmp_path / "earlier", dtype="bfloat16")
+    runs = []
+    for role in ("gate", "reader"):
+        beside = tmp_path / f"run-{role}"
+        shutil.copytree(run, beside)
+        trained = load_backbone(tmp_path / "earlier")
+        add_role(trained, role, 2, 4.0, ("q_proj",))
+        for name, weight in trained.parameters():
+            if is_lora(name):
+                torch.nn.init.constant_(weight, 2.0)
+        shutil.rmtree(beside / "model")
+        save_backbone(trained, beside / "model")
+        runs.append(beside)
+    shipped = dict(ship(runs, tmp_path / "assets", after=tmp_path / "earlier", keep=0.25).parameters())
+    values = {
+        role: {float(value.detach().mean()) for name, value in shipped.items() if f".lora_B.{role}." in name}
+        for role in ("gate", "reader")
+    }
+    assert values == {"gate": {2.0}, "reader": {1.5}}
+
+
 def test_a_new_adapter_is_averaged_with_none(run: Path, tmp_path: Path) -> None:
     """Its effect, the product of its two matrices, is three quarters of what was trained."""
     earlier = load_backbone(run / "model")

@@ -2,7 +2,8 @@
 
 A model that is not trained needs no `peft`, which takes a second to import, and its layers stay plain: a small one
 computes up to twice as fast as with separate matrices.  The copies take as much memory as the weights that they
-replace, so that this is for small models; the adapters of others stay separate.  Reading them from files is in
+replace, and in 16 bits they would lose much of a small change, so that this is for small models in float32; the
+adapters of others stay separate.  Reading them from files is in
 `role_files`.
 """
 
@@ -26,9 +27,11 @@ class Replaced:
     merged: Tensor
 
 
-def is_small(model: nn.Module) -> bool:
-    """Return whether the weights of a model are few enough for a copy of them for each role."""
-    return sum(weight.numel() * weight.element_size() for weight in model.parameters()) <= LARGEST
+def can_merge(model: nn.Module) -> bool:
+    """Return whether the weights of a model are exact, and few enough for a copy of them for each role."""
+    weights = list(model.parameters())
+    exact = all(weight.dtype == torch.float32 for weight in weights)
+    return exact and sum(weight.numel() * weight.element_size() for weight in weights) <= LARGEST
 
 
 @torch.no_grad()

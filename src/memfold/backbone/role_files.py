@@ -25,7 +25,7 @@ from memfold.backbone.adapters import (
     read_config,
     save_config,
 )
-from memfold.backbone.merged_roles import is_small, replaced
+from memfold.backbone.merged_roles import can_merge, replaced
 from memfold.backbone.record import ROLES_FOLDER
 from memfold.backbone.resolve import CONFIG_FILE
 from memfold.backbone.weights import check_names
@@ -42,8 +42,8 @@ def ready(backbone: Backbone, role: str | None) -> None:
     Raises:
         CheckpointError: as `check_role`, `restore_role` and `merge_role`.
     """
-    restore = merge_role if is_small(backbone.model) else restore_role
     for folder in [folder for folder in backbone.stored_roles if folder.name == role]:
+        restore = merge_role if can_merge(backbone.model) else restore_role
         with active(backbone, None):  # the weights of another role are not those to merge into
             restore(backbone, folder)
         backbone.stored_roles = tuple(other for other in backbone.stored_roles if other != folder)

@@ -1,15 +1,16 @@
 """Checkpoints activations: only layer inputs are kept, and the rest is recomputed in the backward pass.
 
-It saves memory at the cost of one more forward pass.  Generation is impossible while it is on: `transformers` then
-returns no key/value cache.
+It saves memory at the cost of one more forward pass, which has the adapter that was active in the first one.
+Generation is impossible while it is on: `transformers` then returns no key/value cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+from memfold.backbone.adapters import active as active_role
 from memfold.backbone.model import Backbone
 
 
@@ -17,7 +18,11 @@ def enable(backbone: Backbone) -> None:
     """Keep only layer inputs from now on; the model must be in training mode."""
     model: Any = backbone.model
     start = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    start({"use_reentrant": False})
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), active_role(backbone, backbone.active_role)
+
+    start({"use_reentrant": False, "context_fn": contexts})
 
 
 @contextmanager

@@ -57,10 +57,10 @@ def ship(runs: Sequence[Path], target: Path, after: Path | None = None, keep: fl
     curves = {path.name: path.read_bytes() for path in sorted(after.glob("curves-*.png"))} if after is not None else {}
     backbone = load_backbone(model_folder(str(runs[-1])))
     before = load_backbone(after) if after is not None else None
-    for run in reversed(runs[:-1]):
-        _adopt(backbone, load_backbone(model_folder(str(run))), before)
     if before is not None and keep:
         _average(backbone, before, keep)
+    for run in reversed(runs[:-1]):
+        _adopt(backbone, load_backbone(model_folder(str(run))), before)
     if before is not None and _reads_alike(backbone, before):  # adapters alone were trained
         backbone.familiar_loss, backbone.familiar_characters = before.familiar_loss, before.familiar_characters
     else:

@@ -97,15 +97,15 @@ class PooledLearning(MemorySystem[PooledFold, PooledRead, PooledTrain]):
         """Add the wrapper tokens, the head and the adapter that the settings require to a model.
 
         Raises:
-            ConfigError: for a training ratio that the other settings do not allow, or an adapter beside a separate
-                encoder, which has weights of its own.
+            ConfigError: for a training ratio that the other settings do not allow, or a separate encoder that lacks
+                the adapter.
             CheckpointError: if an existing head cannot be converted to the required one.
         """
         from memfold.backbone.tokens import add_special_tokens
         from memfold.systems.pooled.head import add_head
 
-        separate = self.fold.adapters and backbone.encoder is not None
-        require(not separate, "adapters", True, "false with a separate encoder, which makes the slots without them")
+        makes_slots = backbone.encoder is None or ADAPTER in backbone.encoder.roles
+        require(makes_slots or not self.fold.adapters, "adapters", True, "false with a separate encoder that has none")
         for ratio in self.train.ratios:  # raises for a ratio that is not possible
             self.changed(ratio=ratio)
         if self.fold.start_token not in backbone.tokenizer.get_vocab():
