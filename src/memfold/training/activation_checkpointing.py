@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from memfold.backbone.adapters import active as active_role
 from memfold.backbone.model import Backbone
 
 
@@ -20,7 +19,7 @@ def enable(backbone: Backbone) -> None:
     start = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), active_role(backbone, backbone.active_role)
+        return nullcontext(), backbone.adapter(backbone.active_role)
 
     start({"use_reentrant": False, "context_fn": contexts})
 

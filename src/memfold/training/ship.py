@@ -66,7 +66,8 @@ def ship(runs: Sequence[Path], target: Path, after: Path | None = None, keep: fl
     else:
         backbone.familiar_loss, backbone.familiar_characters = _limits(backbone)
     stages = [stage(run) for run in runs]
-    stages[-1] |= {"kept": keep} if keep else {}
+    if keep:
+        stages[-1]["kept"] = keep
     backbone.provenance = {
         "stages": [*(before.provenance["stages"] if before is not None else []), *stages],
         "hardware": hardware(backbone.device),

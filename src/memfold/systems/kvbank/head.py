@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from memfold.backbone.adapters import add_role
 from memfold.backbone.model import Backbone
 from memfold.core.errors import CheckpointError
 from memfold.systems.kvbank.projections import own_projections, stored_projections
 from memfold.systems.kvbank.settings import HEAD
-from memfold.systems.shared.linear import linear_modules
+from memfold.systems.shared.linear import add_adapter
 
 
 class KvbankHead(nn.Module):
@@ -46,9 +45,8 @@ def add_parts(backbone: Backbone, ranks: Mapping[str, int], letters: Sequence[st
         with torch.no_grad():
             head.token.copy_(backbone.model.get_input_embeddings().weight[backbone.end_token])  # type: ignore[index]
         backbone.heads[HEAD] = head.to(backbone.device)
-    targets = linear_modules(backbone) if ranks else ()
     for seed, (role, rank) in enumerate(ranks.items()):
-        add_role(backbone, role, rank, 2.0 * rank, targets, seed)
+        add_adapter(backbone, role, rank, seed)
 
 
 def head_of(backbone: Backbone) -> KvbankHead:

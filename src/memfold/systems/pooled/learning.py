@@ -21,7 +21,7 @@ from memfold.systems.pooled.settings import (
     PooledRead,
     PooledTrain,
 )
-from memfold.systems.shared.linear import linear_modules, matrices
+from memfold.systems.shared.linear import add_adapter, matrices
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -112,9 +112,7 @@ class PooledLearning(MemorySystem[PooledFold, PooledRead, PooledTrain]):
             add_special_tokens(backbone, (self.fold.start_token, self.fold.end_token))
         add_head(backbone, self.fold)
         if self.fold.adapters:
-            from memfold.backbone.adapters import add_role
-
-            add_role(backbone, ADAPTER, self.train.rank, 2.0 * self.train.rank, linear_modules(backbone))
+            add_adapter(backbone, ADAPTER, self.train.rank)
 
     @classmethod
     def read_head(cls, tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -41,7 +41,7 @@ from memfold.systems.recurrent.prompts import around_last_note, around_part
 from memfold.systems.shared.blocks import render_text, text_blocks
 from memfold.systems.shared.candidates import candidates
 from memfold.systems.shared.citations import cite_reply
-from memfold.systems.shared.linear import linear_modules, matrices
+from memfold.systems.shared.linear import add_adapter, matrices
 from memfold.systems.shared.merging import merged_note
 from memfold.systems.shared.notes import (
     EMPTY,
@@ -165,9 +165,7 @@ class Recurrent(MemorySystem[RecurrentFold, RecurrentRead, RecurrentTrain]):
     def prepare(self, backbone: Backbone) -> None:
         """Add the adapter to a model, if the settings ask for it."""
         if self.read.adapters:
-            from memfold.backbone.adapters import add_role
-
-            add_role(backbone, READER, self.train.rank, 2.0 * self.train.rank, linear_modules(backbone))
+            add_adapter(backbone, READER, self.train.rank)
 
     def record(self, previous: Mapping[str, Any]) -> dict[str, Any]:
         """Return the chunk size, the length of the note and the passes that the model was trained with, and whether by

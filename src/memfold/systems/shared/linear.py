@@ -1,4 +1,4 @@
-"""The linear modules of a model that adapters of roles change, by the names that published architectures give them."""
+"""Adapters of systems: the linear modules that they change, by the names that published architectures give them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,18 @@ def matrices(modules: Mapping[str, tuple[int, int]], role: str, rank: int) -> di
     return down | {f"{name}.lora_B.{role}.weight": rank * outer for name, (_, outer) in adapted.items()}
 
 
-def linear_modules(backbone: Backbone) -> tuple[str, ...]:
+def add_adapter(backbone: Backbone, role: str, rank: int, seed: int = 0) -> None:
+    """Add the adapter of a role, without effect, to every linear module; one that the model has is left unchanged.
+
+    Raises:
+        CheckpointError: for a model without such modules.
+    """
+    from memfold.backbone.adapters import add_role
+
+    add_role(backbone, role, rank, 2.0 * rank, _linear_modules(backbone), seed)
+
+
+def _linear_modules(backbone: Backbone) -> tuple[str, ...]:
     """Return the names, without their layers, of the linear modules of attention and feed-forward layers.
 
     Raises:
